@@ -1,0 +1,120 @@
+//! One group: a named set of subscribers that all receive the same publications.
+//!
+//! A group owns one `broadcast::Sender`. Each shard with members holds one receiver; publishing
+//! stores one handle, however many subscribers there are. Not here: which groups exist
+//! ([`super::hub`]), what a shard keeps ([`super::ring`]), what lag means ([`super::policy`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::broadcast;
+
+use super::frames::Frames;
+
+/// Slots of a group's channel. It is transport only: shards empty it at every doorbell, and at
+/// least every 128 sends. An overrun is a shard's bug, counted and logged, not a client's lag.
+pub const CHANNEL_SLOTS: usize = 64;
+
+/// One record, numbered and on its way to a group's subscribers.
+#[derive(Clone)]
+pub struct Publication {
+    /// The hub's sequence id: strictly increasing over all groups of the hub.
+    pub id: u64,
+    /// The record's frames.
+    pub frames: Frames,
+}
+
+/// A group's channel and counters.
+pub struct Group {
+    name: Arc<str>,
+    symbol: Option<Arc<str>>,
+    sender: broadcast::Sender<Publication>,
+    /// Shards with members. Publishing to a group that is not live costs one load.
+    live: AtomicUsize,
+    subscribers: AtomicUsize,
+    last_id: AtomicU64,
+    publications: AtomicU64,
+    /// Whether a source publishes here; such a group stays when its last subscriber leaves.
+    declared: AtomicBool,
+}
+
+impl Group {
+    pub(super) fn new(name: Arc<str>, symbol: Option<Arc<str>>) -> Self {
+        Self {
+            name,
+            declared: AtomicBool::new(symbol.is_some()),
+            symbol,
+            sender: broadcast::Sender::new(CHANNEL_SLOTS),
+            live: AtomicUsize::new(0),
+            subscribers: AtomicUsize::new(0),
+            last_id: AtomicU64::new(0),
+            publications: AtomicU64::new(0),
+        }
+    }
+
+    /// The group's full name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What the group's data is about, if a source declared it.
+    pub fn symbol(&self) -> Option<&Arc<str>> {
+        self.symbol.as_ref()
+    }
+
+    /// Whether a source publishes here.
+    pub fn is_declared(&self) -> bool {
+        self.declared.load(Ordering::Relaxed)
+    }
+
+    /// Whether any shard has members. A join that is just under way may be missed: a joiner is
+    /// served from the next tick on.
+    pub fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed) > 0
+    }
+
+    /// Subscribers on all shards, detached sessions included.
+    pub fn subscribers(&self) -> usize {
+        self.subscribers.load(Ordering::Relaxed)
+    }
+
+    /// Publications so far.
+    pub fn publications(&self) -> u64 {
+        self.publications.load(Ordering::Relaxed)
+    }
+
+    /// The id of the newest publication. Read after the hub's `published`, whose Release/Acquire
+    /// pair makes Relaxed enough.
+    pub fn last_id(&self) -> u64 {
+        self.last_id.load(Ordering::Relaxed)
+    }
+
+    /// Counts a subscriber in.
+    pub fn joined(&self) {
+        self.subscribers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a subscriber out.
+    pub fn left(&self) {
+        self.subscribers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sends; only the sequencer calls this, so send order is id order.
+    pub(super) fn send(&self, publication: Publication) {
+        self.last_id.store(publication.id, Ordering::Relaxed);
+        self.publications.fetch_add(1, Ordering::Relaxed);
+        // An error means no receiver: the last shard left between `is_live` and here.
+        let _ = self.sender.send(publication);
+    }
+
+    /// A shard's receiver. The caller holds the map's entry guard, see `Hub::subscribe`.
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Publication> {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.sender.subscribe()
+    }
+
+    /// Takes a shard out; true if it was the last.
+    pub(super) fn unsubscribe(&self) -> bool {
+        self.live.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+}

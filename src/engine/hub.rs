@@ -1,0 +1,306 @@
+//! A hub: groups by name, and the one sequencer their publications pass through.
+//!
+//! ```text
+//! source ─▶ Hub::begin ─▶ Batch::publish(group, frames)… ─▶ drop: published = last id, ring shards
+//! ```
+//!
+//! # Locks
+//! Publishing takes the sequencer's mutex (uncontended with one source) once per batch and, inside
+//! tokio's `broadcast`, two short ones per publication; nothing of ours is locked per publication
+//! or per subscriber. The map is touched on joins and leaves only.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::broadcast;
+
+use super::clock;
+use super::frames::{Forms, Frames};
+use super::group::{Group, Publication};
+use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
+
+/// How a hub is bounded.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HubOptions {
+    /// Joined groups that no source publishes to; they exist so that a client of a ticker that is
+    /// not loaded can join and wait
+    #[arg(long, env = "FLOWCAST_MAX_SILENT_GROUPS", default_value_t = 1024, value_name = "GROUPS")]
+    pub max_silent_groups: usize,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub ledger: LedgerOptions,
+}
+
+/// A join that would exceed [`HubOptions::max_silent_groups`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected at most {limit} groups without data, got one more")]
+pub struct TooManySilentGroups {
+    /// The limit.
+    pub limit: usize,
+}
+
+/// A namespace of groups whose publications share one sequence.
+pub struct Hub {
+    name: &'static str,
+    groups: DashMap<Arc<str>, Arc<Group>>,
+    silent: AtomicUsize,
+    max_silent: usize,
+    sequencer: Mutex<Sequencer>,
+    /// The last id of the last finished batch. On its own cache line: every shard polls it.
+    published: CachePadded<AtomicU64>,
+    shards: ArcSwap<Vec<Waker>>,
+    forms: Forms,
+    ledger: Ledger,
+}
+
+struct Sequencer {
+    last_id: u64,
+    /// Publications of the batch under way, for the ledger.
+    batch: Vec<TickPublication>,
+}
+
+/// When a batch was due. Batches that no clock schedules are due when they begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    /// The source's own count of its batches.
+    pub ordinal: u64,
+    /// Monotonic ns.
+    pub scheduled_ns: u64,
+}
+
+impl Hub {
+    /// An empty hub.
+    pub fn new(name: &'static str, options: &HubOptions) -> Self {
+        // Unix microseconds: ids go on rising over a restart, have 16 digits and 8 varint bytes
+        // (so every reliable frame of a record is equally long), and stay below 2^53 until 2255.
+        let last_id = clock::unix_ns() / 1000;
+        Self {
+            name,
+            groups: DashMap::new(),
+            silent: AtomicUsize::new(0),
+            max_silent: options.max_silent_groups,
+            sequencer: Mutex::new(Sequencer { last_id, batch: Vec::new() }),
+            published: CachePadded::new(AtomicU64::new(last_id)),
+            shards: ArcSwap::default(),
+            forms: Forms::default(),
+            ledger: Ledger::new(options.ledger.ledger_publications),
+        }
+    }
+
+    /// The hub's name on the wire.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Which forms are in use and ready.
+    pub fn forms(&self) -> &Forms {
+        &self.forms
+    }
+
+    /// What was published when.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Everything up to this id is in the shards' receivers.
+    pub fn published(&self) -> u64 {
+        // Pairs with the Release in `Batch::drop`: sends and `last_id`s up to it are visible.
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// A shard asks to be rung after every batch.
+    pub fn attach(&self, shard: Waker) {
+        self.shards.rcu(|shards| shards.iter().cloned().chain([shard.clone()]).collect::<Vec<_>>());
+    }
+
+    /// A source publishes to this group from now on; it stays until the hub goes.
+    pub fn declare(&self, name: &str, symbol: &str) -> Arc<Group> {
+        // Sources declare before serving starts, so nobody has joined the name as a silent one.
+        let name: Arc<str> = name.into();
+        let group = Arc::new(Group::new(Arc::clone(&name), Some(symbol.into())));
+        self.groups.insert(name, Arc::clone(&group));
+        group
+    }
+
+    /// A shard gets its first member in `name`; the group is made if it does not exist.
+    pub fn subscribe(&self, name: &str) -> Result<(Arc<Group>, broadcast::Receiver<Publication>), TooManySilentGroups> {
+        // The entry guard is held across the subscription, so that `unsubscribe` on another shard
+        // cannot remove the group in between. Nothing below takes a lock of the map.
+        match self.groups.entry(name.into()) {
+            Entry::Occupied(entry) => Ok((Arc::clone(entry.get()), entry.get().subscribe())),
+            Entry::Vacant(entry) => {
+                let room = |silent| (silent < self.max_silent).then_some(silent + 1);
+                self.silent
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+                    .map_err(|_| TooManySilentGroups { limit: self.max_silent })?;
+                let group = Arc::new(Group::new(Arc::clone(entry.key()), None));
+                entry.insert(Arc::clone(&group));
+                let receiver = group.subscribe();
+                Ok((group, receiver))
+            }
+        }
+    }
+
+    /// A shard's last member left `group`; a silent group goes with its last shard.
+    pub fn unsubscribe(&self, group: &Group) {
+        if group.unsubscribe()
+            && !group.is_declared()
+            && self.groups.remove_if(group.name(), |_, group| !group.is_live()).is_some()
+        {
+            self.silent.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Every group there is, in no order. Holds a shard guard of the map per call of `visit`.
+    pub fn for_each_group(&self, mut visit: impl FnMut(&Group)) {
+        self.groups.iter().for_each(|entry| visit(&entry));
+    }
+
+    /// Starts a batch: everything published in it becomes visible to the shards at once.
+    ///
+    /// One batch at a time: a second publisher waits.
+    pub fn begin(&self, due: Option<Due>) -> Batch<'_> {
+        // A publisher that panicked left whole numbers behind: the sequence goes on.
+        let sequencer = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner);
+        let published_ns = clock::monotonic_ns();
+        let due = due.unwrap_or(Due { ordinal: 0, scheduled_ns: published_ns });
+        Batch { hub: self, sequencer, due, published_ns, published_unix_ns: clock::unix_ns() }
+    }
+}
+
+/// Publications that belong together: all groups of one tick.
+pub struct Batch<'a> {
+    hub: &'a Hub,
+    sequencer: MutexGuard<'a, Sequencer>,
+    due: Due,
+    published_ns: u64,
+    published_unix_ns: u64,
+}
+
+impl Batch<'_> {
+    /// How late this batch began, ns.
+    pub fn drift_ns(&self) -> u64 {
+        self.published_ns.saturating_sub(self.due.scheduled_ns)
+    }
+
+    /// Numbers one record and sends it to `group`.
+    pub fn publish(&mut self, group: &Arc<Group>, frames: Frames) {
+        self.sequencer.last_id += 1;
+        let id = self.sequencer.last_id;
+        group.send(Publication { id, frames: frames.clone() });
+        let subscribers = group.subscribers();
+        self.sequencer.batch.push(TickPublication { group: Arc::clone(group.name()), id, frames, subscribers });
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.sequencer.batch.is_empty() {
+            return;
+        }
+        // Release: whoever reads this id also sees the sends of the batch.
+        self.hub.published.store(self.sequencer.last_id, Ordering::Release);
+        for shard in self.hub.shards.load().iter() {
+            shard.wake_by_ref();
+        }
+        // After the doorbells: the ledger is for readers who come later.
+        let publications = self.sequencer.batch.drain(..).collect();
+        self.hub.ledger.append(Tick {
+            ordinal: self.due.ordinal,
+            scheduled_ns: self.due.scheduled_ns,
+            published_ns: self.published_ns,
+            published_unix_ns: self.published_unix_ns,
+            publications,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::frames::{Form, FrameStore};
+    use bytes::Bytes;
+
+    struct NoFrames;
+
+    impl FrameStore for NoFrames {
+        fn frame(&self, _: u32, _: Form) -> Bytes {
+            Bytes::new()
+        }
+
+        fn payload(&self, _: u32, _: Form) -> Option<Bytes> {
+            None
+        }
+
+        fn timestamp(&self, record: u32) -> i64 {
+            i64::from(record)
+        }
+    }
+
+    fn hub(max_silent_groups: usize) -> Hub {
+        Hub::new("test", &HubOptions { max_silent_groups, ledger: LedgerOptions { ledger_publications: 100 } })
+    }
+
+    fn frames(record: u32) -> Frames {
+        Frames::new(Arc::new(NoFrames), record)
+    }
+
+    #[test]
+    fn ids_rise_over_all_groups_and_become_visible_with_the_batch() {
+        let hub = hub(0);
+        let (one, two) = (hub.declare("one", "1"), hub.declare("two", "2"));
+        let (_, mut first) = hub.subscribe("one").unwrap();
+        let (_, mut second) = hub.subscribe("two").unwrap();
+        let before = hub.published();
+        let mut batch = hub.begin(None);
+        batch.publish(&one, frames(0));
+        batch.publish(&two, frames(1));
+        assert_eq!(hub.published(), before, "not before the batch is over");
+        drop(batch);
+        assert_eq!(hub.published(), before + 2);
+        assert_eq!((first.try_recv().unwrap().id, second.try_recv().unwrap().id), (before + 1, before + 2));
+        assert!((1..1 << 53).contains(&hub.published()));
+    }
+
+    #[test]
+    fn a_silent_group_lives_as_long_as_it_has_members_and_their_number_is_bounded() {
+        let hub = hub(1);
+        let (silent, _receiver) = hub.subscribe("silent").unwrap();
+        let (again, _other) = hub.subscribe("silent").unwrap();
+        assert!(Arc::ptr_eq(&silent, &again));
+        assert_eq!(hub.subscribe("another").err(), Some(TooManySilentGroups { limit: 1 }));
+        hub.unsubscribe(&silent);
+        assert_eq!(hub.subscribe("another").err(), Some(TooManySilentGroups { limit: 1 }), "one shard is left");
+        hub.unsubscribe(&silent);
+        assert!(hub.subscribe("another").is_ok());
+    }
+
+    #[test]
+    fn a_declared_group_outlives_its_members() {
+        let hub = hub(0);
+        let declared = hub.declare("one", "1");
+        let (group, _receiver) = hub.subscribe("one").unwrap();
+        hub.unsubscribe(&group);
+        let (group, _receiver) = hub.subscribe("one").unwrap();
+        assert!(Arc::ptr_eq(&group, &declared));
+    }
+
+    #[test]
+    fn every_batch_enters_the_ledger_once() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        drop(hub.begin(None));
+        let mut batch = hub.begin(Some(Due { ordinal: 7, scheduled_ns: 1 }));
+        assert!(batch.drift_ns() > 0);
+        batch.publish(&group, frames(3));
+        drop(batch);
+        let ticks = hub.ledger().after(0, 10);
+        assert_eq!(ticks.len(), 1, "an empty batch is no tick");
+        assert_eq!((ticks[0].1.ordinal, ticks[0].1.publications[0].frames.timestamp()), (7, 3));
+    }
+}

@@ -1,0 +1,170 @@
+//! The tick ledger: what was published when, so that a load test can prove what was lost.
+//!
+//! A bounded ring of ticks. It keeps handles, not bytes: hashing payloads and writing JSON is the
+//! reader's cost. Appending takes one short mutex, which only a reader contends for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::frames::Frames;
+
+/// How much the ledger remembers.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LedgerOptions {
+    /// Publications the tick ledger remembers
+    #[arg(long, env = "FLOWCAST_LEDGER_PUBLICATIONS", default_value_t = 65_536, value_name = "PUBLICATIONS")]
+    pub ledger_publications: usize,
+}
+
+/// One batch of publications.
+pub struct Tick {
+    /// The source's own count of its ticks.
+    pub ordinal: u64,
+    /// When it was due, monotonic ns.
+    pub scheduled_ns: u64,
+    /// When it began, monotonic ns.
+    pub published_ns: u64,
+    /// When it began, Unix ns.
+    pub published_unix_ns: u64,
+    /// What was published, in id order.
+    pub publications: Box<[TickPublication]>,
+}
+
+/// One publication of a tick.
+pub struct TickPublication {
+    /// The group's name.
+    pub group: Arc<str>,
+    /// The hub's sequence id.
+    pub id: u64,
+    /// The record.
+    pub frames: Frames,
+    /// Subscribers of the group at that moment.
+    pub subscribers: usize,
+}
+
+/// The ring. Positions count from 1 and are never reused.
+pub struct Ledger {
+    limit: usize,
+    ring: Mutex<Ring>,
+    newest: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Ring {
+    ticks: VecDeque<Arc<Tick>>,
+    /// Position of the last tick in `ticks`.
+    newest: u64,
+    publications: usize,
+}
+
+impl Ledger {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, ring: Mutex::default(), newest: watch::Sender::new(0) }
+    }
+
+    pub(super) fn append(&self, tick: Tick) {
+        if self.limit == 0 {
+            return;
+        }
+        let newest = {
+            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            ring.publications += tick.publications.len();
+            ring.ticks.push_back(Arc::new(tick));
+            ring.newest += 1;
+            // The newest tick stays, however large.
+            while ring.publications > self.limit && ring.ticks.len() > 1 {
+                let oldest = ring.ticks.pop_front().map_or(0, |tick| tick.publications.len());
+                ring.publications -= oldest;
+            }
+            ring.newest
+        };
+        self.newest.send_replace(newest);
+    }
+
+    /// Up to `limit` ticks behind position `after`, oldest first, each with its position.
+    ///
+    /// A first position above `after + 1` tells that the ring no longer reaches back that far.
+    pub fn after(&self, after: u64, limit: usize) -> Vec<(u64, Arc<Tick>)> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = ring.oldest();
+        let skip = (after + 1).saturating_sub(oldest);
+        let ticks = ring.ticks.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(limit);
+        ticks.enumerate().map(|(at, tick)| (oldest + skip + at as u64, Arc::clone(tick))).collect()
+    }
+
+    /// Positions of the oldest and the newest tick; both 0 while there is none.
+    pub fn span(&self) -> (u64, u64) {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.ticks.is_empty() { (0, 0) } else { (ring.oldest(), ring.newest) }
+    }
+
+    /// Tells the newest position whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+}
+
+impl Ring {
+    fn oldest(&self) -> u64 {
+        self.newest + 1 - self.ticks.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(limit: usize, ticks: u64) -> Ledger {
+        let ledger = Ledger::new(limit);
+        for ordinal in 1..=ticks {
+            let publications = (0..2).map(|_| publication()).collect();
+            ledger.append(Tick { ordinal, scheduled_ns: 0, published_ns: 0, published_unix_ns: 0, publications });
+        }
+        ledger
+    }
+
+    fn publication() -> TickPublication {
+        struct Nothing;
+        impl super::super::frames::FrameStore for Nothing {
+            fn frame(&self, _: u32, _: super::super::frames::Form) -> bytes::Bytes {
+                bytes::Bytes::new()
+            }
+            fn payload(&self, _: u32, _: super::super::frames::Form) -> Option<bytes::Bytes> {
+                None
+            }
+            fn timestamp(&self, _: u32) -> i64 {
+                0
+            }
+        }
+        TickPublication { group: "g".into(), id: 1, frames: Frames::new(Arc::new(Nothing), 0), subscribers: 0 }
+    }
+
+    fn positions(ledger: &Ledger, after: u64, limit: usize) -> Vec<(u64, u64)> {
+        ledger.after(after, limit).into_iter().map(|(position, tick)| (position, tick.ordinal)).collect()
+    }
+
+    #[test]
+    fn readers_go_on_where_they_were() {
+        let ledger = ledger(100, 5);
+        assert_eq!(positions(&ledger, 0, 2), [(1, 1), (2, 2)]);
+        assert_eq!(positions(&ledger, 2, 9), [(3, 3), (4, 4), (5, 5)]);
+        assert_eq!(positions(&ledger, 5, 9), []);
+        assert_eq!(positions(&ledger, 99, 9), []);
+        assert_eq!(positions(&ledger, u64::MAX - 1, 9), []);
+    }
+
+    #[test]
+    fn the_ring_is_bounded_and_a_gap_is_visible() {
+        let ledger = ledger(6, 5);
+        assert_eq!(ledger.span(), (3, 5));
+        assert_eq!(positions(&ledger, 0, 9), [(3, 3), (4, 4), (5, 5)]);
+    }
+
+    #[test]
+    fn an_empty_ledger_has_no_span() {
+        assert_eq!(ledger(6, 0).span(), (0, 0));
+        assert_eq!(ledger(0, 3).span(), (0, 0));
+    }
+}

@@ -1,0 +1,136 @@
+//! What one shard keeps of one group in one form: the frames its subscribers still need.
+//!
+//! Positions count frames from the ring's beginning and are never reused; a subscriber's cursor is
+//! the position of its next frame. The ring is bounded in frames and bytes, oldest first. A cursor
+//! that falls off its end belongs to a subscriber that lags.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// One frame and where it stands.
+#[derive(Debug)]
+pub struct Entry {
+    /// The publication's id.
+    pub id: u64,
+    /// The finished frame.
+    pub frame: Bytes,
+    /// Bytes of all frames up to and including this one, since the ring began.
+    end: u64,
+}
+
+/// A bounded queue of frames with stable positions.
+#[derive(Debug)]
+pub struct Ring {
+    entries: VecDeque<Entry>,
+    /// Position of `entries[0]`.
+    oldest: u64,
+    /// Bytes of all frames that were ever pushed.
+    end: u64,
+    max_frames: u64,
+    max_bytes: u64,
+}
+
+impl Ring {
+    /// An empty ring.
+    pub fn new(max_frames: u64, max_bytes: u64) -> Self {
+        Self { entries: VecDeque::new(), oldest: 0, end: 0, max_frames, max_bytes }
+    }
+
+    /// Appends a frame; ids rise. What exceeds the bounds falls off the other end.
+    pub fn push(&mut self, id: u64, frame: Bytes) {
+        debug_assert!(self.entries.back().is_none_or(|newest| newest.id < id));
+        self.end += frame.len() as u64;
+        self.entries.push_back(Entry { id, frame, end: self.end });
+        while self.entries.len() as u64 > self.max_frames || self.bytes() > self.max_bytes {
+            self.entries.pop_front();
+            self.oldest += 1;
+        }
+    }
+
+    /// The position behind the newest frame: where a joiner's cursor starts.
+    pub fn head(&self) -> u64 {
+        self.oldest + self.entries.len() as u64
+    }
+
+    /// The position of the oldest frame that is still there; [`Ring::head`] if none is.
+    pub fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    /// The frame at `position`, unless it fell off or is yet to come.
+    pub fn get(&self, position: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(position.checked_sub(self.oldest)?).ok()?)
+    }
+
+    /// The position of the first frame whose id is larger than `id`.
+    pub fn position_after(&self, id: u64) -> u64 {
+        self.oldest + self.entries.partition_point(|entry| entry.id <= id) as u64
+    }
+
+    /// Bytes from `position` to the head. Frames that fell off are not counted.
+    pub fn bytes_from(&self, position: u64) -> u64 {
+        match self.get(position.max(self.oldest)) {
+            Some(entry) => self.end - entry.end + entry.frame.len() as u64,
+            None => 0,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes_from(self.oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ring(max_frames: u64, max_bytes: u64, lengths: &[usize]) -> Ring {
+        let mut ring = Ring::new(max_frames, max_bytes);
+        for (at, &length) in lengths.iter().enumerate() {
+            ring.push(10 * (at as u64 + 1), Bytes::from(vec![at as u8; length]));
+        }
+        ring
+    }
+
+    #[test]
+    fn positions_stay_when_old_frames_fall_off() {
+        let ring = ring(2, 1000, &[5, 5, 5]);
+        assert_eq!((ring.oldest(), ring.head()), (1, 3));
+        assert!(ring.get(0).is_none());
+        assert_eq!(ring.get(2).unwrap().id, 30);
+        assert!(ring.get(3).is_none());
+    }
+
+    #[test]
+    fn the_position_after_an_id_need_not_have_that_id() {
+        let ring = ring(9, 1000, &[1, 1, 1]);
+        assert_eq!([9, 10, 11, 30, 31].map(|id| ring.position_after(id)), [0, 1, 1, 3, 3]);
+    }
+
+    #[test]
+    fn bytes_bound_it_too() {
+        let ring = ring(9, 10, &[4, 4, 4]);
+        assert_eq!((ring.oldest(), ring.bytes_from(0), ring.bytes_from(2)), (1, 8, 4));
+        assert_eq!(ring.bytes_from(3), 0);
+    }
+
+    #[test]
+    fn a_frame_over_the_byte_bound_is_not_kept() {
+        let ring = ring(9, 10, &[4, 11]);
+        assert_eq!((ring.oldest(), ring.head(), ring.bytes_from(0)), (2, 2, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn its_bounds_always_hold(lengths in prop::collection::vec(0usize..20, 0..60), frames in 1u64..10, bytes in 0u64..60) {
+            let ring = ring(frames, bytes, &lengths);
+            prop_assert!(ring.head() - ring.oldest() <= frames);
+            prop_assert!(ring.bytes_from(0) <= bytes);
+            prop_assert_eq!(ring.head(), lengths.len() as u64);
+            let kept: u64 = (ring.oldest()..ring.head()).map(|at| ring.get(at).unwrap().frame.len() as u64).sum();
+            prop_assert_eq!(kept, ring.bytes_from(0));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! How the sources are: a registry of live figures for `/websocket/status` and the metrics.
+//!
+//! A source registers its streams once and updates them with plain atomics; whoever asks reads a
+//! snapshot. Every figure stands alone, so Relaxed is enough throughout.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::clock;
+
+/// One stream of one source, while it runs.
+pub struct Stream {
+    name: String,
+    /// How often it should move; `None` for streams that may be quiet.
+    interval: Option<Duration>,
+    started_unix_ns: u64,
+    connected: AtomicBool,
+    last_update_unix_ns: AtomicU64,
+    errors: AtomicU64,
+    recoveries: AtomicU64,
+    position: AtomicU64,
+}
+
+/// What a stream looked like at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// The stream's name.
+    pub name: String,
+    /// Connected, and moving as often as it should.
+    pub is_healthy: bool,
+    /// Unix ns of the last update; `None` before the first.
+    pub last_update_unix_ns: Option<u64>,
+    /// Input refused and failures of the source.
+    pub errors: u64,
+    /// Reconnects of the source.
+    pub recoveries: u64,
+    /// The source's own count of where it is: the tick ordinal of a replay.
+    pub position: u64,
+    /// Unix ns of its start.
+    pub started_unix_ns: u64,
+}
+
+/// All streams of a process.
+#[derive(Default)]
+pub struct Status(Mutex<Vec<Arc<Stream>>>);
+
+impl Status {
+    /// Registers a stream.
+    pub fn register(&self, name: impl Into<String>, interval: Option<Duration>) -> Arc<Stream> {
+        let stream = Arc::new(Stream {
+            name: name.into(),
+            interval,
+            started_unix_ns: clock::unix_ns(),
+            connected: AtomicBool::new(true),
+            last_update_unix_ns: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            recoveries: AtomicU64::new(0),
+            position: AtomicU64::new(0),
+        });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stream));
+        stream
+    }
+
+    /// Every stream as it is now.
+    pub fn snapshot(&self) -> Vec<StreamStatus> {
+        let streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.iter().map(|stream| stream.snapshot(clock::unix_ns())).collect()
+    }
+}
+
+impl Stream {
+    /// The stream moved, and is now at `position`.
+    pub fn updated(&self, position: u64, unix_ns: u64) {
+        self.position.store(position, Ordering::Relaxed);
+        self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
+    }
+
+    /// `count` inputs were refused.
+    pub fn failed(&self, count: u64) {
+        self.errors.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Whether its source is there. A replay that ran out is not.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Where the source is.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    fn snapshot(&self, now_unix_ns: u64) -> StreamStatus {
+        let last = Some(self.last_update_unix_ns.load(Ordering::Relaxed)).filter(|&last| last > 0);
+        let quiet_ns = now_unix_ns.saturating_sub(last.unwrap_or(self.started_unix_ns));
+        let moving = self.interval.is_none_or(|interval| u128::from(quiet_ns) <= 3 * interval.as_nanos());
+        StreamStatus {
+            name: self.name.clone(),
+            is_healthy: self.connected.load(Ordering::Relaxed) && moving,
+            last_update_unix_ns: last,
+            errors: self.errors.load(Ordering::Relaxed),
+            recoveries: self.recoveries.load(Ordering::Relaxed),
+            position: self.position.load(Ordering::Relaxed),
+            started_unix_ns: self.started_unix_ns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_healthy_while_it_moves_within_three_intervals() {
+        let status = Status::default();
+        let stream = status.register("orderflow", Some(Duration::from_secs(1)));
+        let started = stream.started_unix_ns;
+        assert!(stream.snapshot(started + 3_000_000_000).is_healthy, "it has time for its first update");
+        assert!(!stream.snapshot(started + 3_000_000_001).is_healthy);
+        stream.updated(1, started + 2_000_000_000);
+        assert!(stream.snapshot(started + 5_000_000_000).is_healthy);
+        stream.set_connected(false);
+        assert!(!stream.snapshot(started + 2_000_000_000).is_healthy);
+    }
+
+    #[test]
+    fn a_stream_without_an_interval_may_be_quiet() {
+        let stream = Status::default().register("signals", None);
+        assert!(stream.snapshot(u64::MAX).is_healthy);
+    }
+}

@@ -1,0 +1,4 @@
+//! flowcast
+pub mod engine;
+pub mod source;
+pub mod wire;

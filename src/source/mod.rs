@@ -1,0 +1,17 @@
+//! Sources: read records and turn them into publications.
+//!
+//! No source knows a socket. What is here today replays recorded files:
+//!
+//! - [`dataset`]: which files a day has, and reading them through [`mapping`].
+//! - [`arena`]: every record's frames, built once.
+//! - [`replay`]: the clock that publishes them.
+//! - [`sample`]: synthetic days, for whoever has no recording.
+
+pub mod arena;
+pub mod dataset;
+
+mod lines;
+pub mod load;
+pub mod mapping;
+pub mod replay;
+pub mod sample;

@@ -1,0 +1,25 @@
+//! Wires: how a publication is said in a protocol's bytes.
+//!
+//! A wire does no IO and knows no hub: it turns records into payloads, payloads into finished
+//! frames, and bytes from a client into requests. All of it can be tested without a socket.
+//!
+//! - [`payload`]: a JSONL record → the protocol-free payload (protobuf in zstd).
+//! - [`webpubsub`]: a payload → Azure Web PubSub messages, JSON or protobuf, plain or reliable.
+//! - [`websocket`]: messages → RFC 6455 frames, and a client's frames → messages.
+
+pub mod payload;
+pub mod webpubsub;
+pub mod websocket;
+
+/// Messages generated from `proto/` by `build.rs`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated code; the .proto files are its documentation")]
+pub mod proto {
+    /// `proto/orderflow.proto`
+    pub mod orderflow {
+        include!(concat!(env!("OUT_DIR"), "/orderflow_proto.rs"));
+    }
+    /// `proto/webpubsub.proto`
+    pub mod webpubsub {
+        include!(concat!(env!("OUT_DIR"), "/webpubsub.rs"));
+    }
+}

@@ -1,0 +1,209 @@
+//! The JSON subprotocols: one JSON object per text frame.
+
+use std::borrow::Cow;
+
+use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, encoded_len};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use super::{Downstream, Malformed, Upstream, protobuf};
+use crate::wire::websocket::{self, Opcode};
+
+/// Every key any upstream message has; which of them must be there depends on `type` (§3).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    group: Option<Cow<'a, str>>,
+    event: Option<IgnoredAny>,
+    data: Option<IgnoredAny>,
+    ack_id: Option<u64>,
+    sequence_id: Option<u64>,
+}
+
+/// Understands one text message. `type` is compared without case, as Azure does.
+pub(super) fn parse(text: &str) -> Result<Upstream<'_>, Malformed> {
+    let request: Request<'_> = serde_json::from_str(text).map_err(|error| Malformed::Unparsable(error.to_string()))?;
+    let ack_id = request.ack_id;
+    let kind = request.r#type.to_ascii_lowercase();
+    match kind.as_str() {
+        "joingroup" => Ok(Upstream::Join { group: needed(request.group, "group")?, ack_id }),
+        "leavegroup" => Ok(Upstream::Leave { group: needed(request.group, "group")?, ack_id }),
+        "sendtogroup" => {
+            needed(request.group, "group")?;
+            needed(request.data, "data")?;
+            Ok(Upstream::SendToGroup { ack_id })
+        }
+        "event" => needed(request.event, "event").map(|_| Upstream::Event { ack_id }),
+        "sequenceack" => needed(request.sequence_id, "sequenceId").map(Upstream::SequenceAck),
+        "ping" => Ok(Upstream::Ping),
+        _ => Err(Malformed::Unparsable(format!("type {:?}", kind.chars().take(32).collect::<String>()))),
+    }
+}
+
+fn needed<T>(value: Option<T>, key: &str) -> Result<T, Malformed> {
+    value.ok_or_else(|| Malformed::Unparsable(format!("a message without {key:?}")))
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+enum Response<'a> {
+    #[serde(rename_all = "camelCase")]
+    System {
+        event: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        connection_id: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reconnection_token: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<&'a str>,
+    },
+    #[serde(rename_all = "camelCase")]
+    Ack {
+        ack_id: u64,
+        success: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<AckError<'a>>,
+    },
+    Pong,
+}
+
+#[derive(Serialize)]
+struct AckError<'a> {
+    name: &'static str,
+    message: &'a str,
+}
+
+/// Appends a control message as a text frame.
+pub(super) fn append(message: &Downstream<'_>, out: &mut Vec<u8>) {
+    let response = match *message {
+        Downstream::Connected { connection_id, user_id, reconnection_token } => Response::System {
+            event: "connected",
+            user_id: Some(user_id),
+            connection_id: Some(connection_id),
+            reconnection_token,
+            message: None,
+        },
+        Downstream::Disconnected { reason } => Response::System {
+            event: "disconnected",
+            user_id: None,
+            connection_id: None,
+            reconnection_token: None,
+            message: Some(reason),
+        },
+        Downstream::Ack { ack_id, result } => Response::Ack {
+            ack_id,
+            success: result.is_ok(),
+            error: result.err().map(|(name, message)| AckError { name: name.as_str(), message }),
+        },
+        Downstream::Pong => Response::Pong,
+    };
+    let text = serde_json::to_vec(&response).expect("strings and numbers always serialize");
+    websocket::append(Opcode::Text, &text, out);
+}
+
+/// Appends a data frame: the serialized `Any` in base64, `dataType` `protobuf`, as Azure says an
+/// `Any` to JSON clients (§4, "Across protocols").
+pub(super) fn append_data(group: &str, type_url: &str, payload: &[u8], out: &mut Vec<u8>) {
+    const HEAD: &str = r#"{"type":"message","from":"group","group":"#;
+    const MIDDLE: &str = r#","dataType":"protobuf","data":""#;
+    const TAIL: &str = r#""}"#;
+    let group = serde_json::to_string(group).expect("a string always serializes");
+    let mut any = Vec::with_capacity(payload.len() + type_url.len() + 16);
+    protobuf::append_any(type_url, payload, &mut any);
+    let data = encoded_len(any.len(), true).expect("a payload is far below usize::MAX");
+
+    websocket::append_header(Opcode::Text, HEAD.len() + group.len() + MIDDLE.len() + data + TAIL.len(), out);
+    out.extend_from_slice(HEAD.as_bytes());
+    out.extend_from_slice(group.as_bytes());
+    out.extend_from_slice(MIDDLE.as_bytes());
+    let start = out.len();
+    out.resize(start + data, 0);
+    STANDARD.encode_slice(&any, &mut out[start..]).expect("the slice has the encoded length");
+    out.extend_from_slice(TAIL.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AckResult, ErrorName};
+    use super::*;
+
+    fn said(message: &Downstream<'_>) -> String {
+        let mut frame = Vec::new();
+        append(message, &mut frame);
+        String::from_utf8(websocket::payload(&frame).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn requests_are_read_whatever_the_case_of_their_type() {
+        let join = Upstream::Join { group: "g".into(), ack_id: Some(1) };
+        assert_eq!(parse(r#"{"type":"joinGroup","group":"g","ackId":1}"#).unwrap(), join);
+        assert_eq!(parse(r#"{"ackId":1,"TYPE":0,"group":"g","type":"JOINGROUP"}"#).unwrap(), join);
+        assert_eq!(
+            parse(r#"{"type":"leaveGroup","group":"g"}"#).unwrap(),
+            Upstream::Leave { group: "g".into(), ack_id: None }
+        );
+        assert_eq!(parse(r#"{"type":"sequenceAck","sequenceId":7}"#).unwrap(), Upstream::SequenceAck(7));
+        assert_eq!(parse(r#"{"type":"ping"}"#).unwrap(), Upstream::Ping);
+        let send = r#"{"type":"sendToGroup","group":"g","ackId":3,"noEcho":false,"dataType":"json","data":{"a":1}}"#;
+        assert_eq!(parse(send).unwrap(), Upstream::SendToGroup { ack_id: Some(3) });
+        let event = r#"{"type":"event","event":"e","ackId":4,"dataType":"text","data":"x"}"#;
+        assert_eq!(parse(event).unwrap(), Upstream::Event { ack_id: Some(4) });
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for text in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"type":"joinGroup"}"#,
+            r#"{"type":"joinGroup","group":7}"#,
+            r#"{"type":"joinGroup","group":"g","ackId":-1}"#,
+            r#"{"type":"joinGroup","group":"g","ackId":1.5}"#,
+            r#"{"type":"sendToGroup","group":"g"}"#,
+            r#"{"type":"event"}"#,
+            r#"{"type":"sequenceAck"}"#,
+            r#"{"type":"dance"}"#,
+            r#"{"type":"ping"} {"type":"ping"}"#,
+        ] {
+            assert!(matches!(parse(text), Err(Malformed::Unparsable(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn responses_have_the_shapes_the_sdks_read() {
+        let connected = Downstream::Connected { connection_id: "c", user_id: "u\"", reconnection_token: None };
+        assert_eq!(said(&connected), r#"{"type":"system","event":"connected","userId":"u\"","connectionId":"c"}"#);
+        let connected = Downstream::Connected { connection_id: "c", user_id: "u", reconnection_token: Some("t") };
+        assert_eq!(
+            said(&connected),
+            r#"{"type":"system","event":"connected","userId":"u","connectionId":"c","reconnectionToken":"t"}"#
+        );
+        let disconnected = Downstream::Disconnected { reason: "r" };
+        assert_eq!(said(&disconnected), r#"{"type":"system","event":"disconnected","message":"r"}"#);
+        let ok: AckResult<'_> = Ok(());
+        assert_eq!(said(&Downstream::Ack { ack_id: 1, result: ok }), r#"{"type":"ack","ackId":1,"success":true}"#);
+        assert_eq!(
+            said(&Downstream::Ack { ack_id: u64::MAX, result: Err((ErrorName::Forbidden, "no")) }),
+            r#"{"type":"ack","ackId":18446744073709551615,"success":false,"error":{"name":"Forbidden","message":"no"}}"#
+        );
+        assert_eq!(said(&Downstream::Pong), r#"{"type":"pong"}"#);
+    }
+
+    #[test]
+    fn data_is_the_any_in_base64() {
+        let mut frame = Vec::new();
+        append_data("group\"Name", "example", b"xyz", &mut frame);
+        assert_eq!(
+            std::str::from_utf8(websocket::payload(&frame)).unwrap(),
+            r#"{"type":"message","from":"group","group":"group\"Name","dataType":"protobuf","data":"CgdleGFtcGxlEgN4eXo="}"#
+        );
+    }
+}

@@ -1,0 +1,394 @@
+//! RFC 6455 framing: finished frames downstream, messages from a client's bytes upstream.
+//!
+//! Server frames are unmasked (§5.1), so a frame is the same bytes for every client: [`append`]
+//! writes header and payload once and everybody gets those bytes. Upstream, [`Inbound`] unmasks in
+//! place in the reader's buffer and keeps bytes of its own only while a message is partial, so that
+//! an idle connection owns no buffer at all. Header parsing is tungstenite's.
+//!
+//! Nothing here reads or writes a socket.
+
+use std::io::Cursor;
+
+use bytes::BufMut;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// What a downstream frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opcode {
+    /// UTF-8 text.
+    Text = 1,
+    /// Bytes.
+    Binary = 2,
+    /// Close, with code and reason.
+    Close = 8,
+    /// Keep-alive request.
+    Ping = 9,
+    /// Keep-alive answer.
+    Pong = 10,
+}
+
+/// Bytes of the longest header an unmasked frame has.
+pub const MAX_HEADER: usize = 10;
+
+/// Appends one finished, final, unmasked frame.
+pub fn append(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    append_header(opcode, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+/// Appends the header of a final, unmasked frame of `len` payload bytes.
+pub fn append_header(opcode: Opcode, len: usize, out: &mut Vec<u8>) {
+    out.put_u8(0x80 | opcode as u8);
+    match len {
+        0..=125 => out.put_u8(len as u8),
+        126..=0xffff => {
+            out.put_u8(126);
+            out.put_u16(len as u16);
+        }
+        _ => {
+            out.put_u8(127);
+            out.put_u64(len as u64);
+        }
+    }
+}
+
+/// The payload of a frame that [`append`] wrote.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    let header = match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    &frame[header..]
+}
+
+/// Appends a close frame. `reason` is cut to the 123 bytes that fit.
+pub fn append_close(code: u16, reason: &str, out: &mut Vec<u8>) {
+    let end = (0..=reason.len().min(123)).rev().find(|&end| reason.is_char_boundary(end)).unwrap_or(0);
+    append_header(Opcode::Close, 2 + end, out);
+    out.put_u16(code);
+    out.extend_from_slice(&reason.as_bytes()[..end]);
+}
+
+/// One thing a client said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A text message; the bytes are valid UTF-8.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+    /// A ping, to be answered with its payload.
+    Ping(&'a [u8]),
+    /// A pong.
+    Pong,
+    /// The client closes. `None`: without a code.
+    Close(Option<u16>),
+}
+
+/// What a client did against RFC 6455. The connection ends with [`Violation::code`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// §5.1: every client frame is masked.
+    #[error("expected a masked frame, got an unmasked one")]
+    Unmasked,
+    /// §5.2: no extension was negotiated.
+    #[error("expected reserved bits and opcodes unused, got one in use")]
+    Reserved,
+    /// §5.5: control frames are whole and at most 125 bytes.
+    #[error("expected a whole control frame of at most 125 bytes, got a longer or fragmented one")]
+    BadControl,
+    /// §5.4: a continuation continues something, and nothing else comes between.
+    #[error("expected fragments of one message in order, got another data frame")]
+    BadContinuation,
+    /// §5.5.1, §7.4: a close carries nothing, or a valid code and text.
+    #[error("expected a close code of RFC 6455 §7.4 and a UTF-8 reason, got something else")]
+    BadClose,
+    /// §8.1
+    #[error("expected UTF-8 in a text message, got something else")]
+    NotUtf8,
+    /// A message over the configured limit.
+    #[error("expected messages of at most {limit} bytes, got a longer one")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+impl Violation {
+    /// The close code the client gets.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Unmasked | Self::Reserved | Self::BadControl | Self::BadContinuation | Self::BadClose => 1002,
+            Self::NotUtf8 => 1007,
+            Self::TooLarge { .. } => 1009,
+        }
+    }
+}
+
+/// What is kept of a client's bytes between two reads: nothing, unless something is partial.
+#[derive(Debug, Default)]
+pub struct Inbound(Option<Box<Partial>>);
+
+#[derive(Debug, Default)]
+struct Partial {
+    /// Bytes of a frame that is not complete yet, as they came.
+    frame: Vec<u8>,
+    /// Payload of the fragments so far, unmasked, and the opcode of the first.
+    message: Vec<u8>,
+    opcode: Option<Data>,
+}
+
+impl Inbound {
+    /// Hands every message that `bytes` completes to `deliver`, and keeps the rest.
+    ///
+    /// Stops early, dropping the rest, when `deliver` returns false (the connection is closing).
+    pub fn read(
+        &mut self,
+        bytes: &mut [u8],
+        limit: usize,
+        mut deliver: impl FnMut(Message<'_>) -> bool,
+    ) -> Result<(), Violation> {
+        let mut partial = self.0.take().unwrap_or_default();
+        if partial.frame.is_empty() {
+            let rest = partial.consume(bytes, limit, &mut deliver)?;
+            partial.frame = bytes[rest..].to_vec();
+        } else {
+            let mut frame = std::mem::take(&mut partial.frame);
+            frame.extend_from_slice(bytes);
+            let rest = partial.consume(&mut frame, limit, &mut deliver)?;
+            frame.drain(..rest);
+            partial.frame = frame;
+        }
+        if !partial.frame.is_empty() || partial.opcode.is_some() {
+            self.0 = Some(partial);
+        }
+        Ok(())
+    }
+}
+
+impl Partial {
+    /// Reads the whole frames in `bytes`; returns where the first incomplete one starts.
+    fn consume(
+        &mut self,
+        bytes: &mut [u8],
+        limit: usize,
+        deliver: &mut impl FnMut(Message<'_>) -> bool,
+    ) -> Result<usize, Violation> {
+        let mut start = 0;
+        loop {
+            let mut cursor = Cursor::new(&bytes[start..]);
+            // The only error is a reserved opcode.
+            let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Reserved)? else {
+                return Ok(start);
+            };
+            let body = start + cursor.position() as usize;
+            // Judged by the header alone, so that nothing is buffered for a frame that is refused.
+            check(&header, length, self.message.len(), limit)?;
+            let end = body + length as usize;
+            if end > bytes.len() {
+                return Ok(start);
+            }
+            let payload = &mut bytes[body..end];
+            unmask(payload, header.mask.ok_or(Violation::Unmasked)?);
+            if !self.frame_read(&header, payload, deliver)? {
+                return Ok(bytes.len());
+            }
+            start = end;
+        }
+    }
+
+    fn frame_read(
+        &mut self,
+        header: &FrameHeader,
+        payload: &[u8],
+        deliver: &mut impl FnMut(Message<'_>) -> bool,
+    ) -> Result<bool, Violation> {
+        let opcode = match (header.opcode, self.opcode) {
+            (OpCode::Control(Control::Ping), _) => return Ok(deliver(Message::Ping(payload))),
+            (OpCode::Control(Control::Pong), _) => return Ok(deliver(Message::Pong)),
+            (OpCode::Control(Control::Close), _) => return Ok(deliver(Message::Close(close_code(payload)?))),
+            (OpCode::Data(Data::Continue), Some(opcode)) => opcode,
+            (OpCode::Data(opcode @ (Data::Text | Data::Binary)), None) => opcode,
+            (OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)), _) => {
+                return Err(Violation::Reserved);
+            }
+            (OpCode::Data(_), _) => return Err(Violation::BadContinuation),
+        };
+        if header.is_final && self.opcode.is_none() {
+            return Ok(deliver(data(opcode, payload)?));
+        }
+        self.opcode = Some(opcode);
+        self.message.extend_from_slice(payload);
+        if !header.is_final {
+            return Ok(true);
+        }
+        self.opcode = None;
+        let message = std::mem::take(&mut self.message);
+        Ok(deliver(data(opcode, &message)?))
+    }
+}
+
+fn check(header: &FrameHeader, length: u64, collected: usize, limit: usize) -> Result<(), Violation> {
+    if header.rsv1 || header.rsv2 || header.rsv3 {
+        return Err(Violation::Reserved);
+    }
+    if header.mask.is_none() {
+        return Err(Violation::Unmasked);
+    }
+    match header.opcode {
+        OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => Err(Violation::Reserved),
+        OpCode::Control(_) if length > 125 || !header.is_final => Err(Violation::BadControl),
+        OpCode::Data(_) if length.saturating_add(collected as u64) > limit as u64 => Err(Violation::TooLarge { limit }),
+        _ => Ok(()),
+    }
+}
+
+fn data(opcode: Data, payload: &[u8]) -> Result<Message<'_>, Violation> {
+    match opcode {
+        Data::Text => std::str::from_utf8(payload).map(Message::Text).map_err(|_| Violation::NotUtf8),
+        _ => Ok(Message::Binary(payload)),
+    }
+}
+
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    match payload {
+        [] => Ok(None),
+        [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            let valid = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+            if valid && std::str::from_utf8(reason).is_ok() { Ok(Some(code)) } else { Err(Violation::BadClose) }
+        }
+        [_] => Err(Violation::BadClose),
+    }
+}
+
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let mut blocks = payload.chunks_exact_mut(4);
+    for block in &mut blocks {
+        for (byte, mask) in block.iter_mut().zip(mask) {
+            *byte ^= mask;
+        }
+    }
+    for (byte, mask) in blocks.into_remainder().iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A client's frame, as RFC 6455 §5.2 draws it.
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [0x37, 0xfa, 0x21, 0x3d];
+        let mut header = Vec::new();
+        append_header(Opcode::Text, payload.len(), &mut header);
+        header[0] = first;
+        header[1] |= 0x80;
+        header.extend_from_slice(&mask);
+        header.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+        header
+    }
+
+    /// Everything a client's bytes say when they arrive in pieces of `piece` bytes.
+    fn heard(bytes: &[u8], piece: usize, limit: usize) -> Result<Vec<String>, Violation> {
+        let mut inbound = Inbound::default();
+        let mut heard = Vec::new();
+        for piece in bytes.to_vec().chunks_mut(piece) {
+            inbound.read(piece, limit, |message| {
+                heard.push(format!("{message:?}"));
+                true
+            })?;
+        }
+        Ok(heard)
+    }
+
+    #[test]
+    fn the_masked_hello_of_rfc_6455_section_5_7_is_read() {
+        let bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(heard(&bytes, 99, 64), Ok(vec!["Text(\"Hello\")".to_owned()]));
+    }
+
+    #[test]
+    fn the_unmasked_frames_of_rfc_6455_section_5_7_are_written() {
+        let mut out = Vec::new();
+        append(Opcode::Text, b"Hello", &mut out);
+        assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
+        for (length, header) in [(256, vec![0x82, 126, 1, 0]), (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0])] {
+            let mut out = Vec::new();
+            append(Opcode::Binary, &vec![7; length], &mut out);
+            assert_eq!(out[..header.len()], header);
+            assert_eq!(payload(&out), vec![7; length]);
+        }
+    }
+
+    #[test]
+    fn fragments_become_one_message_with_control_frames_between() {
+        let bytes = [masked(0x01, b"mar"), masked(0x89, b"?"), masked(0x00, b"k"), masked(0x80, b"et")].concat();
+        for piece in 1..bytes.len() {
+            assert_eq!(heard(&bytes, piece, 6), Ok(vec!["Ping([63])".to_owned(), "Text(\"market\")".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn each_violation_is_told_apart() {
+        for (bytes, violation) in [
+            (vec![0x81, 0x01, b'x'], Violation::Unmasked),
+            (masked(0xc1, b"x"), Violation::Reserved),
+            (masked(0x83, b"x"), Violation::Reserved),
+            (masked(0x8b, b"x"), Violation::Reserved),
+            (masked(0x09, b"x"), Violation::BadControl),
+            (masked(0x89, &[0; 126]), Violation::BadControl),
+            (masked(0x80, b"x"), Violation::BadContinuation),
+            ([masked(0x01, b"x"), masked(0x81, b"y")].concat(), Violation::BadContinuation),
+            (masked(0x88, b"x"), Violation::BadClose),
+            (masked(0x88, &1005u16.to_be_bytes()), Violation::BadClose),
+            (masked(0x88, &[3, 232, 0xff]), Violation::BadClose),
+            (masked(0x81, &[0xff]), Violation::NotUtf8),
+            (masked(0x82, &[0; 101]), Violation::TooLarge { limit: 100 }),
+            ([masked(0x02, &[0; 60]), masked(0x80, &[0; 60])].concat(), Violation::TooLarge { limit: 100 }),
+        ] {
+            assert_eq!(heard(&bytes, 1000, 100), Err(violation));
+        }
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_refused_before_its_payload_arrives() {
+        let announced = [0x82, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        assert_eq!(heard(&announced, 20, 100), Err(Violation::TooLarge { limit: 100 }));
+    }
+
+    #[test]
+    fn nothing_is_kept_between_whole_messages() {
+        let mut inbound = Inbound::default();
+        inbound.read(&mut masked(0x82, b"whole"), 100, |_| true).unwrap();
+        assert!(inbound.0.is_none());
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_at_a_character() {
+        let mut out = Vec::new();
+        append_close(1008, &"ä".repeat(100), &mut out);
+        assert_eq!(std::str::from_utf8(&payload(&out)[2..]).unwrap(), "ä".repeat(61));
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_reads_the_same_in_any_fragmentation(
+            payload in prop::collection::vec(any::<u8>(), 1..400),
+            cut in 0usize..400,
+            piece in 1usize..50,
+        ) {
+            let cut = cut.min(payload.len());
+            let bytes = [masked(0x02, &payload[..cut]), masked(0x80, &payload[cut..])].concat();
+            prop_assert_eq!(heard(&bytes, piece, 400), Ok(vec![format!("{:?}", Message::Binary(&payload))]));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), piece in 1usize..50) {
+            let _ = heard(&bytes, piece, 100);
+        }
+    }
+}
