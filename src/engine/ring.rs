@@ -25,6 +25,8 @@ pub struct Ring {
     entries: VecDeque<Entry>,
     /// Position of `entries[0]`.
     oldest: u64,
+    /// Id of the newest frame that fell off; 0 if none did.
+    fallen_id: u64,
     /// Bytes of all frames that were ever pushed.
     end: u64,
     max_frames: u64,
@@ -34,7 +36,7 @@ pub struct Ring {
 impl Ring {
     /// An empty ring.
     pub fn new(max_frames: u64, max_bytes: u64) -> Self {
-        Self { entries: VecDeque::new(), oldest: 0, end: 0, max_frames, max_bytes }
+        Self { entries: VecDeque::new(), oldest: 0, fallen_id: 0, end: 0, max_frames, max_bytes }
     }
 
     /// Appends a frame; ids rise. What exceeds the bounds falls off the other end.
@@ -43,7 +45,8 @@ impl Ring {
         self.end += frame.len() as u64;
         self.entries.push_back(Entry { id, frame, end: self.end });
         while self.entries.len() as u64 > self.max_frames || self.bytes() > self.max_bytes {
-            self.entries.pop_front();
+            let Some(fallen) = self.entries.pop_front() else { break };
+            self.fallen_id = fallen.id;
             self.oldest += 1;
         }
     }
@@ -63,8 +66,12 @@ impl Ring {
         self.entries.get(usize::try_from(position.checked_sub(self.oldest)?).ok()?)
     }
 
-    /// The position of the first frame whose id is larger than `id`.
+    /// The position of the first frame whose id is larger than `id`. If such a frame fell off, a
+    /// position before [`Ring::oldest`]: the newest it can have had.
     pub fn position_after(&self, id: u64) -> u64 {
+        if self.fallen_id > id {
+            return self.oldest - 1;
+        }
         self.oldest + self.entries.partition_point(|entry| entry.id <= id) as u64
     }
 
@@ -107,6 +114,13 @@ mod tests {
     fn the_position_after_an_id_need_not_have_that_id() {
         let ring = ring(9, 1000, &[1, 1, 1]);
         assert_eq!([9, 10, 11, 30, 31].map(|id| ring.position_after(id)), [0, 1, 1, 3, 3]);
+    }
+
+    #[test]
+    fn a_position_that_fell_off_is_told() {
+        let ring = ring(2, 1000, &[1, 1, 1, 1]);
+        assert_eq!([9, 10, 19, 20, 30].map(|id| ring.position_after(id)), [1, 1, 1, 2, 3]);
+        assert_eq!(ring.oldest(), 2);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! snapshot. Every figure stands alone, so Relaxed is enough throughout.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::clock;
 
@@ -41,9 +43,32 @@ pub struct StreamStatus {
     pub started_unix_ns: u64,
 }
 
-/// All streams of a process.
-#[derive(Default)]
-pub struct Status(Mutex<Vec<Arc<Stream>>>);
+/// A counter that its owner increments and the metrics read.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// The metric's name, without prefix and suffix.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// What tells it from others of its name.
+    pub labels: Vec<(&'static str, &'static str)>,
+    /// The value.
+    pub value: Arc<AtomicU64>,
+}
+
+/// All streams of a process, and the counters of its sources.
+pub struct Status {
+    streams: Mutex<Vec<Arc<Stream>>>,
+    figures: Mutex<Vec<Figure>>,
+    drift: Histogram,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        let buckets = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5, 1.0];
+        Self { streams: Mutex::default(), figures: Mutex::default(), drift: Histogram::new(buckets) }
+    }
+}
 
 impl Status {
     /// Registers a stream.
@@ -58,15 +83,41 @@ impl Status {
             recoveries: AtomicU64::new(0),
             position: AtomicU64::new(0),
         });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stream));
+        locked(&self.streams).push(Arc::clone(&stream));
         stream
+    }
+
+    /// Registers a counter and returns it. Counters of one name are registered one after the other.
+    pub fn count(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: Vec<(&'static str, &'static str)>,
+    ) -> Arc<AtomicU64> {
+        let value = Arc::new(AtomicU64::new(0));
+        locked(&self.figures).push(Figure { name, help, labels, value: Arc::clone(&value) });
+        value
+    }
+
+    /// Every registered counter, in the order of registration.
+    pub fn figures(&self) -> Vec<Figure> {
+        locked(&self.figures).clone()
+    }
+
+    /// How late ticks began, seconds.
+    pub fn drift(&self) -> &Histogram {
+        &self.drift
     }
 
     /// Every stream as it is now.
     pub fn snapshot(&self) -> Vec<StreamStatus> {
-        let streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.iter().map(|stream| stream.snapshot(clock::unix_ns())).collect()
+        locked(&self.streams).iter().map(|stream| stream.snapshot(clock::unix_ns())).collect()
     }
+}
+
+/// Nothing is left half done under these locks, so a panic elsewhere does not spoil them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stream {

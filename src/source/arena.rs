@@ -17,9 +17,10 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::engine::frames::{Form, Forms, FrameStore};
+use crate::engine::status::Status;
 use crate::wire::payload::orderflow::{self, Orderflow};
 use crate::wire::payload::{Encoder, EncoderOptions, Profile, decompress};
-use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, Syntax, append_data, payload_of};
+use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, Syntax, append_data, payload_of, payload_of_json};
 
 /// How frames are built.
 #[derive(Debug, Clone, clap::Args)]
@@ -51,11 +52,6 @@ impl ArenaOptions {
         forms.dedup();
         forms
     }
-}
-
-/// The engine's number for a form of this hub.
-pub fn form(plain: PlainForm) -> Form {
-    Form::new(plain.index())
 }
 
 /// Frames of one form, back to back.
@@ -106,21 +102,27 @@ impl Chunk {
 }
 
 /// How often frames were built, per form: the proof that subscribers cost no encoding.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Encodings {
-    built: [AtomicU64; PlainForm::ALL.len()],
-    late: AtomicU64,
+    built: [Arc<AtomicU64>; PlainForm::ALL.len()],
+    late: Arc<AtomicU64>,
 }
 
 impl Encodings {
+    /// Registers the counters.
+    pub fn new(status: &Status) -> Self {
+        let built = PlainForm::ALL.map(|form| {
+            let labels = vec![("syntax", form.syntax_name()), ("profile", form.profile.name())];
+            status.count("frames_built", "Frames built from records, once per record and form", labels)
+        });
+        let late =
+            status.count("frames_built_late", "Frames encoded by a shard because their form was not built yet", vec![]);
+        Self { built, late }
+    }
+
     /// Frames built of `form`.
     pub fn built(&self, form: PlainForm) -> u64 {
         self.built[form.index()].load(Ordering::Relaxed)
-    }
-
-    /// Frames encoded on the spot because their form was not there yet.
-    pub fn late(&self) -> u64 {
-        self.late.load(Ordering::Relaxed)
     }
 
     /// Counts frames of the base form, which are built while records are read.
@@ -260,7 +262,7 @@ impl FrameStore for Track {
         let frame = chunk.blocks[form.index()].get()?.frame(at);
         match plain.syntax {
             Syntax::Protobuf => Some(frame.slice(payload_of(&frame, &self.group, ORDERFLOW_TYPE_URL))),
-            Syntax::Json => None,
+            Syntax::Json => payload_of_json(&frame).map(Bytes::from),
         }
     }
 

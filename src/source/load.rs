@@ -16,6 +16,7 @@ use super::arena::{ArenaOptions, Chunk, Encodings, Track};
 use super::dataset::{Dataset, TickerFile};
 use super::lines::{LineStats, Piece, PieceReader, ReadPiece};
 use super::mapping::{MappedFile, ReadError};
+use crate::wire::gexbot::orderflow_group;
 use crate::wire::webpubsub::PlainForm;
 
 /// Bytes of source per piece: some 400 records, a few milliseconds of work.
@@ -27,8 +28,6 @@ pub struct Loaded {
     pub tracks: Vec<Arc<Track>>,
     /// What was found, one per file, in the dataset's order.
     pub reports: Vec<FileReport>,
-    /// How often frames were encoded.
-    pub encodings: Arc<Encodings>,
     /// How long it took.
     pub took: Duration,
 }
@@ -90,10 +89,10 @@ pub fn load(
     dataset: &Dataset,
     prefix: &str,
     options: &ArenaOptions,
+    encodings: &Arc<Encodings>,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> io::Result<Loaded> {
     let started = Instant::now();
-    let encodings = Arc::new(Encodings::default());
     let sources: Vec<Source<'_>> = dataset.files.iter().map(|file| Source::open(file, prefix)).collect();
     let pieces: Vec<Piece> = sources.iter().enumerate().flat_map(|(at, source)| source.pieces(at)).collect();
     let total: u64 = pieces.iter().map(|piece| piece.end - piece.start).sum();
@@ -119,7 +118,7 @@ pub fn load(
         let failed = match chunks {
             Ok(chunks) => {
                 encodings.count(options.base(), chunks.iter().map(Chunk::len).sum());
-                tracks.push(Arc::new(Track::new(file.ticker.clone(), group, options, chunks, Arc::clone(&encodings))));
+                tracks.push(Arc::new(Track::new(file.ticker.clone(), group, options, chunks, Arc::clone(encodings))));
                 None
             }
             Err(error) => Some(error),
@@ -127,7 +126,7 @@ pub fn load(
         reports.push(FileReport { file, lines, failed });
     }
     build_forms(&tracks, &options.at_start())?;
-    Ok(Loaded { tracks, reports, encodings, took: started.elapsed() })
+    Ok(Loaded { tracks, reports, took: started.elapsed() })
 }
 
 /// Builds the frames of `forms` for every track, on all cores.
@@ -144,11 +143,6 @@ pub fn build_forms(tracks: &[Arc<Track>], forms: &[PlainForm]) -> io::Result<()>
         },
     )?;
     Ok(())
-}
-
-/// The group of a ticker's orderflow records.
-pub fn orderflow_group(prefix: &str, ticker: &str) -> String {
-    format!("{prefix}_{ticker}_orderflow_orderflow")
 }
 
 /// A file while it is read.

@@ -10,7 +10,8 @@
 pub mod arena;
 pub mod dataset;
 
-mod lines;
+pub mod inspect;
+pub mod lines;
 pub mod load;
 pub mod mapping;
 pub mod replay;

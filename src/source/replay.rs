@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::metrics::histogram::Histogram;
 use rustix::thread::{ClockId, clock_nanosleep_absolute};
 
 use super::arena::Track;
@@ -17,7 +16,7 @@ use crate::engine::clock;
 use crate::engine::frames::{FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Due, Hub};
-use crate::engine::status::Stream;
+use crate::engine::status::{Status, Stream};
 
 /// How records are replayed.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,29 +46,14 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What the clock tells about itself.
-#[derive(Debug, Clone)]
-pub struct TickMetrics {
-    /// How late ticks began, seconds.
-    pub drift: Histogram,
-    /// Beats of the clock that passed without a tick because one before was late.
-    pub missed: Arc<AtomicU64>,
-}
-
-impl Default for TickMetrics {
-    fn default() -> Self {
-        let buckets = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5, 1.0];
-        Self { drift: Histogram::new(buckets), missed: Arc::default() }
-    }
-}
-
 /// The tracks of a dataset on one clock.
 pub struct Replay {
     hub: Arc<Hub>,
     lanes: Vec<Lane>,
     options: ReplayOptions,
+    status: Arc<Status>,
     stream: Arc<Stream>,
-    metrics: TickMetrics,
+    missed: Arc<AtomicU64>,
 }
 
 struct Lane {
@@ -80,19 +64,21 @@ struct Lane {
 
 impl Replay {
     /// Declares a group per track; nothing is published yet.
-    pub fn new(
-        hub: Arc<Hub>,
-        tracks: &[Arc<Track>],
-        options: ReplayOptions,
-        stream: Arc<Stream>,
-        metrics: TickMetrics,
-    ) -> Self {
+    pub fn new(hub: Arc<Hub>, tracks: &[Arc<Track>], options: ReplayOptions, status: Arc<Status>) -> Self {
         let lane = |track: &Arc<Track>| Lane {
             group: hub.declare(track.group(), track.ticker()),
             store: Arc::clone(track) as Arc<dyn FrameStore>,
             records: track.records(),
         };
-        Self { lanes: tracks.iter().map(lane).collect(), hub, options, stream, metrics }
+        let lanes = tracks.iter().map(lane).collect();
+        let stream = status.register(hub.name(), Some(options.interval));
+        let missed = status.count("ticks_missed", "Beats of the replay clock given up because a tick was late", vec![]);
+        Self { hub, lanes, options, status, stream, missed }
+    }
+
+    /// Tells where the clock is, and takes note of bad data.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
     }
 
     /// Ticks until `stop`. Blocks; the caller gives it a thread.
@@ -106,7 +92,7 @@ impl Replay {
             self.tick(ordinal, beat.deadline_ns);
             let missed = beat.advance(clock::monotonic_ns());
             if missed > 0 {
-                self.metrics.missed.fetch_add(missed, Ordering::Relaxed);
+                self.missed.fetch_add(missed, Ordering::Relaxed);
             }
         }
     }
@@ -114,7 +100,7 @@ impl Replay {
     /// Publishes the record at `ordinal` of every live group, as one batch.
     fn tick(&self, ordinal: u64, scheduled_ns: u64) {
         let mut batch = self.hub.begin(Some(Due { ordinal, scheduled_ns }));
-        self.metrics.drift.observe(batch.drift_ns() as f64 / 1e9);
+        self.status.drift().observe(batch.drift_ns() as f64 / 1e9);
         let mut exhausted = true;
         for lane in &self.lanes {
             let Some(record) = self.record_at(ordinal, lane.records) else { continue };

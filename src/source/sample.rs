@@ -6,6 +6,7 @@
 //! Not here: reading a day back (`dataset`), holidays and half days (every date is a full session).
 
 use std::array::from_fn;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -70,6 +71,12 @@ pub struct Summary {
     pub records: u64,
     /// Bytes in all files.
     pub bytes: u64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wrote {} records of {} tickers, {} bytes", self.records, self.tickers, self.bytes)
+    }
 }
 
 /// Why a day was not generated. All variants are the operator's to fix.

@@ -5,8 +5,10 @@
 //!
 //! - [`payload`]: a JSONL record → the protocol-free payload (protobuf in zstd).
 //! - [`webpubsub`]: a payload → Azure Web PubSub messages, JSON or protobuf, plain or reliable.
+//! - [`gexbot`]: what the vendor calls its hubs and groups.
 //! - [`websocket`]: messages → RFC 6455 frames, and a client's frames → messages.
 
+pub mod gexbot;
 pub mod payload;
 pub mod webpubsub;
 pub mod websocket;

@@ -118,9 +118,10 @@ macro_rules! numbers {
         /// The JSONL keys of the numbers, in the order of their protobuf fields from 3 on.
         pub const NUMBER_KEYS: &[&str] = &[$(stringify!($key),)*];
 
-        /// The record's numbers, in the order of [`NUMBER_KEYS`].
-        pub fn values(record: &Orderflow) -> impl Iterator<Item = (&'static str, i64)> {
-            NUMBER_KEYS.iter().copied().zip([$(i64::from(record.$field),)*])
+        /// A record's numbers at `profile`'s scale, in the order of [`NUMBER_KEYS`]: key, integer and the
+        /// factor it was multiplied with.
+        pub fn values(record: &Orderflow, profile: Profile) -> impl Iterator<Item = (&'static str, i64, u32)> {
+            [$((stringify!($key), i64::from(record.$field), factor::$kind(profile)),)*].into_iter()
         }
     };
 }
@@ -220,6 +221,22 @@ mod unscale {
 
     pub(super) fn flow(value: &mut i32) {
         *value /= 100;
+    }
+}
+
+/// Integer ÷ value, per kind of field.
+mod factor {
+    use super::Profile;
+
+    pub(super) fn price(_: Profile) -> u32 {
+        100
+    }
+
+    pub(super) fn flow(profile: Profile) -> u32 {
+        match profile {
+            Profile::V2025_11 => 1,
+            Profile::V2026_04 => 100,
+        }
     }
 }
 

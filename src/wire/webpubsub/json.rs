@@ -4,10 +4,12 @@ use std::borrow::Cow;
 
 use base64::engine::general_purpose::STANDARD;
 use base64::{Engine, encoded_len};
+use prost::Message;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{Downstream, Malformed, Upstream, protobuf};
+use crate::wire::proto::webpubsub::Any;
 use crate::wire::websocket::{self, Opcode};
 
 /// Every key any upstream message has; which of them must be there depends on `type` (§3).
@@ -128,6 +130,17 @@ pub(super) fn append_data(group: &str, type_url: &str, payload: &[u8], out: &mut
     out.extend_from_slice(TAIL.as_bytes());
 }
 
+/// The payload in a frame of [`append_data`].
+pub(super) fn payload_of(frame: &[u8]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        data: &'a str,
+    }
+    let message: Data<'_> = serde_json::from_slice(websocket::payload(frame)).ok()?;
+    let any = Any::decode(STANDARD.decode(message.data).ok()?.as_slice()).ok()?;
+    Some(any.value.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{AckResult, ErrorName};
@@ -205,5 +218,6 @@ mod tests {
             std::str::from_utf8(websocket::payload(&frame)).unwrap(),
             r#"{"type":"message","from":"group","group":"group\"Name","dataType":"protobuf","data":"CgdleGFtcGxlEgN4eXo="}"#
         );
+        assert_eq!(payload_of(&frame).as_deref(), Some(&b"xyz"[..]));
     }
 }

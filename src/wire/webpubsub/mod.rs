@@ -8,6 +8,7 @@
 
 mod json;
 mod protobuf;
+pub mod received;
 mod reliable;
 
 use std::borrow::Cow;
@@ -265,4 +266,9 @@ pub fn append_data(syntax: Syntax, group: &str, type_url: &str, payload: &[u8], 
 /// The payload inside a plain protobuf frame that [`append_data`] wrote: its last bytes.
 pub fn payload_of(frame: &[u8], group: &str, type_url: &str) -> std::ops::Range<usize> {
     protobuf::payload_of(frame, group, type_url)
+}
+
+/// The payload inside a plain JSON frame that [`append_data`] wrote, decoded.
+pub fn payload_of_json(frame: &[u8]) -> Option<Vec<u8>> {
+    json::payload_of(frame)
 }

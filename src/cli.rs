@@ -1,0 +1,169 @@
+//! The command line: what can be asked, and doing it.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, ServeOptions};
+use crate::serve;
+use crate::source::inspect::{self, InspectOptions};
+use crate::source::sample::{self, GenerateOptions};
+use crate::tail::{self, TailOptions};
+
+/// Broadcasts recorded market data to thousands of WebSocket subscribers.
+///
+/// Without a command, `serve` runs; its options are listed by `flowcast serve --help`.
+#[derive(Debug, Parser)]
+#[command(name = "flowcast", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Asked,
+}
+
+#[derive(Debug, Subcommand)]
+enum Asked {
+    /// Serve a recorded day (the default command)
+    ///
+    /// Every setting is a flag, an environment variable, or a key of the same name in the file given
+    /// with --config, in this order of precedence.
+    Serve(Box<ServeArgs>),
+    /// Print what a dataset holds
+    Inspect(InspectOptions),
+    /// Write a synthetic trading day
+    Generate(GenerateOptions),
+    /// Subscribe to a hub and print its records
+    Tail(TailOptions),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// TOML file of settings; keys are the flags' names
+    #[arg(long, env = "FLOWCAST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: ServeOptions,
+    #[command(flatten, next_help_heading = "Logging")]
+    log: LogOptions,
+}
+
+#[derive(Debug, Clone, Args)]
+struct LogOptions {
+    /// What is logged: a level (error, warn, info, debug, trace) or tracing directives
+    #[arg(long, env = "FLOWCAST_LOG_LEVEL", default_value = "info", value_name = "LEVEL", value_parser = log_filter)]
+    log_level: String,
+    /// How log lines look
+    #[arg(long, env = "FLOWCAST_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("expected a level such as info, or directives such as info,flowcast=debug: {error}")),
+    }
+}
+
+/// Parses the command line and does what it asks for.
+pub fn run() -> ExitCode {
+    match try_run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed terminal must not turn an error into a panic.
+            let _ = writeln!(std::io::stderr(), "flowcast: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run() -> anyhow::Result<()> {
+    let line = with_default_command(std::env::args_os().collect());
+    let cli = parse(Cli::command(), &line);
+    match cli.command {
+        Asked::Serve(args) => serve(&line, *args),
+        Asked::Inspect(options) => Ok(inspect::inspect(&options)?),
+        Asked::Generate(options) => {
+            println!("{}", sample::generate(&options)?);
+            Ok(())
+        }
+        Asked::Tail(options) => tail::tail(options),
+    }
+}
+
+/// `flowcast --port 1` means `flowcast serve --port 1`.
+fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
+    const OWN: [&str; 4] = ["-h", "--help", "-V", "--version"];
+    let first = line.get(1).map(|arg| arg.to_string_lossy().into_owned());
+    if first.is_none_or(|first| first.starts_with('-') && !OWN.contains(&first.as_str())) {
+        line.insert(1, "serve".into());
+    }
+    line
+}
+
+/// Serving takes its settings from a file too: the line is parsed again with the file's values as
+/// defaults.
+fn serve(line: &[OsString], early: ServeArgs) -> anyhow::Result<()> {
+    let mut command = Cli::command();
+    if let Some(path) = &early.config {
+        let serve = command.find_subcommand("serve").expect("declared above").clone();
+        let serve = config::with_file_defaults(serve, path)?;
+        command = command.mut_subcommand("serve", |_| serve);
+    }
+    let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(error, &command));
+    let Cli { command: Asked::Serve(args) } = parse(command.clone(), line) else { unreachable!("the same line") };
+    config::check(&args.options).map_err(anyhow::Error::msg)?;
+    start_log(&args.log);
+
+    let serve_command = command.find_subcommand("serve").expect("declared above");
+    let (_, serve_matches) = matches.subcommand().expect("a subcommand is required");
+    for name in config::unknown_environment(serve_command) {
+        tracing::warn!(name, "no setting reads this environment variable");
+    }
+    let settings = config::effective(serve_command, serve_matches, args.config.as_deref()).join(", ");
+    tracing::info!(settings, "effective settings");
+    serve::serve(args.options)
+}
+
+fn parse(command: Command, line: &[OsString]) -> Cli {
+    let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(error, &command));
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(error, &command))
+}
+
+/// Prints why the line is refused, with the other places the bad value may have come from, and ends.
+fn refuse(error: clap::Error, command: &Command) -> ! {
+    let flag = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(arg)) if error.kind() != ErrorKind::UnknownArgument => arg.split(' ').next(),
+        _ => None,
+    };
+    let args = || command.get_subcommands().flat_map(Command::get_arguments);
+    let variable = args()
+        .find(|arg| arg.get_long().is_some_and(|long| flag == Some(&format!("--{long}"))))
+        .and_then(clap::Arg::get_env);
+    let _ = error.print();
+    if let Some(variable) = variable {
+        eprintln!(
+            "\nThe value may also come from the environment variable {} or the --config file.",
+            variable.display()
+        );
+    }
+    std::process::exit(error.exit_code());
+}
+
+fn start_log(options: &LogOptions) {
+    let filter = EnvFilter::try_new(&options.log_level).expect("checked when it was parsed");
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match options.log_format {
+        LogFormat::Text => log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

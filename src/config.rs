@@ -1,0 +1,194 @@
+//! Settings: flag > environment > TOML file > default, each declared once, where its part lives.
+//!
+//! A TOML file's values become the defaults of the command line's arguments before it is parsed. So
+//! every source of a value passes the same checks, and clap itself keeps the order.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
+
+use crate::engine::hub::HubOptions;
+use crate::server::app::HttpOptions;
+use crate::server::listen::ListenOptions;
+use crate::server::shard::ShardOptions;
+use crate::server::status::StreamOptions;
+use crate::source::arena::ArenaOptions;
+use crate::source::dataset::DatasetOptions;
+use crate::source::replay::ReplayOptions;
+
+/// Everything `serve` can be told.
+#[derive(Debug, Clone, clap::Args)]
+#[expect(missing_docs, reason = "each part documents its own; clap would print it as help")]
+pub struct ServeOptions {
+    #[command(flatten, next_help_heading = "Listening")]
+    pub listen: ListenOptions,
+    #[command(flatten, next_help_heading = "Data")]
+    pub dataset: DatasetOptions,
+    #[command(flatten, next_help_heading = "Frames")]
+    pub arena: ArenaOptions,
+    #[command(flatten, next_help_heading = "Replay")]
+    pub replay: ReplayOptions,
+    #[command(flatten, next_help_heading = "Hub")]
+    pub hub: HubOptions,
+    #[command(flatten, next_help_heading = "HTTP")]
+    pub http: HttpOptions,
+    #[command(flatten, next_help_heading = "Connections")]
+    pub shard: ShardOptions,
+    #[command(flatten, next_help_heading = "JSON streams")]
+    pub streams: StreamOptions,
+    #[command(flatten, next_help_heading = "Names and times")]
+    pub general: GeneralOptions,
+}
+
+/// What belongs to no part alone.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GeneralOptions {
+    /// First part of every group's name: letters and digits
+    #[arg(long, env = "WS_GROUP_PREFIX", default_value = "blue", value_name = "PREFIX", value_parser = group_prefix)]
+    pub group_prefix: String,
+    /// Seconds a shutdown may take before it is cut short
+    #[arg(long, env = "WS_SHUTDOWN_TIMEOUT_SECONDS", default_value_t = 10, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub shutdown_timeout_seconds: u64,
+}
+
+fn group_prefix(text: &str) -> Result<String, String> {
+    let valid = !text.is_empty() && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if valid { Ok(text.to_owned()) } else { Err("expected 1 to 32 letters and digits, such as blue".to_owned()) }
+}
+
+/// Why the settings are refused. Nothing has been opened yet.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: expected a readable settings file (--config): {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{path}: expected TOML: {source}")]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A key that no setting has.
+    #[error("{path}: {key}: expected the name of a setting, such as data-dir{}", hint(.similar.as_deref()))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// A setting with a similar name.
+        similar: Option<String>,
+    },
+    /// A value of a type no setting has.
+    #[error("{path}: {key}: expected a string, number, boolean or list of them, got {actual}")]
+    BadType {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The type.
+        actual: &'static str,
+    },
+}
+
+fn hint(similar: Option<&str>) -> String {
+    similar.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
+/// Settings that two parts must agree on. `Err` names them and what is accepted.
+pub fn check(options: &ServeOptions) -> Result<(), String> {
+    let keepalive = options.shard.keepalive;
+    if keepalive.pong_timeout_seconds <= keepalive.ping_interval_seconds {
+        return Err(format!(
+            "--pong-timeout-seconds (FLOWCAST_PONG_TIMEOUT_SECONDS): expected more than --ping-interval-seconds ({}), got {}",
+            keepalive.ping_interval_seconds, keepalive.pong_timeout_seconds
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the file's values the defaults of `command`'s arguments. Keys are the flags' names, with
+/// `-` or `_`.
+pub fn with_file_defaults(mut command: Command, path: &Path) -> Result<Command, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let table: BTreeMap<String, toml::Value> = toml::from_str(&text)
+        .map_err(|source| ConfigError::NotToml { path: path.to_owned(), source: Box::new(source) })?;
+    for (key, value) in table {
+        let values =
+            texts(&value).map_err(|actual| ConfigError::BadType { path: path.to_owned(), key: key.clone(), actual })?;
+        let name = key.replace('_', "-");
+        let Some(id) = settings(&command).find(|arg| flag(arg) == name).map(|arg| arg.get_id().clone()) else {
+            let similar =
+                settings(&command).map(flag).find(|flag| flag.contains(&name) || name.contains(flag.as_str()));
+            return Err(ConfigError::UnknownKey { path: path.to_owned(), key, similar });
+        };
+        command = command.mut_arg(id, |arg| arg.default_values(values));
+    }
+    Ok(command)
+}
+
+/// The arguments that are settings: all but `--config`, `--help` and their like.
+fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
+}
+
+fn flag(arg: &Arg) -> String {
+    arg.get_long().unwrap_or_default().to_owned()
+}
+
+/// A TOML value as it would stand on the command line.
+fn texts(value: &toml::Value) -> Result<Vec<OsString>, &'static str> {
+    match value {
+        toml::Value::String(text) => Ok(vec![text.into()]),
+        toml::Value::Integer(number) => Ok(vec![number.to_string().into()]),
+        toml::Value::Float(number) => Ok(vec![number.to_string().into()]),
+        toml::Value::Boolean(boolean) => Ok(vec![boolean.to_string().into()]),
+        toml::Value::Datetime(date) => Ok(vec![date.to_string().into()]),
+        toml::Value::Array(items) => {
+            let items: Vec<Vec<OsString>> = items.iter().map(texts).collect::<Result<_, _>>()?;
+            Ok(items.into_iter().flatten().collect())
+        }
+        toml::Value::Table(_) => Err("a table"),
+    }
+}
+
+/// The effective settings, one `name=value (source)` each, for the log. Arguments that hide their
+/// value in `--help` are secrets and masked.
+pub fn effective(command: &Command, matches: &ArgMatches, file: Option<&Path>) -> Vec<String> {
+    let describe = |arg: &Arg| {
+        let id = arg.get_id().as_str();
+        let source = match matches.value_source(id)? {
+            ValueSource::CommandLine => "flag",
+            ValueSource::EnvVariable => "environment",
+            // A file's values are clap's defaults by now; which of them differ is told by `--help`.
+            ValueSource::DefaultValue if file.is_some() => "file or default",
+            _ => "default",
+        };
+        let raw = matches.get_raw(id)?.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",");
+        let value = if arg.is_hide_env_values_set() { "***".to_owned() } else { raw };
+        Some(format!("{}={value} ({source})", flag(arg)))
+    };
+    settings(command).filter_map(describe).collect()
+}
+
+/// Environment variables named like settings that no setting reads: probably a typing error.
+/// (Kubernetes sets variables of a similar form for services, so this is a warning.)
+pub fn unknown_environment(command: &Command) -> Vec<String> {
+    let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_string_lossy().starts_with("FLOWCAST_") && !known.contains(&name.as_os_str()))
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
+}

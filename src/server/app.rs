@@ -1,0 +1,132 @@
+//! What every HTTP handler shares: the hub, the shards, and whether we serve.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use ipnet::IpNet;
+
+use super::shard::ShardHandle;
+use super::status::StreamOptions;
+use crate::engine::hub::Hub;
+use crate::engine::status::Status;
+use crate::wire::payload::Profile;
+
+/// Where the server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// The port is bound, the data is not there yet.
+    Loading,
+    /// Clients are served.
+    Serving,
+    /// The server stops: nobody new is let in.
+    Draining,
+}
+
+/// What handlers need to know.
+pub struct App {
+    /// The orderflow hub.
+    pub hub: Arc<Hub>,
+    /// How the sources are.
+    pub status: Arc<Status>,
+    /// Whom to give upgraded connections to.
+    pub shards: Vec<ShardHandle>,
+    /// Settings of the JSON streams.
+    pub streams: StreamOptions,
+    /// Settings of the HTTP side.
+    pub options: HttpOptions,
+    /// First part of every group's name.
+    pub prefix: Arc<str>,
+    /// Speak this profile on every endpoint.
+    pub pinned: Option<Profile>,
+    stage: AtomicU8,
+    turn: AtomicUsize,
+}
+
+/// Settings of the HTTP side.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HttpOptions {
+    /// Serve the orderflow hub: negotiate and its WebSocket endpoints
+    #[arg(long, env = "WS_ENABLED", default_value_t = true, value_parser = clap::value_parser!(bool))]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub ws_enabled: bool,
+    /// WebSocket connections there may be at a time; more get 503
+    #[arg(long, env = "FLOWCAST_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "CONNECTIONS")]
+    pub max_connections: usize,
+    /// HTTP connections there may be at a time, upgrades under way included; more wait
+    #[arg(long, env = "FLOWCAST_MAX_HTTP_CONNECTIONS", default_value_t = 4096, value_name = "CONNECTIONS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_http_connections: usize,
+    /// Seconds an HTTP client has to send a request's head, and may be idle between two
+    #[arg(long, env = "FLOWCAST_HTTP_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub http_timeout_seconds: u64,
+    /// Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed: comma-separated
+    /// networks such as 10.0.0.0/8
+    #[arg(long, env = "FLOWCAST_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS", value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| "expected an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+impl App {
+    /// Nobody is served before [`App::set_stage`].
+    pub fn new(
+        hub: Arc<Hub>,
+        status: Arc<Status>,
+        shards: Vec<ShardHandle>,
+        streams: StreamOptions,
+        options: HttpOptions,
+        prefix: Arc<str>,
+        pinned: Option<Profile>,
+    ) -> Self {
+        let (stage, turn) = (AtomicU8::new(Stage::Loading as u8), AtomicUsize::new(0));
+        Self { hub, status, shards, streams, options, prefix, pinned, stage, turn }
+    }
+
+    /// Where the server is in its life.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::Loading,
+            1 => Stage::Serving,
+            _ => Stage::Draining,
+        }
+    }
+
+    /// Moves on. A server that drains never serves again, whatever finishes loading meanwhile.
+    pub fn set_stage(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+    }
+
+    /// The answer while nobody is served.
+    pub fn unavailable(&self) -> Option<Response> {
+        let reason = match self.stage() {
+            Stage::Serving => return None,
+            Stage::Loading => "the data is still being loaded",
+            Stage::Draining => "the server is shutting down",
+        };
+        Some(([(http::header::RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response())
+    }
+
+    /// Open WebSocket connections.
+    pub fn connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.stats().connections.get()).sum()
+    }
+
+    /// The shard for the next connection: each in turn.
+    pub fn next_shard(&self) -> &ShardHandle {
+        &self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
+    }
+}
+
+/// Every error over HTTP has this shape.
+pub fn error(status: StatusCode, reason: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": reason }))).into_response()
+}

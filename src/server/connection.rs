@@ -1,0 +1,210 @@
+//! One socket: bytes out in the order they must leave, bytes in as messages.
+//!
+//! An idle connection owns no buffer: [`Outbound`] exists while something is unsent, `Inbound`'s
+//! buffer while a message is partial. Data frames are not queued here at all; a blocked connection
+//! keeps its cursors, and at most the rest of one frame.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::net::{SendFlags, send};
+
+use super::stats::Ending;
+use crate::wire::websocket::Inbound;
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Requests are heard and data flows.
+    Open,
+    /// The close frame is queued; nothing else will be.
+    Closing {
+        /// Why.
+        ending: Ending,
+        /// The client's close frame has come: the connection ends when ours is sent.
+        answered: bool,
+    },
+    /// Everything is sent and our side is shut; waiting for the client's end.
+    Lingering {
+        /// Why.
+        ending: Ending,
+    },
+}
+
+/// A connected client.
+pub struct Connection {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Whether the kernel took less than it was given: nothing is tried until the socket is
+    /// writable again.
+    pub blocked: bool,
+    /// When the client was last heard, ms.
+    pub heard_ms: u64,
+    /// Partial messages.
+    pub inbound: Inbound,
+    socket: TcpStream,
+    outbound: Option<Box<Outbound>>,
+}
+
+/// Unsent bytes that are not data in a ring.
+#[derive(Default)]
+struct Outbound {
+    /// The rest of what was sent in part; goes before anything else.
+    tail: Vec<u8>,
+    /// Finished control frames; they go at the next frame boundary, before data.
+    control: Vec<u8>,
+}
+
+impl Connection {
+    /// A connection over a non-blocking socket.
+    pub fn new(socket: TcpStream, now_ms: u64) -> Self {
+        Self {
+            phase: Phase::Open,
+            blocked: false,
+            heard_ms: now_ms,
+            inbound: Inbound::default(),
+            socket,
+            outbound: None,
+        }
+    }
+
+    /// The socket, to be watched.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Reads once. `Ok(None)`: nothing there; `Ok(Some(0))`: the client's end.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            return match (&self.socket).read(buffer) {
+                Ok(length) => Ok(Some(length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Offers bytes to the kernel; returns how many it took, 0 if it takes none now.
+    ///
+    /// Everything a connection writes passes here: a transport that encrypts would stand in its
+    /// place.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            return match send(self.socket.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => Ok(sent),
+                Err(rustix::io::Errno::AGAIN) => Ok(0),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Where to append control frames.
+    pub fn control(&mut self) -> &mut Vec<u8> {
+        &mut self.outbound.get_or_insert_default().control
+    }
+
+    /// Whether it is neither closing nor closed.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Bytes of control frames that wait.
+    pub fn control_bytes(&self) -> usize {
+        self.outbound.as_ref().map_or(0, |outbound| outbound.control.len())
+    }
+
+    /// Whether anything but data waits to be sent.
+    pub fn has_unsent(&self) -> bool {
+        self.outbound.is_some()
+    }
+
+    /// Appends what goes before data to `out`.
+    pub fn copy_unsent(&self, out: &mut Vec<u8>) {
+        if let Some(outbound) = &self.outbound {
+            out.extend_from_slice(&outbound.tail);
+            out.extend_from_slice(&outbound.control);
+        }
+    }
+
+    /// Takes note that the first `sent` of the bytes that [`Connection::copy_unsent`] gave are gone.
+    /// Returns how many of `sent` remain for the data behind them.
+    pub fn unsent_taken(&mut self, sent: usize) -> usize {
+        let Some(outbound) = &mut self.outbound else { return sent };
+        let unsent = outbound.tail.len() + outbound.control.len();
+        if sent >= unsent {
+            self.outbound = None;
+            return sent - unsent;
+        }
+        // A control frame that went in part must be finished before any other: what is left of
+        // the control frames becomes the tail.
+        if sent >= outbound.tail.len() {
+            let rest = sent - outbound.tail.len();
+            outbound.tail = outbound.control.split_off(rest);
+            outbound.control.clear();
+        } else {
+            outbound.tail.drain(..sent);
+        }
+        0
+    }
+
+    /// Keeps the rest of a data frame that went in part.
+    pub fn keep_tail(&mut self, rest: &[u8]) {
+        let outbound = self.outbound.get_or_insert_default();
+        debug_assert!(outbound.tail.is_empty(), "nothing is sent past a tail");
+        outbound.tail.extend_from_slice(rest);
+    }
+
+    /// Shuts our side: the client reads to the end and closes.
+    pub fn linger(&mut self, ending: Ending) {
+        self.phase = Phase::Lingering { ending };
+        // Fails if the client is gone already, which the next read tells.
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Makes dropping the socket a reset that throws unsent bytes away.
+    pub fn abort_on_drop(&self) {
+        // Fails only on a socket that is gone.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Connection {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Connection::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), 0)
+    }
+
+    fn unsent(connection: &Connection) -> Vec<u8> {
+        let mut out = Vec::new();
+        connection.copy_unsent(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_frame_sent_in_part_is_finished_before_any_control_frame() {
+        let mut connection = connection();
+        connection.keep_tail(b"tail");
+        connection.control().extend_from_slice(b"control");
+        assert_eq!(unsent(&connection), b"tailcontrol");
+        assert_eq!(connection.unsent_taken(2), 0);
+        connection.control().extend_from_slice(b"+");
+        assert_eq!(unsent(&connection), b"ilcontrol+");
+        assert_eq!(connection.unsent_taken(5), 0);
+        connection.control().extend_from_slice(b"later");
+        assert_eq!(unsent(&connection), b"trol+later");
+        assert_eq!(connection.unsent_taken(10 + 3), 3, "three bytes of data behind");
+        assert!(!connection.has_unsent(), "nothing is kept");
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 48, "{}", size_of::<Connection>());
+    }
+}

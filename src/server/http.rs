@@ -1,0 +1,108 @@
+//! The HTTP side: routes, and serving them on every listener.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::routing::get;
+use http::StatusCode;
+use http::request::Parts;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower_http::cors::{Any, CorsLayer};
+use tower_service::Service;
+
+use super::app::{App, error};
+use super::{metrics, negotiate, status, ticks, upgrade};
+
+/// Who is at the other end of the TCP connection: the client, or a proxy before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let unknown = Self(SocketAddr::from(([0, 0, 0, 0], 0)));
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or(unknown))
+    }
+}
+
+/// Every route.
+pub fn routes(app: &Arc<App>) -> Router {
+    let open = CorsLayer::new().allow_origin(Any).allow_methods([http::Method::GET]).allow_headers(Any);
+    let mut read_only = Router::new()
+        .route("/healthz", get(status::healthz))
+        .route("/tickers", get(status::tickers))
+        .route("/ticks", get(ticks::ticks))
+        .route("/websocket/status", get(status::websocket_status));
+    let mut sockets = Router::new();
+    if app.options.ws_enabled {
+        read_only = read_only.route("/negotiate", get(negotiate::v1)).route("/v2/negotiate", get(negotiate::v2));
+        sockets = sockets
+            .route("/ws/{hub}", get(upgrade::ws))
+            .route("/client/hubs/{hub}", get(upgrade::client))
+            .route("/client", get(upgrade::client_query));
+    }
+    read_only
+        .layer(open)
+        .route("/metrics", get(metrics::metrics))
+        .merge(sockets)
+        .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET"))
+        .with_state(Arc::clone(app))
+}
+
+/// Accepts on one listener until the process ends.
+pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>, permits: Arc<Semaphore>) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(app.options.http_timeout_seconds))
+        .max_buf_size(16 << 10)
+        .half_close(false);
+    loop {
+        // A connection holds its permit until it is upgraded or over, so accepting waits while too
+        // many are neither.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors: those who hold some must give them back first.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let connection = connection(&http, socket, peer, routes.clone());
+        tokio::spawn(async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+}
+
+/// Serves one HTTP connection; ends when it is upgraded.
+fn connection(
+    http: &http1::Builder,
+    socket: TcpStream,
+    peer: SocketAddr,
+    routes: Router,
+) -> impl Future<Output = ()> + use<> {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        routes.clone().call(request)
+    });
+    let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "HTTP connection ended");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! How connections and sessions begin and end.
+//!
+//! ```text
+//! open ─▶ connect ─▶ … ─▶ close (we say why) ─▶ depart ─┬▶ end
+//!            ▲                 lose (socket is gone) ───┴▶ detach ─▶ expire ─▶ end
+//!            └───── attach ◀── claim ◀─────────────────────────┘
+//! ```
+
+use std::net::TcpStream;
+
+use rustix::event::epoll;
+use uuid::Uuid;
+
+use super::connection::{Connection, Phase};
+use super::session::Session;
+use super::shard::{Arrival, Shard, now_ms};
+use super::stats::Ending;
+use crate::wire::webpubsub::{Downstream, Wire};
+use crate::wire::websocket::{self, Opcode};
+
+/// A fresh connection id that names its shard: a random UUID whose last byte is the shard's number,
+/// so that a recovery finds its session without a table over all shards.
+pub fn connection_id(shard: u8) -> Uuid {
+    let mut bytes = Uuid::new_v4().into_bytes();
+    bytes[15] = shard;
+    Uuid::from_bytes(bytes)
+}
+
+/// The shard a connection id names; whether it exists is another question.
+pub fn shard_of(id: Uuid) -> u8 {
+    id.as_bytes()[15]
+}
+
+/// What a shard asks the kernel about a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    Read,
+    ReadAndWrite,
+}
+
+impl Watch {
+    fn flags(self) -> epoll::EventFlags {
+        match self {
+            Self::Read => epoll::EventFlags::IN,
+            Self::ReadAndWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+        }
+    }
+}
+
+impl Shard {
+    /// A new client: a session and its connection.
+    pub(super) fn open(&mut self, arrival: Arrival) {
+        if self.draining {
+            return;
+        }
+        let Arrival { socket, read, user, wire } = arrival;
+        let id = connection_id(self.index);
+        let token = if wire.reliable { Uuid::new_v4().as_u128() } else { 0 };
+        let session = Session::new(id, token, user, wire, self.options.lag.client_buffer);
+        let key = self.sessions.insert(session) as u32;
+        if wire.reliable {
+            self.ids.insert(id, key);
+        }
+        self.connect(key, socket, &read);
+    }
+
+    /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
+    /// the session waits anew, for the socket that is being upgraded.
+    pub(super) fn claim(&mut self, id: Uuid, token: u128) -> Option<Wire> {
+        let key = *self.ids.get(&id)?;
+        let session = &self.sessions[key as usize];
+        if session.token != token || self.draining {
+            return None;
+        }
+        let wire = session.wire;
+        if session.connection.is_some() {
+            self.lose(key, Ending::Recovered);
+        } else {
+            let serial = self.new_serial(key);
+            self.timers.detached.push(now_ms(), (key, serial));
+        }
+        Some(wire)
+    }
+
+    /// A recovered session gets its new socket and goes on where the client was.
+    pub(super) fn attach(&mut self, id: Uuid, socket: TcpStream, read: &[u8]) {
+        // Unknown: it expired between claim and upgrade, or the server drains. The client sees the
+        // socket close and asks again.
+        let Some(&key) = self.ids.get(&id) else { return };
+        if self.sessions[key as usize].connection.is_some() {
+            self.lose(key, Ending::Recovered);
+        }
+        self.stats.detached.subtract(1);
+        let session = &mut self.sessions[key as usize];
+        let gap = session.resume(&self.groups, &self.options.lag);
+        self.stats.recoveries.add(1);
+        self.stats.recovery_gap_frames.add(gap);
+        tracing::info!(connection = %id, gap, "session recovered");
+        self.connect(key, socket, read);
+    }
+
+    /// Gives a session its socket; `connected` is the first message on it.
+    fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8]) {
+        let now = now_ms();
+        let serial = self.new_serial(key);
+        let connection = Connection::new(socket, now);
+        let data = epoll::EventData::new_u64(u64::from(key));
+        let watched = epoll::add(&self.epoll, connection.socket(), data, Watch::Read.flags());
+        self.stats.connections.add(1);
+        self.stats.opened.add(1);
+        self.timers.pings.push(now, (key, serial));
+
+        let session = &mut self.sessions[key as usize];
+        let connection = session.connection.insert(connection);
+        let (mut id, mut token) = (Uuid::encode_buffer(), Uuid::encode_buffer());
+        let token = &*Uuid::from_u128(session.token).simple().encode_lower(&mut token);
+        let connected = Downstream::Connected {
+            connection_id: session.id.hyphenated().encode_lower(&mut id),
+            user_id: &session.user,
+            reconnection_token: session.wire.reliable.then_some(token),
+        };
+        session.wire.append(&connected, connection.control());
+        let (subprotocol, profile) = (session.wire.subprotocol(), session.wire.profile.name());
+        tracing::info!(connection = %session.id, subprotocol, profile, "connection opened");
+        if let Err(error) = watched {
+            tracing::error!(%error, "expected the kernel to watch one more socket, it refused");
+            return self.lose(key, Ending::Gone);
+        }
+        if !read.is_empty() {
+            self.hear(key, &mut read.to_vec());
+        }
+        self.flush(key);
+    }
+
+    fn new_serial(&mut self, key: u32) -> u32 {
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.sessions[key as usize].serial = self.next_serial;
+        self.next_serial
+    }
+
+    /// Sets what the kernel tells about a session's socket.
+    pub(super) fn watch(&self, key: u32, watch: Watch) {
+        if let Some(connection) = &self.sessions[key as usize].connection {
+            let data = epoll::EventData::new_u64(u64::from(key));
+            // Cannot fail: the socket was added when it was connected and leaves with its descriptor.
+            let _ = epoll::modify(&self.epoll, connection.socket(), data, watch.flags());
+        }
+    }
+
+    /// Closes a connection and ends its session: finish the frame in flight, say why, wait for the
+    /// client's end for as long as the write timeout.
+    pub(super) fn close(&mut self, key: u32, code: u16, reason: &str, ending: Ending) {
+        self.leave_all(key);
+        let session = &mut self.sessions[key as usize];
+        self.ids.remove(&session.id);
+        let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) else { return };
+        if ending == Ending::Shutdown {
+            session.wire.append(&Downstream::Disconnected { reason }, connection.control());
+        }
+        websocket::append_close(code, reason, connection.control());
+        connection.phase = Phase::Closing { ending, answered: false };
+        self.timers.closes.push(now_ms(), (key, session.serial));
+        self.flush(key);
+    }
+
+    /// Takes a client's close frame. Code 1000 ends the session; after any other a reliable client
+    /// may come back for it.
+    pub(super) fn closed_by_client(&mut self, key: u32, code: Option<u16>) {
+        let session = &mut self.sessions[key as usize];
+        let Some(connection) = session.connection.as_mut() else { return };
+        match connection.phase {
+            Phase::Lingering { ending } => return self.depart(key, ending),
+            // Our own close is under way; it still has to leave.
+            Phase::Closing { ending, .. } => connection.phase = Phase::Closing { ending, answered: true },
+            Phase::Open => {
+                match code {
+                    Some(code) => websocket::append_close(code, "", connection.control()),
+                    None => websocket::append(Opcode::Close, &[], connection.control()),
+                }
+                connection.phase = Phase::Closing { ending: Ending::Client, answered: true };
+                self.timers.closes.push(now_ms(), (key, session.serial));
+                if code == Some(1000) {
+                    self.ids.remove(&session.id);
+                    self.leave_all(key);
+                }
+            }
+        }
+        self.flush(key);
+    }
+
+    /// The socket is of no use any more and is reset.
+    pub(super) fn lose(&mut self, key: u32, ending: Ending) {
+        if let Some(connection) = self.sessions.get(key as usize).and_then(|session| session.connection.as_ref()) {
+            connection.abort_on_drop();
+        }
+        self.depart(key, ending);
+    }
+
+    /// Drops the socket; the session waits for its client, or ends.
+    pub(super) fn depart(&mut self, key: u32, ending: Ending) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        let Some(connection) = session.connection.take() else { return };
+        drop(connection);
+        session.queued = false;
+        self.stats.ended(ending);
+        tracing::info!(connection = %session.id, reason = ending.name(), "connection closed");
+        if self.ids.contains_key(&session.id) && !self.draining {
+            self.detach(key);
+        } else {
+            self.end(key);
+        }
+    }
+
+    /// A session waits for its client, for a bounded time and among a bounded number.
+    fn detach(&mut self, key: u32) {
+        let serial = self.new_serial(key);
+        self.timers.detached.push(now_ms(), (key, serial));
+        self.stats.detached.add(1);
+        while self.stats.detached.get() > self.options.lag.max_detached_sessions as u64
+            && let Some((oldest, serial)) = self.timers.detached.pop_oldest()
+        {
+            self.expire_session(oldest, serial);
+        }
+    }
+
+    /// A detached session's time is over, unless its client came or claimed it meanwhile.
+    pub(super) fn expire_session(&mut self, key: u32, serial: u32) {
+        let Some(session) = self.sessions.get(key as usize).filter(|session| session.serial == serial) else { return };
+        tracing::debug!(connection = %session.id, "session expired");
+        self.stats.detached.subtract(1);
+        self.end(key);
+    }
+
+    /// Forgets a session.
+    fn end(&mut self, key: u32) {
+        self.leave_all(key);
+        let session = self.sessions.remove(key as usize);
+        self.ids.remove(&session.id);
+    }
+
+    /// The server stops: every client is told, every session ends.
+    pub(super) fn close_all(&mut self) {
+        self.draining = true;
+        let keys: Vec<u32> = self.sessions.iter().map(|(key, _)| key as u32).collect();
+        for key in keys {
+            if self.sessions[key as usize].connection.is_some() {
+                self.close(key, 1001, "the server is shutting down", Ending::Shutdown);
+            } else {
+                self.stats.detached.subtract(1);
+                self.end(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `GET /metrics`: Prometheus text.
+//!
+//! The shards count in their own cache lines; everything is added up when somebody asks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::app::{App, error};
+use super::stats::{Count, Ending, ShardStats};
+
+/// Everything that is counted, now.
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let mut registry = Registry::with_prefix("flowcast");
+    registry.register("tick_drift_seconds", "How late ticks of the replay clock began", app.status.drift().clone());
+    registry.register_collector(Box::new(Scrape(app)));
+    let mut body = String::new();
+    match text::encode(&mut body, &registry) {
+        Ok(()) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], body).into_response()
+        }
+        Err(fmt::Error) => error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    }
+}
+
+/// Reads the figures where they are kept.
+struct Scrape(Arc<App>);
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+/// What is told of the shards: name, help, and where it is.
+type Row = (&'static str, &'static str, fn(&ShardStats) -> &Count);
+
+const GAUGES: [Row; 3] = [
+    ("connections", "Open WebSocket connections", |stats| &stats.connections),
+    ("sessions_detached", "Reliable sessions waiting for their client", |stats| &stats.detached),
+    ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
+];
+
+const COUNTERS: [Row; 9] = [
+    ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
+    ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
+    ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
+    ("sends", "Calls of send", |stats| &stats.sends),
+    ("reliable_frames_finished", "Reliable frames finished, once per shard and publication", |stats| &stats.finished),
+    ("shard_overruns", "Publications lost by an overloaded shard; above 0 is a bug", |stats| &stats.overruns),
+    ("recoveries", "Reliable sessions recovered", |stats| &stats.recoveries),
+    ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| &stats.recovery_gap_frames),
+    ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
+];
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let app = &self.0;
+        let sum =
+            |count: fn(&ShardStats) -> &Count| app.shards.iter().map(|shard| count(shard.stats()).get()).sum::<u64>();
+        for (name, help, count) in GAUGES {
+            gauge(&mut encoder, name, help, sum(count))?;
+        }
+        for (name, help, count) in COUNTERS {
+            counter(&mut encoder, name, help, sum(count))?;
+        }
+        let endings = ConstCounter::new(0u64);
+        let mut family = encoder.encode_descriptor(
+            "connections_closed",
+            "WebSocket connections ended",
+            None,
+            endings.metric_type(),
+        )?;
+        for ending in Ending::ALL {
+            let ended: u64 = app.shards.iter().map(|shard| shard.stats().endings[ending as usize].get()).sum();
+            ConstCounter::new(ended).encode(family.encode_family(&[("reason", ending.name())])?)?;
+        }
+
+        let (mut groups, mut silent, mut publications) = (0u64, 0u64, 0u64);
+        app.hub.for_each_group(|group| {
+            groups += 1;
+            silent += u64::from(!group.is_declared());
+            publications += group.publications();
+        });
+        gauge(&mut encoder, "groups", "Groups of the hub", groups)?;
+        gauge(&mut encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
+        counter(&mut encoder, "publications", "Records published to groups with subscribers", publications)?;
+
+        let figures = app.status.figures();
+        for same in figures.chunk_by(|one, other| one.name == other.name) {
+            if let [alone] = same {
+                counter(&mut encoder, alone.name, alone.help, alone.value.load(Ordering::Relaxed))?;
+                continue;
+            }
+            let typed = ConstCounter::new(0u64);
+            let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, typed.metric_type())?;
+            for figure in same {
+                let value = ConstCounter::new(figure.value.load(Ordering::Relaxed));
+                value.encode(family.encode_family(&figure.labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstCounter::new(value);
+    value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
+}

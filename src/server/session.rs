@@ -1,0 +1,218 @@
+//! A session: what a client is to the hub, with or without a socket.
+//!
+//! On the plain wires it lives and ends with its connection. On the reliable ones it outlives the
+//! socket for a while: memberships and their cursors stay, frames collect in the rings, and a
+//! client that comes back with the token goes on where it was.
+
+use std::collections::VecDeque;
+
+use uuid::Uuid;
+
+use super::connection::Connection;
+use super::groups::Groups;
+use crate::engine::policy::{self, LagOptions};
+use crate::wire::webpubsub::Wire;
+
+/// Ack ids remembered per session, as Azure's service does (`wire/webpubsub.md` §5).
+const REMEMBERED_ACKS: u64 = 1000;
+
+/// A subscription as its session sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Membership {
+    /// The lane of the group.
+    pub lane: u32,
+    /// This session's place among the lane's subscribers.
+    pub place: u32,
+    /// Position of the next frame to send.
+    pub cursor: u64,
+    /// The hub's last id at the join: what was published before is not for this subscriber.
+    pub since: u64,
+}
+
+/// One client.
+pub struct Session {
+    /// The connection id of the wire.
+    pub id: Uuid,
+    /// Allows a recovery; 0 on the plain wires.
+    pub token: u128,
+    /// Who the client says it is. A credential: never logged.
+    pub user: Box<str>,
+    /// What it speaks.
+    pub wire: Wire,
+    /// Its groups, in the order it joined them.
+    pub memberships: Vec<Membership>,
+    /// The socket, unless the session is detached.
+    pub connection: Option<Connection>,
+    /// Changes whenever the socket does; timers carry it, so that they mean nothing afterwards.
+    pub serial: u32,
+    /// Whether it stands in the shard's queue of sessions with something to send.
+    pub queued: bool,
+    /// Whether its last socket was reset for lag.
+    pub lagged: bool,
+    /// Frames it may be behind in a group: more than configured while it catches up after a
+    /// recovery.
+    pub allowance: u64,
+    /// The largest sequence id the client confirmed.
+    pub acked: u64,
+    acks: AckIds,
+}
+
+/// What [`Session::due`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Everything there is.
+    All,
+    /// A part; there is more behind it.
+    More,
+    /// A frame it needs is no longer in its ring: it lags.
+    FellOff,
+}
+
+/// A frame that is due, in the order of ids over all groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Pick {
+    id: u64,
+    /// Which membership.
+    pub membership: u32,
+    /// Position in its lane's ring.
+    pub position: u64,
+}
+
+impl Session {
+    /// A session without memberships.
+    pub fn new(id: Uuid, token: u128, user: Box<str>, wire: Wire, allowance: u64) -> Self {
+        Self {
+            id,
+            token,
+            user,
+            wire,
+            memberships: Vec::new(),
+            connection: None,
+            serial: 0,
+            queued: false,
+            lagged: false,
+            allowance,
+            acked: 0,
+            acks: AckIds::default(),
+        }
+    }
+
+    /// The membership in a lane.
+    pub fn membership(&mut self, lane: u32) -> Option<&mut Membership> {
+        self.memberships.iter_mut().find(|membership| membership.lane == lane)
+    }
+
+    /// Whether a request with this id was executed before.
+    pub fn is_duplicate(&self, ack_id: u64) -> bool {
+        self.acks.contains(ack_id)
+    }
+
+    /// Remembers a request that was executed with success.
+    pub fn remember_ack(&mut self, ack_id: u64) {
+        self.acks.push(ack_id);
+    }
+
+    /// Picks the frames that are due, in id order, at most about `limit` of them.
+    pub fn due(&self, groups: &Groups, limit: usize, picks: &mut Vec<Pick>) -> Due {
+        picks.clear();
+        let share = (limit / self.memberships.len().max(1)).max(1) as u64;
+        // Ids above this one may have smaller ones, not picked, before them.
+        let mut complete_to = u64::MAX;
+        for (at, membership) in self.memberships.iter().enumerate() {
+            let ring = &groups.lane(membership.lane).ring;
+            let end = ring.head().min(membership.cursor + share);
+            for position in membership.cursor..end {
+                let Some(entry) = ring.get(position) else { return Due::FellOff };
+                picks.push(Pick { id: entry.id, membership: at as u32, position });
+            }
+            if end < ring.head()
+                && let Some(last) = picks.last()
+            {
+                complete_to = complete_to.min(last.id);
+            }
+        }
+        if self.memberships.len() > 1 {
+            // Groups are published in a fixed order, so this is mostly sorted already.
+            picks.sort_unstable_by_key(|pick| pick.id);
+        }
+        if complete_to == u64::MAX {
+            return Due::All;
+        }
+        picks.truncate(picks.partition_point(|pick| pick.id <= complete_to));
+        Due::More
+    }
+
+    /// Whether it is further behind than it may be.
+    pub fn is_lagging(&self, groups: &Groups, options: &LagOptions) -> bool {
+        let rings =
+            || self.memberships.iter().map(|membership| (&groups.lane(membership.lane).ring, membership.cursor));
+        rings().any(|(ring, cursor)| ring.head() - cursor > self.allowance || cursor < ring.oldest())
+            || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > options.client_buffer_bytes
+    }
+
+    /// Sets the cursors for a client that came back. Returns how many frames it will not get.
+    pub fn resume(&mut self, groups: &Groups, options: &LagOptions) -> u64 {
+        let (mut gap, mut behind) = (0, 0);
+        for membership in &mut self.memberships {
+            let ring = &groups.lane(membership.lane).ring;
+            // What was never sent is behind the cursor, whatever fell off the ring meanwhile.
+            let unacked = ring.position_after(self.acked.max(membership.since)).min(membership.cursor);
+            let resumed = policy::resume(options, unacked, ring.oldest(), ring.head(), self.lagged);
+            membership.cursor = resumed.position;
+            gap += resumed.gap;
+            behind = behind.max(ring.head() - resumed.position);
+        }
+        self.allowance = options.client_buffer + behind;
+        self.lagged = false;
+        gap
+    }
+}
+
+/// The last executed ack ids. SDKs count upwards, so runs are kept, not numbers.
+#[derive(Debug, Default)]
+struct AckIds {
+    /// First id and length, oldest first.
+    runs: VecDeque<(u64, u64)>,
+    count: u64,
+}
+
+impl AckIds {
+    fn contains(&self, id: u64) -> bool {
+        self.runs.iter().any(|&(first, length)| id >= first && id - first < length)
+    }
+
+    fn push(&mut self, id: u64) {
+        match self.runs.back_mut() {
+            Some((first, length)) if first.checked_add(*length) == Some(id) => *length += 1,
+            _ => self.runs.push_back((id, 1)),
+        }
+        self.count += 1;
+        if self.count > REMEMBERED_ACKS {
+            self.count -= 1;
+            match self.runs.front_mut() {
+                Some((first, length)) if *length > 1 => (*first, *length) = (*first + 1, *length - 1),
+                _ => drop(self.runs.pop_front()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_thousand_ack_ids_are_remembered() {
+        let mut acks = AckIds::default();
+        for id in [7, 5, 6, u64::MAX, 0].into_iter().chain(100..=1095) {
+            assert!(!acks.contains(id), "{id}");
+            acks.push(id);
+        }
+        // 1001 were pushed: the oldest is forgotten.
+        assert!(!acks.contains(7));
+        for id in [5, 6, u64::MAX, 0, 100, 1095] {
+            assert!(acks.contains(id), "{id}");
+        }
+        assert_eq!(acks.runs.len(), 4, "runs: 5-6, MAX, 0, 100-1095");
+    }
+}

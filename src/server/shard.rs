@@ -1,0 +1,368 @@
+//! A shard: one thread that owns its connections and shares nothing with the others.
+//!
+//! ```text
+//! doorbell ─▶ drain (receivers ─▶ rings) ─▶ sweep (128 sessions a turn) ─▶ one send each
+//! epoll    ─▶ receive ─▶ requests (join, leave, …) ─▶ acks
+//! ```
+//!
+//! The sweep rolls: between two turns the shard looks at the doorbell, the sockets and the timers,
+//! so a newer publication joins the same send of whoever was not served yet. One slow socket
+//! delays nobody: the kernel takes what it takes, and a cursor remembers the rest.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::time::Timespec;
+use slab::Slab;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::groups::Groups;
+use super::keepalive::Keepalive;
+use super::limiter::Limiter;
+use super::requests::HeldAck;
+use super::session::{Pick, Session};
+use super::stats::ShardStats;
+use super::timeouts::Timeouts;
+use crate::engine::clock;
+use crate::engine::hub::Hub;
+use crate::engine::policy::LagOptions;
+use crate::wire::webpubsub::Wire;
+
+/// Sessions served per turn of the sweep.
+const TURN: usize = 128;
+
+/// Most bytes of frames joined for one send.
+pub(super) const JOINED_BYTES: usize = 64 << 10;
+
+/// One read per readiness event; what is left raises the next event.
+const READ_BUFFER: usize = 64 << 10;
+
+/// Letters that may wait for a shard; beyond it the server answers 503.
+const MAILBOX: usize = 4096;
+
+/// `epoll` data of the doorbell; sessions use their slab key.
+const BELL: u64 = u64::MAX;
+
+/// How connections are treated.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ShardOptions {
+    /// Threads that serve connections; 0: one per core
+    #[arg(long, env = "FLOWCAST_SHARDS", default_value_t = 0, value_name = "SHARDS")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub shards: u8,
+    /// Groups one connection may join
+    #[arg(long, env = "FLOWCAST_MAX_GROUPS_PER_CONNECTION", default_value_t = 150, value_name = "GROUPS")]
+    pub max_groups_per_connection: usize,
+    /// Largest message a client may send, bytes
+    #[arg(long, env = "FLOWCAST_MAX_MESSAGE_BYTES", default_value_t = 512 << 10, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(125..=64 << 20))]
+    pub max_message_bytes: usize,
+    /// Bytes of answers a client may leave unread before it is closed
+    #[arg(long, env = "FLOWCAST_MAX_REPLY_BYTES", default_value_t = 256 << 10, value_name = "BYTES")]
+    pub max_reply_bytes: usize,
+    /// Milliseconds a join or leave ack is held back: an ack that overtakes the caller of the Python
+    /// SDK costs it 30 s
+    #[arg(long, env = "FLOWCAST_ACK_DELAY_MS", default_value_t = 2, value_name = "MS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub ack_delay_ms: u64,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub keepalive: Keepalive,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub lag: LagOptions,
+}
+
+impl ShardOptions {
+    /// How many shards there will be.
+    pub fn count(&self) -> usize {
+        match self.shards {
+            0 => thread::available_parallelism().map_or(1, usize::from).min(64),
+            shards => usize::from(shards),
+        }
+    }
+}
+
+/// What the rest of the server tells a shard.
+pub enum Letter {
+    /// A client has been upgraded.
+    Open(Arrival),
+    /// A client wants its session back, before it is answered.
+    Claim {
+        /// The session.
+        id: Uuid,
+        /// The token it was given.
+        token: u128,
+        /// The session's wire, or nothing if it cannot be recovered.
+        reply: oneshot::Sender<Option<Wire>>,
+    },
+    /// A client whose claim was granted has been upgraded.
+    Attach {
+        /// The session.
+        id: Uuid,
+        /// Its new socket.
+        socket: TcpStream,
+        /// What it sent behind the handshake.
+        read: Bytes,
+    },
+    /// Tell everybody, close everything, and end.
+    Drain,
+}
+
+/// An upgraded client.
+pub struct Arrival {
+    /// Its non-blocking socket.
+    pub socket: TcpStream,
+    /// What it sent behind the handshake.
+    pub read: Bytes,
+    /// Who it says it is.
+    pub user: Box<str>,
+    /// What it speaks.
+    pub wire: Wire,
+}
+
+/// Wakes a shard. Ringing twice before it looks costs one system call.
+struct Bell {
+    rung: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // AcqRel, with the swap in `answer`: either the shard's swap sees this one, and then also
+        // everything stored before it, or this one sees the shard's and writes.
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // Fails only when the counter would overflow, which is a ring too.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Bell {
+    fn answer(&self) {
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        self.rung.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// Where letters to a shard go.
+#[derive(Clone)]
+pub struct ShardHandle {
+    mailbox: Sender<Letter>,
+    bell: Arc<Bell>,
+    stats: Arc<ShardStats>,
+}
+
+/// A shard that takes no more letters for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected room in a shard's mailbox, but it is full or its shard has ended")]
+pub struct MailboxFull;
+
+impl ShardHandle {
+    /// Delivers a letter.
+    pub fn send(&self, letter: Letter) -> Result<(), MailboxFull> {
+        self.mailbox.try_send(letter).map_err(|(TrySendError::Full(_) | TrySendError::Disconnected(_))| MailboxFull)?;
+        self.bell.wake_by_ref();
+        Ok(())
+    }
+
+    /// The shard's counters.
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+}
+
+/// One thread's connections and everything they need.
+pub struct Shard {
+    pub(super) index: u8,
+    pub(super) options: Arc<ShardOptions>,
+    pub(super) prefix: Arc<str>,
+    pub(super) stats: Arc<ShardStats>,
+    pub(super) sessions: Slab<Session>,
+    /// Reliable sessions by connection id.
+    pub(super) ids: HashMap<Uuid, u32>,
+    pub(super) groups: Groups,
+    pub(super) timers: Timers,
+    pub(super) next_serial: u32,
+    /// Sessions with something to send, in the order of the sweep.
+    pub(super) queue: VecDeque<u32>,
+    pub(super) warnings: Limiter,
+    pub(super) epoll: OwnedFd,
+    pub(super) read_buffer: Box<[u8]>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) picks: Vec<Pick>,
+    pub(super) draining: bool,
+    bell: Arc<Bell>,
+    mailbox: Receiver<Letter>,
+}
+
+/// Everything a shard waits for. Entries carry a session's key and its serial at the time.
+pub(super) struct Timers {
+    pub(super) acks: Timeouts<HeldAck>,
+    pub(super) pings: Timeouts<(u32, u32)>,
+    pub(super) pongs: Timeouts<(u32, u32)>,
+    pub(super) closes: Timeouts<(u32, u32)>,
+    pub(super) detached: Timeouts<(u32, u32)>,
+}
+
+impl Timers {
+    fn next_ms(&self) -> Option<u64> {
+        let next = [
+            self.acks.next_ms(),
+            self.pings.next_ms(),
+            self.pongs.next_ms(),
+            self.closes.next_ms(),
+            self.detached.next_ms(),
+        ];
+        next.into_iter().flatten().min()
+    }
+}
+
+/// The shard's clock: milliseconds of `CLOCK_MONOTONIC`.
+pub(super) fn now_ms() -> u64 {
+    clock::monotonic_ns() / 1_000_000
+}
+
+impl Shard {
+    /// Starts a shard's thread.
+    pub fn spawn(
+        index: u8,
+        hub: &Arc<Hub>,
+        prefix: Arc<str>,
+        options: Arc<ShardOptions>,
+    ) -> io::Result<(ShardHandle, JoinHandle<()>)> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let bell = Arc::new(Bell {
+            rung: AtomicBool::new(false),
+            event: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+        });
+        epoll::add(&epoll, &bell.event, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+        hub.attach(Arc::clone(&bell).into());
+        let (letters, mailbox) = bounded(MAILBOX);
+        let stats = Arc::new(ShardStats::default());
+        let handle = ShardHandle { mailbox: letters, bell: Arc::clone(&bell), stats: Arc::clone(&stats) };
+        let keepalive = options.keepalive;
+        let shard = Self {
+            index,
+            groups: Groups::new(Arc::clone(hub), options.lag, Arc::clone(&stats)),
+            timers: Timers {
+                acks: Timeouts::new(options.ack_delay_ms),
+                pings: Timeouts::new(keepalive.ping_interval_seconds * 1000),
+                pongs: Timeouts::new(keepalive.pong_grace_ms()),
+                closes: Timeouts::new(keepalive.write_timeout_seconds * 1000),
+                detached: Timeouts::new(options.lag.session_timeout_seconds * 1000),
+            },
+            options,
+            prefix,
+            stats,
+            sessions: Slab::new(),
+            ids: HashMap::new(),
+            next_serial: 0,
+            queue: VecDeque::new(),
+            warnings: Limiter::default(),
+            epoll,
+            read_buffer: vec![0; READ_BUFFER].into(),
+            scratch: Vec::with_capacity(JOINED_BYTES),
+            picks: Vec::new(),
+            draining: false,
+            bell,
+            mailbox,
+        };
+        let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run())?;
+        Ok((handle, thread))
+    }
+
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(256);
+        while !(self.draining && self.sessions.is_empty()) {
+            self.wait(&mut events);
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    BELL => self.bell.answer(),
+                    key => self.ready(key as u32, event.flags),
+                }
+            }
+            while let Ok(letter) = self.mailbox.try_recv() {
+                self.open_letter(letter);
+            }
+            self.drain();
+            self.sweep();
+            self.expire(now_ms());
+        }
+    }
+
+    /// Waits for a socket, the doorbell or a timer; only looks while the sweep is not over.
+    fn wait(&self, events: &mut Vec<epoll::Event>) {
+        let timeout_ms = match self.timers.next_ms() {
+            _ if !self.queue.is_empty() => Some(0),
+            Some(due_ms) => Some(due_ms.saturating_sub(now_ms())),
+            None => None,
+        };
+        let timeout = timeout_ms.map(|ms| Timespec::try_from(Duration::from_millis(ms)).unwrap_or_default());
+        // EINTR is a wake-up like any other; nothing else can fail with valid descriptors.
+        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref());
+    }
+
+    fn open_letter(&mut self, letter: Letter) {
+        match letter {
+            Letter::Open(arrival) => self.open(arrival),
+            Letter::Claim { id, token, reply } => {
+                let claimed = self.claim(id, token);
+                // If nobody waits any more, the session goes on waiting for its client.
+                let _ = reply.send(claimed);
+            }
+            Letter::Attach { id, socket, read } => self.attach(id, socket, &read),
+            Letter::Drain => self.close_all(),
+        }
+    }
+
+    /// Moves publications into the rings and queues whoever has something to send.
+    fn drain(&mut self) {
+        let Self { groups, sessions, queue, .. } = self;
+        let mut blocked = Vec::new();
+        groups.drain(|lane| {
+            for &key in &lane.subscribers {
+                let session = &mut sessions[key as usize];
+                match &session.connection {
+                    Some(connection) if !connection.blocked => {
+                        if !session.queued {
+                            session.queued = true;
+                            queue.push_back(key);
+                        }
+                    }
+                    Some(_) => blocked.push(key),
+                    None => {}
+                }
+            }
+        });
+        for key in blocked {
+            self.check_lag(key);
+        }
+    }
+
+    /// One turn of the sweep.
+    fn sweep(&mut self) {
+        for _ in 0..TURN {
+            let Some(key) = self.queue.pop_front() else { return };
+            // A stale entry: the session ended, and another may have its key by now.
+            let Some(session) = self.sessions.get_mut(key as usize).filter(|session| session.queued) else { continue };
+            session.queued = false;
+            self.flush(key);
+        }
+    }
+}

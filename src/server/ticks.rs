@@ -1,0 +1,144 @@
+//! `GET /ticks`: the tick ledger, as JSON or as server-sent events.
+//!
+//! The swarm matches what it received with this. Payload hashes are computed here, when somebody
+//! reads, and only for profiles whose frames exist.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use http::header::ACCEPT;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::app::{App, error};
+use crate::engine::clock;
+use crate::engine::frames::{Form, Frames};
+use crate::engine::ledger::Tick;
+use crate::wire::payload::Profile;
+use crate::wire::webpubsub::{PlainForm, Syntax};
+
+/// Ticks per answer, unless the client asks for fewer.
+const MAX_TICKS: usize = 1000;
+
+/// `?after=` position and `?limit=` ticks.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// Both representations of the ledger.
+pub async fn ticks(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    range: Result<Query<Range>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Ok(Query(range)) = range else {
+        return error(StatusCode::BAD_REQUEST, "expected ?after=POSITION&limit=TICKS, both optional numbers");
+    };
+    let header = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+    if header(ACCEPT).is_some_and(|accept| accept.contains("text/event-stream")) {
+        let last_event = header(http::HeaderName::from_static("last-event-id")).and_then(|id| id.parse().ok());
+        let after = last_event.or(range.after).unwrap_or(app.hub.ledger().span().1);
+        return Sse::new(events(app, after)).keep_alive(KeepAlive::default()).into_response();
+    }
+    let limit = range.limit.unwrap_or(MAX_TICKS).min(MAX_TICKS);
+    let ticks: Vec<Value> = app
+        .hub
+        .ledger()
+        .after(range.after.unwrap_or(0), limit)
+        .iter()
+        .map(|(seq, tick)| tick_json(*seq, tick))
+        .collect();
+    let mut answer = now_json(&app);
+    answer.insert("ticks".to_owned(), ticks.into());
+    Json(answer).into_response()
+}
+
+/// First where the ledger is, then every tick behind `after`, for as long as the client listens.
+fn events(app: Arc<App>, after: u64) -> impl Stream<Item = Result<Event, Infallible>> {
+    struct Reader {
+        app: Arc<App>,
+        after: u64,
+        changed: tokio::sync::watch::Receiver<u64>,
+        ready: std::vec::IntoIter<(u64, Arc<Tick>)>,
+        greeted: bool,
+    }
+    let changed = app.hub.ledger().watch();
+    let reader = Reader { app, after, changed, ready: Vec::new().into_iter(), greeted: false };
+    stream::unfold(reader, async |mut reader| {
+        if !reader.greeted {
+            reader.greeted = true;
+            let event = Event::default().event("now").data(Value::from(now_json(&reader.app)).to_string());
+            return Some((Ok(event), reader));
+        }
+        loop {
+            if let Some((seq, tick)) = reader.ready.next() {
+                reader.after = seq;
+                let data = tick_json(seq, &tick).to_string();
+                return Some((Ok(Event::default().event("tick").id(seq.to_string()).data(data)), reader));
+            }
+            // Marked seen before the ledger is read: a tick in between wakes us once more.
+            reader.changed.borrow_and_update();
+            reader.ready = reader.app.hub.ledger().after(reader.after, 64).into_iter();
+            if reader.ready.len() == 0 && reader.changed.changed().await.is_err() {
+                return None;
+            }
+        }
+    })
+}
+
+fn now_json(app: &App) -> Map<String, Value> {
+    let (oldest, newest) = app.hub.ledger().span();
+    let now = json!({ "monotonic_ns": clock::monotonic_ns(), "unix_ns": clock::unix_ns() });
+    Map::from_iter([
+        ("hub".to_owned(), app.hub.name().into()),
+        ("now".to_owned(), now),
+        ("oldest".to_owned(), oldest.into()),
+        ("newest".to_owned(), newest.into()),
+    ])
+}
+
+fn tick_json(seq: u64, tick: &Tick) -> Value {
+    let late_ns = tick.published_ns.saturating_sub(tick.scheduled_ns);
+    let publications: Vec<Value> = tick
+        .publications
+        .iter()
+        .map(|publication| {
+            json!({
+                "group": &*publication.group,
+                "sequence_id": publication.id,
+                "record_timestamp": publication.frames.timestamp(),
+                "subscribers": publication.subscribers,
+                "payloads": payloads(&publication.frames),
+            })
+        })
+        .collect();
+    json!({
+        "seq": seq,
+        "ordinal": tick.ordinal,
+        "scheduled_ns": tick.scheduled_ns,
+        "published_ns": tick.published_ns,
+        "scheduled_unix_ns": tick.published_unix_ns.saturating_sub(late_ns),
+        "published_unix_ns": tick.published_unix_ns,
+        "publications": publications,
+    })
+}
+
+/// xxh3-64 of the payload, per profile that is in use.
+fn payloads(frames: &Frames) -> Map<String, Value> {
+    let hash = |profile: Profile| {
+        let form = PlainForm { syntax: Syntax::Protobuf, profile };
+        let payload = frames.payload(Form::new(form.index()))?;
+        Some((profile.name().to_owned(), format!("{:016x}", xxh3_64(&payload)).into()))
+    };
+    Profile::ALL.into_iter().filter_map(hash).collect()
+}

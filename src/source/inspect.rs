@@ -1,0 +1,122 @@
+//! `flowcast inspect`: what a dataset holds, without serving it.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::arena::{ArenaOptions, Encodings, Track};
+use super::dataset::{DataDate, Dataset, DatasetError, DatasetOptions};
+use super::lines::GAP_SECONDS;
+use super::load::{self, FileReport};
+use crate::engine::status::Status;
+use crate::wire::payload::{EncoderOptions, Profile};
+use crate::wire::webpubsub::PlainForm;
+
+/// Which day, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InspectOptions {
+    /// The day: YYYY-MM-DD, or `latest`; DATA_DATE by default
+    #[arg(value_name = "DATE")]
+    pub date: Option<DataDate>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub dataset: DatasetOptions,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub encoder: EncoderOptions,
+}
+
+/// Why nothing could be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// There is no such dataset.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The output cannot be written, or memory for an encoder is missing.
+    #[error("cannot inspect: {0}")]
+    Io(#[from] io::Error),
+    /// With `--strict`.
+    #[error("the data has errors, and --strict refuses them")]
+    Strict,
+}
+
+/// Prints what the day holds: a line per ticker, then every problem.
+pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
+    let mut wanted = options.dataset.clone();
+    wanted.data_date = options.date.unwrap_or(wanted.data_date);
+    let dataset = Dataset::find(&wanted)?;
+    let arena = ArenaOptions { profile: Profile::V2026_04, pin_profile: false, encoder: options.encoder };
+    let encodings = Arc::new(Encodings::new(&Status::default()));
+    let loaded = load::load(&dataset, "blue", &arena, &encodings, &|_, _| {})?;
+    load::build_forms(&loaded.tracks, &PlainForm::ALL)?;
+
+    match print(&dataset, &loaded) {
+        // `inspect | head` is fine.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        printed => printed?,
+    }
+    if wanted.strict && !loaded.is_clean() { Err(InspectError::Strict) } else { Ok(()) }
+}
+
+fn print(dataset: &Dataset, loaded: &load::Loaded) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "date {}, times in New York; encoded sizes are bytes per record", dataset.date)?;
+    write!(
+        out,
+        "{:<12} {:>9} {:>9} {:>9} {:>5} {:>7} {:>6} {:>7}",
+        "ticker", "records", "first", "last", "gaps", "longest", "bad", "missing"
+    )?;
+    for form in PlainForm::ALL {
+        write!(out, " {:>17}", format!("{} {}", form.syntax_name(), form.profile))?;
+    }
+    writeln!(out)?;
+    let mut tracks = loaded.tracks.iter();
+    for FileReport { file, lines, failed } in &loaded.reports {
+        let (first, last) =
+            lines.span.map_or(("-".into(), "-".into()), |(first, last)| (clock_time(first), clock_time(last)));
+        write!(
+            out,
+            "{:<12} {:>9} {first:>9} {last:>9} {:>5} {:>6}s {:>6} {:>7}",
+            file.ticker, lines.records, lines.gaps, lines.longest_gap, lines.bad, lines.missing
+        )?;
+        if failed.is_none()
+            && let Some(track) = tracks.next()
+        {
+            for form in PlainForm::ALL {
+                write!(out, " {:>17.1}", bytes_per_record(track, form))?;
+            }
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "a gap is a step of more than {GAP_SECONDS} s between two records")?;
+    for FileReport { file, lines, failed } in &loaded.reports {
+        for (line, reason) in &lines.first_bad {
+            writeln!(out, "{}:{line}: {reason}", file.path.display())?;
+        }
+        if lines.bad > lines.first_bad.len() as u64 {
+            writeln!(out, "{}: {} bad lines in all", file.path.display(), lines.bad)?;
+        }
+        if lines.backwards > 0 {
+            writeln!(out, "{}: {} records are older than the one before", file.path.display(), lines.backwards)?;
+        }
+        if let Some(error) = failed {
+            writeln!(out, "{error}")?;
+        }
+    }
+    Ok(())
+}
+
+fn bytes_per_record(track: &Track, form: PlainForm) -> f64 {
+    track.bytes(form) as f64 / track.records() as f64
+}
+
+/// The time of day in New York.
+fn clock_time(unix_seconds: i64) -> String {
+    let zone = TimeZone::get("America/New_York").unwrap_or(TimeZone::UTC);
+    match Timestamp::from_second(unix_seconds) {
+        Ok(time) => time.to_zoned(zone).strftime("%H:%M:%S").to_string(),
+        Err(_) => format!("@{unix_seconds}"),
+    }
+}

@@ -1,0 +1,231 @@
+//! `flowcast tail`: a small subscriber, so that a newcomer sees data in one command.
+//!
+//! It negotiates like GexBot's client, joins, decodes and prints one JSON line per record, against
+//! flowcast or the real service. It keeps no session: when the connection ends, so does it.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message as _;
+use serde_json::{Map, Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::wire::gexbot::orderflow_group;
+use crate::wire::payload::orderflow::{self, Orderflow};
+use crate::wire::payload::{Profile, decompress};
+use crate::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
+use crate::wire::webpubsub::received::{Received, receive};
+use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax};
+
+/// What to subscribe to, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TailOptions {
+    /// Where: http(s):// to negotiate there, or a hub's ws(s):// URL with its access_token
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Groups to join; a bare ticker such as SPX means its orderflow group; all tickers by default
+    #[arg(value_name = "GROUP")]
+    pub groups: Vec<String>,
+    /// API key
+    #[arg(long, env = "GEXBOT_API_KEY", default_value = "flowcast-tail", hide_env_values = true)]
+    pub key: String,
+    /// Generation of the API: 2025-11 negotiates at /negotiate, 2026-04 at /v2/negotiate
+    #[arg(long, value_enum, default_value_t = Profile::V2026_04)]
+    pub profile: Profile,
+    /// Subprotocol to ask for
+    #[arg(long, default_value = "protobuf.webpubsub.azure.v1", value_parser = subprotocols())]
+    pub subprotocol: String,
+    /// Stop after so many records
+    #[arg(long, value_name = "RECORDS")]
+    pub count: Option<u64>,
+    /// Store every downstream message as it came, one JSON line each
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
+}
+
+fn subprotocols() -> clap::builder::PossibleValuesParser {
+    SUBPROTOCOLS.map(|(name, ..)| name).into()
+}
+
+/// Subscribes and prints until the connection ends, or enough records came.
+pub fn tail(options: TailOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(options))
+}
+
+async fn run(options: TailOptions) -> anyhow::Result<()> {
+    let Target { url, groups } = tokio::task::spawn_blocking({
+        let options = options.clone();
+        move || find(&options)
+    })
+    .await??;
+    let (_, syntax, reliable) = SUBPROTOCOLS
+        .into_iter()
+        .find(|(name, ..)| *name == options.subprotocol)
+        .context("checked when it was parsed")?;
+    let mut capture = options
+        .capture
+        .as_ref()
+        .map(File::create)
+        .transpose()
+        .context("cannot create the capture")?
+        .map(BufWriter::new);
+
+    let mut request = url.as_str().into_client_request().context("expected a ws:// or wss:// URL")?;
+    request.headers_mut().insert("Sec-WebSocket-Protocol", options.subprotocol.parse()?);
+    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.context("cannot connect to the hub")?;
+    for (at, group) in groups.iter().enumerate() {
+        socket.send(join(syntax, group, at as u64 + 1)).await.context("cannot join")?;
+    }
+
+    let mut printed = 0;
+    let mut out = io::stdout().lock();
+    while options.count.is_none_or(|count| printed < count) {
+        let message = match socket.next().await {
+            Some(message) => message.context("the connection broke")?,
+            None => bail!("the service closed the connection"),
+        };
+        let bytes = match &message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+            Message::Close(Some(close)) => bail!("the service closed the connection: {} {}", close.code, close.reason),
+            Message::Close(None) => bail!("the service closed the connection"),
+            _ => continue,
+        };
+        if let Some(capture) = &mut capture {
+            writeln!(capture, "{}", captured(&options.subprotocol, &message)).context("cannot write the capture")?;
+            capture.flush().context("cannot write the capture")?;
+        }
+        match receive(syntax, bytes)? {
+            Received::Data { group, sequence_id, payload, .. } => {
+                if let (true, Some(id)) = (reliable, sequence_id) {
+                    socket.send(sequence_ack(syntax, id)).await.context("the connection broke")?;
+                }
+                let line = record_line(&group, sequence_id, &payload, options.profile)?;
+                match writeln!(out, "{line}").and_then(|()| out.flush()) {
+                    // `tail | head` ends quietly.
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.context("cannot print")?,
+                }
+                printed += 1;
+            }
+            Received::Ack { ack_id, success: false, error } => {
+                let group = groups.get(ack_id.saturating_sub(1) as usize).map_or("?", String::as_str);
+                let (name, reason) = error.unwrap_or_default();
+                bail!("cannot join {group}: {name}: {reason}");
+            }
+            Received::Disconnected { reason } => eprintln!("the service disconnects: {reason}"),
+            Received::Connected { .. } | Received::Ack { .. } | Received::Other => {}
+        }
+    }
+    // Code 1000 ends a reliable session at once. If the service is gone, so is the session.
+    let _ = socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
+    Ok(())
+}
+
+/// A hub's URL and the groups to join there.
+struct Target {
+    url: String,
+    groups: Vec<String>,
+}
+
+/// Negotiates, unless the hub's URL is given.
+fn find(options: &TailOptions) -> anyhow::Result<Target> {
+    let base = options.url.trim_end_matches('/');
+    if !base.starts_with("http") {
+        let groups = named(&options.groups, "blue");
+        anyhow::ensure!(!groups.is_empty(), "expected groups to join: a ws:// URL does not tell which there are");
+        return Ok(Target { url: base.to_owned(), groups });
+    }
+    let path = match options.profile {
+        Profile::V2025_11 => "/negotiate",
+        Profile::V2026_04 => "/v2/negotiate",
+    };
+    let authorization = format!("Bearer {}", options.key);
+    let answer: Value = get(&format!("{base}{path}"), &authorization).context("cannot negotiate")?;
+    let url = answer["websocket_urls"]["orderflow"].as_str().context("negotiate names no orderflow hub")?.to_owned();
+    let prefix = answer["prefix"].as_str().unwrap_or("red");
+    let mut groups = named(&options.groups, prefix);
+    if groups.is_empty() {
+        let tickers: Value = get(&format!("{base}/tickers"), &authorization).context("cannot list the tickers")?;
+        let tickers =
+            ["stocks", "indexes", "futures"].into_iter().filter_map(|kind| tickers[kind].as_array()).flatten();
+        groups = tickers.filter_map(Value::as_str).map(|ticker| orderflow_group(prefix, ticker)).collect();
+    }
+    Ok(Target { url, groups })
+}
+
+fn named(groups: &[String], prefix: &str) -> Vec<String> {
+    let full =
+        |group: &String| if group.contains("_orderflow_") { group.clone() } else { orderflow_group(prefix, group) };
+    groups.iter().map(full).collect()
+}
+
+fn get(url: &str, authorization: &str) -> anyhow::Result<Value> {
+    let user_agent = concat!("flowcast-tail/", env!("CARGO_PKG_VERSION"));
+    let mut response = ureq::get(url)
+        .config()
+        .timeout_global(Some(std::time::Duration::from_secs(30)))
+        .user_agent(user_agent)
+        .build()
+        .header("Authorization", authorization)
+        .call()?;
+    Ok(response.body_mut().read_json()?)
+}
+
+fn join(syntax: Syntax, group: &str, ack_id: u64) -> Message {
+    match syntax {
+        Syntax::Json => Message::text(json!({ "type": "joinGroup", "group": group, "ackId": ack_id }).to_string()),
+        Syntax::Protobuf => {
+            let join = upstream_message::JoinGroup { group: group.to_owned(), ack_id: Some(ack_id) };
+            upstream(upstream_message::Message::JoinGroup(join))
+        }
+    }
+}
+
+fn sequence_ack(syntax: Syntax, sequence_id: u64) -> Message {
+    match syntax {
+        Syntax::Json => Message::text(json!({ "type": "sequenceAck", "sequenceId": sequence_id }).to_string()),
+        Syntax::Protobuf => {
+            upstream(upstream_message::Message::SequenceAck(upstream_message::SequenceAck { sequence_id }))
+        }
+    }
+}
+
+fn upstream(message: upstream_message::Message) -> Message {
+    Message::binary(UpstreamMessage { message: Some(message) }.encode_to_vec())
+}
+
+/// One captured message: `{"subprotocol":…,"text":…}` or `{"subprotocol":…,"binary":base64}`.
+fn captured(subprotocol: &str, message: &Message) -> Value {
+    match message {
+        Message::Text(text) => json!({ "subprotocol": subprotocol, "text": text.as_str() }),
+        _ => json!({ "subprotocol": subprotocol, "binary": STANDARD.encode(message.clone().into_data()) }),
+    }
+}
+
+/// A record for people: the JSONL keys, numbers back at their source's scale.
+fn record_line(group: &str, sequence_id: Option<u64>, payload: &[u8], profile: Profile) -> anyhow::Result<Value> {
+    const LIMIT: usize = 16 << 20;
+    let message = decompress(payload, LIMIT).context("expected a payload compressed with zstd")?;
+    let record = Orderflow::decode(message.as_slice()).context("expected an orderflow payload")?;
+    let mut line = Map::new();
+    line.insert("group".to_owned(), group.into());
+    if let Some(id) = sequence_id {
+        line.insert("sequence_id".to_owned(), id.into());
+    }
+    line.insert("timestamp".to_owned(), record.timestamp.into());
+    line.insert("ticker".to_owned(), record.ticker.as_str().into());
+    for (key, value, factor) in orderflow::values(&record, profile) {
+        line.insert(key.to_owned(), (value as f64 / f64::from(factor)).into());
+    }
+    Ok(line.into())
+}

@@ -1,0 +1,193 @@
+//! The client's side: understanding what a service sends. For `tail` and for captures.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
+use serde::Deserialize;
+
+use super::{Malformed, Syntax};
+use crate::wire::proto::webpubsub::{Any, DownstreamMessage, downstream_message, message_data};
+
+/// A downstream message, as far as a reader of protobuf payloads needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Received {
+    /// The connection stands.
+    Connected {
+        /// Names the session.
+        connection_id: String,
+        /// Allows a recovery; empty on the plain wires.
+        reconnection_token: String,
+    },
+    /// The service is about to close.
+    Disconnected {
+        /// Why.
+        reason: String,
+    },
+    /// An answer.
+    Ack {
+        /// The request's id.
+        ack_id: u64,
+        /// Error name and message, if it failed.
+        error: Option<(String, String)>,
+        /// Whether it succeeded.
+        success: bool,
+    },
+    /// A group's data in an `Any`.
+    Data {
+        /// The group.
+        group: String,
+        /// Only on the reliable wires.
+        sequence_id: Option<u64>,
+        /// What the value is.
+        type_url: String,
+        /// The payload.
+        payload: Vec<u8>,
+    },
+    /// Anything else: pongs, other kinds of data, what newer services say.
+    Other,
+}
+
+/// Reads one message of a service.
+pub fn receive(syntax: Syntax, message: &[u8]) -> Result<Received, Malformed> {
+    match syntax {
+        Syntax::Json => receive_json(message),
+        Syntax::Protobuf => receive_protobuf(message),
+    }
+}
+
+fn unparsable(error: impl std::fmt::Display) -> Malformed {
+    Malformed::Unparsable(error.to_string())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Json {
+    r#type: String,
+    event: Option<String>,
+    message: Option<String>,
+    connection_id: Option<String>,
+    reconnection_token: Option<String>,
+    ack_id: Option<u64>,
+    success: Option<bool>,
+    error: Option<JsonError>,
+    from: Option<String>,
+    group: Option<String>,
+    data_type: Option<String>,
+    data: Option<serde_json::Value>,
+    sequence_id: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct JsonError {
+    name: String,
+    message: Option<String>,
+}
+
+fn receive_json(message: &[u8]) -> Result<Received, Malformed> {
+    let json: Json = serde_json::from_slice(message).map_err(unparsable)?;
+    Ok(match (json.r#type.as_str(), json.event.as_deref()) {
+        ("system", Some("connected")) => Received::Connected {
+            connection_id: json.connection_id.unwrap_or_default(),
+            reconnection_token: json.reconnection_token.unwrap_or_default(),
+        },
+        ("system", Some("disconnected")) => Received::Disconnected { reason: json.message.unwrap_or_default() },
+        ("ack", _) => Received::Ack {
+            ack_id: json.ack_id.ok_or_else(|| unparsable("an ack without ackId"))?,
+            error: json.error.map(|error| (error.name, error.message.unwrap_or_default())),
+            success: json.success.unwrap_or_default(),
+        },
+        ("message", _) if json.from.as_deref() == Some("group") => {
+            match (json.data_type.as_deref(), json.data, json.group) {
+                (Some("protobuf"), Some(serde_json::Value::String(data)), Some(group)) => {
+                    let any = Any::decode(STANDARD.decode(data).map_err(unparsable)?.as_slice()).map_err(unparsable)?;
+                    let payload = any.value.into();
+                    Received::Data { group, sequence_id: json.sequence_id, type_url: any.type_url, payload }
+                }
+                _ => Received::Other,
+            }
+        }
+        _ => Received::Other,
+    })
+}
+
+fn receive_protobuf(message: &[u8]) -> Result<Received, Malformed> {
+    use downstream_message::{Message, system};
+    let message = DownstreamMessage::decode(message).map_err(unparsable)?.message;
+    Ok(match message {
+        Some(Message::System(system)) => match system.message {
+            Some(system::Message::Connected(connected)) => Received::Connected {
+                connection_id: connected.connection_id,
+                reconnection_token: connected.reconnection_token,
+            },
+            Some(system::Message::Disconnected(gone)) => Received::Disconnected { reason: gone.reason },
+            None => Received::Other,
+        },
+        Some(Message::Ack(ack)) => Received::Ack {
+            ack_id: ack.ack_id,
+            error: ack.error.map(|error| (error.name, error.message)),
+            success: ack.success,
+        },
+        Some(Message::Data(data)) => match (data.data.and_then(|data| data.data), data.group) {
+            (Some(message_data::Data::ProtobufData(any)), Some(group)) => {
+                let payload = any.value.into();
+                Received::Data { group, sequence_id: data.sequence_id, type_url: any.type_url, payload }
+            }
+            _ => Received::Other,
+        },
+        Some(Message::Pong(_)) | None => Received::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Downstream, ErrorName, Wire, append_data};
+    use super::*;
+    use crate::wire::payload::Profile;
+    use crate::wire::websocket;
+
+    fn wire(syntax: Syntax) -> Wire {
+        Wire { syntax, reliable: true, profile: Profile::V2026_04 }
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_both_syntaxes() {
+        for syntax in [Syntax::Json, Syntax::Protobuf] {
+            let read = |message: &Downstream<'_>| {
+                let mut frame = Vec::new();
+                wire(syntax).append(message, &mut frame);
+                receive(syntax, websocket::payload(&frame)).unwrap()
+            };
+            assert_eq!(
+                read(&Downstream::Connected { connection_id: "c", user_id: "u", reconnection_token: Some("t") }),
+                Received::Connected { connection_id: "c".to_owned(), reconnection_token: "t".to_owned() }
+            );
+            assert_eq!(
+                read(&Downstream::Disconnected { reason: "r" }),
+                Received::Disconnected { reason: "r".to_owned() }
+            );
+            assert_eq!(
+                read(&Downstream::Ack { ack_id: 1, result: Ok(()) }),
+                Received::Ack { ack_id: 1, error: None, success: true }
+            );
+            let error = Some(("Forbidden".to_owned(), "no".to_owned()));
+            assert_eq!(
+                read(&Downstream::Ack { ack_id: 2, result: Err((ErrorName::Forbidden, "no")) }),
+                Received::Ack { ack_id: 2, error, success: false }
+            );
+            assert_eq!(read(&Downstream::Pong), Received::Other);
+
+            let (mut plain, mut frame) = (Vec::new(), Vec::new());
+            append_data(syntax, "g", "example", b"xyz", &mut plain);
+            wire(syntax).finish(&plain, 7, &mut frame);
+            assert_eq!(
+                receive(syntax, websocket::payload(&frame)).unwrap(),
+                Received::Data {
+                    group: "g".to_owned(),
+                    sequence_id: Some(7),
+                    type_url: "example".to_owned(),
+                    payload: b"xyz".to_vec()
+                }
+            );
+        }
+    }
+}
