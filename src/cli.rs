@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -88,9 +88,9 @@ pub fn run() -> ExitCode {
 
 fn try_run() -> anyhow::Result<()> {
     let line = with_default_command(std::env::args_os().collect());
-    let cli = parse(Cli::command(), &line);
+    let cli = parse(&Cli::command(), &line);
     match cli.command {
-        Asked::Serve(args) => serve(&line, *args),
+        Asked::Serve(args) => serve(&line, args.config.as_deref()),
         Asked::Inspect(options) => Ok(inspect::inspect(&options)?),
         Asked::Generate(options) => {
             println!("{}", sample::generate(&options)?);
@@ -112,15 +112,15 @@ fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
 
 /// Serving takes its settings from a file too: the line is parsed again with the file's values as
 /// defaults.
-fn serve(line: &[OsString], early: ServeArgs) -> anyhow::Result<()> {
+fn serve(line: &[OsString], file: Option<&Path>) -> anyhow::Result<()> {
     let mut command = Cli::command();
-    if let Some(path) = &early.config {
+    if let Some(path) = file {
         let serve = command.find_subcommand("serve").expect("declared above").clone();
         let serve = config::with_file_defaults(serve, path)?;
         command = command.mut_subcommand("serve", |_| serve);
     }
-    let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(error, &command));
-    let Cli { command: Asked::Serve(args) } = parse(command.clone(), line) else { unreachable!("the same line") };
+    let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(&error, &command));
+    let Cli { command: Asked::Serve(args) } = parse(&command, line) else { unreachable!("the same line") };
     config::check(&args.options).map_err(anyhow::Error::msg)?;
     start_log(&args.log);
 
@@ -129,18 +129,18 @@ fn serve(line: &[OsString], early: ServeArgs) -> anyhow::Result<()> {
     for name in config::unknown_environment(serve_command) {
         tracing::warn!(name, "no setting reads this environment variable");
     }
-    let settings = config::effective(serve_command, serve_matches, args.config.as_deref()).join(", ");
+    let settings = config::effective(serve_command, serve_matches, file).join(", ");
     tracing::info!(settings, "effective settings");
     serve::serve(args.options)
 }
 
-fn parse(command: Command, line: &[OsString]) -> Cli {
-    let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(error, &command));
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(error, &command))
+fn parse(command: &Command, line: &[OsString]) -> Cli {
+    let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(&error, command));
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| refuse(&error, command))
 }
 
 /// Prints why the line is refused, with the other places the bad value may have come from, and ends.
-fn refuse(error: clap::Error, command: &Command) -> ! {
+fn refuse(error: &clap::Error, command: &Command) -> ! {
     let flag = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(arg)) if error.kind() != ErrorKind::UnknownArgument => arg.split(' ').next(),
         _ => None,

@@ -34,7 +34,11 @@ use crate::wire::gexbot::ORDERFLOW_HUB;
 /// Serves until a signal.
 pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
-    let started = runtime.block_on(start(&options))?;
+    let started = {
+        // Listeners and signals register with the runtime that will poll them.
+        let _entered = runtime.enter();
+        start(&options)?
+    };
     let ended = runtime.block_on(run(options, started));
     // Idle HTTP connections must not hold the process.
     runtime.shutdown_background();
@@ -51,7 +55,7 @@ struct Started {
 }
 
 /// Binds the port and starts the shards; nobody is served yet.
-async fn start(options: &ServeOptions) -> anyhow::Result<Started> {
+fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let began = Instant::now();
     let signals = Signals::new().context("cannot listen for signals")?;
     let files = raise_file_limit();
@@ -129,7 +133,9 @@ async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duratio
     let ended = tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
     match tokio::time::timeout(deadline, ended).await {
         Ok(_) => tracing::info!("every connection is closed"),
-        Err(_) => tracing::warn!(connections = app.connections(), "the shutdown timeout cuts these connections off"),
+        Err(_elapsed) => {
+            tracing::warn!(connections = app.connections(), "the shutdown timeout cuts these connections off");
+        }
     }
 }
 

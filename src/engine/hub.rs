@@ -114,7 +114,7 @@ impl Hub {
     }
 
     /// A shard asks to be rung after every batch.
-    pub fn attach(&self, shard: Waker) {
+    pub fn attach(&self, shard: &Waker) {
         self.shards.rcu(|shards| shards.iter().cloned().chain([shard.clone()]).collect::<Vec<_>>());
     }
 

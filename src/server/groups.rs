@@ -43,7 +43,7 @@ pub struct Groups {
     hub: Arc<Hub>,
     options: LagOptions,
     stats: Arc<ShardStats>,
-    groups: Slab<LocalGroup>,
+    locals: Slab<LocalGroup>,
     names: HashMap<Arc<str>, u32>,
     lanes: Slab<Lane>,
     /// The hub's `published` up to which everything is in the rings.
@@ -53,8 +53,8 @@ pub struct Groups {
 impl Groups {
     /// None yet.
     pub fn new(hub: Arc<Hub>, options: LagOptions, stats: Arc<ShardStats>) -> Self {
-        let (groups, names, lanes) = (Slab::new(), HashMap::new(), Slab::new());
-        Self { drained: hub.published(), hub, options, stats, groups, names, lanes }
+        let (locals, names, lanes) = (Slab::new(), HashMap::new(), Slab::new());
+        Self { drained: hub.published(), hub, options, stats, locals, names, lanes }
     }
 
     /// The lane with this key.
@@ -64,7 +64,7 @@ impl Groups {
 
     /// The lane of a group by name, if it has subscribers in `wire` here.
     pub fn find(&self, name: &str, wire: Wire) -> Option<u32> {
-        let group = &self.groups[*self.names.get(name)? as usize];
+        let group = &self.locals[*self.names.get(name)? as usize];
         group.lanes.iter().copied().find(|&lane| self.lanes[lane as usize].wire == wire)
     }
 
@@ -77,7 +77,7 @@ impl Groups {
         let lane_mut = &mut self.lanes[lane as usize];
         let place = lane_mut.subscribers.len() as u32;
         lane_mut.subscribers.push(session);
-        self.groups[lane_mut.group as usize].group.joined();
+        self.locals[lane_mut.group as usize].group.joined();
         Ok((lane, place))
     }
 
@@ -86,7 +86,7 @@ impl Groups {
     pub fn leave(&mut self, lane: u32, place: u32) -> Option<u32> {
         let key = lane as usize;
         self.lanes[key].subscribers.swap_remove(place as usize);
-        self.groups[self.lanes[key].group as usize].group.left();
+        self.locals[self.lanes[key].group as usize].group.left();
         if self.lanes[key].subscribers.is_empty() {
             self.close_lane(lane);
             return None;
@@ -106,23 +106,23 @@ impl Groups {
                     );
                 }
                 let name = Arc::clone(group.name());
-                let key = self.groups.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
+                let key = self.locals.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
                 self.names.insert(name, key);
                 key
             }
         };
         let ring = Ring::new(self.options.ring_frames(wire.reliable), self.options.ring_bytes);
         let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), wire, group }) as u32;
-        self.groups[group as usize].lanes.push(lane);
+        self.locals[group as usize].lanes.push(lane);
         Ok(lane)
     }
 
     fn close_lane(&mut self, lane: u32) {
         let group_key = self.lanes.remove(lane as usize).group;
-        let group = &mut self.groups[group_key as usize];
+        let group = &mut self.locals[group_key as usize];
         group.lanes.retain(|&other| other != lane);
         if group.lanes.is_empty() {
-            let group = self.groups.remove(group_key as usize).group;
+            let group = self.locals.remove(group_key as usize).group;
             self.names.remove(group.name());
             self.hub.unsubscribe(&group);
         }
@@ -137,7 +137,7 @@ impl Groups {
         if published == self.drained {
             return;
         }
-        for (_, local) in &mut self.groups {
+        for (_, local) in &mut self.locals {
             // Everything up to `published` was sent before it was stored, and `last_id` with it.
             if local.held.is_none() && local.group.last_id() <= self.drained {
                 continue;

@@ -1,6 +1,7 @@
 //! Keep-alive: pings, and how long silence is borne.
 
 /// When a connection counts as dead.
+#[expect(clippy::struct_field_names, reason = "the names are the settings' names")]
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Keepalive {
     /// Seconds between WebSocket pings

@@ -252,7 +252,7 @@ impl Shard {
             event: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         });
         epoll::add(&epoll, &bell.event, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
-        hub.attach(Arc::clone(&bell).into());
+        hub.attach(&Arc::clone(&bell).into());
         let (letters, mailbox) = bounded(MAILBOX);
         let stats = Arc::new(ShardStats::default());
         let handle = ShardHandle { mailbox: letters, bell: Arc::clone(&bell), stats: Arc::clone(&stats) };
@@ -339,14 +339,12 @@ impl Shard {
             for &key in &lane.subscribers {
                 let session = &mut sessions[key as usize];
                 match &session.connection {
-                    Some(connection) if !connection.blocked => {
-                        if !session.queued {
-                            session.queued = true;
-                            queue.push_back(key);
-                        }
+                    Some(connection) if connection.blocked => blocked.push(key),
+                    Some(_) if !session.queued => {
+                        session.queued = true;
+                        queue.push_back(key);
                     }
-                    Some(_) => blocked.push(key),
-                    None => {}
+                    _ => {}
                 }
             }
         });

@@ -51,7 +51,7 @@ pub async fn client_query(State(app): State<Arc<App>>, request: Request) -> Resp
 /// Why there is no upgrade.
 #[derive(Debug)]
 enum Refused {
-    Unavailable(Response),
+    Unavailable(Box<Response>),
     UnknownHub,
     NotAnUpgrade,
     BadHandshake(String),
@@ -66,7 +66,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let supported = SUBPROTOCOLS.map(|(name, ..)| name).join(", ");
         match self {
-            Self::Unavailable(response) => response,
+            Self::Unavailable(response) => *response,
             Self::UnknownHub => error(StatusCode::NOT_FOUND, "no such hub; expected orderflow"),
             Self::NotAnUpgrade => {
                 let body = error(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket upgrade (RFC 6455)");
@@ -96,7 +96,7 @@ async fn upgrade(
     unasked: Option<(Syntax, bool)>,
 ) -> Result<Response, Refused> {
     if let Some(unavailable) = app.unavailable() {
-        return Err(Refused::Unavailable(unavailable));
+        return Err(Refused::Unavailable(Box::new(unavailable)));
     }
     // Hub names are compared without case (`wire/webpubsub.md` §2).
     if !hub.eq_ignore_ascii_case(ORDERFLOW_HUB) {
@@ -136,15 +136,11 @@ async fn upgrade(
     let _ = tokio::time::timeout(FORM_PATIENCE, app.hub.forms().prepare(form)).await;
 
     let user: Box<str> = auth::key_of(token).into();
-    match recovery {
-        Some((shard, id, _)) => {
-            tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read }));
-        }
-        None => {
-            let shard = app.next_shard().clone();
-            let open = move |socket, read| Letter::Open(Arrival { socket, read, user, wire });
-            tokio::spawn(hand_over(on_upgrade, shard, open));
-        }
+    if let Some((shard, id, _)) = recovery {
+        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read }));
+    } else {
+        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, wire });
+        tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))
 }

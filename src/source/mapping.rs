@@ -125,6 +125,7 @@ impl MappedFile {
 ///
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes, and they do not overlap.
+#[expect(clippy::cast_ptr_alignment, reason = "the head is read byte by byte until `from` is aligned")]
 unsafe fn copy_volatile(from: *const u8, to: *mut u8, len: usize) {
     const WORD: usize = size_of::<u64>();
     // SAFETY: every offset stays below `len`; `*_unaligned` is not available for volatile reads, so

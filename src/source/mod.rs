@@ -3,13 +3,14 @@
 //! No source knows a socket. What is here today replays recorded files:
 //!
 //! - [`dataset`]: which files a day has, and reading them through [`mapping`].
-//! - [`arena`]: every record's frames, built once.
+//! - [`load`] reads them on all cores, [`lines`] piece by piece, into the [`arena`]: every record's
+//!   frames, built once.
 //! - [`replay`]: the clock that publishes them.
+//! - [`inspect`]: what a dataset holds.
 //! - [`sample`]: synthetic days, for whoever has no recording.
 
 pub mod arena;
 pub mod dataset;
-
 pub mod inspect;
 pub mod lines;
 pub mod load;

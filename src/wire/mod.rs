@@ -14,7 +14,7 @@ pub mod webpubsub;
 pub mod websocket;
 
 /// Messages generated from `proto/` by `build.rs`.
-#[expect(missing_docs, clippy::pedantic, reason = "generated code; the .proto files are its documentation")]
+#[expect(missing_docs, reason = "generated code; the .proto files are its documentation")]
 pub mod proto {
     /// `proto/orderflow.proto`
     pub mod orderflow {

@@ -208,8 +208,8 @@ impl Partial {
             (OpCode::Control(Control::Ping), _) => return Ok(deliver(Message::Ping(payload))),
             (OpCode::Control(Control::Pong), _) => return Ok(deliver(Message::Pong)),
             (OpCode::Control(Control::Close), _) => return Ok(deliver(Message::Close(close_code(payload)?))),
-            (OpCode::Data(Data::Continue), Some(opcode)) => opcode,
-            (OpCode::Data(opcode @ (Data::Text | Data::Binary)), None) => opcode,
+            (OpCode::Data(Data::Continue), Some(opcode))
+            | (OpCode::Data(opcode @ (Data::Text | Data::Binary)), None) => opcode,
             (OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)), _) => {
                 return Err(Violation::Reserved);
             }

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_payload_that_would_grow_beyond_the_limit_is_refused() {
-        let bomb = zstd::bulk::compress(&[0; 1 << 20], 1).unwrap();
+        let bomb = zstd::bulk::compress(&vec![0; 1 << 20], 1).unwrap();
         assert!(decompress(&bomb, 1024).is_err());
     }
 }
