@@ -10,10 +10,12 @@
 //! on the spot and counted as late.
 
 use std::cell::RefCell;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 use prost::Message;
 
 use crate::engine::frames::{Form, Forms, FrameStore};
@@ -63,15 +65,25 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block of the frames in `bytes`, copied to an allocation of exactly their size.
+    /// A block of the frames in `bytes`, copied.
     pub fn new(bytes: &[u8], ends: &[u32]) -> Self {
-        Self { bytes: Bytes::copy_from_slice(bytes), ends: ends.into() }
+        // Pages of their own: an allocator rounds sizes like these up by an eighth. If the kernel
+        // gives no more mappings, the allocator is good enough.
+        let bytes = pages(bytes).unwrap_or_else(|_| Bytes::copy_from_slice(bytes));
+        Self { bytes, ends: ends.into() }
     }
 
     fn frame(&self, at: usize) -> Bytes {
         let start = if at == 0 { 0 } else { self.ends[at - 1] as usize };
         self.bytes.slice(start..self.ends[at] as usize)
     }
+}
+
+/// A copy in pages that nobody can write to any more.
+fn pages(bytes: &[u8]) -> io::Result<Bytes> {
+    let mut pages = MmapMut::map_anon(bytes.len())?;
+    pages.copy_from_slice(bytes);
+    Ok(Bytes::from_owner(pages.make_read_only()?))
 }
 
 /// Some consecutive records.
