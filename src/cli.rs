@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, ServeOptions};
@@ -122,7 +123,7 @@ fn serve(line: &[OsString], file: Option<&Path>) -> anyhow::Result<()> {
     let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(&error, &command));
     let Cli { command: Asked::Serve(args) } = parse(&command, line) else { unreachable!("the same line") };
     config::check(&args.options).map_err(anyhow::Error::msg)?;
-    start_log(&args.log);
+    let _log = start_log(&args.log);
 
     let serve_command = command.find_subcommand("serve").expect("declared above");
     let (_, serve_matches) = matches.subcommand().expect("a subcommand is required");
@@ -159,11 +160,17 @@ fn refuse(error: &clap::Error, command: &Command) -> ! {
     std::process::exit(error.exit_code());
 }
 
-fn start_log(options: &LogOptions) {
+/// Logs from now on, until the guard is dropped.
+///
+/// A thread of its own writes the lines: a terminal or pipe that does not keep up loses lines (at
+/// most 128,000 wait), and never stops a shard.
+fn start_log(options: &LogOptions) -> WorkerGuard {
     let filter = EnvFilter::try_new(&options.log_level).expect("checked when it was parsed");
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match options.log_format {
         LogFormat::Text => log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
+    guard
 }

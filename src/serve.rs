@@ -4,7 +4,6 @@
 //! loads. Nothing here looks at data.
 
 use std::io::{IsTerminal, Write};
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -107,7 +106,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             loaded = loading => loaded.context("loading panicked")??,
             signal = signals.next() => {
                 tracing::info!(signal, "stopped while loading");
-                process::exit(0);
+                return Ok(());
             }
         }
     }
