@@ -21,6 +21,7 @@ use crate::engine::hub::Hub;
 use crate::engine::status::Status;
 use crate::server::app::{App, Stage};
 use crate::server::http;
+use crate::server::limiter::ToldOnce;
 use crate::server::listen::{listen, raise_file_limit};
 use crate::server::shard::{Letter, Shard, ShardHandle};
 use crate::shutdown::{self, Signals};
@@ -66,14 +67,18 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
 
     let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
     let prefix: Arc<str> = options.general.group_prefix.as_str().into();
+    let silent = Arc::new(ToldOnce::default());
     let shard_options = Arc::new(options.shard.clone());
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..shard_options.count() as u8)
-        .map(|index| Shard::spawn(index, &hub, Arc::clone(&prefix), Arc::clone(&shard_options)))
+        .map(|index| Shard::spawn(index, &hub, Arc::clone(&prefix), Arc::clone(&shard_options), Arc::clone(&silent)))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")?
         .into_iter()
         .unzip();
 
+    for name in options.streams.without_effect() {
+        tracing::warn!(name, "this setting has no effect: the JSON streams on /ws are not built yet");
+    }
     let pinned = options.arena.pin_profile.then_some(options.arena.profile);
     let (streams, http) = (options.streams.clone(), options.http.clone());
     let app = Arc::new(App::new(hub, Arc::default(), handles, streams, http, prefix, pinned));
@@ -168,6 +173,9 @@ fn begin_replay(
     let stream = Arc::clone(replay.stream());
     let bad = loaded.reports.iter().map(|report| report.lines.bad + u64::from(report.failed.is_some())).sum();
     stream.failed(bad);
+    let figure = |name, help, value| status.count(name, help, vec![]).store(value, Ordering::Relaxed);
+    figure("records_loaded", "Records in the arena", loaded.records());
+    figure("bad_input", "Lines and files of the data that were skipped", bad);
     let hub = Arc::clone(hub);
     let builder = thread::Builder::new().name("forms".to_owned());
     builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || stream.position()))?;

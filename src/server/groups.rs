@@ -12,6 +12,7 @@ use slab::Slab;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use super::limiter::ToldOnce;
 use super::stats::ShardStats;
 use crate::engine::frames::Form;
 use crate::engine::group::{Group, Publication};
@@ -43,6 +44,7 @@ pub struct Groups {
     hub: Arc<Hub>,
     options: LagOptions,
     stats: Arc<ShardStats>,
+    silent: Arc<ToldOnce>,
     locals: Slab<LocalGroup>,
     names: HashMap<Arc<str>, u32>,
     lanes: Slab<Lane>,
@@ -52,9 +54,9 @@ pub struct Groups {
 
 impl Groups {
     /// None yet.
-    pub fn new(hub: Arc<Hub>, options: LagOptions, stats: Arc<ShardStats>) -> Self {
+    pub fn new(hub: Arc<Hub>, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
         let (locals, names, lanes) = (Slab::new(), HashMap::new(), Slab::new());
-        Self { drained: hub.published(), hub, options, stats, locals, names, lanes }
+        Self { drained: hub.published(), hub, options, stats, silent, locals, names, lanes }
     }
 
     /// The lane with this key.
@@ -77,7 +79,11 @@ impl Groups {
         let lane_mut = &mut self.lanes[lane as usize];
         let place = lane_mut.subscribers.len() as u32;
         lane_mut.subscribers.push(session);
-        self.locals[lane_mut.group as usize].group.joined();
+        let group = &self.locals[lane_mut.group as usize].group;
+        group.joined();
+        if !group.is_declared() {
+            self.stats.silent_joins.add(1);
+        }
         Ok((lane, place))
     }
 
@@ -99,11 +105,8 @@ impl Groups {
             Some(&group) => group,
             None => {
                 let (group, receiver) = self.hub.subscribe(name)?;
-                if !group.is_declared() {
-                    tracing::debug!(
-                        group = name,
-                        "joined a group without data; it stays silent until a source publishes"
-                    );
+                if !group.is_declared() && self.silent.is_new(name) {
+                    tracing::info!(group = name, "a client joined a group without data; it stays silent");
                 }
                 let name = Arc::clone(group.name());
                 let key = self.locals.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;

@@ -1,4 +1,7 @@
-//! At most so many log lines a second about bad input; the rest is counted.
+//! What keeps the log short: so many lines a second, or one line per name.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 /// Lets a few lines a second pass.
 #[derive(Debug, Default)]
@@ -27,6 +30,24 @@ impl Limiter {
     }
 }
 
+/// Names that were told already. Bounded: when it is full it begins anew.
+#[derive(Debug, Default)]
+pub struct ToldOnce(Mutex<HashSet<Box<str>>>);
+
+/// Names remembered at most.
+const NAMES: usize = 4096;
+
+impl ToldOnce {
+    /// Whether this name is new.
+    pub fn is_new(&self, name: &str) -> bool {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= NAMES {
+            names.clear();
+        }
+        !names.contains(name) && names.insert(name.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +58,15 @@ mod tests {
         let passed: Vec<_> = (0..8).map(|_| limiter.pass(1500)).collect();
         assert_eq!(passed, [Some(0), Some(0), Some(0), Some(0), Some(0), None, None, None]);
         assert_eq!(limiter.pass(2000), Some(3));
+    }
+
+    #[test]
+    fn a_name_is_told_once_and_the_memory_is_bounded() {
+        let told = ToldOnce::default();
+        assert!(told.is_new("a") && !told.is_new("a") && told.is_new("b"));
+        for name in 0..2 * NAMES {
+            told.is_new(&name.to_string());
+        }
+        assert!(told.0.lock().unwrap().len() <= NAMES);
     }
 }

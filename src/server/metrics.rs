@@ -51,7 +51,7 @@ const GAUGES: [Row; 3] = [
     ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
 ];
 
-const COUNTERS: [Row; 9] = [
+const COUNTERS: [Row; 10] = [
     ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
     ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
     ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
@@ -60,6 +60,7 @@ const COUNTERS: [Row; 9] = [
     ("shard_overruns", "Publications lost by an overloaded shard; above 0 is a bug", |stats| &stats.overruns),
     ("recoveries", "Reliable sessions recovered", |stats| &stats.recoveries),
     ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| &stats.recovery_gap_frames),
+    ("joins_silent", "Joins of groups without data", |stats| &stats.silent_joins),
     ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
 ];
 

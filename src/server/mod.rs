@@ -12,7 +12,7 @@ mod groups;
 pub mod http;
 mod keepalive;
 mod lifecycle;
-mod limiter;
+pub mod limiter;
 pub mod listen;
 mod metrics;
 mod negotiate;

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use super::groups::Groups;
 use super::keepalive::Keepalive;
-use super::limiter::Limiter;
+use super::limiter::{Limiter, ToldOnce};
 use super::requests::HeldAck;
 use super::session::{Pick, Session};
 use super::stats::ShardStats;
@@ -245,6 +245,7 @@ impl Shard {
         hub: &Arc<Hub>,
         prefix: Arc<str>,
         options: Arc<ShardOptions>,
+        silent: Arc<ToldOnce>,
     ) -> io::Result<(ShardHandle, JoinHandle<()>)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let bell = Arc::new(Bell {
@@ -259,7 +260,7 @@ impl Shard {
         let keepalive = options.keepalive;
         let shard = Self {
             index,
-            groups: Groups::new(Arc::clone(hub), options.lag, Arc::clone(&stats)),
+            groups: Groups::new(Arc::clone(hub), options.lag, Arc::clone(&stats), silent),
             timers: Timers {
                 acks: Timeouts::new(options.ack_delay_ms),
                 pings: Timeouts::new(keepalive.ping_interval_seconds * 1000),

@@ -44,6 +44,34 @@ pub struct StreamOptions {
     #[arg(default_value_t = true, value_parser = clap::value_parser!(bool), action = clap::ArgAction::Set)]
     #[arg(value_name = "BOOL")]
     pub auto_subscribe: bool,
+    /// Secret of the JWTs on /ws, HS256 (not built yet)
+    #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub auth_secret: Option<String>,
+    /// Browser origins allowed on /ws, comma-separated (not built yet)
+    #[arg(long, env = "WS_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
+    pub allowed_origins: Vec<String>,
+    /// Kafka brokers, host:port, comma-separated (not built yet)
+    #[arg(long, env = "WS_KAFKA_BROKERS", value_delimiter = ',', value_name = "BROKERS")]
+    pub kafka_brokers: Vec<String>,
+    /// Kafka topics, comma-separated (not built yet)
+    #[arg(long, env = "WS_KAFKA_TOPICS", value_delimiter = ',', default_value = "lines,order_book,analytics")]
+    #[arg(value_name = "TOPICS")]
+    pub kafka_topics: Vec<String>,
+    /// Kafka consumer group (not built yet)
+    #[arg(long, env = "WS_KAFKA_GROUP_ID", default_value = "ws-realtime", value_name = "GROUP")]
+    pub kafka_group_id: String,
+}
+
+impl StreamOptions {
+    /// Settings that were given for what is not built yet, to be warned of.
+    pub fn without_effect(&self) -> Vec<&'static str> {
+        let given = [
+            ("WS_AUTH_SECRET", self.auth_secret.is_some()),
+            ("WS_ALLOWED_ORIGINS", !self.allowed_origins.is_empty()),
+            ("WS_KAFKA_BROKERS", !self.kafka_brokers.is_empty()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
 }
 
 /// 200 only while clients are served.
