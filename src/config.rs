@@ -14,7 +14,7 @@ use crate::engine::hub::HubOptions;
 use crate::server::app::HttpOptions;
 use crate::server::listen::ListenOptions;
 use crate::server::shard::ShardOptions;
-use crate::server::status::StreamOptions;
+use crate::server::streams::StreamOptions;
 use crate::source::arena::ArenaOptions;
 use crate::source::dataset::DatasetOptions;
 use crate::source::replay::ReplayOptions;

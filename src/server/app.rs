@@ -1,15 +1,19 @@
 //! What every HTTP handler shares: the hub, the shards, and whether we serve.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use axum::Json;
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::request::Parts;
 use ipnet::IpNet;
 
 use super::shard::ShardHandle;
-use super::status::StreamOptions;
+use super::streams::StreamOptions;
 use crate::engine::hub::Hub;
 use crate::engine::status::Status;
 use crate::wire::payload::Profile;
@@ -123,6 +127,19 @@ impl App {
     /// The shard for the next connection: each in turn.
     pub fn next_shard(&self) -> &ShardHandle {
         &self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
+    }
+}
+
+/// Who is at the other end of the TCP connection: the client, or a proxy before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let unknown = Self(SocketAddr::from(([0, 0, 0, 0], 0)));
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or(unknown))
     }
 }
 

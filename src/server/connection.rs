@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::event::epoll;
 use rustix::net::{SendFlags, send};
 
 use super::stats::Ending;
@@ -31,6 +32,25 @@ pub enum Phase {
         /// Why.
         ending: Ending,
     },
+}
+
+/// What a shard asks the kernel about a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Whether it can be read.
+    Read,
+    /// Whether it can be read, or written: the connection is blocked.
+    ReadAndWrite,
+}
+
+impl Watch {
+    /// As `epoll` wants it.
+    pub fn flags(self) -> epoll::EventFlags {
+        match self {
+            Self::Read => epoll::EventFlags::IN,
+            Self::ReadAndWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+        }
+    }
 }
 
 /// A connected client.

@@ -1,15 +1,12 @@
 //! The HTTP side: routes, and serving them on every listener.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::FromRequestParts;
 use axum::routing::get;
 use http::StatusCode;
-use http::request::Parts;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,21 +16,8 @@ use tokio::sync::Semaphore;
 use tower_http::cors::{Any, CorsLayer};
 use tower_service::Service;
 
-use super::app::{App, error};
+use super::app::{App, Peer, error};
 use super::{metrics, negotiate, status, ticks, upgrade};
-
-/// Who is at the other end of the TCP connection: the client, or a proxy before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
-
-impl<S: Sync> FromRequestParts<S> for Peer {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let unknown = Self(SocketAddr::from(([0, 0, 0, 0], 0)));
-        Ok(parts.extensions.get::<Self>().copied().unwrap_or(unknown))
-    }
-}
 
 /// Every route.
 pub fn routes(app: &Arc<App>) -> Router {

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use rustix::event::epoll;
 use uuid::Uuid;
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, Watch};
 use super::session::Session;
 use super::shard::{Arrival, Shard, now_ms};
 use super::stats::Ending;
@@ -29,22 +29,6 @@ pub fn connection_id(shard: u8) -> Uuid {
 /// The shard a connection id names; whether it exists is another question.
 pub fn shard_of(id: Uuid) -> u8 {
     id.as_bytes()[15]
-}
-
-/// What a shard asks the kernel about a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watch {
-    Read,
-    ReadAndWrite,
-}
-
-impl Watch {
-    fn flags(self) -> epoll::EventFlags {
-        match self {
-            Self::Read => epoll::EventFlags::IN,
-            Self::ReadAndWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
-        }
-    }
 }
 
 impl Shard {

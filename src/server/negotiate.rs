@@ -14,9 +14,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::app::{App, error};
+use super::app::{App, Peer, error};
 use super::auth;
-use super::http::Peer;
 
 /// Everything but RFC 3986's unreserved characters.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -1,64 +1,15 @@
 //! What clients say, and the answers.
 
-use std::fmt::Write;
-
 use rustix::event::epoll::EventFlags;
 
-use super::connection::{Connection, Phase};
-use super::lifecycle::Watch;
+use super::connection::{Connection, Phase, Watch};
+use super::refusal::{HeldAck, Refusal};
 use super::session::Membership;
 use super::shard::{Shard, now_ms};
 use super::stats::Ending;
-use crate::wire::gexbot::{self, NameError};
-use crate::wire::webpubsub::{Downstream, ErrorName, Upstream};
+use crate::wire::gexbot;
+use crate::wire::webpubsub::{Downstream, Upstream};
 use crate::wire::websocket::{self, Message, Opcode};
-
-/// The answer to a join or a leave, held back for a moment.
-#[derive(Debug)]
-pub(super) struct HeldAck {
-    key: u32,
-    serial: u32,
-    ack_id: u64,
-    result: Result<(), Refusal>,
-}
-
-/// Why a request was refused: Azure's name for it, and words for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    Duplicate,
-    NameMalformed,
-    NameOfOtherHub,
-    NameOfOtherPrefix,
-    TooManyGroups,
-    TooManySilentGroups,
-    Publishing,
-    NoEventHandler,
-}
-
-impl Refusal {
-    fn name(self) -> ErrorName {
-        match self {
-            Self::Duplicate => ErrorName::Duplicate,
-            Self::NameMalformed => ErrorName::BadRequest,
-            Self::NameOfOtherHub
-            | Self::NameOfOtherPrefix
-            | Self::TooManyGroups
-            | Self::TooManySilentGroups
-            | Self::Publishing => ErrorName::Forbidden,
-            Self::NoEventHandler => ErrorName::InternalServerError,
-        }
-    }
-}
-
-impl From<NameError> for Refusal {
-    fn from(error: NameError) -> Self {
-        match error {
-            NameError::Malformed => Self::NameMalformed,
-            NameError::OtherHub => Self::NameOfOtherHub,
-            NameError::OtherPrefix => Self::NameOfOtherPrefix,
-        }
-    }
-}
 
 impl Shard {
     /// The kernel says a socket can be read, or written, or is gone.
@@ -263,32 +214,12 @@ impl Shard {
             self.stats.refused.add(1);
         }
         let Some(ack_id) = ack_id else { return };
-        let mut words = String::new();
-        let result = result.map_err(|refusal| {
-            self.explain(refusal, &mut words);
-            (refusal.name(), words.as_str())
-        });
+        let words = result.err().map(|refusal| refusal.words(&self.prefix, self.options.max_groups_per_connection));
+        let result = result.map_err(|refusal| (refusal.name(), words.as_deref().unwrap_or_default()));
         let session = &mut self.sessions[key as usize];
         if let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) {
             session.wire.append(&Downstream::Ack { ack_id, result }, connection.control());
         }
-    }
-
-    fn explain(&self, refusal: Refusal, words: &mut String) {
-        let prefix = &self.prefix;
-        // Writing to a String cannot fail.
-        let _ = match refusal {
-            Refusal::Duplicate => write!(words, "a request with this ackId was executed before"),
-            Refusal::NameMalformed => write!(words, "expected a group {prefix}_TICKER_orderflow_orderflow"),
-            Refusal::NameOfOtherHub => write!(words, "expected a group of the orderflow hub, got another hub's"),
-            Refusal::NameOfOtherPrefix => write!(words, "expected a group with the negotiated prefix {prefix}"),
-            Refusal::TooManyGroups => {
-                write!(words, "expected at most {} groups on a connection", self.options.max_groups_per_connection)
-            }
-            Refusal::TooManySilentGroups => write!(words, "too many groups without data are joined on this server"),
-            Refusal::Publishing => write!(words, "clients may not publish on this hub"),
-            Refusal::NoEventHandler => write!(words, "this hub has no event handler"),
-        };
     }
 
     /// Does what is due.

@@ -1,7 +1,6 @@
 //! Sending: what is due for a session, joined and written once.
 
-use super::connection::{Connection, Phase};
-use super::lifecycle::Watch;
+use super::connection::{Connection, Phase, Watch};
 use super::session::{Due, Pick};
 use super::shard::{JOINED_BYTES, Shard};
 use super::stats::Ending;

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::groups::Groups;
 use super::keepalive::Keepalive;
 use super::limiter::{Limiter, ToldOnce};
-use super::requests::HeldAck;
+use super::refusal::HeldAck;
 use super::session::{Pick, Session};
 use super::stats::ShardStats;
 use super::timeouts::Timeouts;
