@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::wire::gexbot::NameError;
 use crate::wire::webpubsub::ErrorName;
 
-/// The answer to a join or a leave, held back for a moment.
+/// The answer to a request, held back for a moment.
 #[derive(Debug)]
 pub struct HeldAck {
     /// Whose answer it is.

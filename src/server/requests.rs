@@ -115,8 +115,8 @@ impl Shard {
                 });
                 self.hold_ack(key, ack_id, result);
             }
-            Upstream::SendToGroup { ack_id } => self.ack(key, ack_id, Err(Refusal::Publishing)),
-            Upstream::Event { ack_id } => self.ack(key, ack_id, Err(Refusal::NoEventHandler)),
+            Upstream::SendToGroup { ack_id } => self.hold_ack(key, ack_id, Err(Refusal::Publishing)),
+            Upstream::Event { ack_id } => self.hold_ack(key, ack_id, Err(Refusal::NoEventHandler)),
             Upstream::SequenceAck(id) => {
                 let published = self.groups.drained();
                 let session = &mut self.sessions[key as usize];
@@ -200,23 +200,25 @@ impl Shard {
         }
     }
 
-    /// Answers later: the Python SDK loses an ack that comes before its caller waits.
+    /// Answers a request, later: the Python SDK loses an ack that comes before its caller waits. No
+    /// ack id, no answer.
     fn hold_ack(&mut self, key: u32, ack_id: Option<u64>, result: Result<(), Refusal>) {
+        if result.is_err() {
+            self.stats.refused.add(1);
+        }
         let serial = self.sessions[key as usize].serial;
         if let Some(ack_id) = ack_id {
             self.timers.acks.push(now_ms(), HeldAck { key, serial, ack_id, result });
         }
     }
 
-    /// Answers now; nothing without an ack id.
-    fn ack(&mut self, key: u32, ack_id: Option<u64>, result: Result<(), Refusal>) {
-        if result.is_err() {
-            self.stats.refused.add(1);
-        }
-        let Some(ack_id) = ack_id else { return };
+    /// Appends an answer whose time has come.
+    fn ack(&mut self, HeldAck { key, serial, ack_id, result }: HeldAck) {
         let words = result.err().map(|refusal| refusal.words(&self.prefix, self.options.max_groups_per_connection));
         let result = result.map_err(|refusal| (refusal.name(), words.as_deref().unwrap_or_default()));
-        let session = &mut self.sessions[key as usize];
+        let Some(session) = self.sessions.get_mut(key as usize).filter(|session| session.serial == serial) else {
+            return;
+        };
         if let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) {
             session.wire.append(&Downstream::Ack { ack_id, result }, connection.control());
         }
@@ -224,13 +226,12 @@ impl Shard {
 
     /// Does what is due.
     pub(super) fn expire(&mut self, now_ms: u64) {
-        while let Some(HeldAck { key, serial, ack_id, result }) = self.timers.acks.pop(now_ms) {
-            if self.current(key, serial).is_some() {
-                self.ack(key, Some(ack_id), result);
-                // Acks of the same moment leave in one send.
-                if self.timers.acks.front().is_none_or(|next| next.key != key) {
-                    self.flush(key);
-                }
+        while let Some(ack) = self.timers.acks.pop(now_ms) {
+            let key = ack.key;
+            self.ack(ack);
+            // Acks of the same moment leave in one send.
+            if self.timers.acks.front().is_none_or(|next| next.key != key) {
+                self.flush(key);
             }
         }
         while let Some((key, serial)) = self.timers.pings.pop(now_ms) {

@@ -71,7 +71,7 @@ pub struct ShardOptions {
     /// Bytes of answers a client may leave unread before it is closed
     #[arg(long, env = "FLOWCAST_MAX_REPLY_BYTES", default_value_t = 256 << 10, value_name = "BYTES")]
     pub max_reply_bytes: usize,
-    /// Milliseconds a join or leave ack is held back: an ack that overtakes the caller of the Python
+    /// Milliseconds an ack is held back: an ack that overtakes the caller of the Python
     /// SDK costs it 30 s
     #[arg(long, env = "FLOWCAST_ACK_DELAY_MS", default_value_t = 2, value_name = "MS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1000))]

@@ -35,8 +35,8 @@ pub enum RecordError {
         column: usize,
     },
     /// The line is not one JSON object of this shape.
-    #[error("expected one JSON object, got: {}", without_line(.0))]
-    NotAnObject(#[source] serde_json::Error),
+    #[error("expected one JSON object, got: {0}")]
+    NotAnObject(String),
     /// A field that must be there is not.
     #[error("{key}: expected {expected}, got nothing")]
     Missing {
@@ -71,7 +71,11 @@ pub enum RecordError {
 pub fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
     let text = std::str::from_utf8(line)
         .map_err(|error| RecordError::NotUtf8 { byte: line[error.valid_up_to()], column: error.valid_up_to() + 1 })?;
-    let line: Line<'_> = serde_json::from_str(text).map_err(RecordError::NotAnObject)?;
+    // serde would also read the fields from an array.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(RecordError::NotAnObject(shortened(text)));
+    }
+    let line: Line<'_> = serde_json::from_str(text).map_err(|error| RecordError::NotAnObject(without_line(&error)))?;
     line.into_record()
 }
 
@@ -309,6 +313,12 @@ mod tests {
         ] {
             assert_eq!(parse(line.as_bytes()).expect_err(line).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn an_array_is_no_record() {
+        let error = parse(br#"[1764340202,"SPX",6822.95]"#).unwrap_err().to_string();
+        assert_eq!(error, r#"expected one JSON object, got: [1764340202,"SPX",6822.95]"#);
     }
 
     #[test]

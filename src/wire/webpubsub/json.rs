@@ -28,6 +28,10 @@ struct Request<'a> {
 
 /// Understands one text message. `type` is compared without case, as Azure does.
 pub(super) fn parse(text: &str) -> Result<Upstream<'_>, Malformed> {
+    // serde would also read the fields from an array.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Malformed::Unparsable("expected a JSON object".to_owned()));
+    }
     let request: Request<'_> = serde_json::from_str(text).map_err(|error| Malformed::Unparsable(error.to_string()))?;
     let ack_id = request.ack_id;
     let kind = request.r#type.to_ascii_lowercase();
@@ -175,6 +179,7 @@ mod tests {
             "",
             "null",
             "[]",
+            r#"["joinGroup","g",null,null,1,null]"#,
             "{}",
             r#"{"type":"joinGroup"}"#,
             r#"{"type":"joinGroup","group":7}"#,

@@ -19,7 +19,7 @@ use super::websocket::Message;
 /// The type URL of an orderflow payload; clients match it as a substring.
 pub const ORDERFLOW_TYPE_URL: &str = "proto.orderflow";
 
-/// Bytes a group name may have (§8).
+/// Characters a group name may have (§8).
 pub const MAX_GROUP_NAME: usize = 1024;
 
 /// How messages are written.
@@ -228,9 +228,9 @@ impl Wire {
             (Syntax::Protobuf, _) => return Err(Malformed::WrongFrameType { expected: "binary", actual: "text" }),
         };
         if let Upstream::Join { group, .. } | Upstream::Leave { group, .. } = &upstream
-            && (group.len() > MAX_GROUP_NAME || group.trim().is_empty())
+            && (group.chars().count() > MAX_GROUP_NAME || group.trim().is_empty())
         {
-            return Err(Malformed::BadGroupName(group.len()));
+            return Err(Malformed::BadGroupName(group.chars().count()));
         }
         Ok(upstream)
     }
