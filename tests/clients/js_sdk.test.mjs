@@ -1,0 +1,310 @@
+// Azure's own client for JavaScript (@azure/web-pubsub-client 1.1.0) against the real server, on all four
+// subprotocols: the SDK's own two JSON ones, and the two protobuf ones through support/protobuf_protocol.mjs.
+//
+// Unlike the one for Python this SDK hands out messages in the order of the wire. Every protocol object is tapped, so
+// that a test can also see what the SDK keeps to itself: acks, pongs, and what it drops as a duplicate.
+
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { WebPubSubClient, WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol } from "@azure/web-pubsub-client";
+import { Dataset, decoded, groupOf } from "./support/orderflow.mjs";
+import { protobufProtocol, protobufReliableProtocol } from "./support/protobuf_protocol.mjs";
+import { TcpProxy } from "./support/proxy.mjs";
+import { Server } from "./support/server.mjs";
+import { waitUntil } from "./support/waiting.mjs";
+
+const PROTOCOLS = [WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol, protobufProtocol, protobufReliableProtocol];
+const PROFILES = ["2025-11", "2026-04"];
+const NO_RETRIES = { messageRetryOptions: { maxRetries: 0 } };
+
+/** The same protocol, with every downstream message kept in `messages`, in the order of the wire. */
+function tapped(protocol, messages) {
+  return {
+    name: protocol.name,
+    isReliableSubProtocol: protocol.isReliableSubProtocol,
+    writeMessage: (message) => protocol.writeMessage(message),
+    parseMessages: (input) => {
+      const message = protocol.parseMessages(input);
+      messages.push(message);
+      return message;
+    },
+  };
+}
+
+/** An SDK client that keeps everything it is told. */
+class Subscriber {
+  onTheWire = [];
+  received = [];
+  connected = [];
+  disconnected = [];
+
+  static async start(url, protocol, options = {}) {
+    const subscriber = new Subscriber();
+    subscriber.client = new WebPubSubClient(url, { ...options, protocol: tapped(protocol, subscriber.onTheWire) });
+    subscriber.client.on("connected", (event) => subscriber.connected.push(event));
+    subscriber.client.on("disconnected", (event) => subscriber.disconnected.push(event));
+    subscriber.client.on("group-message", (event) => subscriber.received.push(event.message));
+    await subscriber.client.start();
+    await waitUntil(() => subscriber.connected.length > 0, "the connected event");
+    return subscriber;
+  }
+
+  messages(ticker) {
+    return this.received.filter((message) => message.group === groupOf(ticker));
+  }
+
+  async waitFor(count, ticker) {
+    await waitUntil(() => this.messages(ticker).length >= count, `${count} records of ${ticker}`);
+  }
+
+  async waitForMore(count, ticker) {
+    await this.waitFor(this.messages(ticker).length + count, ticker);
+  }
+}
+
+let dataset;
+let server;
+
+before(async () => {
+  // SPY is short, so that its replay starts over within a test.
+  dataset = new Dataset(mkdtempSync(path.join(tmpdir(), "flowcast-js-")), { SPX: 300, ES_SPX: 290, SPY: 7 });
+  server = await Server.start(dataset);
+});
+
+after(async () => {
+  const code = await server?.stop();
+  rmSync(dataset.directory, { recursive: true });
+  assert.equal(code, 0, server?.log);
+});
+
+/** Runs `body` with a subscriber and stops its client whatever happens. */
+async function withSubscriber(url, protocol, options, body) {
+  const subscriber = await Subscriber.start(url, protocol, options);
+  try {
+    await body(subscriber);
+  } finally {
+    subscriber.client.stop();
+  }
+}
+
+async function withProxy(body) {
+  const proxy = await TcpProxy.start(server.port);
+  try {
+    await body(proxy);
+  } finally {
+    await proxy.stop();
+  }
+}
+
+function rowsOf(messages, ticker, profile) {
+  return messages
+    .filter((message) => message.kind === "groupData" && message.group === groupOf(ticker))
+    .map((message) => dataset.rowOf(ticker, decoded(message.data), profile));
+}
+
+async function assertRefused(request, name) {
+  const error = await request.then(
+    () => assert.fail("the request succeeded"),
+    (reason) => reason,
+  );
+  assert.equal(error.errorDetail?.name, name, String(error));
+  assert.ok(error.errorDetail.message, "an error has a message");
+}
+
+for (const makeProtocol of PROTOCOLS) {
+  const { name, isReliableSubProtocol } = makeProtocol();
+
+  describe(name, () => {
+    for (const profile of PROFILES) {
+      test(`a subscriber receives every record in file order with every field exact, profile ${profile}`, async () => {
+        await withSubscriber(await server.websocketUrl(profile), makeProtocol(), {}, async (subscriber) => {
+          for (const ticker of ["SPX", "ES_SPX", "SPY"]) {
+            await subscriber.client.joinGroup(groupOf(ticker));
+          }
+          await subscriber.waitFor(25, "SPY");
+          for (const ticker of ["SPX", "ES_SPX", "SPY"]) {
+            const rows = rowsOf(subscriber.received, ticker, profile);
+            assert.ok(rows.length >= 20);
+            dataset.assertConsecutive(ticker, rows);
+          }
+          for (const message of subscriber.received) {
+            assert.equal(message.dataType, "protobuf");
+            assert.equal(message.sequenceId !== undefined, isReliableSubProtocol);
+          }
+        });
+      });
+    }
+
+    test("the first message is connected, with a fresh connection id and the key as user", async () => {
+      const url = await server.websocketUrl("2026-04", "my-key");
+      await withSubscriber(url, makeProtocol(), {}, async (first) => {
+        await withSubscriber(url, makeProtocol(), {}, async (second) => {
+          const [one, other] = [first.onTheWire[0], second.onTheWire[0]];
+          for (const connected of [one, other]) {
+            assert.equal(connected.kind, "connected");
+            assert.equal(connected.userId, "my-key");
+            assert.ok(connected.connectionId);
+            assert.equal(Boolean(connected.reconnectionToken), isReliableSubProtocol);
+          }
+          assert.notEqual(one.connectionId, other.connectionId);
+        });
+      });
+    });
+
+    test("a group joined twice delivers each record once", async () => {
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
+        await subscriber.client.joinGroup(groupOf("SPX"));
+        await subscriber.client.joinGroup(groupOf("SPX"));
+        await subscriber.waitFor(20, "SPX");
+        dataset.assertConsecutive("SPX", rowsOf(subscriber.onTheWire, "SPX", "2026-04"));
+      });
+    });
+
+    test("nothing of a group follows the ack of its leave", async () => {
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
+        await subscriber.client.joinGroup(groupOf("SPX"));
+        await subscriber.client.joinGroup(groupOf("ES_SPX"));
+        await subscriber.waitFor(5, "SPX");
+        const { ackId } = await subscriber.client.leaveGroup(groupOf("SPX"));
+        await subscriber.waitForMore(20, "ES_SPX");
+        const place = subscriber.onTheWire.findIndex((message) => message.ackId === ackId);
+        const groups = subscriber.onTheWire
+          .slice(place)
+          .filter((message) => message.kind === "groupData")
+          .map((message) => message.group);
+        assert.deepEqual([...new Set(groups)], [groupOf("ES_SPX")]);
+      });
+    });
+
+    test("leaving twice or without a join succeeds", async () => {
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
+        await subscriber.client.leaveGroup(groupOf("SPX"));
+        await subscriber.client.joinGroup(groupOf("SPX"));
+        await subscriber.client.leaveGroup(groupOf("SPX"));
+        await subscriber.client.leaveGroup(groupOf("SPX"));
+      });
+    });
+
+    test("a ticker that is not loaded can be joined and stays silent", async () => {
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
+        await subscriber.client.joinGroup(groupOf("NQ_NDX"));
+        await subscriber.client.joinGroup(groupOf("SPX"));
+        await subscriber.waitFor(10, "SPX");
+        assert.deepEqual(subscriber.messages("NQ_NDX"), []);
+      });
+    });
+
+    test("malformed names and another hub's groups are refused and the connection lives on", async () => {
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
+        for (const group of ["nonsense", "blue_SPX", "blue__orderflow_orderflow"]) {
+          await assertRefused(subscriber.client.joinGroup(group), "BadRequest");
+        }
+        for (const group of ["blue_SPX_classic_gex_full", "red_SPX_orderflow_orderflow"]) {
+          await assertRefused(subscriber.client.joinGroup(group), "Forbidden");
+        }
+        await subscriber.client.joinGroup(groupOf("SPX"));
+        await subscriber.waitFor(3, "SPX");
+        assert.equal(subscriber.connected.length, 1);
+      });
+    });
+
+    test("the 151st group of a connection is refused until another is left", async () => {
+      const letters = [..."ABCDEFGHIJKLM"];
+      const groups = letters.flatMap((first) => letters.map((second) => groupOf(`T${first}${second}`))).slice(0, 151);
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
+        await Promise.all(groups.slice(0, 150).map((group) => subscriber.client.joinGroup(group)));
+        await assertRefused(subscriber.client.joinGroup(groups[150]), "Forbidden");
+        await subscriber.client.leaveGroup(groups[0]);
+        await subscriber.client.joinGroup(groups[150]);
+      });
+    });
+
+    test("publishing and events are refused with Azure's errors", async () => {
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
+        const { client } = subscriber;
+        const binary = new Uint8Array([1, 2, 3]).buffer;
+        await client.joinGroup(groupOf("SPX"));
+        await assertRefused(client.sendToGroup(groupOf("SPX"), "hello", "text"), "Forbidden");
+        await assertRefused(client.sendToGroup(groupOf("SPX"), { a: 1 }, "json"), "Forbidden");
+        await assertRefused(client.sendToGroup(groupOf("SPX"), binary, "binary"), "Forbidden");
+        await assertRefused(client.sendEvent("hello", { a: 1 }, "json"), "InternalServerError");
+        await subscriber.waitFor(5, "SPX");
+        dataset.assertConsecutive("SPX", rowsOf(subscriber.received, "SPX", "2026-04"));
+      });
+    });
+
+    test("an ack id that succeeded before counts as a duplicate", async () => {
+      await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async ({ client }) => {
+        assert.equal((await client.joinGroup(groupOf("SPX"), { ackId: 500 })).isDuplicated, false);
+        assert.equal((await client.joinGroup(groupOf("SPX"), { ackId: 500 })).isDuplicated, true);
+      });
+    });
+
+    test("the SDK's ping is answered with a pong", async () => {
+      await withSubscriber(
+        await server.websocketUrl(),
+        makeProtocol(),
+        { keepAliveIntervalInMs: 50 },
+        async (subscriber) => {
+          const pongs = () => subscriber.onTheWire.filter((message) => message.kind === "pong").length;
+          await waitUntil(() => pongs() >= 3, "three pongs");
+        },
+      );
+    });
+
+    test("a server that stops tells its clients so and exits with success", async () => {
+      const other = await Server.start(dataset);
+      const options = { autoReconnect: false };
+      await withSubscriber(await other.websocketUrl(), makeProtocol(), options, async (subscriber) => {
+        await subscriber.client.joinGroup(groupOf("SPX"));
+        await subscriber.waitFor(3, "SPX");
+        assert.equal(await other.stop(), 0, other.log);
+        const said = () => subscriber.onTheWire.find((message) => message.kind === "disconnected");
+        assert.ok((await waitUntil(said, "the disconnected message")).message);
+      });
+    });
+
+    if (isReliableSubProtocol) {
+      for (const failingAttempts of [0, 1]) {
+        test(`a cut loses nothing and repeats nothing, with ${failingAttempts} failing attempts to recover`, async () => {
+          await withProxy(async (proxy) => {
+            await withSubscriber(proxy.through(await server.websocketUrl()), makeProtocol(), {}, async (subscriber) => {
+              await subscriber.client.joinGroup(groupOf("SPX"));
+              await subscriber.client.joinGroup(groupOf("ES_SPX"));
+              await subscriber.waitFor(10, "SPX");
+
+              // The network swallows records, the first of them in the middle of a frame, before the cut shows.
+              proxy.hold(100);
+              await waitUntil(() => proxy.swallowedBytes > 4000, "records that are lost on the way");
+              proxy.cut(failingAttempts);
+
+              await subscriber.waitForMore(30, "SPX");
+              for (const ticker of ["SPX", "ES_SPX"]) {
+                dataset.assertConsecutive(ticker, rowsOf(subscriber.received, ticker, "2026-04"));
+              }
+              assert.match(proxy.requests[1], /awps_reconnection_token=/);
+              assert.equal(subscriber.connected.length, 1, "recovered, not connected anew");
+              assert.deepEqual(subscriber.disconnected, []);
+            });
+          });
+        });
+      }
+    } else {
+      test("a client whose connection is cut comes back with its groups joined again", async () => {
+        await withProxy(async (proxy) => {
+          await withSubscriber(proxy.through(await server.websocketUrl()), makeProtocol(), {}, async (subscriber) => {
+            await subscriber.client.joinGroup(groupOf("SPX"));
+            await subscriber.waitFor(5, "SPX");
+            proxy.cut();
+            await waitUntil(() => subscriber.connected.length === 2, "a new connection");
+            await subscriber.waitForMore(10, "SPX");
+            assert.notEqual(subscriber.connected[0].connectionId, subscriber.connected[1].connectionId);
+          });
+        });
+      });
+    }
+  });
+}
