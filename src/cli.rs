@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -151,6 +152,11 @@ fn refuse(error: &clap::Error, command: &Command) -> ! {
         .find(|arg| arg.get_long().is_some_and(|long| flag == Some(&format!("--{long}"))))
         .and_then(clap::Arg::get_env);
     let _ = error.print();
+    if std::error::Error::source(error).is_some_and(|source| source.is::<ParseIntError>())
+        && let Some(flag) = flag
+    {
+        eprintln!("\nA whole number{} is accepted.", accepted_range(command, flag).unwrap_or_default());
+    }
     if let Some(variable) = variable {
         eprintln!(
             "\nThe value may also come from the environment variable {} or the --config file.",
@@ -158,6 +164,18 @@ fn refuse(error: &clap::Error, command: &Command) -> ! {
         );
     }
     std::process::exit(error.exit_code());
+}
+
+/// The range of a number, as ` in 1..=10`.
+///
+/// Of a text that is no number clap says only that; of a number out of range it tells the range. So
+/// it is asked about one.
+fn accepted_range(command: &Command, flag: &str) -> Option<String> {
+    const FAR_OUT: &str = "9223372036854775807";
+    let line = ["flowcast".to_owned(), "serve".to_owned(), format!("{flag}={FAR_OUT}")];
+    let error = command.clone().try_get_matches_from(line).err()?;
+    let reason = std::error::Error::source(&error)?.to_string();
+    reason.strip_prefix(FAR_OUT)?.strip_prefix(" is not").map(str::to_owned)
 }
 
 /// Logs from now on, until the guard is dropped.

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_service::Service;
 
 use super::app::{App, Peer, error};
@@ -21,26 +21,29 @@ use super::{metrics, negotiate, status, ticks, upgrade};
 
 /// Every route.
 pub fn routes(app: &Arc<App>) -> Router {
-    let open = CorsLayer::new().allow_origin(Any).allow_methods([http::Method::GET]).allow_headers(Any);
+    // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
+    let any_header = AllowHeaders::mirror_request();
+    let open = CorsLayer::new().allow_origin(Any).allow_methods([http::Method::GET]).allow_headers(any_header);
+    let other_method = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
     let mut read_only = Router::new()
         .route("/healthz", get(status::healthz))
         .route("/tickers", get(status::tickers))
         .route("/ticks", get(ticks::ticks))
         .route("/websocket/status", get(status::websocket_status));
-    let mut sockets = Router::new();
+    let mut others = Router::new().route("/metrics", get(metrics::metrics));
     if app.options.ws_enabled {
         read_only = read_only.route("/negotiate", get(negotiate::v1)).route("/v2/negotiate", get(negotiate::v2));
-        sockets = sockets
+        others = others
             .route("/ws/{hub}", get(upgrade::ws))
             .route("/client/hubs/{hub}", get(upgrade::client))
             .route("/client", get(upgrade::client_query));
     }
+    // The fallback before the layer, or a preflight would end there.
     read_only
+        .method_not_allowed_fallback(other_method)
         .layer(open)
-        .route("/metrics", get(metrics::metrics))
-        .merge(sockets)
+        .merge(others.method_not_allowed_fallback(other_method))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
-        .method_not_allowed_fallback(async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET"))
         .with_state(Arc::clone(app))
 }
 

@@ -136,8 +136,10 @@ fn tick_json(seq: u64, tick: &Tick) -> Value {
 /// xxh3-64 of the payload, per profile that is in use.
 fn payloads(frames: &Frames) -> Map<String, Value> {
     let hash = |profile: Profile| {
-        let form = PlainForm { syntax: Syntax::Protobuf, profile };
-        let payload = frames.payload(Form::new(form.index()))?;
+        // Either syntax will do: the payload is the same.
+        let payload = [Syntax::Protobuf, Syntax::Json]
+            .into_iter()
+            .find_map(|syntax| frames.payload(Form::new(PlainForm { syntax, profile }.index())))?;
         Some((profile.name().to_owned(), format!("{:016x}", xxh3_64(&payload)).into()))
     };
     Profile::ALL.into_iter().filter_map(hash).collect()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -72,7 +72,11 @@ impl IntoResponse for Refused {
                 let body = error(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket upgrade (RFC 6455)");
                 ([(UPGRADE, "websocket")], body).into_response()
             }
-            Self::BadHandshake(reason) => error(StatusCode::BAD_REQUEST, &format!("bad WebSocket handshake: {reason}")),
+            Self::BadHandshake(reason) => {
+                let body = error(StatusCode::BAD_REQUEST, &format!("bad WebSocket handshake: {reason}"));
+                // RFC 6455 §4.4: tells the version that is spoken.
+                ([(SEC_WEBSOCKET_VERSION, "13")], body).into_response()
+            }
             Self::NoToken => error(StatusCode::UNAUTHORIZED, "missing access_token"),
             Self::LongToken => error(StatusCode::BAD_REQUEST, "the access_token is too long"),
             Self::NoSubprotocol => {
