@@ -152,7 +152,8 @@ fn refuse(error: &clap::Error, command: &Command) -> ! {
         .find(|arg| arg.get_long().is_some_and(|long| flag == Some(&format!("--{long}"))))
         .and_then(clap::Arg::get_env);
     let _ = error.print();
-    if std::error::Error::source(error).is_some_and(|source| source.is::<ParseIntError>())
+    let reason = std::error::Error::source(error);
+    if reason.and_then(|reason| reason.downcast_ref::<ParseIntError>()).is_some()
         && let Some(flag) = flag
     {
         eprintln!("\nA whole number{} is accepted.", accepted_range(command, flag).unwrap_or_default());
