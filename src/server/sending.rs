@@ -1,12 +1,61 @@
 //! Sending: what is due for a session, joined and written once.
 
+use bytes::Bytes;
+
 use super::connection::{Connection, Phase, Watch};
+use super::groups::Groups;
 use super::session::{Due, Pick};
-use super::shard::{JOINED_BYTES, Shard};
+use super::shard::Shard;
 use super::stats::Ending;
+
+/// Most bytes of frames joined for one send.
+const JOINED_BYTES: usize = 64 << 10;
 
 /// Frames considered for one send: 64 KiB of the smallest that occur.
 const PICKS: usize = 512;
+
+/// The frames that were joined last. Sessions with the same groups need the very same bytes, and
+/// stand one behind the other in the sweep.
+#[derive(Default)]
+pub(super) struct Joined {
+    picks: Vec<Pick>,
+    bytes: Vec<u8>,
+    picked: usize,
+}
+
+impl Joined {
+    /// The frames of `picks`, up to [`JOINED_BYTES`], and how many they are.
+    fn of(&mut self, groups: &Groups, picks: &[Pick]) -> (&[u8], usize) {
+        // An id is published once, and a lane that takes another's key starts with later ids: equal
+        // ids in equal lanes are equal frames.
+        let same = |(one, other): (&Pick, &Pick)| one.id == other.id && one.lane == other.lane;
+        if picks.len() != self.picks.len() || !picks.iter().zip(&self.picks).all(same) {
+            self.picks.clear();
+            self.picks.extend_from_slice(picks);
+            self.bytes.clear();
+            self.picked = append_frames(groups, picks, &mut self.bytes);
+        }
+        (&self.bytes, self.picked)
+    }
+}
+
+/// Appends frames up to [`JOINED_BYTES`], and at least one; returns how many.
+fn append_frames(groups: &Groups, picks: &[Pick], out: &mut Vec<u8>) -> usize {
+    let mut picked = 0;
+    for pick in picks {
+        let frame = frame(groups, pick);
+        if picked > 0 && out.len() + frame.len() > JOINED_BYTES {
+            break;
+        }
+        out.extend_from_slice(frame);
+        picked += 1;
+    }
+    picked
+}
+
+fn frame<'a>(groups: &'a Groups, pick: &Pick) -> &'a Bytes {
+    &groups.lane(pick.lane).ring.get(pick.position).expect("picked from the ring just now").frame
+}
 
 impl Shard {
     /// Writes what waits for a session: the rest of a frame, control frames, then data in id order.
@@ -34,29 +83,23 @@ impl Shard {
             return;
         }
 
-        let frame = |pick: &Pick| {
-            let lane = session.memberships[pick.membership as usize].lane;
-            &self.groups.lane(lane).ring.get(pick.position).expect("picked from the ring just now").frame
-        };
-        // A single frame goes as it lies in the arena; several are joined, because one send of
-        // copied bytes costs a tenth of many sends.
-        let alone = self.picks.len() == 1 && !connection.has_unsent();
-        let (result, given, picked) = if alone {
-            let frame = frame(&self.picks[0]);
-            (connection.send(frame), frame.len(), 1)
-        } else {
-            self.scratch.clear();
-            connection.copy_unsent(&mut self.scratch);
-            let mut picked = 0;
-            for pick in &self.picks {
-                let frame = frame(pick);
-                if picked > 0 && self.scratch.len() + frame.len() > JOINED_BYTES {
-                    break;
-                }
-                self.scratch.extend_from_slice(frame);
-                picked += 1;
+        // A single frame goes as it lies in the arena. Several are joined, because one send of copied
+        // bytes costs a tenth of many sends.
+        let (result, given, picked) = match &self.picks[..] {
+            [alone] if !connection.has_unsent() => {
+                let frame = frame(&self.groups, alone);
+                (connection.send(frame), frame.len(), 1)
             }
-            (connection.send(&self.scratch), self.scratch.len(), picked)
+            _ if connection.has_unsent() => {
+                self.scratch.clear();
+                connection.copy_unsent(&mut self.scratch);
+                let picked = append_frames(&self.groups, &self.picks, &mut self.scratch);
+                (connection.send(&self.scratch), self.scratch.len(), picked)
+            }
+            picks => {
+                let (bytes, picked) = self.joined.of(&self.groups, picks);
+                (connection.send(bytes), bytes.len(), picked)
+            }
         };
         let Ok(sent) = result else {
             return self.lose(key, Ending::Gone);
@@ -67,17 +110,17 @@ impl Shard {
         let mut rest = connection.unsent_taken(sent);
         let mut frames = 0;
         for pick in &self.picks[..picked] {
-            if rest == 0 {
-                break;
+            if sent < given {
+                let frame = frame(&self.groups, pick);
+                if rest == 0 {
+                    break;
+                }
+                if rest < frame.len() {
+                    connection.keep_tail(&frame[rest..]);
+                }
+                rest = rest.saturating_sub(frame.len());
             }
-            let membership = &mut session.memberships[pick.membership as usize];
-            let frame = &self.groups.lane(membership.lane).ring.get(pick.position).expect("still there").frame;
-            membership.cursor = pick.position + 1;
-            if rest < frame.len() {
-                connection.keep_tail(&frame[rest..]);
-                break;
-            }
-            rest -= frame.len();
+            session.memberships[pick.membership as usize].cursor = pick.position + 1;
             frames += 1;
         }
         self.stats.frames.add(frames);

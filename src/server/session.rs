@@ -71,11 +71,14 @@ pub enum Due {
 /// A frame that is due, in the order of ids over all groups.
 #[derive(Debug, Clone, Copy)]
 pub struct Pick {
-    id: u64,
-    /// Which membership.
-    pub membership: u32,
+    /// The publication's id.
+    pub id: u64,
     /// Position in its lane's ring.
     pub position: u64,
+    /// Its lane.
+    pub lane: u32,
+    /// The membership it is due for.
+    pub membership: u32,
 }
 
 impl Session {
@@ -123,7 +126,7 @@ impl Session {
             let end = ring.head().min(membership.cursor + share);
             for position in membership.cursor..end {
                 let Some(entry) = ring.get(position) else { return Due::FellOff };
-                picks.push(Pick { id: entry.id, membership: at as u32, position });
+                picks.push(Pick { id: entry.id, position, lane: membership.lane, membership: at as u32 });
             }
             if end < ring.head()
                 && let Some(last) = picks.last()

@@ -31,6 +31,7 @@ use super::groups::Groups;
 use super::keepalive::Keepalive;
 use super::limiter::{Limiter, ToldOnce};
 use super::refusal::HeldAck;
+use super::sending::Joined;
 use super::session::{Pick, Session};
 use super::stats::ShardStats;
 use super::timeouts::Timeouts;
@@ -41,9 +42,6 @@ use crate::wire::webpubsub::Wire;
 
 /// Sessions served per turn of the sweep.
 const TURN: usize = 128;
-
-/// Most bytes of frames joined for one send.
-pub(super) const JOINED_BYTES: usize = 64 << 10;
 
 /// One read per readiness event; what is left raises the next event.
 const READ_BUFFER: usize = 64 << 10;
@@ -205,6 +203,7 @@ pub struct Shard {
     pub(super) epoll: OwnedFd,
     pub(super) read_buffer: Box<[u8]>,
     pub(super) scratch: Vec<u8>,
+    pub(super) joined: Joined,
     pub(super) picks: Vec<Pick>,
     pub(super) draining: bool,
     bell: Arc<Bell>,
@@ -278,7 +277,8 @@ impl Shard {
             warnings: Limiter::default(),
             epoll,
             read_buffer: vec![0; READ_BUFFER].into(),
-            scratch: Vec::with_capacity(JOINED_BYTES),
+            scratch: Vec::new(),
+            joined: Joined::default(),
             picks: Vec::new(),
             draining: false,
             bell,

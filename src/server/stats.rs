@@ -98,7 +98,7 @@ counts! {
     opened,
     /// Subscribers (gauge).
     subscribers,
-    /// Data frames handed to the kernel whole.
+    /// Data frames handed to the kernel; one that went in part counts, its rest is bound to follow.
     frames,
     /// Bytes handed to the kernel.
     bytes,

@@ -7,8 +7,8 @@ use zstd::bulk::{Compressor, Decompressor};
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct EncoderOptions {
     /// zstd level of the payloads, -131072 to 22. A record is some 170 bytes of protobuf, which no
-    /// level shrinks much: choose by speed
-    #[arg(long, env = "FLOWCAST_ZSTD_LEVEL", default_value_t = -1, value_name = "LEVEL", allow_negative_numbers = true)]
+    /// level shrinks: choose by speed (-7 takes a quarter of a microsecond, 1 takes four)
+    #[arg(long, env = "FLOWCAST_ZSTD_LEVEL", default_value_t = -7, value_name = "LEVEL", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i32).range(-131_072..=22))]
     pub zstd_level: i32,
 }

@@ -75,7 +75,8 @@ pub fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(RecordError::NotAnObject(shortened(text)));
     }
-    let line: Line<'_> = serde_json::from_str(text).map_err(|error| RecordError::NotAnObject(without_line(&error)))?;
+    let line: Line<'_> =
+        serde_json::from_str(text).map_err(|error| RecordError::NotAnObject(shortened(&without_line(&error))))?;
     line.into_record()
 }
 
@@ -251,7 +252,7 @@ fn without_line(error: &serde_json::Error) -> String {
 
 /// Enough of a value to recognise it: one bad line must not fill the log.
 fn shortened(text: &str) -> String {
-    const LIMIT: usize = 60;
+    const LIMIT: usize = 100;
     match text.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

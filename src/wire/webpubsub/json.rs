@@ -30,9 +30,9 @@ struct Request<'a> {
 pub(super) fn parse(text: &str) -> Result<Upstream<'_>, Malformed> {
     // serde would also read the fields from an array.
     if !text.trim_ascii_start().starts_with('{') {
-        return Err(Malformed::Unparsable("expected a JSON object".to_owned()));
+        return Err(Malformed::unparsable("expected a JSON object"));
     }
-    let request: Request<'_> = serde_json::from_str(text).map_err(|error| Malformed::Unparsable(error.to_string()))?;
+    let request: Request<'_> = serde_json::from_str(text).map_err(Malformed::unparsable)?;
     let ack_id = request.ack_id;
     let kind = request.r#type.to_ascii_lowercase();
     match kind.as_str() {
@@ -46,12 +46,12 @@ pub(super) fn parse(text: &str) -> Result<Upstream<'_>, Malformed> {
         "event" => needed(request.event, "event").map(|_| Upstream::Event { ack_id }),
         "sequenceack" => needed(request.sequence_id, "sequenceId").map(Upstream::SequenceAck),
         "ping" => Ok(Upstream::Ping),
-        _ => Err(Malformed::Unparsable(format!("type {:?}", kind.chars().take(32).collect::<String>()))),
+        _ => Err(Malformed::unparsable(format_args!("type {kind:?}"))),
     }
 }
 
 fn needed<T>(value: Option<T>, key: &str) -> Result<T, Malformed> {
-    value.ok_or_else(|| Malformed::Unparsable(format!("a message without {key:?}")))
+    value.ok_or_else(|| Malformed::unparsable(format_args!("a message without {key:?}")))
 }
 
 #[derive(Serialize)]

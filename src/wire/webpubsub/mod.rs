@@ -12,6 +12,7 @@ pub mod received;
 mod reliable;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::payload::Profile;
 use super::websocket::Message;
@@ -140,6 +141,18 @@ pub enum Malformed {
 }
 
 impl Malformed {
+    /// A message that cannot be parsed. The reason may quote it: it is cut, since it goes to the log
+    /// and back to the client.
+    fn unparsable(reason: impl fmt::Display) -> Self {
+        const LIMIT: usize = 120;
+        let mut reason = reason.to_string();
+        if let Some((end, _)) = reason.char_indices().nth(LIMIT) {
+            reason.truncate(end);
+            reason.push('…');
+        }
+        Self::Unparsable(reason)
+    }
+
     /// §2: wrong frame type 1003, everything else 1007.
     pub const fn code(&self) -> u16 {
         match self {

@@ -15,7 +15,7 @@ use crate::wire::websocket::{self, Opcode};
 /// Understands one binary message.
 pub(super) fn parse(bytes: &[u8]) -> Result<Upstream<'static>, Malformed> {
     use upstream_message::Message as Request;
-    let message = UpstreamMessage::decode(bytes).map_err(|error| Malformed::Unparsable(error.to_string()))?;
+    let message = UpstreamMessage::decode(bytes).map_err(Malformed::unparsable)?;
     match message.message {
         Some(Request::JoinGroup(join)) => Ok(Upstream::Join { group: join.group.into(), ack_id: join.ack_id }),
         Some(Request::LeaveGroup(leave)) => Ok(Upstream::Leave { group: leave.group.into(), ack_id: leave.ack_id }),
@@ -23,7 +23,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Upstream<'static>, Malformed> {
         Some(Request::Event(event)) => Ok(Upstream::Event { ack_id: event.ack_id }),
         Some(Request::SequenceAck(ack)) => Ok(Upstream::SequenceAck(ack.sequence_id)),
         Some(Request::Ping(_)) => Ok(Upstream::Ping),
-        None => Err(Malformed::Unparsable("a message of no known kind".to_owned())),
+        None => Err(Malformed::unparsable("a message of no known kind")),
     }
 }
 

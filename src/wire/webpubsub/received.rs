@@ -56,7 +56,7 @@ pub fn receive(syntax: Syntax, message: &[u8]) -> Result<Received, Malformed> {
 }
 
 fn unparsable(error: impl std::fmt::Display) -> Malformed {
-    Malformed::Unparsable(error.to_string())
+    Malformed::unparsable(error)
 }
 
 #[derive(Deserialize)]
@@ -84,6 +84,10 @@ struct JsonError {
 }
 
 fn receive_json(message: &[u8]) -> Result<Received, Malformed> {
+    // serde would also read the fields from an array.
+    if !message.trim_ascii_start().starts_with(b"{") {
+        return Err(unparsable("expected a JSON object"));
+    }
     let json: Json = serde_json::from_slice(message).map_err(unparsable)?;
     Ok(match (json.r#type.as_str(), json.event.as_deref()) {
         ("system", Some("connected")) => Received::Connected {
