@@ -1,0 +1,70 @@
+"""What a case of the bench is, and the data it runs on."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from recorder import record
+from servers import FLOWCAST
+
+WIRES = ("json", "json.reliable", "protobuf", "protobuf.reliable")
+RECORDS = 2000
+TICKERS_16 = "SPX,ES_SPX,NDX,SPY,QQQ,IWM,AAPL,MSFT,NVDA,AMZN,META,TSLA,GOOGL,AMD,NFLX,VIX".split(",")
+TICKERS_40 = TICKERS_16 + [f"T{number:02}" for number in range(24)]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a figure must be; a ratio where there is somebody to divide by."""
+
+    row: str
+    figure: str
+    must: float | None
+    stretch: float | None
+    at_least: bool = True
+    contender: str = "flowcast"
+    against: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the table: contenders that take turns, and the goals their figures serve."""
+
+    name: str
+    goals: tuple
+    contenders: dict
+    """By name: a function that runs it once and returns figures, reasons to doubt them, and the command."""
+    every: int = 1
+    """Only every so many rounds."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose, and where data and recordings lie."""
+
+    work: Path
+    wires: tuple
+    seconds: int
+    peers: bool
+
+    def data(self, name, tickers, records):
+        """A generated day of those tickers."""
+        out = self.work / name
+        if not out.exists():
+            command = [FLOWCAST, "generate", "--out", out, "--tickers", ",".join(tickers), "--records", str(records)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return out
+
+    def one(self):
+        """The day that rows of one group replay."""
+        return self.data("one", ["SPX"], RECORDS)
+
+    def sixteen(self):
+        """The day of the row of sixteen groups."""
+        return self.data("sixteen", TICKERS_16, RECORDS)
+
+    def recording(self, wire, tickers=("SPX",)):
+        """What flowcast says on a wire when it replays one of those days."""
+        path = self.work / f"{len(tickers)}-{wire}.frames"
+        record(path, self.one() if len(tickers) == 1 else self.sixteen(), wire, tickers, RECORDS)
+        return path

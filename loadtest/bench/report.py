@@ -1,0 +1,150 @@
+"""Turns runs into tables: the goals and what became of them, and every figure behind that."""
+
+import os
+import platform
+from statistics import median
+
+from rows import all_cases
+from stats import estimate, verdict
+
+UNITS = {
+    "frames_per_cpu_s": "frames/CPU-s",
+    "tick_p99_ms": "ms p99",
+    "bytes_per_connection": "B/connection",
+    "frames_per_s": "frames/s",
+    "fairness": "fewest ÷ most",
+    "shed_to_bound": "last drop ÷ bound",
+    "clients_per_cpu_s": "clients/CPU-s",
+    "records_per_s": "records/s",
+    "restart_ms": "ms to serving",
+    "resident_to_frames": "RSS ÷ frames",
+}
+SHOWN = ("frames_per_cpu_s", "frames_per_thread_cpu_s", "frames_per_s", "bytes_per_frame", "tick_p50_ms", "tick_p99_ms",
+         "bytes_per_connection", "clients_per_cpu_s", "records_per_s", "restart_ms", "generator_busy")  # fmt: skip
+
+
+def number(value):
+    """A figure with three digits that matter.
+
+    >>> number(231456.7), number(0.98765), number(12.3456)
+    ('231,457', '0.988', '12.3')
+    """
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def line(run):
+    """One run for the terminal."""
+    name = f"round {run['round']:2}  {run['case']:<34} {run['contender']:<22}"
+    shown = [f"{UNITS[key]} {number(value)}" for key, value in run["figures"].items() if key in UNITS]
+    shown += [run["figures"]["ended"]] if "ended" in run["figures"] else []
+    doubts = [f"INVALID: {'; '.join(run['invalid'])}"] if run["invalid"] else []
+    return f"{name} {run['took_s']:5.1f} s  {'  '.join(shown + doubts)}"
+
+
+def values(runs, case, contender, figure):
+    """A figure of the valid runs of a contender, by round."""
+    return {
+        run["round"]: run["figures"][figure]
+        for run in runs
+        if (run["case"], run["contender"]) == (case, contender) and not run["invalid"] and figure in run["figures"]
+    }
+
+
+def judged(runs, case, goal):
+    """What became of a goal: own values, the others', and what is compared with the goal."""
+    own = values(runs, case.name, goal.contender, goal.figure)
+    if not goal.against:
+        return own, {}, own
+    other = values(runs, case.name, goal.against, goal.figure)
+    return own, other, {at: own[at] / other[at] for at in own.keys() & other.keys() if other[at]}
+
+
+def cases_of(runs, settings):
+    """The cases that any run belongs to, in the order of the table; wires that take turns all appear."""
+    names = {run["case"] for run in runs}
+    found = {case.name: case for turn in range(len(settings.wires)) for case in all_cases(settings, turn)}
+    return [found[name] for name in found if name in names]
+
+
+def goal_rows(runs, settings):
+    """The rows of the goal table."""
+    for case in cases_of(runs, settings):
+        for goal in case.goals:
+            own, other, compared = judged(runs, case, goal)
+            found = estimate(compared.values())
+            sign = "≥" if goal.at_least else "≤"
+            wanted = [f"{sign} {number(limit)}" if limit else "–" for limit in (goal.must, goal.stretch)]
+            said = [
+                verdict(found, limit, goal.at_least) if limit else "–" for limit in (goal.must, goal.stretch)
+            ]  # fmt: skip
+            spread = f"{number(found.median)} [{number(found.low)}, {number(found.high)}]" if found else "–"
+            figures = [number(median(side.values())) if side else "–" for side in (own, other)]
+            what = UNITS[goal.figure] + (f" ÷ {goal.against}" if goal.against else "")
+            yield [goal.row, case.name, what, *figures, spread, str(found.count if found else 0), wanted[0], said[0],
+                   wanted[1], said[1]]  # fmt: skip
+
+
+def table(head, rows):
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def goals(runs, settings):
+    """The goal table, sorted by row."""
+    head = ["row", "case", "figure", "flowcast", "other", "compared: median [95 %]", "rounds", "must", "", "stretch", ""]
+    return table(head, sorted(goal_rows(runs, settings), key=lambda row: row[0]))
+
+
+def details(runs, settings):
+    """Per case every contender's figures, medians of valid rounds."""
+    for case in cases_of(runs, settings):
+        mine = [run for run in runs if run["case"] == case.name]
+        contenders = [name for name in case.contenders if any(run["contender"] == name for run in mine)]
+        contenders += sorted({run["contender"] for run in mine} - set(contenders))
+        found = {name: {key: values(runs, case.name, name, key) for key in SHOWN} for name in contenders}
+        keys = [key for key in SHOWN if any(found[name][key] for name in contenders)]
+        rows = []
+        for name in contenders:
+            cells = []
+            for key in keys:
+                side = list(found[name][key].values())
+                cells.append(f"{number(median(side))} ({number(min(side))}–{number(max(side))})" if side else "–")
+            bad = sum(1 for run in mine if run["contender"] == name and run["invalid"])
+            good = sum(1 for run in mine if run["contender"] == name and not run["invalid"])
+            rows.append([name, str(good), str(bad), *cells])
+        yield f"### {case.name}\n\n" + table(["server", "valid", "invalid", *keys], rows)
+
+
+def machine():
+    """What it was measured on."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    return f"{os.cpu_count()} cores, {model}, Linux {platform.release()}"
+
+
+def write(path, runs, settings):
+    """Writes the report."""
+    dates = sorted(run["at"] for run in runs)
+    parts = [
+        "# Fan-out: flowcast against the floor",
+        "Written by `make bench-fanout`; the goals and their definitions are those of issue 4. The *floor* is one "
+        "pinned thread that does nothing but `send(2)` of ready bytes to every socket "
+        "(`loadtest/src/bin/floor`). Frames are equally long: the floor and the peers send what flowcast sent.",
+        f"Machine: {machine()}; server on core 0, `swarm` and driver on core 1.\\\n"
+        f"Measured: {dates[0]} to {dates[-1]}, {max(run['round'] for run in runs) + 1} rounds, "
+        f"{settings.seconds} s each, contenders in turn and in alternating order.\\\n"
+        "Compared is the median over rounds of the ratio within a round (or of the figure itself), with its "
+        "bootstrap 95 % interval. A goal is *met* if the median meets it, *missed* if the whole interval does not, "
+        "else *undecided*; fewer than 11 valid rounds are said beside it. Rounds in which the generator was the "
+        "bottleneck, ticks merged or anything was lost are not counted.",
+        "## Goals",
+        goals(runs, settings),
+        "## Figures",
+        "Medians over valid rounds, with smallest and largest. `frames_per_thread_cpu_s` divides by the CPU time of "
+        "the floor's sending thread alone, without its reading of acks.",
+        *details(runs, settings),
+    ]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -1,0 +1,227 @@
+"""The rows of the goal table (DESIGN §8): what is run, on which servers, and what counts."""
+
+import http.client
+import json
+import time
+from urllib.parse import urlsplit
+
+import servers
+from cases import RECORDS, TICKERS_16, TICKERS_40, Case, Goal
+from meter import cpu_s, resident_bytes
+from recorder import group
+from servers import running
+from swarm import Load, run
+
+PEER_WIRE = "json"
+DEMAND = 50_000
+QUIET = "1h"
+IDLE_S = 10
+STALL_S = 20
+SEND_BUFFER_BYTES, CLIENT_BUFFER_BYTES, CLIENT_FRAMES, WRITE_TIMEOUT_S = 2 * 131_072, 2 * 32_768, 256, 10
+LADDER = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+LADDER_S = 6
+
+
+def outcome(result, **more):
+    """What a run of the swarm contributes."""
+    return result.figures() | more, result.invalid, result.command
+
+
+def loaded(command, load):
+    """A contender: a server under a load."""
+
+    def measure():
+        with running(command()) as server:
+            return outcome(run(server, load))
+
+    return measure
+
+
+def one_group(settings, connections, wire):
+    """W1, and W2 where the table asks for it: one group, 50,000 frames/s."""
+    interval = f"{1000 * connections // DEMAND}ms"
+    is_w2 = connections == 5000
+    # With a ledger both servers also write it: 10 ticks/s, to tell latency from the scheduled tick.
+    ledger = "require" if is_w2 else "off"
+    load = Load(connections, wire, group("SPX"), settings.seconds, DEMAND, ledger=ledger)
+    recording = lambda: settings.recording(wire)
+    contenders = {
+        "flowcast": loaded(lambda: servers.flowcast(settings.one(), interval), load),
+        "floor": loaded(lambda: servers.floor(recording(), wire, interval), load),
+    }
+    if wire == PEER_WIRE and settings.peers:
+        bare = Load(connections, wire, group("SPX"), settings.seconds, DEMAND, negotiates=False)
+        messages = lambda: recording().with_suffix(".jsonl")
+        contenders |= {
+            "floor, io_uring": loaded(lambda: servers.floor(recording(), wire, interval, "io-uring"), load),
+            "tokio-tungstenite": loaded(lambda: servers.tungstenite(messages(), interval), bare),
+            "Node ws": loaded(lambda: servers.ws_peer(messages(), interval), bare),
+        }
+    goals = [Goal("W1", "frames_per_cpu_s", 0.95, 1.05, against="floor")]
+    if is_w2:
+        goals.append(Goal("W2", "tick_p99_ms", 1.10, 1.00, at_least=False, against="floor"))
+    return Case(f"one group, N={connections}, {wire}", tuple(goals), contenders)
+
+
+def idle(settings, wire):
+    """W3: what a connection costs that was greeted, has joined a group, and hears nothing."""
+    load = Load(10_000, wire, group("SPX"), IDLE_S, ramp=4000)
+    bare = Load(10_000, wire, group("SPX"), IDLE_S, ramp=2000, negotiates=False)
+
+    def measured(command, load):
+        def measure():
+            with running(command()) as server:
+                before = resident_bytes(server.pid)
+                result = run(server, load, with_memory=True)
+            each = (result.meter.resident_bytes(result.window[1]) - before) / load.connections
+            return {"bytes_per_connection": each}, result.invalid, result.command
+
+        return measure
+
+    contenders = {"flowcast": measured(lambda: servers.flowcast(settings.one(), QUIET), load)}
+    if wire == PEER_WIRE and settings.peers:
+        messages = lambda: settings.recording(wire).with_suffix(".jsonl")
+        contenders |= {
+            "tokio-tungstenite": measured(lambda: servers.tungstenite(messages(), QUIET), bare),
+            "Node ws": measured(lambda: servers.ws_peer(messages(), "86400s"), bare),
+        }
+    goal = Goal("W3", "bytes_per_connection", 1024, 457, at_least=False)
+    return Case(f"idle, N=10000, {wire}", (goal,), contenders)
+
+
+def sixteen_groups(settings, wire):
+    """W4: sixteen groups on each connection, all due at once."""
+    each, interval = len(TICKERS_16), "50ms"
+    groups = ",".join(map(group, TICKERS_16))
+    load = Load(1000, wire, groups, settings.seconds, 1000 * each * 20, groups_each=each)
+    recording = lambda: settings.recording(wire, TICKERS_16)
+    contenders = {
+        "flowcast": loaded(lambda: servers.flowcast(settings.sixteen(), interval), load),
+        "floor": loaded(lambda: servers.floor(recording(), wire, interval, "joined"), load),
+    }
+    goal = Goal("W4", "frames_per_cpu_s", 0.90, 1.05, against="floor")
+    return Case(f"16 groups joined, N=1000, {wire}", (goal,), contenders)
+
+
+def demand(settings, connections, wire):
+    """W5: the highest step of a ladder of demands at which nothing is lost."""
+
+    def measure():
+        best, command, ended = {"frames_per_s": 0.0, "fairness": 0.0}, [], "the ladder ended"
+        for millions in LADDER:
+            interval = f"{int(connections / millions)}us"
+            load = Load(connections, wire, group("SPX"), LADDER_S, millions * 1e6, at_limit=True)
+            with running(servers.flowcast(settings.one(), interval)) as server:
+                result = run(server, load)
+                lost = server.metric("shard_overruns_total")
+            if result.invalid or lost:
+                busy = f"generator {result.summary['busy']:.0%} busy"
+                ended = "; ".join([*result.invalid, f"{lost:.0f} publications overrun", busy])
+                break
+            best, command = result.figures(), result.command
+        return best | {"ended": f"at {millions} M frames/s: {ended}"}, [], command
+
+    must = 2e6 if connections == 1000 else None
+    goals = Goal("W5", "frames_per_s", 1e6, must), Goal("W5", "fairness", 0.98, None)
+    return Case(f"demand, N={connections}, {wire}", goals, {"flowcast": measure}, every=4)
+
+
+def stalled(settings, wire):
+    """W6: one client in twenty never reads; what does that cost the others?"""
+    connections, interval = 500, "5ms"
+
+    def measured(share):
+        load = Load(connections, wire, group("SPX"), STALL_S, 100_000 * (1 - share / 100), stalled=share)
+
+        def measure():
+            with running(servers.flowcast(settings.one(), interval)) as server:
+                result = run(server, load)
+            figures, doubts, command = outcome(result)
+            if share:
+                rate = figures["bytes_per_frame"] * 1000 / servers.milliseconds(interval)
+                buffers = SEND_BUFFER_BYTES + CLIENT_BUFFER_BYTES + CLIENT_FRAMES * figures["bytes_per_frame"]
+                shed = result.summary["shed"]
+                figures["shed_to_bound"] = shed["max_us"] / 1e6 / (buffers / rate + WRITE_TIMEOUT_S)
+                if shed["count"] < connections * share / 100:
+                    doubts = [*doubts, f"only {shed['count']} stalled clients were dropped"]
+            return figures, doubts, command
+
+        return measure
+
+    goals = (
+        Goal("W6", "frames_per_cpu_s", 0.95, None, contender="flowcast, 5 % stalled", against="flowcast"),
+        Goal("W6", "shed_to_bound", 1.0, None, at_least=False, contender="flowcast, 5 % stalled"),
+    )
+    contenders = {"flowcast": measured(0), "flowcast, 5 % stalled": measured(5)}
+    return Case(f"stalled, N={connections}, {wire}", goals, contenders, every=2)
+
+
+def accept(settings, wire):
+    """W7: negotiate, upgrade and join per CPU second of the server."""
+    # The swarm keeps four HTTP connections; the others of one per hundred negotiations are ours.
+    load = Load(10_000, wire, group("SPX"), 1, ramp=100_000)
+    others = load.connections // 100 - 4
+
+    def measure():
+        with running(servers.flowcast(settings.one(), QUIET)) as server:
+            begin = cpu_s(server.pid)
+            kept = [negotiated(server) for _ in range(others)]
+            used = cpu_s(server.pid) - begin
+            result = run(server, load)
+            used += result.meter.cpu_s(0, result.window[1])
+            for connection in kept:
+                connection.close()
+        return {"clients_per_cpu_s": load.connections / used}, result.invalid, result.command
+
+    goal = Goal("W7", "clients_per_cpu_s", 15_000, 25_000)
+    return Case(f"accept, N={load.connections}, {wire}", (goal,), {"flowcast": measure})
+
+
+def negotiated(server):
+    """A kept-alive HTTP connection on which a client has negotiated."""
+    address = urlsplit(server.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=5)
+    connection.request("GET", "/v2/negotiate", headers={"Authorization": "Bearer bench"})
+    connection.getresponse().read()
+    return connection
+
+
+def start_up(settings):
+    """W8: from JSONL lines to frames, and from a restart to serving; one core."""
+
+    def measure():
+        data = settings.data("forty", TICKERS_40, 23_400)
+        command = servers.flowcast(data, "1s")
+        figures = {}
+        # The second start finds the files, and a cache if there is one, as the first left them.
+        for name in ("start_ms", "restart_ms"):
+            begin = time.monotonic()
+            with running(command, log_level="info") as server:
+                figures[name] = (time.monotonic() - begin) * 1000
+                log, resident = server.text(), resident_bytes(server.pid)
+            told = next((json.loads(line) for line in log.splitlines() if '"loaded"' in line), None)
+            if told and name == "start_ms":
+                told = told.get("fields", told)
+                figures["records_per_s"] = float(told["records_per_second"])
+                figures["resident_to_frames"] = resident / float(told["bytes"])
+        doubts = [] if "records_per_s" in figures else ["no line 'loaded' in the log"]
+        return figures, doubts, command
+
+    goals = (
+        Goal("W8", "records_per_s", 150_000, 300_000),
+        Goal("W8", "restart_ms", None, 100, at_least=False),
+        Goal("W8", "resident_to_frames", 1.2, None, at_least=False),
+    )
+    return Case("start-up, 40 tickers, 936,000 records", goals, {"flowcast": measure}, every=4)
+
+
+def all_cases(settings, number):
+    """The cases of a round. Rows about one server alone take the wires in turn, a wire a round."""
+    turn = settings.wires[number % len(settings.wires)]
+    yield from (one_group(settings, count, wire) for count in (1000, 5000, 10_000) for wire in settings.wires)
+    yield idle(settings, turn)
+    yield from (sixteen_groups(settings, wire) for wire in settings.wires)
+    yield from (demand(settings, count, turn) for count in (1000, 5000))
+    yield stalled(settings, turn)
+    yield accept(settings, turn)
+    yield start_up(settings)

@@ -1,0 +1,164 @@
+"""Starts and stops the servers under test, each pinned to the first core."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVER_CORE, CLIENT_CORE = 0, 1
+START_S = 120
+STOP_S = 10
+LOG_BYTES = 1 << 20
+PR_SET_PDEATHSIG = 1
+
+
+class ServerError(Exception):
+    """A server did not start, or did not stay."""
+
+
+def binary(variable, default):
+    """A program: named by the environment, else where the Makefile builds it."""
+    return os.environ.get(variable, str(ROOT / default))
+
+
+FLOWCAST = binary("FLOWCAST_BIN", "target/release/flowcast")
+FLOOR = binary("FLOOR_BIN", "target/release/floor")
+SWARM = binary("SWARM_BIN", "target/release/swarm")
+TUNGSTENITE = binary("TUNGSTENITE_BIN", "target/peers/release/tungstenite-peer")
+WS_PEER = str(ROOT / "loadtest/peers/ws.mjs")
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    process: subprocess.Popen
+    log: IO[bytes]
+    url: str = ""
+    sender_tid: int | None = None
+
+    def text(self):
+        """Everything it has printed so far."""
+        return os.pread(self.log.fileno(), LOG_BYTES, 0).decode(errors="replace")
+
+    @property
+    def pid(self):
+        """Its process id."""
+        return self.process.pid
+
+    def metric(self, name):
+        """One of flowcast's metrics."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        found = re.search(rf"^flowcast_{name} (\S+)$", text, re.MULTILINE)
+        if not found:
+            raise ServerError(f"no metric {name}")
+        return float(found[1])
+
+
+def flowcast(data, interval, *options):
+    """The command for flowcast."""
+    return [FLOWCAST, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", "1",
+            *options]
+
+
+def floor(recording, protocol, interval, mode="send"):
+    """The command for the floor; without a recording it is silent."""
+    source = ["--recording", str(recording)] if recording else []
+    return [FLOOR, "--protocol", protocol, "--interval", interval, "--mode", mode, *source]
+
+
+def tungstenite(messages, interval):
+    """The command for the tokio-tungstenite broadcast server."""
+    return [TUNGSTENITE, str(messages), str(milliseconds(interval))]
+
+
+def ws_peer(messages, interval):
+    """The command for Node's `ws`."""
+    return ["node", WS_PEER, str(messages), str(milliseconds(interval))]
+
+
+def milliseconds(interval):
+    """The number in `20ms` or `500us`.
+
+    >>> milliseconds("500us"), milliseconds("20ms"), milliseconds("1h")
+    (0.5, 20.0, 3600000.0)
+    """
+    number, unit = re.fullmatch(r"(\d+)(us|ms|s|h)", interval).groups()
+    return float(number) * {"us": 0.001, "ms": 1, "s": 1000, "h": 3_600_000}[unit]
+
+
+def _child(cores):
+    """What a child does before it becomes a server: take its cores, and die with us."""
+
+    def prepare():
+        os.sched_setaffinity(0, cores)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return prepare
+
+
+@contextlib.contextmanager
+def running(command, log_level="warn", cores=frozenset([SERVER_CORE])):
+    """Runs a server for a block; it is ready when the block begins."""
+    environment = os.environ | {"FLOWCAST_LOG_LEVEL": log_level, "FLOWCAST_LOG_FORMAT": "json"}
+    # Ours; flowcast warns of settings it does not know.
+    environment.pop("FLOWCAST_BIN", None)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=_child(cores))
+        server = Server(process, log)
+        try:
+            _await_address(server)
+            _await_health(server)
+            yield server
+            if process.poll() is not None:
+                raise ServerError(f"{command[0]} ended with {process.returncode}: {server.text()[-500:]}")
+        finally:
+            _end(process)
+
+
+def _await_address(server):
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.process.poll() is None:
+        text = server.text()
+        if found := re.search(r"listening on (http://[\w.:]+)", text):
+            server.url = found[1]
+            sender = re.search(r"sender thread (\d+)", text)
+            server.sender_tid = int(sender[1]) if sender else None
+            return
+        time.sleep(0.002)
+    raise ServerError(f"{server.process.args[0]} did not start: {server.text()[-500:]}")
+
+
+def _await_health(server):
+    """Waits until nothing is answered with 503; who has no such path serves already."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{server.url}/healthz", timeout=5):
+                return
+        except OSError as error:
+            if getattr(error, "code", None) != 503:
+                return
+        time.sleep(0.002)
+    raise ServerError(f"{server.process.args[0]} did not become ready")
+
+
+def _end(process):
+    """Interrupts our own process, and kills it if that is not enough."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

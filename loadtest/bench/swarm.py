@@ -1,0 +1,137 @@
+"""Runs the swarm against a server, and says what the run is worth."""
+
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+
+from meter import Meter
+from servers import CLIENT_CORE, SWARM
+
+GRACE_S = 90
+MERGED = 1.03
+DELIVERED = 0.98
+STARVED = 0.1
+
+
+@dataclass
+class Load:
+    """What the swarm is asked for."""
+
+    connections: int
+    wire: str
+    groups: str
+    seconds: int
+    demand: float = 0.0
+    """Data frames per second that should arrive; 0 if none."""
+    groups_each: int = 1
+    ledger: str = "off"
+    ramp: int = 5000
+    stalled: float = 0.0
+    negotiates: bool = True
+    at_limit: bool = False
+    """Whether more is asked for than may be possible: ticks may merge, and the generator be busy."""
+
+    def arguments(self, server, report):
+        """The swarm's command line."""
+        url = server.url if self.negotiates else server.url.replace("http", "ws") + "/client/hubs/orderflow"
+        return [
+            SWARM, "--url", url, "--connections", str(self.connections), "--protocols", self.wire,
+            "--groups", self.groups, "--duration", f"{self.seconds}s", "--ledger", self.ledger,
+            "--ramp", str(self.ramp), "--stalled", str(self.stalled), "--setup-timeout", "30s", "--workers", "1",
+            "--server-pid", str(server.pid), "--json", report, "--quiet",
+        ]  # fmt: skip
+
+
+@dataclass
+class Run:
+    """What came of it."""
+
+    command: list
+    summary: dict
+    facts: dict
+    meter: Meter
+    invalid: list = field(default_factory=list)
+    """Why its figures must not be used; empty for a good run."""
+
+    @property
+    def window(self):
+        """The measured time, monotonic ns."""
+        return self.facts["window"]["from_ns"], self.facts["window"]["until_ns"]
+
+    def figures(self):
+        """What every run tells."""
+        window, ticks = self.facts["window"], self.last_copies_ms()
+        frames, cpu_s = window["frames"], self.meter.cpu_s(*self.window)
+        return {
+            "frames_per_cpu_s": frames / cpu_s,
+            "frames_per_thread_cpu_s": frames / self.meter.thread_cpu_s(*self.window),
+            "frames_per_s": self.summary["frames_per_s"],
+            "bytes_per_frame": window["bytes"] / max(frames, 1),
+            "server_cpu": cpu_s / self.summary["measured_s"],
+            "fairness": self.summary["fairness"],
+            "frames_per_read": self.summary["frames_per_read"],
+            "latency_p50_ms": self.summary["latency"]["p50_us"] / 1000,
+            "latency_p99_ms": self.summary["latency"]["p99_us"] / 1000,
+            "tick_p50_ms": quantile(ticks, 0.5),
+            "tick_p99_ms": quantile(ticks, 0.99),
+            "generator_busy": self.summary["busy"],
+            "generator_starved": self.summary["starved"],
+            "machine_busy": self.meter.machine_busy(*self.window),
+        }
+
+    def last_copies_ms(self):
+        """Per tick due in the window: from when it was due to its last copy; empty without a ledger."""
+        begin, end = self.window
+        rows = self.facts["ticks"]["rows"].values()
+        return sorted(
+            (row["last_ns"] - row["scheduled_ns"]) / 1e6 for row in rows if begin <= row["scheduled_ns"] < end
+        )
+
+
+def quantile(ordered, share):
+    """A quantile of sorted values; 0 of none.
+
+    >>> quantile([1, 2, 3, 4], 0.5), quantile([1, 2, 3, 4], 0.99), quantile([], 0.5)
+    (2, 4, 0.0)
+    """
+    return ordered[max(0, -int(-len(ordered) * share // 1) - 1)] if ordered else 0.0
+
+
+def run(server, load, with_memory=False):
+    """One run of the swarm."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+        command = load.arguments(server, report.name)
+        with Meter(server.pid, server.sender_tid, with_memory) as meter:
+            limit_s = load.seconds + 3 * load.connections / load.ramp + GRACE_S
+            done = subprocess.run(
+                command, capture_output=True, timeout=limit_s, check=False,
+                preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
+            )  # fmt: skip
+        if done.returncode == 2 or not os.path.getsize(report.name):
+            raise RuntimeError(f"the swarm did not run: {done.stderr.decode(errors='replace')[-500:]}")
+        told = json.load(report)
+    result = Run(command[1:], told["summary"], told["facts"], meter)
+    result.invalid = doubts(result, load)
+    return result
+
+
+def doubts(result, load):
+    """Why a run's figures must not be used."""
+    summary, window, reasons = result.summary, result.facts["window"], []
+    if summary["delivery"] == "failed":
+        reasons += summary["reasons"]
+    # Where everything may be at its limit, what arrived has arrived.
+    if not load.at_limit and window["saturated"] * 20 > window["worker_seconds"]:
+        reasons.append(f"the generator was saturated: busy {summary['busy']:.0%}")
+    if summary["starved"] > STARVED:
+        reasons.append(f"the generator waited for a processor {summary['starved']:.0%} of the time")
+    if load.ledger != "off" and summary["measurement"] != "valid":
+        # Its own delay matters only where latency is told.
+        reasons += summary["reasons"]
+    if load.demand and summary["frames_per_s"] < DELIVERED * load.demand:
+        reasons.append(f"{summary['frames_per_s']:.0f} of {load.demand:.0f} frames/s arrived")
+    if load.demand and not load.at_limit and summary["frames_per_read"] > MERGED * load.groups_each:
+        reasons.append(f"ticks merged: {summary['frames_per_read']:.2f} frames per read")
+    return reasons

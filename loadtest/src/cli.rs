@@ -1,0 +1,178 @@
+//! The command line, as typed. What it means is decided in [`crate::plan`].
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::wire::form::{Profile, Protocol};
+
+/// Opens many WebSocket connections, verifies every frame each of them receives against the server's
+/// tick ledger, and measures latency from the scheduled tick.
+///
+/// Exit codes: 0 everything asked for was delivered and measured; 1 something was lost, refused or
+/// broken; 2 the run could not take place (unreachable server, bad argument); 3 nothing was found
+/// wrong, but the run proves less than it should (no ledger, or the generator was the bottleneck).
+#[derive(Debug, Parser)]
+#[command(
+    name = "swarm",
+    version,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Something else than a run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What the swarm can do beside running.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Adds the JSON reports of several runs (processes, generator hosts) up into one report.
+    Merge(MergeArgs),
+}
+
+/// `swarm merge`
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Reports written with `--json`.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Where results go, beside the table on the terminal.
+#[derive(Clone, Debug, Args)]
+pub struct OutputArgs {
+    /// Writes everything as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Writes one self-contained page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// No live line.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Whether to verify against the tick ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LedgerUse {
+    /// If the server has one.
+    Auto,
+    /// Fail if the server has none.
+    Require,
+    /// Compare clients with each other only, as against servers without a ledger.
+    Off,
+}
+
+/// `swarm`
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Where clients negotiate (`http://…`), or the socket itself (`ws://…`; the tick ledger is then
+    /// looked for on the same host).
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// How many clients.
+    #[arg(long, short, default_value_t = 1_000)]
+    pub connections: u32,
+    /// Groups to join: tickers or whole group names, `all` tickers of the server, or `none`.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    pub groups: Vec<String>,
+    /// Groups each client joins, spread evenly; 0 for all of them.
+    #[arg(long, default_value_t = 0)]
+    pub groups_per_connection: u32,
+    /// How long to measure once all clients are up.
+    #[arg(long, short, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Protocols, spread evenly over the clients.
+    #[arg(long, alias = "protocol", value_enum, value_delimiter = ',', default_value = "json.reliable")]
+    pub protocols: Vec<Protocol>,
+    /// The generation of clients: v1 negotiates at /negotiate, v2 at /v2/negotiate.
+    #[arg(long, value_enum, default_value = "v2")]
+    pub api: Profile,
+    /// The hub.
+    #[arg(long, default_value = "orderflow")]
+    pub hub: String,
+    /// The API key.
+    #[arg(long, env = "SWARM_KEY", hide_env_values = true, default_value = "swarm")]
+    pub key: String,
+    /// The group prefix where no negotiation tells it (`ws://` URLs).
+    #[arg(long, default_value = "blue")]
+    pub prefix: String,
+    /// New connections per second.
+    #[arg(long, default_value_t = 2_000)]
+    pub ramp: u32,
+    /// How long a client may take from connecting to its last join's ack.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub setup_timeout: Duration,
+    /// How long to wait at the end for frames already published.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub drain: Duration,
+    /// Percent of clients that stop reading once they are up.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub stalled: f64,
+    /// Percent of clients that read slowly.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub slow: f64,
+    /// What a slow client reads, in bytes per second.
+    #[arg(long, default_value_t = 1_024)]
+    pub slow_rate: u32,
+    /// Percent of clients that reset their connection again and again.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub reset: f64,
+    /// How long a resetting client stays, on average.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub reset_after: Duration,
+    /// Come back after a drop as Azure's clients do: recover for 30 s, then connect anew.
+    #[arg(long)]
+    pub reconnect: bool,
+    /// How often reliable clients acknowledge what they received; 0s for never.
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub sequence_ack_interval: Duration,
+    /// Whether to verify against the tick ledger.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub ledger: LedgerUse,
+    /// Receiving threads; by default half the processors this process may use.
+    #[arg(long)]
+    pub workers: Option<u32>,
+    /// Processes; by default as many as the limit of open files asks for.
+    #[arg(long)]
+    pub processes: Option<u32>,
+    /// Negotiating threads per worker.
+    #[arg(long, default_value_t = 4)]
+    pub negotiators: usize,
+    /// Source addresses to spread connections over; by default more than one only towards loopback
+    /// and only when the ephemeral ports of one would not do.
+    #[arg(long, value_delimiter = ',')]
+    pub source_addresses: Vec<IpAddr>,
+    /// Trust the certificates in this PEM file instead of Mozilla's.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// The JWT of the JSON stream protocol.
+    #[arg(long, env = "SWARM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Channels of the JSON stream protocol; none leaves it to the server.
+    #[arg(long, value_delimiter = ',')]
+    pub channels: Vec<String>,
+    /// The server's process on this host, to report its CPU time and memory.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Where results go.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// The number of the first client; set for the processes of one run.
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub first_client: u32,
+    /// Speaks to a parent process: one JSON line per second instead of tables.
+    #[arg(long, hide = true)]
+    pub child: bool,
+}

@@ -1,0 +1,148 @@
+//! Puts what workers, ledger and machine have left behind together into the facts of a run.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::cli::RunArgs;
+use crate::collect::Collector;
+use crate::ledger::follow::Status;
+use crate::plan::{Class, Plan};
+use crate::preflight::Preflight;
+use crate::report::facts::{Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup};
+use crate::stats::histogram::{self, Pairs};
+use crate::stats::ticks::Ticks;
+use crate::verify::fault::FaultKind;
+use crate::worker::tally::{Tally, WorkerResult};
+
+/// What the threads of a run have left behind.
+pub struct CrewOutcome {
+    /// One per worker.
+    pub results: Vec<WorkerResult>,
+    /// The run, second by second.
+    pub collector: Collector,
+    /// How far the ledger was read.
+    pub ledger: Option<Arc<Status>>,
+    /// Why the run ended early, if it did.
+    pub aborted: Option<String>,
+    /// Start of the run, Unix milliseconds.
+    pub started_unix_ms: u64,
+    /// The measured time, on the monotonic clock.
+    pub window_ns: (u64, u64),
+    /// Clients up at the end.
+    pub up_at_end: u64,
+}
+
+/// That, and what main has seen itself.
+pub struct Outcome {
+    /// What the threads have left behind.
+    pub crew: CrewOutcome,
+    /// How long the ramp took.
+    pub ramp_ns: u64,
+    /// The generator's memory.
+    pub memory: OwnMemory,
+    /// The server's use, if its process was named.
+    pub server: Option<ServerUsage>,
+}
+
+/// Puts everything together.
+pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome) -> Facts {
+    let Outcome { crew: outcome, ramp_ns, memory, server } = outcome;
+    let (mut tally, mut ticks, mut receipts) = (Tally::default(), Ticks::default(), Receipts::default());
+    let (mut verified, mut unjudged, mut latency) = (0, 0, histogram::new());
+    let mut fault_counts = std::collections::BTreeMap::<FaultKind, u64>::new();
+    let mut faults = Vec::new();
+    let mut attentive = 0;
+    for result in outcome.results {
+        tally.merge(&result.tally);
+        ticks.merge(&result.ticks);
+        // All histograms of the swarm have the same bounds, so adding cannot fail.
+        let _ = latency.add(&result.latency);
+        verified += result.verified;
+        unjudged += result.unjudged;
+        let (counts, listed) = result.faults.into_parts();
+        for (kind, count) in counts {
+            *fault_counts.entry(kind).or_default() += count;
+        }
+        faults.extend(listed);
+        for (_, class, receipt) in result.receipts {
+            if class != Class::Attentive {
+                continue;
+            }
+            attentive += 1;
+            receipts.frames.push(receipt.frames);
+            if receipt.timed > 0 {
+                receipts.mean_us.push(receipt.latency_sum_ns as f64 / receipt.timed as f64 / 1e3);
+                receipts.max_us.push(receipt.latency_max_ns as f64 / 1e3);
+            }
+        }
+    }
+    let window_seconds = outcome.collector.window();
+    let mut window = outcome.collector.totals;
+    (window.from_ns, window.until_ns) = outcome.window_ns;
+    let ledger = outcome.ledger.zip(preflight.ledger).map(|(status, source)| LedgerFacts {
+        offset: source.offset,
+        ticks: status.ticks.load(Relaxed),
+        publications: status.publications.load(Relaxed),
+        lost: status.lost.load(Relaxed),
+        is_incomplete: tally.ledger_incomplete,
+        unhashed: tally.unhashed,
+    });
+    let groups_per_connection = match plan.groups_per_connection {
+        0 => plan.groups.len() as u32,
+        each => each.min(plan.groups.len() as u32),
+    };
+    Facts {
+        setup: Setup {
+            command: std::env::args().collect(),
+            target: args.url.clone(),
+            profile: plan.profile,
+            protocols: plan.protocols.clone(),
+            groups: plan.groups.clone(),
+            groups_per_connection,
+            connections: u64::from(plan.connections),
+            attentive,
+            ramp: u64::from(plan.ramp),
+            processes: 1,
+            workers: u64::from(plan.workers),
+        },
+        machine: machine(),
+        started_unix_ms: outcome.started_unix_ms,
+        notes: preflight.notes,
+        aborted: outcome.aborted,
+        ledger,
+        verified,
+        unjudged,
+        fault_counts,
+        faults,
+        recovered: tally.recovered,
+        reconnected: tally.reconnected,
+        resets: tally.resets,
+        resent: tally.resent,
+        stream_messages: tally.stream_messages,
+        connect: Pairs::of(&tally.setup),
+        shed: Pairs::of(&tally.shed),
+        failures: tally.failures.into_map(),
+        drops: tally.drops.into_map(),
+        up_at_end: outcome.up_at_end,
+        ramp_ns,
+        latency: Pairs::of(&latency),
+        loop_delay: Pairs::of(&outcome.collector.loop_delay),
+        ticks,
+        window,
+        window_seconds,
+        seconds: outcome.collector.seconds,
+        receipts,
+        memory,
+        server,
+    }
+}
+
+fn machine() -> Machine {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    Machine {
+        processor: model.map_or("unknown processor", |(_, name)| name.trim()).to_owned(),
+        processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+    }
+}

@@ -1,0 +1,173 @@
+//! The tick ledger: what the server says it published, when it was due and when it was done.
+//!
+//! `GET /ticks` as the server documents it; times are `CLOCK_MONOTONIC` of the server's host and are
+//! turned into the client's clock here ([`offset`]), so that nothing behind this module knows of two
+//! clocks. [`follow`] keeps reading it while the swarm runs.
+
+pub mod follow;
+pub mod offset;
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Deserialize;
+
+use self::offset::Offset;
+use crate::verify::slot::Times;
+use crate::wire::form::Profile;
+
+/// One tick of the replay clock, as far as the run's groups are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// Position in the ledger; consecutive.
+    pub seq: u64,
+    /// The tick's times, in the client's clock.
+    pub times: Times,
+    /// Publications in the run's groups.
+    pub publications: Vec<Publication>,
+}
+
+/// One publication in one of the run's groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The group's number in the plan.
+    pub group: u32,
+    /// The hub's counter.
+    pub sequence_id: u64,
+    /// The record's own time.
+    pub record_timestamp: i64,
+    /// xxh3-64 of `Any.value` per profile ([`Profile::index`]), for profiles in use.
+    pub hashes: [Option<u64>; 2],
+}
+
+/// The run's groups by name.
+#[derive(Clone, Debug, Default)]
+pub struct Groups {
+    numbers: HashMap<String, u32>,
+}
+
+impl Groups {
+    /// Numbers groups in the order given.
+    pub fn new(names: &[String]) -> Self {
+        Self { numbers: names.iter().zip(0..).map(|(name, number)| (name.clone(), number)).collect() }
+    }
+
+    /// The number of a group of the run.
+    pub fn number(&self, name: &str) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+}
+
+/// What the server says about its clock and the reach of its ledger.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Now {
+    /// Both clocks at the time of the answer.
+    pub now: Clocks,
+    /// The newest position.
+    #[serde(default)]
+    pub newest: u64,
+}
+
+/// Two clocks read at one moment.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Clocks {
+    /// `CLOCK_MONOTONIC` of the server's host.
+    pub monotonic_ns: u64,
+}
+
+/// A tick as the server writes it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireTick {
+    seq: u64,
+    ordinal: u64,
+    scheduled_ns: u64,
+    published_ns: u64,
+    publications: Vec<WirePublication>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WirePublication {
+    group: String,
+    sequence_id: u64,
+    record_timestamp: i64,
+    #[serde(default)]
+    payloads: BTreeMap<String, String>,
+}
+
+/// Why a ledger entry cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TickError {
+    /// Not the JSON of a tick.
+    #[error("the ledger sent a tick that is not the JSON expected: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A frame id that is not 16 hex digits.
+    #[error("the ledger sent a frame id that is not 16 hex digits: {0:?}")]
+    Hash(String),
+}
+
+impl WireTick {
+    fn resolve(self, groups: &Groups, offset: &Offset) -> Result<Tick, TickError> {
+        let mut publications = Vec::with_capacity(self.publications.len());
+        for publication in self.publications {
+            let Some(group) = groups.number(&publication.group) else { continue };
+            let mut hashes = [None; 2];
+            for profile in Profile::ALL {
+                if let Some(hex) = publication.payloads.get(profile.ledger_key()) {
+                    hashes[profile.index()] = Some(parse_hash(hex)?);
+                }
+            }
+            publications.push(Publication {
+                group,
+                sequence_id: publication.sequence_id,
+                record_timestamp: publication.record_timestamp,
+                hashes,
+            });
+        }
+        let times = Times {
+            tick: self.ordinal,
+            scheduled_ns: offset.to_client(self.scheduled_ns),
+            published_ns: offset.to_client(self.published_ns),
+        };
+        Ok(Tick { seq: self.seq, times, publications })
+    }
+}
+
+fn parse_hash(hex: &str) -> Result<u64, TickError> {
+    // `from_str_radix` would take a sign.
+    let is_hex = hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let value = if is_hex { u64::from_str_radix(hex, 16).ok() } else { None };
+    value.ok_or_else(|| TickError::Hash(hex.to_owned()))
+}
+
+/// Reads one tick.
+pub fn parse_tick(json: &str, groups: &Groups, offset: &Offset) -> Result<Tick, TickError> {
+    serde_json::from_str::<WireTick>(json)?.resolve(groups, offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: &str = r#"{"seq":7,"ordinal":40,"scheduled_ns":1000,"published_ns":1100,
+        "scheduled_unix_ns":5,"published_unix_ns":6,"publications":[
+        {"group":"blue_SPX_orderflow_orderflow","sequence_id":9,"record_timestamp":3,"subscribers":2,
+         "payloads":{"2026-04":"00000000000000ff"}},
+        {"group":"elsewhere","sequence_id":10,"record_timestamp":3,"subscribers":2,"payloads":{}}]}"#;
+
+    #[test]
+    fn a_tick_is_reduced_to_the_groups_of_the_run_and_the_clock_of_the_client() {
+        let groups = Groups::new(&["blue_SPX_orderflow_orderflow".to_owned()]);
+        let offset = Offset { server_minus_client_ns: 400, ..Offset::same_clock() };
+        let tick = parse_tick(TICK, &groups, &offset).unwrap();
+        assert_eq!(tick.times, Times { tick: 40, scheduled_ns: 600, published_ns: 700 });
+        let [publication] = tick.publications.as_slice() else { panic!("one group of the run") };
+        assert_eq!(publication.hashes, [None, Some(255)]);
+    }
+
+    #[test]
+    fn a_frame_id_must_be_sixteen_hex_digits() {
+        assert!(parse_hash("0123456789abcdef").is_ok());
+        assert!(parse_hash("+123456789abcdef").is_err());
+        assert!(parse_hash("ff").is_err());
+        assert!(parse_hash("0123456789abcdeg").is_err());
+    }
+}

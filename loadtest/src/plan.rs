@@ -1,0 +1,301 @@
+//! What a run will do, decided and checked before the first socket is opened.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::RunArgs;
+use crate::clock::SECOND;
+use crate::verify::Key;
+use crate::wire::form::{Profile, Protocol};
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Reads whatever comes, at once; only these count for latency and for "0 lost".
+    Attentive,
+    /// Reads a little now and then.
+    Slow,
+    /// Stops reading once it is up.
+    Stalled,
+    /// Resets its connection again and again.
+    Resetting,
+}
+
+/// Shares of the clients, in percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Mix {
+    /// Of stalled clients.
+    pub stalled: f64,
+    /// Of slow clients.
+    pub slow: f64,
+    /// Of resetting clients.
+    pub resetting: f64,
+}
+
+/// What is wrong with the arguments. All are the user's to fix.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// A number that makes no run.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// Shares that are no shares.
+    #[error("--stalled, --slow and --reset are percentages and may be 100 together, not {0}")]
+    Mix(f64),
+    /// The stream protocol is another endpoint.
+    #[error("--protocols streams cannot be mixed with others, and needs a ws:// URL")]
+    Streams,
+    /// A group list that means nothing.
+    #[error("--groups: {0}")]
+    Groups(String),
+    /// Neither negotiation nor socket.
+    #[error("--url {0:?} is neither http(s):// nor ws(s)://")]
+    Url(String),
+}
+
+/// Everything the workers need to know.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Clients of this process.
+    pub connections: u32,
+    /// The number of the first of them in the whole run.
+    pub first_client: u32,
+    /// Protocols, in turn.
+    pub protocols: Vec<Protocol>,
+    /// The generation of the clients.
+    pub profile: Profile,
+    /// The prefix of group names that every negotiation must repeat.
+    pub prefix: String,
+    /// Whole group names, sorted: the order in which a replay publishes them.
+    pub groups: Vec<String>,
+    /// Groups per client; 0 for all.
+    pub groups_per_connection: u32,
+    /// Shares of misbehaving clients.
+    pub mix: Mix,
+    /// Channels of the stream protocol.
+    pub channels: Vec<String>,
+    /// New connections per second in this process.
+    pub ramp: u32,
+    /// Receiving threads.
+    pub workers: u32,
+    /// Source addresses to bind, in turn; empty for the kernel's choice.
+    pub source_addresses: Vec<IpAddr>,
+    /// How long a client may take to come up, in ns.
+    pub setup_timeout_ns: u64,
+    /// How often a reliable client acknowledges, in ns; 0 for never.
+    pub sequence_ack_ns: u64,
+    /// Bytes per second of slow clients.
+    pub slow_rate: u32,
+    /// Mean stay of resetting clients, in ns.
+    pub reset_after_ns: u64,
+    /// Whether dropped clients come back.
+    pub reconnects: bool,
+    /// Whether there is a tick ledger.
+    pub has_ledger: bool,
+    /// How far off ledger times may be in our clock.
+    pub clock_error_ns: u64,
+}
+
+/// What one client does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// Index into [`Plan::protocols`].
+    pub form: u32,
+    /// How it behaves.
+    pub class: Class,
+}
+
+/// Checks what can be checked without asking the server.
+pub fn check(args: &RunArgs) -> Result<(), PlanError> {
+    for (value, name) in [
+        (args.connections, "--connections"),
+        (args.ramp, "--ramp"),
+        (args.workers.unwrap_or(1), "--workers"),
+        (args.processes.unwrap_or(1), "--processes"),
+        (args.slow_rate, "--slow-rate"),
+        (args.negotiators as u32, "--negotiators"),
+    ] {
+        if value == 0 {
+            return Err(PlanError::Zero(name));
+        }
+    }
+    if args.duration.is_zero() {
+        return Err(PlanError::Zero("--duration"));
+    }
+    let shares = [args.stalled, args.slow, args.reset];
+    let sum: f64 = shares.iter().sum();
+    if shares.iter().any(|share| !(0.0..=100.0).contains(share)) || sum > 100.0 {
+        return Err(PlanError::Mix(sum));
+    }
+    if !["http://", "https://", "ws://", "wss://"].iter().any(|scheme| args.url.starts_with(scheme)) {
+        return Err(PlanError::Url(args.url.clone()));
+    }
+    let is_streams = args.protocols.contains(&Protocol::Streams);
+    if is_streams && (args.protocols.len() > 1 || args.url.starts_with("http")) {
+        return Err(PlanError::Streams);
+    }
+    Ok(())
+}
+
+/// Whole group names from what was typed; `tickers` are the server's, `None` where nobody told.
+pub fn resolve_groups(typed: &[String], prefix: &str, tickers: Option<&[String]>) -> Result<Vec<String>, PlanError> {
+    let full = |ticker: &str| format!("{prefix}_{ticker}_orderflow_orderflow");
+    let mut groups = match typed {
+        [one] if one == "none" => Vec::new(),
+        [one] if one == "all" => match tickers {
+            Some([]) => return Err(PlanError::Groups("the server has no tickers".to_owned())),
+            Some(tickers) => tickers.iter().map(|ticker| full(ticker)).collect(),
+            None => {
+                return Err(PlanError::Groups("this server lists no tickers: name the groups".to_owned()));
+            }
+        },
+        names => names
+            .iter()
+            .map(|name| match name.as_str() {
+                "" => Err(PlanError::Groups("an empty name".to_owned())),
+                "all" | "none" => Err(PlanError::Groups(format!("{name:?} stands alone"))),
+                name if name.contains("_orderflow_") => Ok(name.to_owned()),
+                ticker => Ok(full(ticker)),
+            })
+            .collect::<Result<Vec<_>, _>>()?,
+    };
+    groups.sort();
+    groups.dedup();
+    Ok(groups)
+}
+
+impl Plan {
+    /// What client `number` does. Each class has its share exactly, scattered over the numbers.
+    pub fn role(&self, number: u32) -> Role {
+        let form = number % self.protocols.len() as u32;
+        let count = u64::from(self.connections);
+        let place = u64::from(number - self.first_client) * stride(count) % count;
+        let is_below = |share: f64| (place as f64) < (f64::from(self.connections) * share / 100.0).round();
+        let Mix { stalled, slow, resetting } = self.mix;
+        let class = if is_below(stalled) {
+            Class::Stalled
+        } else if is_below(stalled + slow) {
+            Class::Slow
+        } else if is_below(stalled + slow + resetting) {
+            Class::Resetting
+        } else {
+            Class::Attentive
+        };
+        Role { form, class }
+    }
+
+    /// The groups client `number` joins, by number and in order.
+    pub fn groups_of(&self, number: u32) -> Vec<u32> {
+        let count = self.groups.len() as u32;
+        let each = self.groups_per_connection;
+        if count == 0 || each == 0 || each >= count {
+            return (0..count).collect();
+        }
+        let first = (u64::from(number) * u64::from(each) % u64::from(count)) as u32;
+        let mut groups: Vec<u32> = (0..each).map(|step| (first + step) % count).collect();
+        groups.sort_unstable();
+        groups
+    }
+
+    /// The clients of one worker.
+    pub fn clients_of(&self, worker: u32) -> impl Iterator<Item = u32> + use<> {
+        let (first, end, step) = (self.first_client, self.first_client + self.connections, self.workers);
+        (first + worker..end).step_by(step as usize)
+    }
+
+    /// How publications are told apart in each form.
+    pub fn keys(&self) -> Vec<Key> {
+        let key = |protocol: &Protocol| {
+            if protocol.is_reliable() && self.has_ledger { Key::Sequence } else { Key::Payload }
+        };
+        self.protocols.iter().map(key).collect()
+    }
+
+    /// When the ramp must be over: three times its ideal length and the setup of the last client.
+    pub fn ramp_deadline(&self) -> Duration {
+        let ideal_ns = u64::from(self.connections) * SECOND / u64::from(self.ramp);
+        Duration::from_nanos(3 * ideal_ns + 2 * self.setup_timeout_ns)
+    }
+}
+
+/// A step that visits every place of `count` once, far from the one before: near the golden section
+/// and without a common divisor.
+fn stride(count: u64) -> u64 {
+    let has_common_divisor = |step: u64| {
+        let (mut a, mut b) = (count, step);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a != 1
+    };
+    let golden = (count as f64 * 0.618) as u64;
+    (golden.max(1)..=count).find(|&step| !has_common_divisor(step)).unwrap_or(1)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A plan to be adapted.
+    pub(crate) fn plan(connections: u32, groups: &[&str]) -> Plan {
+        Plan {
+            connections,
+            first_client: 0,
+            protocols: vec![Protocol::Json, Protocol::JsonReliable, Protocol::Protobuf, Protocol::ProtobufReliable],
+            profile: Profile::V2,
+            prefix: "blue".to_owned(),
+            groups: groups.iter().map(ToString::to_string).collect(),
+            groups_per_connection: 0,
+            mix: Mix::default(),
+            channels: Vec::new(),
+            ramp: 1_000,
+            workers: 1,
+            source_addresses: Vec::new(),
+            setup_timeout_ns: 5 * SECOND,
+            sequence_ack_ns: SECOND,
+            slow_rate: 1_024,
+            reset_after_ns: SECOND,
+            reconnects: false,
+            has_ledger: true,
+            clock_error_ns: 0,
+        }
+    }
+
+    #[test]
+    fn classes_have_their_shares_in_every_protocol() {
+        let plan = Plan { mix: Mix { stalled: 10.0, slow: 5.0, resetting: 1.0 }, ..plan(1_000, &[]) };
+        let count = |class| (0..1_000).filter(|&number| plan.role(number).class == class).count();
+        assert_eq!(count(Class::Stalled), 100);
+        assert_eq!(count(Class::Slow), 50);
+        assert_eq!(count(Class::Resetting), 10);
+        let of_a_protocol = (0..1_000).step_by(4).filter(|&n| plan.role(n).class == Class::Stalled).count();
+        assert!((20..=30).contains(&of_a_protocol), "{of_a_protocol}");
+    }
+
+    #[test]
+    fn groups_are_spread_and_sorted() {
+        let plan = Plan { groups_per_connection: 2, ..plan(4, &["a", "b", "c"]) };
+        assert_eq!(plan.groups_of(0), [0, 1]);
+        assert_eq!(plan.groups_of(1), [0, 2]);
+        assert_eq!(plan.groups_of(2), [1, 2]);
+    }
+
+    #[test]
+    fn tickers_become_groups_and_groups_stay() {
+        let typed = ["SPX".to_owned(), "red_ES_SPX_orderflow_orderflow".to_owned()];
+        let groups = resolve_groups(&typed, "blue", None).unwrap();
+        assert_eq!(groups, ["blue_SPX_orderflow_orderflow", "red_ES_SPX_orderflow_orderflow"]);
+        assert!(resolve_groups(&["all".to_owned()], "blue", None).is_err());
+        assert!(resolve_groups(&["all".to_owned(), "SPX".to_owned()], "blue", None).is_err());
+    }
+
+    #[test]
+    fn workers_share_the_clients_without_overlap() {
+        let plan = Plan { workers: 3, first_client: 10, ..plan(8, &[]) };
+        let mut all: Vec<u32> = (0..3).flat_map(|worker| plan.clients_of(worker)).collect();
+        all.sort_unstable();
+        assert_eq!(all, (10..18).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,213 @@
+//! What is found out before the first client starts: where the server is, which groups there are,
+//! whether there is a tick ledger, and what the machine allows.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::cli::{LedgerUse, RunArgs};
+use crate::http::{CertificateError, Http, HttpError, Trust};
+use crate::ledger::offset::Offset;
+use crate::limits::{self, LimitError};
+use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl};
+use crate::plan::{Mix, Plan, PlanError, check, resolve_groups};
+use crate::wire::form::{Profile, Protocol};
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a run cannot begin. All are the user's to fix, or the server's.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// The arguments make no run.
+    #[error("{0}")]
+    Plan(#[from] PlanError),
+    /// The server gives no socket.
+    #[error("{0}")]
+    Negotiate(#[from] NegotiateError),
+    /// The server does not answer.
+    #[error("{0}")]
+    Http(#[from] HttpError),
+    /// The ledger was required and is not there.
+    #[error("--ledger require: {0}")]
+    NoLedger(HttpError),
+    /// The machine is too small.
+    #[error("{0}")]
+    Limit(#[from] LimitError),
+    /// `--ca-file` cannot be used.
+    #[error("{0}")]
+    Certificates(#[from] CertificateError),
+}
+
+/// What a run begins with.
+#[derive(Debug)]
+pub struct Preflight {
+    /// What will be done.
+    pub plan: Plan,
+    /// Whom TLS trusts.
+    pub trust: Trust,
+    /// How clients get their socket; `None` when the socket was given.
+    pub negotiator: Option<Negotiator>,
+    /// The socket of the first negotiation, or the given one.
+    pub grant: Grant,
+    /// The ledger's URL and its clock, if there is one.
+    pub ledger: Option<LedgerSource>,
+    /// What the reader of the report should know.
+    pub notes: Vec<String>,
+}
+
+/// Where the ledger is.
+#[derive(Clone, Debug)]
+pub struct LedgerSource {
+    /// `…/ticks`
+    pub url: String,
+    /// For plain requests.
+    pub http: Http,
+    /// How its clock relates to ours.
+    pub offset: Offset,
+}
+
+#[derive(Deserialize)]
+struct Tickers {
+    #[serde(default)]
+    stocks: Vec<String>,
+    #[serde(default)]
+    indexes: Vec<String>,
+    #[serde(default)]
+    futures: Vec<String>,
+}
+
+/// Finds everything out; takes a few requests to the server.
+pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
+    check(args)?;
+    let trust = match &args.ca_file {
+        Some(path) => Trust::from_file(path)?,
+        None => Trust::default(),
+    };
+    let http = Http::new(&trust, REQUEST_TIMEOUT);
+    let mut notes = Vec::new();
+    let base = http_base(&args.url);
+    let (negotiator, grant, profile) = if args.url.starts_with("http") {
+        let negotiator = Negotiator::new(http.clone(), &base, args.api, &args.key, &args.hub);
+        let grant = negotiator.negotiate()?;
+        (Some(negotiator), grant, args.api)
+    } else {
+        let socket = SocketUrl::parse(&socket_url(args))?;
+        let profile = Profile::of_socket_path(&socket.path);
+        (None, Grant { socket, prefix: args.prefix.clone() }, profile)
+    };
+    let is_streams = args.protocols.contains(&Protocol::Streams);
+    let groups = if is_streams {
+        Vec::new()
+    } else {
+        let tickers = if args.groups == ["all"] { tickers(&http, &base)? } else { None };
+        resolve_groups(&args.groups, &grant.prefix, tickers.as_deref())?
+    };
+    let ledger = match args.ledger {
+        _ if is_streams => {
+            notes.push(
+                "the stream protocol has no ledger: messages are counted and checked for shape, loss cannot be seen"
+                    .to_owned(),
+            );
+            None
+        }
+        LedgerUse::Off => None,
+        LedgerUse::Auto | LedgerUse::Require => {
+            let url = format!("{base}/ticks");
+            match Offset::estimate(&http, &url, Some(grant.socket.address)) {
+                Ok(offset) => Some(LedgerSource { url, http: http.clone(), offset }),
+                Err(error) if args.ledger == LedgerUse::Require => return Err(PreflightError::NoLedger(error)),
+                Err(error) => {
+                    notes.push(format!(
+                        "no tick ledger ({error}): every frame is decoded, clients are compared with each other"
+                    ));
+                    None
+                }
+            }
+        }
+    };
+    notes.extend(limits::raise_file_limit(u64::from(args.connections))?);
+    let total = args.first_client + args.connections;
+    let sources = limits::source_addresses(
+        args.connections,
+        args.first_client,
+        total,
+        grant.socket.address.ip(),
+        &args.source_addresses,
+    )?;
+    if !sources.is_empty() {
+        notes.push(format!("connections are spread over {} source addresses, from {}", sources.len(), sources[0]));
+    }
+    let workers = args.workers.unwrap_or_else(default_workers).min(args.connections);
+    let plan = Plan {
+        connections: args.connections,
+        first_client: args.first_client,
+        protocols: args.protocols.clone(),
+        profile,
+        prefix: grant.prefix.clone(),
+        groups_per_connection: args.groups_per_connection,
+        groups,
+        mix: Mix { stalled: args.stalled, slow: args.slow, resetting: args.reset },
+        channels: args.channels.clone(),
+        ramp: args.ramp,
+        workers,
+        source_addresses: sources,
+        setup_timeout_ns: args.setup_timeout.as_nanos() as u64,
+        sequence_ack_ns: args.sequence_ack_interval.as_nanos() as u64,
+        slow_rate: args.slow_rate,
+        reset_after_ns: args.reset_after.as_nanos() as u64,
+        reconnects: args.reconnect,
+        has_ledger: ledger.is_some(),
+        clock_error_ns: ledger.as_ref().map_or(0, |ledger| ledger.offset.error_ns),
+    };
+    Ok(Preflight { plan, trust, negotiator, grant, ledger, notes })
+}
+
+/// The server's tickers; `None` where it lists none.
+fn tickers(http: &Http, base: &str) -> Result<Option<Vec<String>>, HttpError> {
+    match http.get_json::<Tickers>(&format!("{base}/tickers")) {
+        Ok(Tickers { stocks, indexes, futures }) => Ok(Some([stocks, indexes, futures].concat())),
+        Err(HttpError::Status { .. } | HttpError::Json { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where plain HTTP goes: the URL itself, or the host of a socket URL.
+fn http_base(url: &str) -> String {
+    match url.split_once("://") {
+        Some(("ws" | "wss", rest)) => {
+            let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+            let scheme = if url.starts_with("wss") { "https" } else { "http" };
+            format!("{scheme}://{authority}")
+        }
+        _ => url.trim_end_matches('/').to_owned(),
+    }
+}
+
+/// The socket URL that was given, with the token of the stream protocol if there is one.
+fn socket_url(args: &RunArgs) -> String {
+    match &args.token {
+        Some(token) if args.protocols.contains(&Protocol::Streams) => {
+            let separator = if args.url.contains('?') { '&' } else { '?' };
+            format!("{}{separator}token={token}", args.url)
+        }
+        _ => args.url.clone(),
+    }
+}
+
+/// Half of the processors: the server beside us needs the others.
+fn default_workers() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).max(1) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_url_tells_where_plain_http_goes() {
+        assert_eq!(http_base("ws://h:1/client/hubs/x?access_token=y"), "http://h:1");
+        assert_eq!(http_base("wss://h/x"), "https://h");
+        assert_eq!(http_base("http://h:1/"), "http://h:1");
+    }
+}

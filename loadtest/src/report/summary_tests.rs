@@ -1,0 +1,154 @@
+//! Which facts make which verdict and exit code.
+
+use super::*;
+use crate::ledger::offset::Offset;
+use crate::report::facts::{LedgerFacts, Machine, OwnMemory, Receipts, Setup, Window};
+use crate::stats::ticks::Ticks;
+use crate::wire::form::{Profile, Protocol};
+
+/// The facts of a perfect run.
+pub(crate) fn perfect() -> Facts {
+    Facts {
+        setup: Setup {
+            command: vec!["swarm".to_owned()],
+            target: "http://127.0.0.1:1".to_owned(),
+            profile: Profile::V2,
+            protocols: vec![Protocol::Json],
+            groups: vec!["blue_SPX_orderflow_orderflow".to_owned()],
+            groups_per_connection: 1,
+            connections: 2,
+            attentive: 2,
+            ramp: 10,
+            processes: 1,
+            workers: 1,
+        },
+        machine: Machine::default(),
+        started_unix_ms: 1,
+        notes: Vec::new(),
+        aborted: None,
+        ledger: Some(LedgerFacts {
+            offset: Offset::same_clock(),
+            ticks: 10,
+            publications: 10,
+            lost: 0,
+            is_incomplete: false,
+            unhashed: 0,
+        }),
+        verified: 20,
+        unjudged: 0,
+        fault_counts: [].into(),
+        faults: Vec::new(),
+        failures: [].into(),
+        drops: [].into(),
+        recovered: 0,
+        reconnected: 0,
+        resets: 0,
+        resent: 0,
+        stream_messages: 0,
+        up_at_end: 2,
+        ramp_ns: SECOND,
+        connect: Pairs::default(),
+        latency: Pairs(vec![(2_000_000, 20)]),
+        loop_delay: Pairs(vec![(50_000, 20)]),
+        shed: Pairs::default(),
+        ticks: Ticks::default(),
+        window: Window {
+            until_ns: SECOND,
+            frames: 20,
+            verified: 20,
+            worker_seconds: 1,
+            worker_ns: SECOND,
+            cpu_ns: SECOND / 2,
+            ..Window::default()
+        },
+        window_seconds: Some((0, 1)),
+        seconds: Vec::new(),
+        receipts: Receipts { frames: vec![10, 10], mean_us: vec![1.0, 1.0], max_us: vec![2.0, 2.0] },
+        memory: OwnMemory { before_bytes: 1_000, up_bytes: 3_000, up: 2 },
+        server: None,
+    }
+}
+
+fn verdict(change: impl FnOnce(&mut Facts)) -> (Delivery, Measurement, u8) {
+    let mut facts = perfect();
+    change(&mut facts);
+    let summary = Summary::of(&facts);
+    (summary.delivery, summary.measurement, summary.exit_code)
+}
+
+#[test]
+fn a_perfect_run_is_proven_and_valid() {
+    assert_eq!(verdict(|_| {}), (Delivery::Proven, Measurement::Valid, 0));
+    let summary = Summary::of(&perfect());
+    assert!((summary.verified_per_cpu_s - 40.0).abs() < 1e-9);
+    assert!((summary.bytes_per_connection - 1_000.0).abs() < 1e-9);
+    assert!((summary.fairness - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn one_lost_frame_fails_the_run() {
+    let (delivery, _, exit_code) = verdict(|facts| {
+        facts.fault_counts.insert(FaultKind::Missing, 1);
+    });
+    assert_eq!((delivery, exit_code), (Delivery::Failed, 1));
+}
+
+#[test]
+fn one_client_that_does_not_come_up_or_stay_fails_the_run() {
+    let fails = |change: fn(&mut Facts)| verdict(change).2;
+    assert_eq!(fails(|facts| facts.failures = [("refused".to_owned(), 1)].into()), 1);
+    assert_eq!(fails(|facts| facts.drops = [("closed".to_owned(), 1)].into()), 1);
+    assert_eq!(fails(|facts| facts.aborted = Some("half of them failed".to_owned())), 1);
+}
+
+#[test]
+fn a_client_that_came_back_without_loss_does_not_fail_the_run() {
+    let (delivery, _, exit_code) = verdict(|facts| {
+        facts.drops.insert("closed".to_owned(), 1);
+        facts.recovered = 1;
+    });
+    assert_eq!((delivery, exit_code), (Delivery::Proven, 0));
+}
+
+#[test]
+fn what_the_ledger_does_not_cover_is_not_proven() {
+    let is_open = |change: fn(&mut Facts)| verdict(change);
+    let open = (Delivery::NotVerified, Measurement::Valid, 3);
+    assert_eq!(is_open(|facts| facts.ledger = None), open);
+    assert_eq!(is_open(|facts| facts.ledger.as_mut().unwrap().lost = 1), open);
+    assert_eq!(is_open(|facts| facts.ledger.as_mut().unwrap().is_incomplete = true), open);
+    assert_eq!(is_open(|facts| facts.unjudged = 1), open);
+    assert_eq!(is_open(|facts| facts.verified = 0), open);
+}
+
+#[test]
+fn a_generator_that_is_the_bottleneck_makes_the_run_not_valid() {
+    let not_valid = (Delivery::Proven, Measurement::NotValid, 3);
+    assert_eq!(verdict(|facts| facts.window.saturated = 1), not_valid);
+    assert_eq!(verdict(|facts| facts.window.starved_ns = SECOND / 5), not_valid);
+    assert_eq!(verdict(|facts| facts.loop_delay = Pairs(vec![(1_500_000, 20)])), not_valid);
+}
+
+#[test]
+fn parts_add_up_to_one_run() {
+    let mut sum = perfect();
+    let mut part = perfect();
+    part.setup.groups.insert(0, "blue_NDX_orderflow_orderflow".to_owned());
+    part.fault_counts.insert(FaultKind::Missing, 1);
+    part.faults.push(crate::verify::fault::Fault {
+        kind: FaultKind::Missing,
+        client: 7,
+        group: 1,
+        tick: Some(3),
+        sequence_id: None,
+        record_timestamp: None,
+        at_ns: 0,
+        detail: String::new(),
+    });
+    sum.merge(part);
+    assert_eq!(sum.setup.connections, 4);
+    assert_eq!(sum.group_name(sum.faults[0].group), "blue_SPX_orderflow_orderflow");
+    let summary = Summary::of(&sum);
+    assert_eq!(summary.latency.count, 40);
+    assert_eq!(summary.exit_code, 1);
+}

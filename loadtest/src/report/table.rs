@@ -1,0 +1,272 @@
+//! The summary as people read it on a terminal.
+
+use std::fmt::Write as _;
+
+use super::Report;
+use super::summary::{Delivery, Measurement};
+use crate::stats::histogram::Percentiles;
+
+/// How many faults the terminal shows.
+const SHOWN_FAULTS: usize = 20;
+
+/// The table.
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_all(&mut text, report);
+    text
+}
+
+fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
+    let (summary, facts) = (&report.summary, &report.facts);
+    writeln!(out)?;
+    row(out, "server", &facts.setup.target)?;
+    let protocols: Vec<&str> = facts.setup.protocols.iter().map(|protocol| protocol.name()).collect();
+    row(
+        out,
+        "clients",
+        &format!(
+            "{} ({}), {} of {} groups each, {} process(es), {} worker(s)",
+            facts.setup.connections,
+            protocols.join(", "),
+            facts.setup.groups_per_connection,
+            facts.setup.groups.len(),
+            facts.setup.processes,
+            facts.setup.workers
+        ),
+    )?;
+    row(
+        out,
+        "ramp",
+        &format!(
+            "{} up in {:.2} s, {:.0} per second; connect to last ack {}",
+            facts.memory.up,
+            facts.ramp_ns as f64 / 1e9,
+            summary.ramp_per_s,
+            times(&summary.connect)
+        ),
+    )?;
+    row(out, "measured", &format!("{:.1} s", summary.measured_s))?;
+    row(
+        out,
+        "throughput",
+        &format!(
+            "{} frames/s, {:.1} MB/s, {:.1} frames per read",
+            thousands(summary.frames_per_s),
+            summary.bytes_per_s / 1e6,
+            summary.frames_per_read
+        ),
+    )?;
+    if summary.latency.count > 0 {
+        let from = if facts.ledger.is_some() { "latency from scheduled tick" } else { "latency from sending time" };
+        row(out, from, &times(&summary.latency))?;
+    }
+    if summary.spread.count > 0 {
+        row(out, "first to last subscriber", &times(&summary.spread))?;
+        row(out, "tick to last subscriber", &times(&summary.last_copy))?;
+        row(out, "server's drift", &times(&summary.drift))?;
+    }
+    write_clients(out, report)?;
+    write_processes(out, report)?;
+    for note in &facts.notes {
+        row(out, "note", note)?;
+    }
+    verdict(out, report)
+}
+
+/// What became of the clients.
+fn write_clients(out: &mut String, report: &Report) -> std::fmt::Result {
+    let (summary, facts) = (&report.summary, &report.facts);
+    row(
+        out,
+        "fairness",
+        &format!(
+            "{} to {} frames per client, ratio {:.4}",
+            summary.fewest_frames, summary.most_frames, summary.fairness
+        ),
+    )?;
+    if summary.shed.count > 0 {
+        row(out, "slow and stalled dropped", &times(&summary.shed))?;
+    }
+    if facts.recovered + facts.reconnected + facts.resets > 0 {
+        row(
+            out,
+            "came back",
+            &format!(
+                "{} recovered ({} frames resent), {} connected anew, {} resets of ours",
+                facts.recovered, facts.resent, facts.reconnected, facts.resets
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+/// What generator, server and ledger say of themselves.
+fn write_processes(out: &mut String, report: &Report) -> std::fmt::Result {
+    let (summary, facts) = (&report.summary, &report.facts);
+    row(
+        out,
+        "generator",
+        &format!(
+            "loop delay {}; busy {:.0} %, waited for a processor {:.1} %, {:.0} B per connection",
+            times(&summary.loop_delay),
+            summary.busy * 100.0,
+            summary.starved * 100.0,
+            summary.bytes_per_connection
+        ),
+    )?;
+    row(
+        out,
+        "verification",
+        &format!(
+            "{} frames per CPU second of the generator, {:.2} % decoded, the rest compared",
+            thousands(summary.verified_per_cpu_s),
+            summary.decoded_share * 100.0
+        ),
+    )?;
+    if let (Some(server), Some(frames), Some(cpu)) =
+        (&facts.server, summary.frames_per_server_cpu_s, summary.server_cpu)
+    {
+        row(
+            out,
+            "server process",
+            &format!(
+                "{} frames per CPU second, {:.0} % of a processor, {:.1} MB resident ({:.1} MB before)",
+                thousands(frames),
+                cpu * 100.0,
+                server.end_bytes as f64 / 1e6,
+                server.before_bytes as f64 / 1e6
+            ),
+        )?;
+    }
+    if let Some(ledger) = &facts.ledger {
+        row(
+            out,
+            "ledger",
+            &format!(
+                "{} ticks, {} publications; clock: {} (± {:.1} µs)",
+                ledger.ticks,
+                ledger.publications,
+                ledger.offset.method,
+                ledger.offset.error_ns as f64 / 1e3
+            ),
+        )?;
+    }
+    Ok(())
+}
+
+fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
+    let (summary, facts) = (&report.summary, &report.facts);
+    writeln!(out)?;
+    match summary.delivery {
+        Delivery::Proven if facts.verified > 0 => writeln!(
+            out,
+            "DELIVERY PROVEN: 0 lost; {} frames to {} clients were each the right one, once, in order",
+            facts.verified, facts.setup.attentive
+        )?,
+        Delivery::Proven => writeln!(out, "NOTHING TO DELIVER: connections were opened and held")?,
+        Delivery::NotVerified => {
+            writeln!(out, "DELIVERY NOT VERIFIED: no fault found in {} frames, but", facts.verified)?;
+        }
+        Delivery::Failed => writeln!(out, "FAILED ({} faults, {} frames right):", summary.faults, facts.verified)?,
+    }
+    if summary.measurement == Measurement::NotValid {
+        writeln!(out, "MEASUREMENT NOT VALID: these figures are (also) the generator's own")?;
+    }
+    for reason in &summary.reasons {
+        writeln!(out, "  - {reason}")?;
+    }
+    for fault in facts.faults.iter().take(SHOWN_FAULTS) {
+        let number =
+            |name: &str, value: Option<String>| value.map_or(String::new(), |value| format!(", {name} {value}"));
+        writeln!(
+            out,
+            "  {}: client {}, {}{}{}{}{}",
+            fault.kind.name(),
+            fault.client,
+            facts.group_name(fault.group),
+            number("tick", fault.tick.map(|tick| tick.to_string())),
+            number("sequence id", fault.sequence_id.map(|id| id.to_string())),
+            number("record time", fault.record_timestamp.map(|time| time.to_string())),
+            if fault.detail.is_empty() { String::new() } else { format!(" ({})", fault.detail) }
+        )?;
+    }
+    if facts.faults.len() > SHOWN_FAULTS {
+        writeln!(out, "  … {} more in the JSON report", summary.faults - SHOWN_FAULTS as u64)?;
+    }
+    Ok(())
+}
+
+fn row(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
+    writeln!(out, "{name:>27}  {value}")
+}
+
+fn times(percentiles: &Percentiles) -> String {
+    format!(
+        "p50 {} p90 {} p99 {} p99.9 {} max {}",
+        time(percentiles.p50_us),
+        time(percentiles.p90_us),
+        time(percentiles.p99_us),
+        time(percentiles.p999_us),
+        time(percentiles.max_us)
+    )
+}
+
+/// A duration with three digits or so.
+pub(crate) fn time(us: f64) -> String {
+    match us {
+        us if us < 1_000.0 => format!("{us:.0} µs"),
+        us if us < 10_000.0 => format!("{:.2} ms", us / 1e3),
+        us if us < 1_000_000.0 => format!("{:.1} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// A whole number with separators.
+pub(crate) fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::summary::tests::perfect;
+    use crate::verify::fault::{Fault, FaultKind};
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!(thousands(1_234_567.4), "1,234,567");
+        assert_eq!(thousands(999.0), "999");
+        assert_eq!(time(12.3), "12 µs");
+        assert_eq!(time(1_234.0), "1.23 ms");
+        assert_eq!(time(2_500_000.0), "2.50 s");
+    }
+
+    #[test]
+    fn a_proven_run_says_so_and_a_failed_one_shows_where() {
+        assert!(render(&Report::new(perfect())).contains("DELIVERY PROVEN: 0 lost"));
+        let mut facts = perfect();
+        facts.fault_counts.insert(FaultKind::Missing, 1);
+        facts.faults.push(Fault {
+            kind: FaultKind::Missing,
+            client: 7,
+            group: 0,
+            tick: Some(42),
+            sequence_id: Some(9),
+            record_timestamp: Some(3),
+            at_ns: 0,
+            detail: String::new(),
+        });
+        let text = render(&Report::new(facts));
+        assert!(text.contains("FAILED (1 faults"), "{text}");
+        assert!(text.contains("missing: client 7, blue_SPX_orderflow_orderflow, tick 42, sequence id 9"), "{text}");
+    }
+}

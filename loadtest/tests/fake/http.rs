@@ -1,0 +1,207 @@
+//! HTTP, the upgrade, and what clients send after it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tungstenite::handshake::derive_accept_key;
+
+use super::bytes::{Request, ack, connected, request};
+use super::{Form, Inner, Subscriber, TICKERS, now_ns};
+
+/// Serves requests until the client closes, or asks for a socket or for events.
+pub fn serve(server: &Inner, socket: TcpStream) {
+    socket.set_nodelay(true).unwrap();
+    let mut reader = BufReader::new(socket);
+    loop {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            let line = line.trim_end().to_owned();
+            if line.is_empty() {
+                break;
+            }
+            lines.push(line);
+        }
+        let path = lines[0].split(' ').nth(1).unwrap().to_owned();
+        let header = |name: &str| {
+            lines.iter().find_map(|line| {
+                let (key, value) = line.split_once(": ")?;
+                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
+            })
+        };
+        if path.starts_with("/client/hubs/orderflow") {
+            return socket_of(server, reader, &path, header("sec-websocket-key"), header("sec-websocket-protocol"));
+        }
+        let wants_events = header("accept").is_some_and(|accept| accept.contains("event-stream"));
+        if path.starts_with("/ticks") && wants_events && server.behaviour.has_ledger {
+            return events(server, reader.into_inner(), &path);
+        }
+        let body = answer(server, &path);
+        let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
+        let body = body.unwrap_or_default();
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(server: &Inner, path: &str) -> Option<String> {
+    match path.split('?').next()? {
+        "/v2/negotiate" => Some(format!(
+            r#"{{"websocket_urls":{{"orderflow":"{}/client/hubs/orderflow?access_token=t"}},"prefix":"blue"}}"#,
+            server.behaviour.public.clone().unwrap_or_else(|| format!("ws://{}", server.address))
+        )),
+        "/tickers" => Some(format!(r#"{{"stocks":{TICKERS:?},"indexes":[],"futures":[]}}"#)),
+        "/ticks" if server.behaviour.has_ledger => Some(now(server)),
+        _ => None,
+    }
+}
+
+fn now(server: &Inner) -> String {
+    let newest = server.state.lock().unwrap().ticks.last().map_or(0, |tick| seq(tick));
+    let monotonic_ns = now_ns();
+    format!(
+        r#"{{"hub":"orderflow","now":{{"monotonic_ns":{monotonic_ns},"unix_ns":0}},"oldest":1,"newest":{newest},"ticks":[]}}"#
+    )
+}
+
+fn seq(tick: &str) -> u64 {
+    serde_json::from_str::<serde_json::Value>(tick).unwrap()["seq"].as_u64().unwrap()
+}
+
+fn events(server: &Inner, mut socket: TcpStream, path: &str) {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+    let now = now(server);
+    let after = path.split_once("after=").and_then(|(_, after)| after.parse().ok());
+    let mut state = server.state.lock().unwrap();
+    let mut next = after.map_or(state.ticks.len(), |after: u64| {
+        state.ticks.iter().position(|tick| seq(tick) > after).unwrap_or(state.ticks.len())
+    });
+    let mut out = format!("{head}event: now\ndata: {now}\n\n");
+    loop {
+        while let Some(tick) = state.ticks.get(next) {
+            write!(out, "event: tick\nid: {}\ndata: {tick}\n\n", seq(tick)).unwrap();
+            next += 1;
+        }
+        drop(state);
+        if socket.write_all(out.as_bytes()).is_err() || server.stop.load(Relaxed) {
+            return;
+        }
+        out.clear();
+        state = server.state.lock().unwrap();
+        state = server.ticked.wait_timeout(state, Duration::from_millis(100)).unwrap().0;
+    }
+}
+
+fn socket_of(
+    server: &Inner,
+    mut reader: BufReader<TcpStream>,
+    path: &str,
+    key: Option<String>,
+    protocol: Option<String>,
+) {
+    if server.behaviour.is_mute {
+        // Until the client gives up.
+        let _ = reader.read(&mut [0]);
+        return;
+    }
+    let number = {
+        let mut state = server.state.lock().unwrap();
+        state.upgrades += 1;
+        state.upgrades - 1
+    };
+    let protocol = protocol.unwrap();
+    let form = Form { is_protobuf: protocol.starts_with("protobuf"), is_reliable: protocol.contains("reliable") };
+    let mut socket = reader.get_ref().try_clone().unwrap();
+    if server.behaviour.refuse_every.is_some_and(|every| number % every == 0) {
+        let _ = socket.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nfull");
+        return;
+    }
+    let accept = derive_accept_key(key.unwrap().as_bytes());
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    );
+    let recovered = path.split_once("awps_connection_id=c").and_then(|(_, id)| id.split('&').next()?.parse().ok());
+    if let Some(number) = recovered {
+        return recover(server, reader, number, &head);
+    }
+    socket.write_all(head.as_bytes()).unwrap();
+    socket.write_all(&connected(form, number)).unwrap();
+    server.state.lock().unwrap().subscribers.push(Subscriber {
+        number,
+        socket,
+        form,
+        groups: Vec::new(),
+        held: None,
+        sent: [].into(),
+        acked: 0,
+        is_cut: false,
+    });
+    listen(server, reader, number, form);
+}
+
+/// Resends what was not acknowledged and goes on.
+fn recover(server: &Inner, reader: BufReader<TcpStream>, number: usize, head: &str) {
+    let form = {
+        let mut state = server.state.lock().unwrap();
+        let subscriber = state.subscribers.iter_mut().find(|one| one.number == number).unwrap();
+        subscriber.socket = reader.get_ref().try_clone().unwrap();
+        subscriber.is_cut = false;
+        let mut out = head.as_bytes().to_vec();
+        subscriber.sent.range(subscriber.acked + 1..).for_each(|(_, frame)| out.extend(frame));
+        subscriber.socket.write_all(&out).unwrap();
+        subscriber.form
+    };
+    listen(server, reader, number, form);
+}
+
+fn listen(server: &Inner, mut reader: BufReader<TcpStream>, number: usize, form: Form) {
+    while let Some((opcode, payload)) = read_frame(&mut reader) {
+        let mut state = server.state.lock().unwrap();
+        let Some(subscriber) = state.subscribers.iter_mut().find(|one| one.number == number) else { return };
+        if opcode == 0x8 {
+            subscriber.is_cut = true;
+            subscriber.groups.clear();
+            return;
+        }
+        match request(form, &payload) {
+            Request::Join(group, ack_id) => {
+                let is_ok = server.behaviour.forbidden.is_none_or(|ticker| !group.contains(ticker));
+                if is_ok {
+                    subscriber.groups.push(group);
+                }
+                let _ = subscriber.socket.write_all(&ack(form, ack_id, is_ok));
+            }
+            Request::SequenceAck(sequence_id) => subscriber.acked = sequence_id,
+            Request::Other => {}
+        }
+    }
+}
+
+/// One masked frame of a client.
+fn read_frame(reader: &mut BufReader<TcpStream>) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 2];
+    reader.read_exact(&mut head).ok()?;
+    let len = match head[1] & 0x7f {
+        126 => {
+            let mut len = [0; 2];
+            reader.read_exact(&mut len).ok()?;
+            usize::from(u16::from_be_bytes(len))
+        }
+        len => usize::from(len),
+    };
+    let mut key = [0; 4];
+    reader.read_exact(&mut key).ok()?;
+    let mut payload = vec![0; len];
+    reader.read_exact(&mut payload).ok()?;
+    payload.iter_mut().zip(key.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    Some((head[0] & 0x0f, payload))
+}

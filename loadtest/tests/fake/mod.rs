@@ -1,0 +1,260 @@
+//! A server of the flowcast kind over real sockets, small enough to be read at one glance, that can be
+//! told to do wrong. Its bytes are written by hand, not with the swarm's own encoder.
+
+mod bytes;
+mod http;
+pub mod tls;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use xxhash_rust::xxh3::xxh3_64;
+
+pub const TICK: Duration = Duration::from_millis(20);
+pub const TICKERS: [&str; 3] = ["ES_SPX", "NDX", "SPX"];
+
+/// What happens to a publication on its way to one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tamper {
+    Drop,
+    Duplicate,
+    /// Sent after the next one.
+    Swap,
+    /// Another payload under the same number and record time.
+    Forge,
+    /// A payload that cannot be read.
+    Break,
+    /// The connection is cut before it.
+    Cut,
+}
+
+/// How the server behaves; the default is as it should.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// What happens to which publication (of SPX, by its number from 1) on which connection.
+    pub tamper: Option<(usize, u64, Tamper)>,
+    /// SPX publications that are in the ledger and never sent.
+    pub unsent: Vec<u64>,
+    /// SPX publications that are sent and not in the ledger.
+    pub unledgered: Vec<u64>,
+    /// Positions the ledger skips.
+    pub ledger_gap: Option<u64>,
+    pub has_ledger: bool,
+    /// Every n-th upgrade is refused with 503.
+    pub refuse_every: Option<usize>,
+    /// Upgrades are never answered.
+    pub is_mute: bool,
+    /// Joins of this ticker are refused.
+    pub forbidden: Option<&'static str>,
+    /// What negotiation gives instead of our own address.
+    pub public: Option<String>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            tamper: None,
+            unsent: Vec::new(),
+            unledgered: Vec::new(),
+            ledger_gap: None,
+            has_ledger: true,
+            refuse_every: None,
+            is_mute: false,
+            forbidden: None,
+            public: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Form {
+    pub is_protobuf: bool,
+    pub is_reliable: bool,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    number: usize,
+    socket: TcpStream,
+    form: Form,
+    groups: Vec<String>,
+    held: Option<Vec<u8>>,
+    /// Reliable frames since the join, by number, for a recovery.
+    sent: BTreeMap<u64, Vec<u8>>,
+    acked: u64,
+    is_cut: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    subscribers: Vec<Subscriber>,
+    ticks: Vec<String>,
+    sequence: u64,
+    upgrades: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    behaviour: Behaviour,
+    address: SocketAddr,
+    state: Mutex<State>,
+    ticked: Condvar,
+    stop: AtomicBool,
+}
+
+/// A running server; ends when dropped.
+#[derive(Debug)]
+pub struct Fake(Arc<Inner>);
+
+impl Fake {
+    pub fn start(behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inner = Arc::new(Inner {
+            behaviour,
+            address: listener.local_addr().unwrap(),
+            state: Mutex::new(State { sequence: 1_700_000_000_000_000, ..State::default() }),
+            ticked: Condvar::new(),
+            stop: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&inner);
+        thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                if accepting.stop.load(Relaxed) {
+                    return;
+                }
+                let serving = Arc::clone(&accepting);
+                thread::spawn(move || http::serve(&serving, socket));
+            }
+        });
+        let ticking = Arc::clone(&inner);
+        thread::spawn(move || ticking.run());
+        Self(inner)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0.address)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Relaxed);
+        self.0.ticked.notify_all();
+        // Wakes the accepting thread.
+        let _ = TcpStream::connect(self.0.address);
+    }
+}
+
+pub fn now_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl Inner {
+    fn run(&self) {
+        let mut spx = 0;
+        let start_ns = now_ns();
+        for ordinal in 1.. {
+            let scheduled_ns = start_ns + ordinal * TICK.as_nanos() as u64;
+            thread::sleep(Duration::from_nanos(scheduled_ns.saturating_sub(now_ns())));
+            if self.stop.load(Relaxed) {
+                return;
+            }
+            self.tick(ordinal, scheduled_ns, &mut spx);
+            self.ticked.notify_all();
+        }
+    }
+
+    fn tick(&self, ordinal: u64, scheduled_ns: u64, spx: &mut u64) {
+        let mut guard = self.state.lock().unwrap();
+        let state = &mut *guard;
+        let published_ns = now_ns();
+        let mut publications = Vec::new();
+        for ticker in TICKERS {
+            let group = format!("blue_{ticker}_orderflow_orderflow");
+            let members = state.subscribers.iter().filter(|one| one.groups.contains(&group)).count();
+            if members == 0 {
+                continue;
+            }
+            state.sequence += 1;
+            let sequence_id = state.sequence;
+            // Two records share a second.
+            let timestamp = 1_764_340_000 + (ordinal / 2);
+            let value = bytes::payload(ticker, timestamp, ordinal);
+            let publication = if ticker == "SPX" {
+                *spx += 1;
+                *spx
+            } else {
+                0
+            };
+            if !self.behaviour.unsent.contains(&publication) {
+                for subscriber in state.subscribers.iter_mut().filter(|one| one.groups.contains(&group)) {
+                    let frame = bytes::data(subscriber.form, &group, &value, sequence_id);
+                    let tamper = self
+                        .behaviour
+                        .tamper
+                        .filter(|&(number, which, _)| number == subscriber.number && which == publication);
+                    let instead = match tamper {
+                        Some((.., Tamper::Forge)) => Some(bytes::payload(ticker, timestamp, ordinal + 1_000_000)),
+                        Some((.., Tamper::Break)) => Some(b"no zstd frame".to_vec()),
+                        _ => None,
+                    };
+                    let instead = instead.map(|value| bytes::data(subscriber.form, &group, &value, sequence_id));
+                    subscriber.deliver(frame, sequence_id, tamper.map(|(.., tamper)| tamper), instead);
+                }
+            }
+            if !self.behaviour.unledgered.contains(&publication) {
+                publications.push(format!(
+                    r#"{{"group":"{group}","sequence_id":{sequence_id},"record_timestamp":{timestamp},"subscribers":{members},"payloads":{{"2026-04":"{:016x}"}}}}"#,
+                    xxh3_64(&value)
+                ));
+            }
+        }
+        let mut seq = state.ticks.len() as u64 + 1;
+        if self.behaviour.ledger_gap.is_some_and(|gap| seq >= gap) {
+            seq += 5;
+        }
+        state.ticks.push(format!(
+            r#"{{"seq":{seq},"ordinal":{ordinal},"scheduled_ns":{scheduled_ns},"published_ns":{published_ns},"scheduled_unix_ns":0,"published_unix_ns":0,"publications":[{}]}}"#,
+            publications.join(",")
+        ));
+        state.subscribers.retain(|one| one.form.is_reliable || !one.is_cut);
+    }
+}
+
+impl Subscriber {
+    fn deliver(&mut self, mut frame: Vec<u8>, sequence_id: u64, tamper: Option<Tamper>, instead: Option<Vec<u8>>) {
+        self.sent.insert(sequence_id, frame.clone());
+        match (tamper, instead) {
+            (Some(Tamper::Drop), _) => return,
+            (Some(Tamper::Duplicate), _) => frame.extend(frame.clone()),
+            (Some(Tamper::Swap), _) => {
+                self.held = Some(frame);
+                return;
+            }
+            (_, Some(instead)) => frame = instead,
+            (Some(Tamper::Cut), _) => {
+                self.is_cut = true;
+                let _ = self.socket.shutdown(Shutdown::Both);
+            }
+            _ => {}
+        }
+        if let Some(held) = self.held.take() {
+            frame.extend(held);
+        }
+        if !self.is_cut {
+            // A client that is gone is noticed by its reader.
+            let _ = self.socket.write_all(&frame);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The swarm as a black box against a server that does right or wrong: what it says, and with which
+//! exit code. A load generator that cannot fail proves nothing.
+
+mod fake;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use fake::tls::TlsProxy;
+use fake::{Behaviour, Fake, Tamper};
+use serde_json::Value;
+
+/// What a run of the swarm came to.
+struct Outcome {
+    exit_code: i32,
+    report: Value,
+    output: String,
+}
+
+impl Outcome {
+    /// (kind, client) of each fault, in order of the list.
+    fn faults(&self) -> Vec<(String, u64)> {
+        let faults = self.report["facts"]["faults"].as_array().cloned().unwrap_or_default();
+        let mut faults: Vec<_> = faults
+            .iter()
+            .map(|fault| (fault["kind"].as_str().unwrap().to_owned(), fault["client"].as_u64().unwrap()))
+            .collect();
+        faults.sort();
+        faults
+    }
+
+    #[track_caller]
+    fn assert_exit(&self, code: i32) {
+        assert_eq!(self.exit_code, code, "{}", self.output);
+    }
+}
+
+/// Runs the swarm with eight clients, two of each protocol, for a second.
+fn swarm(url: &str, arguments: &[&str]) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_swarm"))
+        .args(["--url", url, "--connections", "8", "--duration", "1s", "--quiet"])
+        .args(["--ramp", "40", "--drain", "2s", "--setup-timeout", "3s"])
+        .args(["--protocols", "json,json.reliable,protobuf,protobuf.reliable"])
+        .args(arguments)
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .unwrap();
+    let report = std::fs::read(&json).ok().map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
+    let output_text = [output.stdout, output.stderr].concat();
+    Outcome {
+        exit_code: output.status.code().unwrap(),
+        report,
+        output: String::from_utf8_lossy(&output_text).into_owned(),
+    }
+}
+
+#[test]
+fn an_honest_server_is_proven_honest() {
+    let server = Fake::start(Behaviour::default());
+    let outcome = swarm(&server.url(), &[]);
+    // The measurement may be invalid on a busy machine; the proof may not.
+    assert_eq!(outcome.report["summary"]["delivery"], "proven", "{}", outcome.output);
+    assert!(outcome.report["facts"]["verified"].as_u64().unwrap() > 8 * 3 * 40, "{}", outcome.output);
+    assert!(outcome.output.contains("DELIVERY PROVEN: 0 lost"));
+    assert!(outcome.report["summary"]["latency"]["count"].as_u64().unwrap() > 1_000);
+}
+
+/// Every kind of tampering, in every protocol: client n speaks protocol n % 4.
+#[track_caller]
+fn is_found(tamper: Tamper, expected: &[&str]) {
+    for client in 0..4 {
+        let server = Fake::start(Behaviour { tamper: Some((client, 40, tamper)), ..Behaviour::default() });
+        let outcome = swarm(&server.url(), &[]);
+        outcome.assert_exit(1);
+        let expected: Vec<_> = expected.iter().map(|kind| ((*kind).to_owned(), client as u64)).collect();
+        assert_eq!(outcome.faults(), expected, "{}", outcome.output);
+    }
+}
+
+#[test]
+fn a_dropped_frame_is_missing() {
+    is_found(Tamper::Drop, &["missing"]);
+}
+
+#[test]
+fn a_repeated_frame_is_a_duplicate() {
+    is_found(Tamper::Duplicate, &["duplicate"]);
+}
+
+#[test]
+fn a_forged_payload_is_corrupted() {
+    is_found(Tamper::Forge, &["corrupted"]);
+}
+
+#[test]
+fn an_unreadable_frame_is_corrupted_and_its_publication_missing() {
+    is_found(Tamper::Break, &["corrupted", "missing"]);
+}
+
+#[test]
+fn frames_out_of_order_are_reordered() {
+    // The held frame is overtaken by the next tick's frame of another group: on a plain wire no rule
+    // forbids that, on a reliable one the SDKs would drop it.
+    for client in [1, 3] {
+        let tamper = Some((client, 40, Tamper::Swap));
+        let server = Fake::start(Behaviour { tamper, ..Behaviour::default() });
+        let outcome = swarm(&server.url(), &[]);
+        outcome.assert_exit(1);
+        assert_eq!(outcome.faults(), [("reordered".to_owned(), client as u64)], "{}", outcome.output);
+    }
+    for client in [0, 2] {
+        let tamper = Some((client, 40, Tamper::Swap));
+        let server = Fake::start(Behaviour { tamper, ..Behaviour::default() });
+        let outcome = swarm(&server.url(), &["--groups", "SPX"]);
+        outcome.assert_exit(1);
+        assert_eq!(outcome.faults(), [("reordered".to_owned(), client as u64)], "{}", outcome.output);
+    }
+}
+
+#[test]
+fn what_the_ledger_has_and_nobody_received_is_missing_everywhere() {
+    let server = Fake::start(Behaviour { unsent: vec![45], ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    let expected: Vec<_> = (0..8).map(|client| ("missing".to_owned(), client)).collect();
+    assert_eq!(outcome.faults(), expected, "{}", outcome.output);
+}
+
+#[test]
+fn what_was_received_and_is_not_in_the_ledger_is_unexpected_everywhere() {
+    let server = Fake::start(Behaviour { unledgered: vec![45], ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    let expected: Vec<_> = (0..8).map(|client| ("unexpected".to_owned(), client)).collect();
+    assert_eq!(outcome.faults(), expected, "{}", outcome.output);
+}
+
+#[test]
+fn a_gap_in_the_ledger_leaves_the_run_unverified() {
+    let server = Fake::start(Behaviour { ledger_gap: Some(60), ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(3);
+    assert_eq!(outcome.report["summary"]["delivery"], "not_verified");
+    assert!(outcome.output.contains("gone from the ledger"), "{}", outcome.output);
+}
+
+#[test]
+fn without_a_ledger_clients_are_compared_and_the_run_says_so() {
+    let server = Fake::start(Behaviour { has_ledger: false, ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(3);
+    assert!((outcome.report["summary"]["decoded_share"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+    let tamper = Some((2, 40, Tamper::Drop));
+    let server = Fake::start(Behaviour { has_ledger: false, tamper, ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.faults(), [("missing".to_owned(), 2)], "{}", outcome.output);
+    swarm(&server.url(), &["--ledger", "require"]).assert_exit(2);
+}
+
+#[test]
+fn a_recovered_session_loses_nothing_and_a_lost_one_fails_the_run() {
+    let tamper = Some((1, 40, Tamper::Cut));
+    let server = Fake::start(Behaviour { tamper, ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &["--reconnect", "--duration", "3s"]);
+    assert_eq!(outcome.report["summary"]["delivery"], "proven", "{}", outcome.output);
+    assert_eq!(outcome.report["facts"]["recovered"], 1, "{}", outcome.output);
+    let server = Fake::start(Behaviour { tamper, ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    assert!(outcome.output.contains("1 dropped"), "{}", outcome.output);
+}
+
+#[test]
+fn tls_is_spoken_where_the_server_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = folder.path().join("certificate.pem");
+    let proxy = TlsProxy::bind(&certificate);
+    let (public, url) = (format!("wss://{}", proxy.address), format!("https://{}", proxy.address));
+    let server = Fake::start(Behaviour { public: Some(public), ..Behaviour::default() });
+    proxy.forward_to(server.address());
+    let outcome = swarm(&url, &["--ca-file", certificate.to_str().unwrap()]);
+    assert_eq!(outcome.report["summary"]["delivery"], "proven", "{}", outcome.output);
+    let untrusted = swarm(&url, &[]);
+    fails(&untrusted, 2, "certificate", Instant::now());
+}
+
+#[test]
+fn several_processes_make_one_report() {
+    let server = Fake::start(Behaviour { tamper: Some((2, 40, Tamper::Drop)), ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &["--processes", "2", "--connections", "9"]);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.report["facts"]["setup"]["connections"], 9);
+    assert_eq!(outcome.report["facts"]["setup"]["processes"], 2);
+    assert_eq!(outcome.faults().len(), 1, "{}", outcome.output);
+}
+
+#[test]
+fn misbehaving_clients_do_not_count() {
+    let server = Fake::start(Behaviour::default());
+    let arguments = ["--stalled", "25", "--slow", "12.5", "--reset", "12.5", "--reset-after", "300ms"];
+    let outcome = swarm(&server.url(), &[&arguments[..], &["--duration", "2s"]].concat());
+    assert_eq!(outcome.report["summary"]["delivery"], "proven", "{}", outcome.output);
+    assert_eq!(outcome.report["facts"]["setup"]["attentive"], 4);
+    assert!(outcome.report["facts"]["resets"].as_u64().unwrap() >= 1, "{}", outcome.output);
+}
+
+/// Bad input ends in time, with a cause.
+#[track_caller]
+fn fails(outcome: &Outcome, code: i32, cause: &str, started: Instant) {
+    outcome.assert_exit(code);
+    assert!(outcome.output.contains(cause), "{}", outcome.output);
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_server_that_is_not_there_ends_the_run_at_once() {
+    let outcome = swarm("http://127.0.0.1:9", &[]);
+    fails(&outcome, 2, "Connection refused", Instant::now());
+    let outcome = swarm("ws://127.0.0.1:9/client/hubs/x", &["--groups", "SPX"]);
+    fails(&outcome, 1, "connect: Connection refused", Instant::now());
+}
+
+#[test]
+fn a_server_that_never_answers_runs_into_the_setup_timeout() {
+    let (server, started) = (Fake::start(Behaviour { is_mute: true, ..Behaviour::default() }), Instant::now());
+    let outcome = swarm(&server.url(), &["--setup-timeout", "1s"]);
+    fails(&outcome, 1, "waiting for the upgrade", started);
+}
+
+#[test]
+fn half_the_connections_failing_ends_the_run_with_the_cause() {
+    let behaviour = Behaviour { refuse_every: Some(2), ..Behaviour::default() };
+    let (server, started) = (Fake::start(behaviour), Instant::now());
+    fails(&swarm(&server.url(), &[]), 1, "upgrade refused: HTTP 503 full", started);
+}
+
+#[test]
+fn one_connection_failing_fails_a_run_that_goes_on() {
+    let behaviour = Behaviour { refuse_every: Some(100), ..Behaviour::default() };
+    let server = Fake::start(behaviour);
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.report["facts"]["failures"]["upgrade refused: HTTP 503 full"], 1, "{}", outcome.output);
+    assert!(outcome.report["facts"]["verified"].as_u64().unwrap() > 500);
+}
+
+#[test]
+fn a_refused_group_is_named() {
+    let behaviour = Behaviour { forbidden: Some("NDX"), ..Behaviour::default() };
+    let (server, started) = (Fake::start(behaviour), Instant::now());
+    let outcome = swarm(&server.url(), &[]);
+    fails(&outcome, 1, "join of blue_NDX_orderflow_orderflow refused: Forbidden: not yours", started);
+}
+
+#[test]
+fn arguments_that_make_no_run_are_refused() {
+    for arguments in [
+        &["--stalled", "70", "--slow", "70"][..],
+        &["--ramp", "0"],
+        &["--url", "ftp://127.0.0.1"],
+        &["--protocols", "streams"],
+        &["--groups", "all,SPX"],
+    ] {
+        let server = Fake::start(Behaviour::default());
+        swarm(&server.url(), arguments).assert_exit(2);
+    }
+}
