@@ -6,6 +6,7 @@ use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_appender::non_blocking::WorkerGuard;
@@ -95,8 +96,8 @@ fn try_run() -> anyhow::Result<()> {
         Asked::Serve(args) => serve(&line, args.config.as_deref()),
         Asked::Inspect(options) => Ok(inspect::inspect(&options)?),
         Asked::Generate(options) => {
-            println!("{}", sample::generate(&options)?);
-            Ok(())
+            let summary = sample::generate(&options)?;
+            writeln!(std::io::stdout(), "{summary}").context("cannot print")
         }
         Asked::Tail(options) => tail::tail(options),
     }

@@ -72,12 +72,14 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{path}: expected TOML: {source}")]
+    #[error("{path}:{line}: expected TOML: {reason}")]
     NotToml {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// Where.
+        line: usize,
+        /// Why. Not the line itself: a secret may stand there.
+        reason: String,
     },
     /// A key that no setting has.
     #[error("{path}: {key}: expected the name of a setting, such as data-dir{}", hint(.similar.as_deref()))]
@@ -122,8 +124,10 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
 pub fn with_file_defaults(mut command: Command, path: &Path) -> Result<Command, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let table: BTreeMap<String, toml::Value> = toml::from_str(&text)
-        .map_err(|source| ConfigError::NotToml { path: path.to_owned(), source: Box::new(source) })?;
+    let table: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        ConfigError::NotToml { path: path.to_owned(), line, reason: error.message().to_owned() }
+    })?;
     for (key, value) in table {
         let values =
             texts(&value).map_err(|actual| ConfigError::BadType { path: path.to_owned(), key: key.clone(), actual })?;
@@ -133,6 +137,10 @@ pub fn with_file_defaults(mut command: Command, path: &Path) -> Result<Command, 
                 settings(&command).map(flag).find(|flag| flag.contains(&name) || name.contains(flag.as_str()));
             return Err(ConfigError::UnknownKey { path: path.to_owned(), key, similar });
         };
+        let is_list = settings(&command).any(|arg| *arg.get_id() == id && arg.get_value_delimiter().is_some());
+        if !is_list && values.len() != 1 {
+            return Err(ConfigError::BadType { path: path.to_owned(), key, actual: "a list" });
+        }
         command = command.mut_arg(id, |arg| arg.default_values(values));
     }
     Ok(command)

@@ -60,7 +60,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let signals = Signals::new().context("cannot listen for signals")?;
     let files = raise_file_limit();
     let listeners = listen(&options.listen)?;
-    if let Some(files) = files.filter(|&files| files < options.http.max_connections as u64 + 64) {
+    if let Some(files) = files.filter(|&files| files < (options.http.max_connections as u64).saturating_add(64)) {
         let connections = files.saturating_sub(64);
         tracing::info!(files, connections, "the hard limit of open files allows about this many connections");
     }

@@ -89,7 +89,7 @@ impl Ledger {
     pub fn after(&self, after: u64, limit: usize) -> Vec<(u64, Arc<Tick>)> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = ring.oldest();
-        let skip = (after + 1).saturating_sub(oldest);
+        let skip = after.saturating_add(1).saturating_sub(oldest);
         let ticks = ring.ticks.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(limit);
         ticks.enumerate().map(|(at, tick)| (oldest + skip + at as u64, Arc::clone(tick))).collect()
     }
@@ -153,6 +153,7 @@ mod tests {
         assert_eq!(positions(&ledger, 5, 9), []);
         assert_eq!(positions(&ledger, 99, 9), []);
         assert_eq!(positions(&ledger, u64::MAX - 1, 9), []);
+        assert_eq!(positions(&ledger, u64::MAX, 9), []);
     }
 
     #[test]

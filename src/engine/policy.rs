@@ -17,6 +17,7 @@ pub struct LagOptions {
     pub recovery_frames: u64,
     /// Bytes a shard keeps per group and form, for slow connections and for recoveries
     #[arg(long, env = "FLOWCAST_RING_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    #[arg(value_parser = clap::value_parser!(u64).range(4 << 20..))]
     pub ring_bytes: u64,
     /// Seconds a reliable session waits for its client to come back
     #[arg(long, env = "FLOWCAST_SESSION_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
@@ -50,13 +51,15 @@ pub struct Resume {
     pub gap: u64,
 }
 
-/// Where to resume: at `unacked`, the oldest frame the client has not confirmed, unless the ring no
-/// longer reaches back that far or the session was dropped for lag.
-pub fn resume(options: &LagOptions, unacked: u64, oldest: u64, head: u64, lagged: bool) -> Resume {
-    let hole = unacked < oldest;
-    let floor = if lagged || hole { options.resume_floor(head).max(oldest) } else { oldest };
-    let position = unacked.max(floor);
-    Resume { position, gap: position - unacked }
+/// Where to resume: at `confirmed`, the first frame the client has not confirmed.
+///
+/// Frames before `sent` were written to the old socket. If only such frames fell off the ring, the
+/// client goes on with the oldest there is: it may well have them. If frames that were never sent fell
+/// off, or the session was dropped for lag, it skips to the resume floor.
+pub fn resume(options: &LagOptions, confirmed: u64, sent: u64, oldest: u64, head: u64, lagged: bool) -> Resume {
+    let floor = if lagged || sent < oldest { options.resume_floor(head).max(oldest) } else { oldest };
+    let position = confirmed.max(floor);
+    Resume { position, gap: position.saturating_sub(confirmed.max(sent)) }
 }
 
 #[cfg(test)]
@@ -74,21 +77,31 @@ mod tests {
         }
     }
 
+    fn resumed(confirmed: u64, sent: u64, oldest: u64, lagged: bool) -> (u64, u64) {
+        let Resume { position, gap } = resume(&options(), confirmed, sent, oldest, 1000, lagged);
+        (position, gap)
+    }
+
     #[test]
     fn a_recovery_goes_on_with_the_oldest_unconfirmed_frame() {
-        assert_eq!(resume(&options(), 400, 300, 1000, false), Resume { position: 400, gap: 0 });
-        assert_eq!(resume(&options(), 1000, 300, 1000, false), Resume { position: 1000, gap: 0 });
+        assert_eq!(resumed(400, 450, 300, false), (400, 0));
+        assert_eq!(resumed(1000, 1000, 300, false), (1000, 0));
+    }
+
+    #[test]
+    fn frames_that_were_sent_and_fell_off_make_no_gap() {
+        assert_eq!(resumed(200, 800, 300, false), (300, 0));
     }
 
     #[test]
     fn after_a_hole_it_skips_to_half_an_allowance_behind() {
-        assert_eq!(resume(&options(), 200, 300, 1000, false), Resume { position: 950, gap: 750 });
-        assert_eq!(resume(&options(), 200, 980, 1000, false), Resume { position: 980, gap: 780 });
+        assert_eq!(resumed(200, 250, 300, false), (950, 700));
+        assert_eq!(resumed(200, 250, 980, false), (980, 730));
     }
 
     #[test]
     fn after_lag_it_does_not_lag_at_once_again() {
-        assert_eq!(resume(&options(), 850, 300, 1000, true), Resume { position: 950, gap: 100 });
-        assert_eq!(resume(&options(), 990, 300, 1000, true), Resume { position: 990, gap: 0 });
+        assert_eq!(resumed(700, 850, 300, true), (950, 100));
+        assert_eq!(resumed(990, 995, 300, true), (990, 0));
     }
 }

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 use super::shard::ShardHandle;
 use super::streams::StreamOptions;
@@ -46,6 +47,10 @@ pub struct App {
     pub prefix: Arc<str>,
     /// Speak this profile on every endpoint.
     pub pinned: Option<Profile>,
+    /// Upgrades under way.
+    pub pending: Arc<AtomicUsize>,
+    /// Readers of the tick ledger there may be besides.
+    pub tick_readers: Arc<Semaphore>,
     stage: AtomicU8,
     turn: AtomicUsize,
 }
@@ -68,6 +73,10 @@ pub struct HttpOptions {
     #[arg(long, env = "FLOWCAST_HTTP_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub http_timeout_seconds: u64,
+    /// Readers of the tick ledger there may be at a time; more get 503
+    #[arg(long, env = "FLOWCAST_MAX_TICK_READERS", default_value_t = 64, value_name = "READERS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=65_536))]
+    pub max_tick_readers: usize,
     /// Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed: comma-separated
     /// networks such as 10.0.0.0/8
     #[arg(long, env = "FLOWCAST_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS", value_parser = network)]
@@ -92,7 +101,9 @@ impl App {
         pinned: Option<Profile>,
     ) -> Self {
         let (stage, turn) = (AtomicU8::new(Stage::Loading as u8), AtomicUsize::new(0));
-        Self { hub, status, shards, streams, options, prefix, pinned, stage, turn }
+        let tick_readers = Arc::new(Semaphore::new(options.max_tick_readers));
+        let pending = Arc::default();
+        Self { hub, status, shards, streams, options, prefix, pinned, pending, tick_readers, stage, turn }
     }
 
     /// Where the server is in its life.

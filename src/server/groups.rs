@@ -12,8 +12,9 @@ use slab::Slab;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::limiter::ToldOnce;
+use super::limiter::{Limiter, ToldOnce};
 use super::stats::ShardStats;
+use crate::engine::clock;
 use crate::engine::frames::Form;
 use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups};
@@ -45,6 +46,7 @@ pub struct Groups {
     options: LagOptions,
     stats: Arc<ShardStats>,
     silent: Arc<ToldOnce>,
+    lines: Limiter,
     locals: Slab<LocalGroup>,
     names: HashMap<Arc<str>, u32>,
     lanes: Slab<Lane>,
@@ -56,7 +58,7 @@ impl Groups {
     /// None yet.
     pub fn new(hub: Arc<Hub>, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
         let (locals, names, lanes) = (Slab::new(), HashMap::new(), Slab::new());
-        Self { drained: hub.published(), hub, options, stats, silent, locals, names, lanes }
+        Self { drained: hub.published(), hub, options, stats, silent, lines: Limiter::default(), locals, names, lanes }
     }
 
     /// The lane with this key.
@@ -105,8 +107,12 @@ impl Groups {
             Some(&group) => group,
             None => {
                 let (group, receiver) = self.hub.subscribe(name)?;
-                if !group.is_declared() && self.silent.is_new(name) {
-                    tracing::info!(group = name, "a client joined a group without data; it stays silent");
+                if !group.is_declared()
+                    && self.silent.is_new(name)
+                    && let Some(suppressed) = self.lines.pass(clock::monotonic_ns() / 1_000_000)
+                {
+                    let name: String = name.chars().take(100).collect();
+                    tracing::info!(group = name, suppressed, "a client joined a group without data; it stays silent");
                 }
                 let name = Arc::clone(group.name());
                 let key = self.locals.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;

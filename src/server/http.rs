@@ -55,9 +55,6 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>, permits
         .max_buf_size(16 << 10)
         .half_close(false);
     loop {
-        // A connection holds its permit until it is upgraded or over, so accepting waits while too
-        // many are neither.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -67,6 +64,9 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>, permits
                 continue;
             }
         };
+        // A connection holds its permit until it is upgraded or over; while too many are neither,
+        // the next ones wait in the kernel's queue.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let connection = connection(&http, socket, peer, routes.clone());
         tokio::spawn(async move {
             connection.await;

@@ -8,8 +8,8 @@ pub struct Keepalive {
     #[arg(long, env = "FLOWCAST_PING_INTERVAL_SECONDS", default_value_t = 54, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub ping_interval_seconds: u64,
-    /// Seconds without hearing anything from a client before it is dropped; more than
-    /// --ping-interval-seconds
+    /// Seconds from one ping to the latest answer to the next: more than --ping-interval-seconds, and
+    /// what is more is the time a client has to answer
     #[arg(long, env = "FLOWCAST_PONG_TIMEOUT_SECONDS", default_value_t = 60, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(2..=7200))]
     pub pong_timeout_seconds: u64,
@@ -23,10 +23,5 @@ impl Keepalive {
     /// From a ping to the moment its answer is missed.
     pub fn pong_grace_ms(&self) -> u64 {
         self.pong_timeout_seconds.saturating_sub(self.ping_interval_seconds).max(1) * 1000
-    }
-
-    /// Whether a client last heard at `heard_ms` is gone.
-    pub fn is_silent(&self, heard_ms: u64, now_ms: u64) -> bool {
-        now_ms.saturating_sub(heard_ms) >= self.pong_timeout_seconds * 1000
     }
 }

@@ -37,15 +37,16 @@ impl Shard {
         if self.draining {
             return;
         }
-        let Arrival { socket, read, user, wire } = arrival;
+        let Arrival { socket, read, user, wire, admitted } = arrival;
         let id = connection_id(self.index);
         let token = if wire.reliable { Uuid::new_v4().as_u128() } else { 0 };
-        let session = Session::new(id, token, user, wire, self.options.lag.client_buffer);
+        let session = Session::new(id, token, user, wire, &self.options.lag);
         let key = self.sessions.insert(session) as u32;
         if wire.reliable {
             self.ids.insert(id, key);
         }
         self.connect(key, socket, &read);
+        drop(admitted);
     }
 
     /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
@@ -63,7 +64,9 @@ impl Shard {
             let serial = self.new_serial(key);
             self.timers.detached.push(now_ms(), (key, serial));
         }
-        Some(wire)
+        // No session may wait at all if the settings say so.
+        let waits = self.ids.contains_key(&id) && self.options.lag.session_timeout_seconds > 0;
+        waits.then_some(wire)
     }
 
     /// A recovered session gets its new socket and goes on where the client was.
@@ -73,6 +76,9 @@ impl Shard {
         let Some(&key) = self.ids.get(&id) else { return };
         if self.sessions[key as usize].connection.is_some() {
             self.lose(key, Ending::Recovered);
+            if !self.ids.contains_key(&id) {
+                return;
+            }
         }
         self.stats.detached.subtract(1);
         let session = &mut self.sessions[key as usize];
@@ -87,6 +93,9 @@ impl Shard {
     fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8]) {
         let now = now_ms();
         let serial = self.new_serial(key);
+        // The listener's limit is for HTTP clients that do not read; here the lag rule judges.
+        // Fails only on a socket that is gone, which the first read tells.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, 0);
         let connection = Connection::new(socket, now);
         let data = epoll::EventData::new_u64(u64::from(key));
         let watched = epoll::add(&self.epoll, connection.socket(), data, Watch::Read.flags());

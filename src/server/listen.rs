@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -25,6 +26,16 @@ pub struct ListenOptions {
     #[arg(long, env = "FLOWCAST_BACKLOG", default_value_t = 4096, value_name = "CONNECTIONS")]
     #[arg(value_parser = clap::value_parser!(i32).range(1..=65_535))]
     pub backlog: i32,
+    /// Seconds an HTTP client may take no byte of its answer before it is dropped
+    #[arg(long, env = "FLOWCAST_ANSWER_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub answer_timeout_seconds: u64,
+}
+
+impl ListenOptions {
+    fn answer_timeout(&self) -> Duration {
+        Duration::from_secs(self.answer_timeout_seconds)
+    }
 }
 
 fn bind_address(text: &str) -> Result<String, String> {
@@ -110,10 +121,12 @@ fn bound(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener
         socket.set_only_v6(address.ip() != IpAddr::from(Ipv6Addr::UNSPECIFIED))?;
     }
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit both. With the kernel's autotuned send buffer a stalled client stays
+    // Accepted sockets inherit these. With the kernel's autotuned send buffer a stalled client stays
     // invisible for minutes.
     socket.set_send_buffer_size(options.send_buffer_bytes)?;
     socket.set_tcp_nodelay(true)?;
+    // So is this: a client that takes no byte of an answer for so long is gone.
+    socket.set_tcp_user_timeout(Some(options.answer_timeout()))?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(options.backlog)?;
     TcpListener::from_std(socket.into())

@@ -238,8 +238,9 @@ impl Shard {
             let Some(connection) = self.current(key, serial).filter(|connection| connection.is_open()) else {
                 continue;
             };
-            // A blocked client has a ping or data to answer to already.
-            if !connection.blocked {
+            // Control frames go before data, so a client that reads slowly answers all the same. One
+            // that takes not even those has one waiting already.
+            if connection.control_bytes() == 0 {
                 websocket::append(Opcode::Ping, &[], connection.control());
                 self.flush(key);
             }
@@ -247,8 +248,8 @@ impl Shard {
             self.timers.pongs.push(now_ms, (key, serial));
         }
         while let Some((key, serial)) = self.timers.pongs.pop(now_ms) {
-            let keepalive = self.options.keepalive;
-            let silent = |connection: &Connection| keepalive.is_silent(connection.heard_ms, now_ms);
+            let pinged_ms = now_ms.saturating_sub(self.options.keepalive.pong_grace_ms());
+            let silent = |connection: &Connection| connection.heard_ms < pinged_ms;
             if self.current(key, serial).is_some_and(|connection| connection.is_open() && silent(connection)) {
                 self.lose(key, Ending::PongTimeout);
             }

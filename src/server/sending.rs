@@ -79,7 +79,7 @@ impl Shard {
         }
         let connection = session.connection.as_mut().expect("checked above");
         if self.picks.is_empty() && !connection.has_unsent() {
-            session.allowance = self.options.lag.client_buffer;
+            session.caught_up(&self.options.lag);
             return;
         }
 
@@ -135,7 +135,7 @@ impl Shard {
             match connection.phase {
                 Phase::Closing { ending, answered: true } => self.depart(key, ending),
                 Phase::Closing { ending, answered: false } => connection.linger(ending),
-                _ => session.allowance = self.options.lag.client_buffer,
+                _ => session.caught_up(&self.options.lag),
             }
         }
     }
@@ -144,7 +144,7 @@ impl Shard {
     pub(super) fn check_lag(&mut self, key: u32) {
         let Some(session) = self.sessions.get(key as usize) else { return };
         let open = session.connection.as_ref().is_some_and(Connection::is_open);
-        if open && session.is_lagging(&self.groups, &self.options.lag) {
+        if open && session.is_lagging(&self.groups) {
             self.drop_lagging(key);
         }
     }

@@ -52,6 +52,8 @@ pub struct Session {
     /// Frames it may be behind in a group: more than configured while it catches up after a
     /// recovery.
     pub allowance: u64,
+    /// Bytes it may be behind in all its groups, likewise.
+    pub allowance_bytes: u64,
     /// The largest sequence id the client confirmed.
     pub acked: u64,
     acks: AckIds,
@@ -83,7 +85,7 @@ pub struct Pick {
 
 impl Session {
     /// A session without memberships.
-    pub fn new(id: Uuid, token: u128, user: Box<str>, wire: Wire, allowance: u64) -> Self {
+    pub fn new(id: Uuid, token: u128, user: Box<str>, wire: Wire, options: &LagOptions) -> Self {
         Self {
             id,
             token,
@@ -94,7 +96,8 @@ impl Session {
             serial: 0,
             queued: false,
             lagged: false,
-            allowance,
+            allowance: options.client_buffer,
+            allowance_bytes: options.client_buffer_bytes,
             acked: 0,
             acks: AckIds::default(),
         }
@@ -146,26 +149,34 @@ impl Session {
     }
 
     /// Whether it is further behind than it may be.
-    pub fn is_lagging(&self, groups: &Groups, options: &LagOptions) -> bool {
+    pub fn is_lagging(&self, groups: &Groups) -> bool {
         let rings =
             || self.memberships.iter().map(|membership| (&groups.lane(membership.lane).ring, membership.cursor));
         rings().any(|(ring, cursor)| ring.head() - cursor > self.allowance || cursor < ring.oldest())
-            || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > options.client_buffer_bytes
+            || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
+    }
+
+    /// It has caught up: what it may be behind is the usual again.
+    pub fn caught_up(&mut self, options: &LagOptions) {
+        self.allowance = options.client_buffer;
+        self.allowance_bytes = options.client_buffer_bytes;
     }
 
     /// Sets the cursors for a client that came back. Returns how many frames it will not get.
     pub fn resume(&mut self, groups: &Groups, options: &LagOptions) -> u64 {
-        let (mut gap, mut behind) = (0, 0);
+        let (mut gap, mut behind, mut behind_bytes) = (0, 0, 0);
         for membership in &mut self.memberships {
             let ring = &groups.lane(membership.lane).ring;
-            // What was never sent is behind the cursor, whatever fell off the ring meanwhile.
-            let unacked = ring.position_after(self.acked.max(membership.since)).min(membership.cursor);
-            let resumed = policy::resume(options, unacked, ring.oldest(), ring.head(), self.lagged);
+            let confirmed = ring.position_after(self.acked.max(membership.since)).min(membership.cursor);
+            let resumed =
+                policy::resume(options, confirmed, membership.cursor, ring.oldest(), ring.head(), self.lagged);
             membership.cursor = resumed.position;
             gap += resumed.gap;
             behind = behind.max(ring.head() - resumed.position);
+            behind_bytes += ring.bytes_from(resumed.position);
         }
         self.allowance = options.client_buffer + behind;
+        self.allowance_bytes = options.client_buffer_bytes + behind_bytes;
         self.lagged = false;
         gap
     }

@@ -14,7 +14,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Wake;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -43,8 +43,9 @@ use crate::wire::webpubsub::Wire;
 /// Sessions served per turn of the sweep.
 const TURN: usize = 128;
 
-/// One read per readiness event; what is left raises the next event.
-const READ_BUFFER: usize = 64 << 10;
+/// One read per readiness event; what is left raises the next event. A thousand small requests fit:
+/// more at once would keep the others waiting.
+const READ_BUFFER: usize = 16 << 10;
 
 /// Letters that may wait for a shard; beyond it the server answers 503.
 const MAILBOX: usize = 4096;
@@ -113,6 +114,8 @@ pub enum Letter {
         socket: TcpStream,
         /// What it sent behind the handshake.
         read: Bytes,
+        /// Counts it until the shard does.
+        admitted: Admitted,
     },
     /// Tell everybody, close everything, and end.
     Drain,
@@ -128,6 +131,25 @@ pub struct Arrival {
     pub user: Box<str>,
     /// What it speaks.
     pub wire: Wire,
+    /// Counts it until the shard does.
+    pub admitted: Admitted,
+}
+
+/// A place among the connections there may be, held until the shard's own count has it.
+pub struct Admitted(Arc<AtomicUsize>);
+
+impl Admitted {
+    /// Takes a place. Returns how many others are under way besides.
+    pub fn take(pending: &Arc<AtomicUsize>) -> (Self, usize) {
+        let others = pending.fetch_add(1, Ordering::Relaxed);
+        (Self(Arc::clone(pending)), others)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Wakes a shard. Ringing twice before it looks costs one system call.
@@ -297,6 +319,8 @@ impl Shard {
                     BELL => self.bell.answer(),
                     key => self.ready(key as u32, event.flags),
                 }
+                // One load when there is nothing: a flood of requests must not fill the channels.
+                self.drain();
             }
             while let Ok(letter) = self.mailbox.try_recv() {
                 self.open_letter(letter);
@@ -327,7 +351,10 @@ impl Shard {
                 // If nobody waits any more, the session goes on waiting for its client.
                 let _ = reply.send(claimed);
             }
-            Letter::Attach { id, socket, read } => self.attach(id, socket, &read),
+            Letter::Attach { id, socket, read, admitted } => {
+                self.attach(id, socket, &read);
+                drop(admitted);
+            }
             Letter::Drain => self.close_all(),
         }
     }
@@ -349,6 +376,9 @@ impl Shard {
                 }
             }
         });
+        // Once per session, not once per lane.
+        blocked.sort_unstable();
+        blocked.dedup();
         for key in blocked {
             self.check_lag(key);
         }

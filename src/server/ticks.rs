@@ -15,6 +15,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::app::{App, error};
@@ -26,6 +27,9 @@ use crate::wire::webpubsub::{PlainForm, Syntax};
 
 /// Ticks per answer, unless the client asks for fewer.
 const MAX_TICKS: usize = 1000;
+
+/// Publications per answer, about a megabyte. The client asks for what comes after the last one.
+const MAX_PUBLICATIONS: usize = 4096;
 
 /// `?after=` position and `?limit=` ticks.
 #[derive(Debug, Deserialize)]
@@ -48,14 +52,24 @@ pub async fn ticks(
     if header(ACCEPT).is_some_and(|accept| accept.contains("text/event-stream")) {
         let last_event = header(http::HeaderName::from_static("last-event-id")).and_then(|id| id.parse().ok());
         let after = last_event.or(range.after).unwrap_or(app.hub.ledger().span().1);
-        return Sse::new(events(app, after)).keep_alive(KeepAlive::default()).into_response();
+        let Ok(place) = Arc::clone(&app.tick_readers).try_acquire_owned() else {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "too many readers of the tick ledger");
+        };
+        return Sse::new(events(app, after, place)).keep_alive(KeepAlive::default()).into_response();
     }
     let limit = range.limit.unwrap_or(MAX_TICKS).min(MAX_TICKS);
+    let mut publications = 0;
     let ticks: Vec<Value> = app
         .hub
         .ledger()
         .after(range.after.unwrap_or(0), limit)
         .iter()
+        .take_while(|(_, tick)| {
+            // The first tick is told whatever its size, or nobody could go on.
+            let fits = publications == 0 || publications + tick.publications.len() <= MAX_PUBLICATIONS;
+            publications += tick.publications.len();
+            fits
+        })
         .map(|(seq, tick)| tick_json(*seq, tick))
         .collect();
     let mut answer = now_json(&app);
@@ -64,16 +78,18 @@ pub async fn ticks(
 }
 
 /// First where the ledger is, then every tick behind `after`, for as long as the client listens.
-fn events(app: Arc<App>, after: u64) -> impl Stream<Item = Result<Event, Infallible>> {
+fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<Event, Infallible>> {
     struct Reader {
         app: Arc<App>,
         after: u64,
         changed: tokio::sync::watch::Receiver<u64>,
         ready: std::vec::IntoIter<(u64, Arc<Tick>)>,
         greeted: bool,
+        /// Given back when the client leaves and the stream with it.
+        _place: OwnedSemaphorePermit,
     }
     let changed = app.hub.ledger().watch();
-    let reader = Reader { app, after, changed, ready: Vec::new().into_iter(), greeted: false };
+    let reader = Reader { app, after, changed, ready: Vec::new().into_iter(), greeted: false, _place: place };
     stream::unfold(reader, async |mut reader| {
         if !reader.greeted {
             reader.greeted = true;

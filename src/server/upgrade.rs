@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use super::lifecycle::shard_of;
-use super::shard::{Arrival, Letter, ShardHandle};
+use super::shard::{Admitted, Arrival, Letter, ShardHandle};
 use crate::engine::frames::Form;
 use crate::wire::gexbot::ORDERFLOW_HUB;
 use crate::wire::payload::Profile;
@@ -123,7 +123,8 @@ async fn upgrade(
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(Refused::NoSubprotocol)?;
     let wire = Wire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
-    if app.connections() >= app.options.max_connections as u64 {
+    let (admitted, others) = Admitted::take(&app.pending);
+    if app.connections() + others as u64 >= app.options.max_connections as u64 {
         return Err(Refused::Full);
     }
 
@@ -141,9 +142,9 @@ async fn upgrade(
 
     let user: Box<str> = auth::key_of(token).into();
     if let Some((shard, id, _)) = recovery {
-        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read }));
+        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read, admitted }));
     } else {
-        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, wire });
+        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, wire, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))

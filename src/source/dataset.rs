@@ -112,11 +112,15 @@ impl Dataset {
                 Err(DatasetError::NoSuchDate { path: options.data_dir.clone(), date, available })
             }
             DataDate::On(date) => Self::of(&options.data_dir, date),
-            DataDate::Latest => dates
-                .iter()
-                .rev()
-                .find_map(|&date| Self::of(&options.data_dir, date).ok())
-                .ok_or_else(|| DatasetError::NoDates { path: options.data_dir.clone() }),
+            DataDate::Latest => {
+                for date in dates.into_iter().rev() {
+                    match Self::of(&options.data_dir, date) {
+                        Err(DatasetError::NoTickers { .. }) => {}
+                        found => return found,
+                    }
+                }
+                Err(DatasetError::NoDates { path: options.data_dir.clone() })
+            }
         }
     }
 
@@ -158,6 +162,8 @@ fn is_ticker(name: &str) -> bool {
         && (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte))
         && !name.starts_with('.')
+        // Would make the group's name another hub's.
+        && !["_classic_", "_state_", "_orderflow_"].iter().any(|package| format!("_{name}_").contains(package))
 }
 
 #[cfg(test)]

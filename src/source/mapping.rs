@@ -8,8 +8,8 @@
 #![expect(unsafe_code, reason = "the mapping is read through a pointer, under a signal handler; proofs below")]
 
 use std::cell::Cell;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -65,7 +65,8 @@ impl MappedFile {
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Io { path: path.to_owned(), source };
         install_handler().map_err(failed)?;
-        let file = File::open(path).map_err(failed)?;
+        // Non-blocking: opening a FIFO would wait for a writer. Regular files do not care.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
@@ -291,7 +292,9 @@ mod tests {
     #[test]
     fn what_is_not_a_readable_file_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        for path in [dir.path().to_owned(), dir.path().join("missing")] {
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        for path in [dir.path().to_owned(), dir.path().join("missing"), fifo] {
             let error = MappedFile::open(&path).unwrap_err().to_string();
             assert!(error.starts_with(&path.display().to_string()), "{error}");
         }

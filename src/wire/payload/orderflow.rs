@@ -253,10 +253,12 @@ fn without_line(error: &serde_json::Error) -> String {
 /// Enough of a value to recognise it: one bad line must not fill the log.
 fn shortened(text: &str) -> String {
     const LIMIT: usize = 100;
-    match text.char_indices().nth(LIMIT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut shortened: String = text.chars().take(LIMIT).map(plain).collect();
+    if text.chars().nth(LIMIT).is_some() {
+        shortened.push('…');
     }
+    shortened
 }
 
 #[cfg(test)]
