@@ -28,7 +28,8 @@ fn acks_and_pongs_are_azures_messages_byte_for_byte() {
     let server = Server::with(&Dataset::usual(), &[("WS_STREAM_INTERVAL", "1h")]);
     let mut json = Socket::open(server.address, common::client::CLIENT, &[("Sec-WebSocket-Protocol", JSON)]).unwrap();
     assert!(matches!(json.frame(), Frame::Text(_)), "connected");
-    json.send_text(r#"{"type":"joinGroup","group":"blue_SPX_orderflow_orderflow","ackId":18446744073709551615}"#);
+    // A silent group: the clock's first tick must not come between.
+    json.send_text(r#"{"type":"joinGroup","group":"blue_NONE_orderflow_orderflow","ackId":18446744073709551615}"#);
     assert_eq!(json.frame(), Frame::Text(r#"{"type":"ack","ackId":18446744073709551615,"success":true}"#.to_owned()));
     json.send_text(r#"{"type":"ping"}"#);
     assert_eq!(json.frame(), Frame::Text(r#"{"type":"pong"}"#.to_owned()));
@@ -197,7 +198,8 @@ fn requests_without_an_ack_id_are_done_and_not_answered() {
         client.send_join("nonsense", None);
         client.send_to_group(&group("SPX"), None);
         client.send_event(None);
-        assert_eq!(client.ping(), [], "only the pong comes");
+        // Fails at an ack; the clock's first tick may come before the pong.
+        client.ping();
         assert!(client.leave(&group("SPX")).success);
     }
     let mut joined = Client::open(&server, JSON);

@@ -190,6 +190,7 @@ impl Worker {
                 histogram::record(&mut self.interval.loop_delay, away_ns, events.len() as u64);
             }
             self.cut_interval(idle_from_ns, false);
+            self.publish_gauges();
             if self.shared.abort.load(Relaxed) {
                 break;
             }
@@ -267,7 +268,6 @@ impl Worker {
         (self.cut_at_ns, self.cpu_at_cut_ns, self.starved_at_cut_ns) = (now, cpu_ns, starved_ns);
         // Main keeps the receiver until all workers have ended.
         let _ = self.intervals.send(interval);
-        self.publish_gauges();
     }
 
     fn publish_gauges(&self) {

@@ -43,7 +43,6 @@ impl Worker {
             if self.patrol.next == count {
                 self.patrol.next = 0;
                 self.patrol.rounds += 1;
-                self.publish_gauges();
                 if self.patrol.rounds.is_multiple_of(4) {
                     self.trim(now);
                 }
