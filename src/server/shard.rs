@@ -50,6 +50,9 @@ const READ_BUFFER: usize = 16 << 10;
 /// Letters that may wait for a shard; beyond it the server answers 503.
 const MAILBOX: usize = 4096;
 
+/// 2^32 over the golden ratio: starts that lie far apart and even out soon.
+const GOLDEN: u32 = 0x9e37_79b9;
+
 /// `epoll` data of the doorbell; sessions use their slab key.
 const BELL: u64 = u64::MAX;
 
@@ -228,6 +231,8 @@ pub struct Shard {
     pub(super) joined: Joined,
     pub(super) picks: Vec<Pick>,
     pub(super) draining: bool,
+    /// Where the next sweep starts, as a fraction of 2^32.
+    rotation: u32,
     bell: Arc<Bell>,
     mailbox: Receiver<Letter>,
 }
@@ -303,6 +308,7 @@ impl Shard {
             joined: Joined::default(),
             picks: Vec::new(),
             draining: false,
+            rotation: 0,
             bell,
             mailbox,
         };
@@ -361,10 +367,14 @@ impl Shard {
 
     /// Moves publications into the rings and queues whoever has something to send.
     fn drain(&mut self) {
-        let Self { groups, sessions, queue, .. } = self;
+        let Self { groups, sessions, queue, rotation, .. } = self;
         let mut blocked = Vec::new();
         groups.drain(|lane| {
-            for &key in &lane.subscribers {
+            // From another start each time, or the same subscribers would always be last.
+            *rotation = rotation.wrapping_add(GOLDEN);
+            let start = ((u64::from(*rotation) * lane.subscribers.len() as u64) >> 32) as usize;
+            let (last, first) = lane.subscribers.split_at(start);
+            for &key in first.iter().chain(last) {
                 let session = &mut sessions[key as usize];
                 match &session.connection {
                     Some(connection) if connection.blocked => blocked.push(key),
