@@ -9,7 +9,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-rust test-clients test-swarm lint bench bench-encode fuzz docs clean
+.PHONY: help run test test-rust test-clients test-swarm lint bench bench-encode bench-fanout fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -46,6 +46,9 @@ bench: ## all benchmarks; compares with the last run
 
 bench-encode: ## JSONL line to finished frames, records/s of one core
 	cargo bench -p flowcast --bench encode
+
+bench-fanout: ## flowcast against the floor and its peers; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
+	python3 loadtest/bench/fanout.py
 
 # Stable Rust has no sanitizers; the code under test has none of the bugs they find, since `unsafe`
 # stands outside the parsers.

@@ -204,6 +204,11 @@ impl ShardHandle {
         Ok(())
     }
 
+    /// Whether a letter would be taken now.
+    pub fn has_room(&self) -> bool {
+        !self.mailbox.is_full()
+    }
+
     /// The shard's counters.
     pub fn stats(&self) -> &ShardStats {
         &self.stats
