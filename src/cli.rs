@@ -83,10 +83,19 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A closed terminal must not turn an error into a panic.
-            let _ = writeln!(std::io::stderr(), "flowcast: {error:#}");
+            let _ = writeln!(std::io::stderr(), "flowcast: {}", in_full(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes. Most of ours name the cause themselves; it is not said twice.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
 }
 
 fn try_run() -> anyhow::Result<()> {
