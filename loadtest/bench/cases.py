@@ -43,16 +43,19 @@ class Settings:
     """What the user chose, and where data and recordings lie."""
 
     work: Path
+    build: str
+    """Which flowcast: another may frame otherwise."""
     wires: tuple
     seconds: int
     peers: bool
 
     def data(self, name, tickers, records):
         """A generated day of those tickers."""
-        out = self.work / name
+        out, part = self.work / name, self.work / f"{name}.part"
         if not out.exists():
-            command = [FLOWCAST, "generate", "--out", out, "--tickers", ",".join(tickers), "--records", str(records)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            command = [FLOWCAST, "generate", "--force", "--out", part, "--tickers", ",".join(tickers)]
+            subprocess.run([*command, "--records", str(records)], check=True, stdout=subprocess.DEVNULL)
+            part.rename(out)
         return out
 
     def one(self):
@@ -65,6 +68,10 @@ class Settings:
 
     def recording(self, wire, tickers=("SPX",)):
         """What flowcast says on a wire when it replays one of those days."""
-        path = self.work / f"{len(tickers)}-{wire}.frames"
+        path = self.work / f"{self.build}-{len(tickers)}-{wire}.frames"
         record(path, self.one() if len(tickers) == 1 else self.sixteen(), wire, tickers, RECORDS)
         return path
+
+    def messages(self):
+        """The same as lines of text, for peers that frame messages themselves."""
+        return self.recording("json").with_suffix(".jsonl")

@@ -15,6 +15,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def measure(case, contender):
         "contender": contender,
         "figures": {name: value for name, value in figures.items() if value is not None},
         "invalid": doubts,
-        "command": [str(word).replace(f"{servers.ROOT}/", "") for word in command],
+        "command": command,
     }
 
 
@@ -82,14 +83,14 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.sched_setaffinity(0, {servers.CLIENT_CORE})
     work = servers.ROOT / "target/bench"
-    file = work / f"fanout-{build()}.jsonl"
     work.mkdir(parents=True, exist_ok=True)
-    before, runs = rounds(file)
+    file = work / f"{build()}.jsonl"
+    before, _ = rounds(file)
     # Earlier rounds may have had other wires.
-    everything = Settings(work, WIRES, seconds, True)
+    everything = Settings(work, build(), WIRES, seconds, True)
     for turn in range(count):
         current = before + turn
-        settings = Settings(work, wires, seconds, peers > 0 and turn % peers == 0)
+        settings = replace(everything, wires=wires, peers=peers > 0 and turn % peers == 0)
         cases = [
             case for case in all_cases(settings, current)
             if turn % case.every == 0 and any(goal.row in rows for goal in case.goals)

@@ -4,7 +4,7 @@ import os
 import platform
 from statistics import median
 
-from rows import all_cases
+from rows import SELDOM, all_cases
 from stats import estimate, verdict
 
 UNITS = {
@@ -64,7 +64,8 @@ def judged(runs, case, goal):
 def cases_of(runs, settings):
     """The cases that any run belongs to, in the order of the table; wires that take turns all appear."""
     names = {run["case"] for run in runs}
-    found = {case.name: case for turn in range(len(settings.wires)) for case in all_cases(settings, turn)}
+    turns = range(len(settings.wires) * SELDOM)
+    found = {case.name: case for turn in turns for case in all_cases(settings, turn)}
     return [found[name] for name in found if name in names]
 
 
@@ -115,7 +116,8 @@ def details(runs, settings):
             bad = sum(1 for run in mine if run["contender"] == name and run["invalid"])
             good = sum(1 for run in mine if run["contender"] == name and not run["invalid"])
             rows.append([name, str(good), str(bad), *cells])
-        yield f"### {case.name}\n\n" + table(["server", "valid", "invalid", *keys], rows)
+        command = next((" ".join(run["command"]) for run in reversed(mine) if run["command"]), "")
+        yield f"### {case.name}\n\n`swarm {command}`\n\n" + table(["server", "valid", "invalid", *keys], rows)
 
 
 def machine():

@@ -4,6 +4,7 @@ import http.client
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from urllib.parse import urlsplit
 
 import servers
@@ -22,6 +23,7 @@ STALL_S = 20
 SEND_BUFFER_BYTES, CLIENT_BUFFER_BYTES, CLIENT_FRAMES, WRITE_TIMEOUT_S = 2 * 131_072, 2 * 32_768, 256, 10
 LADDER = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 LADDER_S = 6
+NOW_AND_THEN, SELDOM = 2, 4
 
 
 def outcome(result, **more):
@@ -46,18 +48,17 @@ def one_group(settings, connections, wire):
     # With a ledger both servers also write it: 10 ticks/s, to tell latency from the scheduled tick.
     ledger = "require" if is_w2 else "off"
     load = Load(connections, wire, group("SPX"), settings.seconds, DEMAND, ledger=ledger)
-    recording = lambda: settings.recording(wire)
     contenders = {
         "flowcast": loaded(lambda: servers.flowcast(settings.one(), interval), load),
-        "floor": loaded(lambda: servers.floor(recording(), wire, interval), load),
+        "floor": loaded(lambda: servers.floor(settings.recording(wire), wire, interval), load),
     }
     if wire == PEER_WIRE and settings.peers:
-        bare = Load(connections, wire, group("SPX"), settings.seconds, DEMAND, negotiates=False)
-        messages = lambda: recording().with_suffix(".jsonl")
+        bare = replace(load, ledger="off", negotiates=False)
+        uring = partial(servers.floor, protocol=wire, interval=interval, mode="io-uring")
         contenders |= {
-            "floor, io_uring": loaded(lambda: servers.floor(recording(), wire, interval, "io-uring"), load),
-            "tokio-tungstenite": loaded(lambda: servers.tungstenite(messages(), interval), bare),
-            "Node ws": loaded(lambda: servers.ws_peer(messages(), interval), bare),
+            "floor, io_uring": loaded(lambda: uring(settings.recording(wire)), load),
+            "tokio-tungstenite": loaded(lambda: servers.tungstenite(settings.messages(), interval), bare),
+            "Node ws": loaded(lambda: servers.ws_peer(settings.messages(), interval), bare),
         }
     goals = [Goal("W1", "frames_per_cpu_s", 0.95, 1.05, against="floor")]
     if is_w2:
@@ -67,8 +68,8 @@ def one_group(settings, connections, wire):
 
 def idle(settings, wire):
     """W3: what a connection costs that was greeted, has joined a group, and hears nothing."""
-    load = Load(10_000, wire, group("SPX"), IDLE_S, ramp=4000)
-    bare = Load(10_000, wire, group("SPX"), IDLE_S, ramp=2000, negotiates=False)
+    load = Load(10_000, wire, group("SPX"), IDLE_S, ramp=2000)
+    bare = replace(load, negotiates=False)
 
     def measured(command, load):
         def measure():
@@ -84,10 +85,9 @@ def idle(settings, wire):
 
     contenders = {"flowcast": measured(lambda: servers.flowcast(settings.one(), QUIET), load)}
     if wire == PEER_WIRE and settings.peers:
-        messages = lambda: settings.recording(wire).with_suffix(".jsonl")
         contenders |= {
-            "tokio-tungstenite": measured(lambda: servers.tungstenite(messages(), QUIET), bare),
-            "Node ws": measured(lambda: servers.ws_peer(messages(), "86400s"), bare),
+            "tokio-tungstenite": measured(lambda: servers.tungstenite(settings.messages(), QUIET), bare),
+            "Node ws": measured(lambda: servers.ws_peer(settings.messages(), QUIET), bare),
         }
     goal = Goal("W3", "bytes_per_connection", 1024, 457, at_least=False)
     return Case(f"idle, N=10000, {wire}", (goal,), contenders)
@@ -107,10 +107,10 @@ def sixteen_groups(settings, wire):
     each, interval = len(TICKERS_16), "50ms"
     groups = ",".join(map(group, TICKERS_16))
     load = Load(1000, wire, groups, settings.seconds, 1000 * each * 20, groups_each=each)
-    recording = lambda: settings.recording(wire, TICKERS_16)
+    joined = partial(servers.floor, protocol=wire, interval=interval, mode="joined")
     contenders = {
         "flowcast": loaded(lambda: servers.flowcast(settings.sixteen(), interval), load),
-        "floor": loaded(lambda: servers.floor(recording(), wire, interval, "joined"), load),
+        "floor": loaded(lambda: joined(settings.recording(wire, TICKERS_16)), load),
     }
     goal = Goal("W4", "frames_per_cpu_s", 0.90, 1.05, against="floor")
     return Case(f"16 groups joined, N=1000, {wire}", (goal,), contenders)
@@ -136,7 +136,7 @@ def demand(settings, connections, wire):
 
     must = 2e6 if connections == 1000 else None
     goals = Goal("W5", "frames_per_s", 1e6, must), Goal("W5", "fairness", 0.98, None)
-    return Case(f"demand, N={connections}, {wire}", goals, {"flowcast": measure}, every=4)
+    return Case(f"demand, N={connections}, {wire}", goals, {"flowcast": measure}, every=SELDOM)
 
 
 def stalled(settings, wire):
@@ -166,7 +166,7 @@ def stalled(settings, wire):
         Goal("W6", "shed_to_bound", 1.0, None, at_least=False, contender="flowcast, 5 % stalled"),
     )
     contenders = {"flowcast": measured(0), "flowcast, 5 % stalled": measured(5)}
-    return Case(f"stalled, N={connections}, {wire}", goals, contenders, every=2)
+    return Case(f"stalled, N={connections}, {wire}", goals, contenders, every=NOW_AND_THEN)
 
 
 def accept(settings, wire):
@@ -225,16 +225,19 @@ def start_up(settings):
         Goal("W8", "restart_ms", None, 100, at_least=False),
         Goal("W8", "resident_to_frames", 1.2, None, at_least=False),
     )
-    return Case("start-up, 40 tickers, 936,000 records", goals, {"flowcast": measure}, every=4)
+    return Case("start-up, 40 tickers, 936,000 records", goals, {"flowcast": measure}, every=SELDOM)
 
 
 def all_cases(settings, number):
-    """The cases of a round. Rows about one server alone take the wires in turn, a wire a round."""
-    turn = settings.wires[number % len(settings.wires)]
+    """The cases of a round. Rows about one server alone take the wires in turn."""
+
+    def turn(every=1):
+        return settings.wires[number // every % len(settings.wires)]
+
     yield from (one_group(settings, count, wire) for count in (1000, 5000, 10_000) for wire in settings.wires)
-    yield idle(settings, turn)
+    yield idle(settings, turn())
     yield from (sixteen_groups(settings, wire) for wire in settings.wires)
-    yield from (demand(settings, count, turn) for count in (1000, 5000))
-    yield stalled(settings, turn)
-    yield accept(settings, turn)
+    yield from (demand(settings, count, turn(SELDOM)) for count in (1000, 5000))
+    yield stalled(settings, turn(NOW_AND_THEN))
+    yield accept(settings, turn())
     yield start_up(settings)

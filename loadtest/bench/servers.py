@@ -1,10 +1,8 @@
 """Starts and stops the servers under test, each pinned to the first core."""
 
 import contextlib
-import ctypes
 import os
 import re
-import signal
 import subprocess
 import tempfile
 import time
@@ -19,7 +17,6 @@ SERVER_CORE, CLIENT_CORE = 0, 1
 START_S = 120
 STOP_S = 10
 LOG_BYTES = 1 << 20
-PR_SET_PDEATHSIG = 1
 
 
 class ServerError(Exception):
@@ -98,24 +95,20 @@ def milliseconds(interval):
     return float(number) * {"us": 0.001, "ms": 1, "s": 1000, "h": 3_600_000}[unit]
 
 
-def _child(cores):
-    """What a child does before it becomes a server: take its cores, and die with us."""
-
-    def prepare():
-        os.sched_setaffinity(0, cores)
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return prepare
+def pinned(core, command):
+    """A command that runs on one core and does not outlive us. Nothing is done between fork and exec: that
+    would be unsafe beside threads."""
+    return ["setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list", str(core), *map(str, command)]
 
 
 @contextlib.contextmanager
-def running(command, log_level="warn", cores=frozenset([SERVER_CORE])):
+def running(command, log_level="warn"):
     """Runs a server for a block; it is ready when the block begins."""
     environment = os.environ | {"FLOWCAST_LOG_LEVEL": log_level, "FLOWCAST_LOG_FORMAT": "json"}
     # Ours; flowcast warns of settings it does not know.
     environment.pop("FLOWCAST_BIN", None)
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=_child(cores))
+        process = subprocess.Popen(pinned(SERVER_CORE, command), stdout=log, stderr=log, env=environment)
         server = Server(process, log)
         try:
             _await_address(server)
@@ -137,7 +130,7 @@ def _await_address(server):
             server.sender_tid = int(sender[1]) if sender else None
             return
         time.sleep(0.002)
-    raise ServerError(f"{server.process.args[0]} did not start: {server.text()[-500:]}")
+    raise ServerError(f"the server did not start: {server.text()[-500:]}")
 
 
 def _await_health(server):
@@ -151,7 +144,7 @@ def _await_health(server):
             if getattr(error, "code", None) != 503:
                 return
         time.sleep(0.002)
-    raise ServerError(f"{server.process.args[0]} did not become ready")
+    raise ServerError(f"the server did not become ready")
 
 
 def _end(process):

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 
 from meter import Meter
-from servers import CLIENT_CORE, SWARM
+from servers import CLIENT_CORE, SWARM, pinned
 
 GRACE_S = 90
 MERGED = 1.03
@@ -33,15 +33,18 @@ class Load:
     at_limit: bool = False
     """Whether more is asked for than may be possible: ticks may merge, and the generator be busy."""
 
-    def arguments(self, server, report):
-        """The swarm's command line."""
-        url = server.url if self.negotiates else server.url.replace("http", "ws") + "/client/hubs/orderflow"
+    def options(self):
+        """What the swarm is told about the load, whatever the server."""
         return [
-            SWARM, "--url", url, "--connections", str(self.connections), "--protocols", self.wire,
-            "--groups", self.groups, "--duration", f"{self.seconds}s", "--ledger", self.ledger,
-            "--ramp", str(self.ramp), "--stalled", str(self.stalled), "--setup-timeout", "30s", "--workers", "1",
-            "--server-pid", str(server.pid), "--json", report, "--quiet",
+            "--connections", str(self.connections), "--protocols", self.wire, "--groups", self.groups,
+            "--duration", f"{self.seconds}s", "--ledger", self.ledger, "--ramp", str(self.ramp),
+            "--stalled", str(self.stalled), "--setup-timeout", "30s", "--workers", "1",
         ]  # fmt: skip
+
+    def command(self, server, report):
+        """The swarm's whole command line."""
+        url = server.url if self.negotiates else server.url.replace("http", "ws") + "/client/hubs/orderflow"
+        return [SWARM, "--url", url, *self.options(), "--server-pid", str(server.pid), "--json", report, "--quiet"]
 
 
 @dataclass
@@ -102,17 +105,14 @@ def quantile(ordered, share):
 def run(server, load, with_memory=False):
     """One run of the swarm."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
-        command = load.arguments(server, report.name)
         with Meter(server.pid, server.sender_tid, with_memory) as meter:
             limit_s = load.seconds + 3 * load.connections / load.ramp + GRACE_S
-            done = subprocess.run(
-                command, capture_output=True, timeout=limit_s, check=False,
-                preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
-            )  # fmt: skip
+            command = pinned(CLIENT_CORE, load.command(server, report.name))
+            done = subprocess.run(command, capture_output=True, timeout=limit_s, check=False)
         if done.returncode == 2 or not os.path.getsize(report.name):
             raise RuntimeError(f"the swarm did not run: {done.stderr.decode(errors='replace')[-500:]}")
         told = json.load(report)
-    result = Run(command[1:], told["summary"], told["facts"], meter)
+    result = Run(load.options(), told["summary"], told["facts"], meter)
     result.invalid = doubts(result, load)
     return result
 
