@@ -73,8 +73,7 @@ const mapOf = (inner) => (value, path) => {
 /** Keys that are not named are let through: a newer server may say more. */
 const shape = (fields) => (value, path) => {
   if (!isObject(value)) return expected("an object", value, path);
-  const field = (name) => (Object.hasOwn(value, name) ? value[name] : undefined);
-  return first(Object.entries(fields), ([name, inner]) => inner(field(name), `${path}.${name}`));
+  return first(Object.entries(fields), ([name, inner]) => inner(value[name], `${path}.${name}`));
 };
 
 function first(items, find) {
@@ -152,9 +151,8 @@ const MESSAGES = new Map([
 export const MESSAGE_TYPES = Object.freeze([...MESSAGES.keys()]);
 
 function encoded(message, path) {
-  if (message.encoding !== "base64") return undefined;
   try {
-    payloadBytes(message);
+    if (message.encoding === "base64") payloadBytes(message);
     return undefined;
   } catch {
     return expected("base64", message.payload, `${path}.payload`);
@@ -166,6 +164,7 @@ function encoded(message, path) {
  * @returns {Uint8Array}
  */
 export function payloadBytes(message) {
+  if (typeof message.payload !== "string") throw new TypeError("expected base64");
   return Uint8Array.from(atob(message.payload), (character) => character.charCodeAt(0));
 }
 
