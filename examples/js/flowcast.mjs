@@ -32,7 +32,6 @@ export const CLOSE_MEANINGS = new Map([
   [1001, "server stopping"],
   [1006, "connection lost"],
   [1008, "dropped by policy"],
-  [1009, "message too large"],
   [4401, "token expired"],
 ]);
 
@@ -327,12 +326,13 @@ export class FlowcastClient {
     }
     this.#socket = socket;
     const current = (handle) => (event) => this.#socket === socket && handle(event);
-    let refusal = "";
     socket.addEventListener("open", current(() => this.#onOpen()));
     socket.addEventListener("message", current((event) => this.#onMessage(event.data)));
-    // Browsers say nothing here; `ws` tells the status of a refused upgrade.
-    socket.addEventListener("error", (event) => (refusal = event.message ?? ""));
-    socket.addEventListener("close", current(({ code, reason }) => this.#lost(code, reason || refusal)));
+    socket.addEventListener("close", current(({ code, reason }) => this.#lost(code, reason)));
+    // Browsers say nothing here, `ws` tells the status of a refused upgrade. Node 20's own WebSocket
+    // does not close after it.
+    const failed = (event) => this.#state === "connecting" && this.#lost(1006, event.message ?? "");
+    socket.addEventListener("error", current(failed));
   }
 
   #onOpen() {

@@ -2,7 +2,7 @@
 // Prints what comes on the JSON streams, one JSON object a line.
 //
 //   node tail.mjs [--url ws://localhost:8080/ws] [--channels lines,signals] [--symbols AAPL,MSFT]
-//                 [--token-command "flowcast token --sub me"] [--count N]
+//                 [--token-command "flowcast token --sub me"] [--count N] [--max-attempts N]
 //
 // The token: what --token-command prints (run anew for each connection), or FLOWCAST_TOKEN. It is no flag,
 // since other users of the machine can read a process's arguments. Without --channels: what the server
@@ -20,12 +20,13 @@ const { values } = parseArgs({
     channels: { type: "string" },
     symbols: { type: "string" },
     count: { type: "string", default: "Infinity" },
+    "max-attempts": { type: "string", default: "Infinity" },
     "token-command": { type: "string" },
     help: { type: "boolean", short: "h", default: false },
   },
 });
 if (values.help) {
-  console.log("usage: tail.mjs [--url URL] [--channels A,B] [--symbols A,B] [--token-command COMMAND] [--count N]");
+  console.log("usage: tail.mjs [--url URL] [--channels A,B] [--symbols A,B] [--token-command COMMAND] [--count N] [--max-attempts N]");
   process.exit(0);
 }
 
@@ -35,6 +36,7 @@ const list = (names) => names?.split(",").filter(Boolean);
 
 const client = new FlowcastClient({
   url: values.url,
+  maxFailedAttempts: Number(values["max-attempts"]),
   token: command
     ? async () => (await promisify(exec)(command)).stdout.trim()
     : process.env.FLOWCAST_TOKEN,
