@@ -469,15 +469,14 @@ export class FlowcastClient {
 function replayOf(confirmed) {
   if (!confirmed) return [];
   const { channels, symbols } = confirmed;
+  const subscribe = (channel) => ({
+    type: "subscribe",
+    channels: [channel],
+    ...(Object.hasOwn(symbols, channel) && { symbols: symbols[channel] }),
+  });
   // A new connection has all trading streams until it asks for something.
-  const requests =
-    channels.length === 0
-      ? [{ type: "unsubscribe", channels: TRADING_STREAMS }]
-      : channels.map((channel) => ({
-          type: "subscribe",
-          channels: [channel],
-          ...(Object.hasOwn(symbols, channel) && { symbols: symbols[channel] }),
-        }));
+  const unsubscribe = (channel) => ({ type: "unsubscribe", channels: [channel] });
+  const requests = channels.length > 0 ? channels.map(subscribe) : TRADING_STREAMS.map(unsubscribe);
   return requests.map((request) => ({ request, replay: true }));
 }
 
