@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -157,6 +157,19 @@ test("figures and publishing are not for the outside, and the proxy has figures 
   }
   const figures = await (await fetch(`http://127.0.0.1:${proxy.metricsPort}/metrics`)).text();
   assert.match(figures, /haproxy_server_status\{proxy="streams",server="node1",state="UP"\} 1/);
+});
+
+test("every metric of the dashboard and of the alerts exists", async () => {
+  const figures = await Promise.all(
+    [`${nodes[0].url}/metrics`, `http://127.0.0.1:${proxy.metricsPort}/metrics`].map(async (url) => (await fetch(url)).text()),
+  );
+  const exist = new Set(figures.join("\n").match(/^(flowcast|haproxy)_\w+/gm));
+  const read = (file) => readFileSync(new URL(`../../../deploy/${file}`, import.meta.url), "utf8");
+  const dashboard = JSON.parse(read("grafana/dashboards/flowcast.json"));
+  const queries = dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
+  const asked = [...queries, read("prometheus/alerts.yml")].join("\n").match(/\b(flowcast|haproxy)_\w+/g);
+  assert.ok(asked.length > 40, "the files have queries");
+  assert.deepEqual([...new Set(asked)].filter((name) => !exist.has(name)), []);
 });
 
 test("a node that stops sends its clients to the other one", async () => {
