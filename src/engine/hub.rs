@@ -119,12 +119,25 @@ impl Hub {
     }
 
     /// A source publishes to this group from now on; it stays until the hub goes.
+    ///
+    /// Clients may have joined it already: then the silent group they wait in becomes this one.
     pub fn declare(&self, name: &str, symbol: &str) -> Arc<Group> {
-        // Sources declare before serving starts, so nobody has joined the name as a silent one.
-        let name: Arc<str> = name.into();
-        let group = Arc::new(Group::new(Arc::clone(&name), Some(symbol.into())));
-        self.groups.insert(name, Arc::clone(&group));
-        group
+        // The entry guard is held until the symbol is set, so that `unsubscribe`, which looks for it
+        // under the same guard, cannot remove a group that was just declared.
+        match self.groups.entry(name.into()) {
+            Entry::Occupied(entry) => {
+                if entry.get().declare(symbol) {
+                    self.silent.fetch_sub(1, Ordering::Relaxed);
+                }
+                Arc::clone(entry.get())
+            }
+            Entry::Vacant(entry) => {
+                let group = Arc::new(Group::new(Arc::clone(entry.key())));
+                group.declare(symbol);
+                entry.insert(Arc::clone(&group));
+                group
+            }
+        }
     }
 
     /// A shard gets its first member in `name`; the group is made if it does not exist.
@@ -138,7 +151,7 @@ impl Hub {
                 self.silent
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
                     .map_err(|_| TooManySilentGroups { limit: self.max_silent })?;
-                let group = Arc::new(Group::new(Arc::clone(entry.key()), None));
+                let group = Arc::new(Group::new(Arc::clone(entry.key())));
                 entry.insert(Arc::clone(&group));
                 let receiver = group.subscribe();
                 Ok((group, receiver))
@@ -150,7 +163,7 @@ impl Hub {
     pub fn unsubscribe(&self, group: &Group) {
         if group.unsubscribe()
             && !group.is_declared()
-            && self.groups.remove_if(group.name(), |_, group| !group.is_live()).is_some()
+            && self.groups.remove_if(group.name(), |_, group| !group.is_live() && !group.is_declared()).is_some()
         {
             self.silent.fetch_sub(1, Ordering::Relaxed);
         }
@@ -288,6 +301,61 @@ mod tests {
         hub.unsubscribe(&group);
         let (group, _receiver) = hub.subscribe("one").unwrap();
         assert!(Arc::ptr_eq(&group, &declared));
+    }
+
+    #[test]
+    fn a_silent_group_that_is_declared_keeps_its_members_and_counts_as_silent_no_more() {
+        let hub = hub(1);
+        let (silent, mut receiver) = hub.subscribe("late").unwrap();
+        assert_eq!((silent.is_declared(), silent.symbol()), (false, None));
+        let declared = hub.declare("late", "L");
+        assert!(Arc::ptr_eq(&silent, &declared));
+        assert_eq!(silent.symbol().map(|symbol| &**symbol), Some("L"));
+        assert!(hub.subscribe("another").is_ok(), "there is room for a silent group again");
+        hub.begin(None).publish(&declared, frames(1));
+        assert_eq!(receiver.try_recv().unwrap().id, hub.published());
+
+        hub.unsubscribe(&silent);
+        let (again, _receiver) = hub.subscribe("late").unwrap();
+        assert!(Arc::ptr_eq(&again, &declared), "it outlives its members from now on");
+        assert_eq!(hub.silent.load(Ordering::Relaxed), 1, "which leaves the count of silent groups alone");
+    }
+
+    #[test]
+    fn declaring_a_group_twice_changes_nothing() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        assert!(Arc::ptr_eq(&group, &hub.declare("one", "2")));
+        assert_eq!(group.symbol().map(|symbol| &**symbol), Some("1"));
+        assert_eq!(hub.silent.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_group_that_is_declared_while_its_last_member_leaves_is_never_lost() {
+        for _ in 0..200 {
+            let hub = hub(1);
+            let (silent, _receiver) = hub.subscribe("race").unwrap();
+            let declared = std::thread::scope(|scope| {
+                scope.spawn(|| hub.unsubscribe(&silent));
+                scope.spawn(|| hub.declare("race", "R")).join().unwrap()
+            });
+            let (joined, _receiver) = hub.subscribe("race").unwrap();
+            assert!(Arc::ptr_eq(&joined, &declared));
+            assert_eq!(hub.silent.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn a_source_can_tell_how_far_behind_the_shards_are() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        let (_, mut receiver) = hub.subscribe("one").unwrap();
+        for record in 0..3 {
+            hub.begin(None).publish(&group, frames(record));
+        }
+        assert_eq!(group.queued(), 3);
+        receiver.try_recv().unwrap();
+        assert_eq!(group.queued(), 2);
     }
 
     #[test]

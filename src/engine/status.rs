@@ -132,6 +132,11 @@ impl Stream {
         self.errors.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Its source was lost and is tried again.
+    pub fn recovering(&self) {
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether its source is there. A replay that ran out is not.
     pub fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);

@@ -137,7 +137,12 @@ impl Encodings {
         self.built[form.index()].load(Ordering::Relaxed)
     }
 
-    /// Counts frames of the base form, which are built while records are read.
+    /// Counts a frame that was wanted before its form was ready.
+    pub(super) fn count_late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts frames that were built: of the base form while records are read, of others when due.
     pub fn count(&self, form: PlainForm, frames: usize) {
         self.built[form.index()].fetch_add(frames as u64, Ordering::Relaxed);
     }
@@ -225,15 +230,34 @@ impl Track {
     /// Appends a frame of `form`, made from the base.
     fn derive(&self, chunk: &Chunk, at: usize, form: PlainForm, out: &mut Vec<u8>) {
         let base = chunk.blocks[self.base.index()].get().expect("the base is there from the beginning").frame(at);
-        let payload = &base[payload_of(&base, &self.group, ORDERFLOW_TYPE_URL)];
-        if form.profile == self.base.profile {
-            append_data(form.syntax, &self.group, ORDERFLOW_TYPE_URL, payload, out);
-        } else {
-            with_encoder(self.encoder, |encoder| {
-                let payload = encoder.encode(&rescaled(payload, form.profile));
-                append_data(form.syntax, &self.group, ORDERFLOW_TYPE_URL, payload, out);
-            });
-        }
+        derive((&base, self.base), &self.group, form, self.encoder, out);
+    }
+}
+
+/// Appends a frame of `form` for `group`, made from a record's base frame and its form.
+pub(super) fn derive(
+    (frame, base): (&[u8], PlainForm),
+    group: &str,
+    form: PlainForm,
+    options: EncoderOptions,
+    out: &mut Vec<u8>,
+) {
+    let payload = &frame[payload_of(frame, group, ORDERFLOW_TYPE_URL)];
+    if form.profile == base.profile {
+        append_data(form.syntax, group, ORDERFLOW_TYPE_URL, payload, out);
+    } else {
+        with_encoder(options, |encoder| {
+            let payload = encoder.encode(&rescaled(payload, form.profile));
+            append_data(form.syntax, group, ORDERFLOW_TYPE_URL, payload, out);
+        });
+    }
+}
+
+/// The payload in a frame of `form`, out of the frame.
+pub(super) fn payload_in(frame: &Bytes, group: &str, form: PlainForm) -> Option<Bytes> {
+    match form.syntax {
+        Syntax::Protobuf => Some(frame.slice(payload_of(frame, group, ORDERFLOW_TYPE_URL))),
+        Syntax::Json => payload_of_json(frame).map(Bytes::from),
     }
 }
 
@@ -247,7 +271,7 @@ fn rescaled(payload: &[u8], profile: Profile) -> Orderflow {
 }
 
 /// Runs `encode` with this thread's encoder: its zstd context is far too large to make per frame.
-fn with_encoder(options: EncoderOptions, encode: impl FnOnce(&mut Encoder)) {
+pub(super) fn with_encoder(options: EncoderOptions, encode: impl FnOnce(&mut Encoder)) {
     thread_local! {
         static ENCODER: RefCell<Option<Encoder>> = const { RefCell::new(None) };
     }
@@ -262,7 +286,7 @@ impl FrameStore for Track {
         if let Some(block) = chunk.blocks[form.index()].get() {
             return block.frame(at);
         }
-        self.encodings.late.fetch_add(1, Ordering::Relaxed);
+        self.encodings.count_late();
         let mut frame = Vec::new();
         self.derive(chunk, at, PlainForm::ALL[form.index()], &mut frame);
         frame.into()
@@ -270,12 +294,8 @@ impl FrameStore for Track {
 
     fn payload(&self, record: u32, form: Form) -> Option<Bytes> {
         let (chunk, at) = self.locate(record);
-        let plain = PlainForm::ALL[form.index()];
         let frame = chunk.blocks[form.index()].get()?.frame(at);
-        match plain.syntax {
-            Syntax::Protobuf => Some(frame.slice(payload_of(&frame, &self.group, ORDERFLOW_TYPE_URL))),
-            Syntax::Json => payload_of_json(&frame).map(Bytes::from),
-        }
+        payload_in(&frame, &self.group, PlainForm::ALL[form.index()])
     }
 
     fn timestamp(&self, record: u32) -> i64 {

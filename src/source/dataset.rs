@@ -157,7 +157,7 @@ fn parse_date(text: &str) -> Option<Date> {
 }
 
 /// Names that can stand in a group name and a log line.
-fn is_ticker(name: &str) -> bool {
+pub(super) fn is_ticker(name: &str) -> bool {
     name != "streams"
         && (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte))

@@ -13,6 +13,7 @@ pub mod arena;
 pub mod dataset;
 pub mod inspect;
 pub mod lines;
+pub mod live;
 pub mod load;
 pub mod mapping;
 pub mod replay;
