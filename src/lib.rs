@@ -20,5 +20,6 @@ pub mod serve;
 pub mod server;
 pub mod shutdown;
 pub mod source;
+pub mod streams;
 pub mod tail;
 pub mod wire;

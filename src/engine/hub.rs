@@ -10,7 +10,7 @@
 //! or per subscriber. The map is touched on joins and leaves only.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
 use arc_swap::ArcSwap;
@@ -44,6 +44,13 @@ pub struct TooManySilentGroups {
     pub limit: usize,
 }
 
+/// A source that keeps the latest state of groups, for those who join late.
+pub trait Retain: Send + Sync {
+    /// The latest state of what `group` carries, if it is a state and there is one. At least as new as
+    /// the hub's last publication to the group.
+    fn retained(&self, group: &str) -> Option<Frames>;
+}
+
 /// A namespace of groups whose publications share one sequence.
 pub struct Hub {
     name: &'static str,
@@ -56,6 +63,7 @@ pub struct Hub {
     shards: ArcSwap<Vec<Waker>>,
     forms: Forms,
     ledger: Ledger,
+    retain: OnceLock<Weak<dyn Retain>>,
 }
 
 struct Sequencer {
@@ -89,7 +97,25 @@ impl Hub {
             shards: ArcSwap::default(),
             forms: Forms::default(),
             ledger: Ledger::new(options.ledger.ledger_publications),
+            retain: OnceLock::new(),
         }
+    }
+
+    /// `source` publishes to groups that exist because somebody joined them, and keeps their latest
+    /// state. Once per hub.
+    pub fn fill(&self, source: Weak<dyn Retain>) {
+        let first = self.retain.set(source).is_ok();
+        debug_assert!(first, "one source fills a hub");
+    }
+
+    /// Whether groups that exist because somebody joined them get data.
+    pub fn is_filled(&self) -> bool {
+        self.retain.get().is_some()
+    }
+
+    /// The latest state of a group, for who joins it now.
+    pub fn retained(&self, group: &str) -> Option<Frames> {
+        self.retain.get()?.upgrade()?.retained(group)
     }
 
     /// The hub's name on the wire.
@@ -169,8 +195,13 @@ impl Hub {
         }
     }
 
+    /// The group of this name, if it exists.
+    pub fn find(&self, name: &str) -> Option<Arc<Group>> {
+        self.groups.get(name).map(|entry| Arc::clone(&entry))
+    }
+
     /// Every group there is, in no order. Holds a shard guard of the map per call of `visit`.
-    pub fn for_each_group(&self, mut visit: impl FnMut(&Group)) {
+    pub fn for_each_group(&self, mut visit: impl FnMut(&Arc<Group>)) {
         self.groups.iter().for_each(|entry| visit(&entry));
     }
 

@@ -5,11 +5,13 @@
 //!
 //! - [`payload`]: a JSONL record → the protocol-free payload (protobuf in zstd).
 //! - [`webpubsub`]: a payload → Azure Web PubSub messages, JSON or protobuf, plain or reliable.
+//! - [`streams`]: records of the trading streams and topics → JSON messages for `/ws`.
 //! - [`gexbot`]: what the vendor calls its hubs and groups.
 //! - [`websocket`]: messages → RFC 6455 frames, and a client's frames → messages.
 
 pub mod gexbot;
 pub mod payload;
+pub mod streams;
 pub mod webpubsub;
 pub mod websocket;
 
