@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, ServeOptions};
 use crate::serve;
+use crate::server::jwt::{self, TokenOptions};
 use crate::source::inspect::{self, InspectOptions};
 use crate::source::sample::{self, GenerateOptions};
 use crate::tail::{self, TailOptions};
@@ -41,6 +42,8 @@ enum Asked {
     Generate(GenerateOptions),
     /// Subscribe to a hub and print its records
     Tail(TailOptions),
+    /// Mint a token for /ws and POST /api/publish
+    Token(TokenOptions),
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +112,10 @@ fn try_run() -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{summary}").context("cannot print")
         }
         Asked::Tail(options) => tail::tail(options),
+        Asked::Token(options) => {
+            let token = jwt::mint(&options).context("cannot sign a token")?;
+            writeln!(std::io::stdout(), "{token}").context("cannot print")
+        }
     }
 }
 

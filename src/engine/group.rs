@@ -4,8 +4,8 @@
 //! stores one handle, however many subscribers there are. Not here: which groups exist
 //! ([`super::hub`]), what a shard keeps ([`super::ring`]), what lag means ([`super::policy`]).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::broadcast;
 
@@ -27,23 +27,22 @@ pub struct Publication {
 /// A group's channel and counters.
 pub struct Group {
     name: Arc<str>,
-    symbol: Option<Arc<str>>,
+    /// Set once a source publishes here; such a group stays when its last subscriber leaves.
+    symbol: OnceLock<Arc<str>>,
     sender: broadcast::Sender<Publication>,
     /// Shards with members. Publishing to a group that is not live costs one load.
     live: AtomicUsize,
     subscribers: AtomicUsize,
     last_id: AtomicU64,
     publications: AtomicU64,
-    /// Whether a source publishes here; such a group stays when its last subscriber leaves.
-    declared: AtomicBool,
 }
 
 impl Group {
-    pub(super) fn new(name: Arc<str>, symbol: Option<Arc<str>>) -> Self {
+    /// A silent group: nobody publishes to it before [`Group::declare`].
+    pub(super) fn new(name: Arc<str>) -> Self {
         Self {
             name,
-            declared: AtomicBool::new(symbol.is_some()),
-            symbol,
+            symbol: OnceLock::new(),
             sender: broadcast::Sender::new(CHANNEL_SLOTS),
             live: AtomicUsize::new(0),
             subscribers: AtomicUsize::new(0),
@@ -59,12 +58,18 @@ impl Group {
 
     /// What the group's data is about, if a source declared it.
     pub fn symbol(&self) -> Option<&Arc<str>> {
-        self.symbol.as_ref()
+        self.symbol.get()
     }
 
     /// Whether a source publishes here.
     pub fn is_declared(&self) -> bool {
-        self.declared.load(Ordering::Relaxed)
+        self.symbol.get().is_some()
+    }
+
+    /// A source publishes here from now on; true if none did before. The caller holds the map's entry
+    /// guard, see `Hub::declare`.
+    pub(super) fn declare(&self, symbol: &str) -> bool {
+        self.symbol.set(symbol.into()).is_ok()
     }
 
     /// Whether any shard has members. A join that is just under way may be missed: a joiner is
@@ -87,6 +92,12 @@ impl Group {
     /// pair makes Relaxed enough.
     pub fn last_id(&self) -> u64 {
         self.last_id.load(Ordering::Relaxed)
+    }
+
+    /// Publications that some shard has not taken yet, at most [`CHANNEL_SLOTS`]. A source that may be
+    /// faster than the shards asks before it publishes; a clock need not.
+    pub fn queued(&self) -> usize {
+        self.sender.len()
     }
 
     /// Counts a subscriber in.

@@ -10,8 +10,9 @@
 //! or per subscriber. The map is touched on joins and leaves only.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
@@ -21,7 +22,7 @@ use tokio::sync::broadcast;
 
 use super::clock;
 use super::frames::{Forms, Frames};
-use super::group::{Group, Publication};
+use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
 
 /// How a hub is bounded.
@@ -44,6 +45,13 @@ pub struct TooManySilentGroups {
     pub limit: usize,
 }
 
+/// A source that keeps the latest state of groups, for those who join late.
+pub trait Retain: Send + Sync {
+    /// The latest state of what `group` carries, if it is a state and there is one. At least as new as
+    /// the hub's last publication to the group.
+    fn retained(&self, group: &str) -> Option<Frames>;
+}
+
 /// A namespace of groups whose publications share one sequence.
 pub struct Hub {
     name: &'static str,
@@ -56,6 +64,7 @@ pub struct Hub {
     shards: ArcSwap<Vec<Waker>>,
     forms: Forms,
     ledger: Ledger,
+    retain: OnceLock<Weak<dyn Retain>>,
 }
 
 struct Sequencer {
@@ -89,7 +98,25 @@ impl Hub {
             shards: ArcSwap::default(),
             forms: Forms::default(),
             ledger: Ledger::new(options.ledger.ledger_publications),
+            retain: OnceLock::new(),
         }
+    }
+
+    /// `source` publishes to groups that exist because somebody joined them, and keeps their latest
+    /// state. Once per hub.
+    pub fn fill(&self, source: Weak<dyn Retain>) {
+        let first = self.retain.set(source).is_ok();
+        debug_assert!(first, "one source fills a hub");
+    }
+
+    /// Whether groups that exist because somebody joined them get data.
+    pub fn is_filled(&self) -> bool {
+        self.retain.get().is_some()
+    }
+
+    /// The latest state of a group, for who joins it now.
+    pub fn retained(&self, group: &str) -> Option<Frames> {
+        self.retain.get()?.upgrade()?.retained(group)
     }
 
     /// The hub's name on the wire.
@@ -119,12 +146,25 @@ impl Hub {
     }
 
     /// A source publishes to this group from now on; it stays until the hub goes.
+    ///
+    /// Clients may have joined it already: then the silent group they wait in becomes this one.
     pub fn declare(&self, name: &str, symbol: &str) -> Arc<Group> {
-        // Sources declare before serving starts, so nobody has joined the name as a silent one.
-        let name: Arc<str> = name.into();
-        let group = Arc::new(Group::new(Arc::clone(&name), Some(symbol.into())));
-        self.groups.insert(name, Arc::clone(&group));
-        group
+        // The entry guard is held until the symbol is set, so that `unsubscribe`, which looks for it
+        // under the same guard, cannot remove a group that was just declared.
+        match self.groups.entry(name.into()) {
+            Entry::Occupied(entry) => {
+                if entry.get().declare(symbol) {
+                    self.silent.fetch_sub(1, Ordering::Relaxed);
+                }
+                Arc::clone(entry.get())
+            }
+            Entry::Vacant(entry) => {
+                let group = Arc::new(Group::new(Arc::clone(entry.key())));
+                group.declare(symbol);
+                entry.insert(Arc::clone(&group));
+                group
+            }
+        }
     }
 
     /// A shard gets its first member in `name`; the group is made if it does not exist.
@@ -138,7 +178,7 @@ impl Hub {
                 self.silent
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
                     .map_err(|_| TooManySilentGroups { limit: self.max_silent })?;
-                let group = Arc::new(Group::new(Arc::clone(entry.key()), None));
+                let group = Arc::new(Group::new(Arc::clone(entry.key())));
                 entry.insert(Arc::clone(&group));
                 let receiver = group.subscribe();
                 Ok((group, receiver))
@@ -150,14 +190,19 @@ impl Hub {
     pub fn unsubscribe(&self, group: &Group) {
         if group.unsubscribe()
             && !group.is_declared()
-            && self.groups.remove_if(group.name(), |_, group| !group.is_live()).is_some()
+            && self.groups.remove_if(group.name(), |_, group| !group.is_live() && !group.is_declared()).is_some()
         {
             self.silent.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
+    /// The group of this name, if it exists.
+    pub fn find(&self, name: &str) -> Option<Arc<Group>> {
+        self.groups.get(name).map(|entry| Arc::clone(&entry))
+    }
+
     /// Every group there is, in no order. Holds a shard guard of the map per call of `visit`.
-    pub fn for_each_group(&self, mut visit: impl FnMut(&Group)) {
+    pub fn for_each_group(&self, mut visit: impl FnMut(&Arc<Group>)) {
         self.groups.iter().for_each(|entry| visit(&entry));
     }
 
@@ -186,6 +231,20 @@ impl Batch<'_> {
     /// How late this batch began, ns.
     pub fn drift_ns(&self) -> u64 {
         self.published_ns.saturating_sub(self.due.scheduled_ns)
+    }
+
+    /// Waits until every shard has room for one more publication of `group`, at most a second. A clock
+    /// never fills a channel; a source that is as fast as its input may. The batch must be empty: what is
+    /// not declared published yet, no shard takes out.
+    ///
+    /// Nobody else publishes meanwhile: that is what holds the sources back.
+    pub fn wait_for_room(&self, group: &Group) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const LOOK: Duration = Duration::from_micros(50);
+        let began = Instant::now();
+        while group.queued() >= CHANNEL_SLOTS && began.elapsed() < PATIENCE {
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Numbers one record and sends it to `group`.
@@ -288,6 +347,61 @@ mod tests {
         hub.unsubscribe(&group);
         let (group, _receiver) = hub.subscribe("one").unwrap();
         assert!(Arc::ptr_eq(&group, &declared));
+    }
+
+    #[test]
+    fn a_silent_group_that_is_declared_keeps_its_members_and_counts_as_silent_no_more() {
+        let hub = hub(1);
+        let (silent, mut receiver) = hub.subscribe("late").unwrap();
+        assert_eq!((silent.is_declared(), silent.symbol()), (false, None));
+        let declared = hub.declare("late", "L");
+        assert!(Arc::ptr_eq(&silent, &declared));
+        assert_eq!(silent.symbol().map(|symbol| &**symbol), Some("L"));
+        assert!(hub.subscribe("another").is_ok(), "there is room for a silent group again");
+        hub.begin(None).publish(&declared, frames(1));
+        assert_eq!(receiver.try_recv().unwrap().id, hub.published());
+
+        hub.unsubscribe(&silent);
+        let (again, _receiver) = hub.subscribe("late").unwrap();
+        assert!(Arc::ptr_eq(&again, &declared), "it outlives its members from now on");
+        assert_eq!(hub.silent.load(Ordering::Relaxed), 1, "which leaves the count of silent groups alone");
+    }
+
+    #[test]
+    fn declaring_a_group_twice_changes_nothing() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        assert!(Arc::ptr_eq(&group, &hub.declare("one", "2")));
+        assert_eq!(group.symbol().map(|symbol| &**symbol), Some("1"));
+        assert_eq!(hub.silent.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_group_that_is_declared_while_its_last_member_leaves_is_never_lost() {
+        for _ in 0..200 {
+            let hub = hub(1);
+            let (silent, _receiver) = hub.subscribe("race").unwrap();
+            let declared = std::thread::scope(|scope| {
+                scope.spawn(|| hub.unsubscribe(&silent));
+                scope.spawn(|| hub.declare("race", "R")).join().unwrap()
+            });
+            let (joined, _receiver) = hub.subscribe("race").unwrap();
+            assert!(Arc::ptr_eq(&joined, &declared));
+            assert_eq!(hub.silent.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn a_source_can_tell_how_far_behind_the_shards_are() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        let (_, mut receiver) = hub.subscribe("one").unwrap();
+        for record in 0..3 {
+            hub.begin(None).publish(&group, frames(record));
+        }
+        assert_eq!(group.queued(), 3);
+        receiver.try_recv().unwrap();
+        assert_eq!(group.queued(), 2);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A source registers its streams once and updates them with plain atomics; whoever asks reads a
 //! snapshot. Every figure stands alone, so Relaxed is enough throughout.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub struct Figure {
     /// What it counts.
     pub help: &'static str,
     /// What tells it from others of its name.
-    pub labels: Vec<(&'static str, &'static str)>,
+    pub labels: Vec<(&'static str, Cow<'static, str>)>,
     /// The value.
     pub value: Arc<AtomicU64>,
 }
@@ -92,7 +93,7 @@ impl Status {
         &self,
         name: &'static str,
         help: &'static str,
-        labels: Vec<(&'static str, &'static str)>,
+        labels: Vec<(&'static str, Cow<'static, str>)>,
     ) -> Arc<AtomicU64> {
         let value = Arc::new(AtomicU64::new(0));
         locked(&self.figures).push(Figure { name, help, labels, value: Arc::clone(&value) });
@@ -121,6 +122,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Stream {
+    /// Another update came.
+    pub fn moved(&self, unix_ns: u64) {
+        self.position.fetch_add(1, Ordering::Relaxed);
+        self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
+    }
+
     /// The stream moved, and is now at `position`.
     pub fn updated(&self, position: u64, unix_ns: u64) {
         self.position.store(position, Ordering::Relaxed);
@@ -132,9 +139,19 @@ impl Stream {
         self.errors.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Its source was lost and is tried again.
+    pub fn recovering(&self) {
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether its source is there. A replay that ran out is not.
     pub fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Where the source is; `None` before its first update.
+    pub fn moved_to(&self) -> Option<u64> {
+        (self.last_update_unix_ns.load(Ordering::Relaxed) > 0).then(|| self.position())
     }
 
     /// Where the source is.

@@ -45,13 +45,16 @@ impl fmt::Debug for Scrape {
 /// What is told of the shards: name, help, and where it is.
 type Row = (&'static str, &'static str, fn(&ShardStats) -> &Count);
 
-const GAUGES: [Row; 3] = [
+const GAUGES: [Row; 4] = [
     ("connections", "Open WebSocket connections", |stats| &stats.connections),
+    ("stream_connections", "Open connections of the JSON streams, a part of connections", |stats| {
+        &stats.stream_connections
+    }),
     ("sessions_detached", "Reliable sessions waiting for their client", |stats| &stats.detached),
     ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
 ];
 
-const COUNTERS: [Row; 10] = [
+const COUNTERS: [Row; 11] = [
     ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
     ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
     ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
@@ -62,6 +65,7 @@ const COUNTERS: [Row; 10] = [
     ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| &stats.recovery_gap_frames),
     ("joins_silent", "Joins of groups without data", |stats| &stats.silent_joins),
     ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
+    ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
 ];
 
 impl Collector for Scrape {
@@ -107,7 +111,8 @@ impl Collector for Scrape {
             let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, typed.metric_type())?;
             for figure in same {
                 let value = ConstCounter::new(figure.value.load(Ordering::Relaxed));
-                value.encode(family.encode_family(&figure.labels)?)?;
+                let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
+                value.encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

@@ -90,16 +90,18 @@ fn pages(bytes: &[u8]) -> io::Result<Bytes> {
 #[derive(Debug)]
 pub struct Chunk {
     timestamps: Box<[i64]>,
+    /// Hundredths; 0 where a record has none.
+    spots: Box<[u32]>,
     /// By [`PlainForm::index`].
     blocks: [OnceLock<Block>; PlainForm::ALL.len()],
 }
 
 impl Chunk {
     /// A chunk with its base form.
-    pub fn new(timestamps: &[i64], base: PlainForm, block: Block) -> Self {
+    pub fn new(timestamps: &[i64], spots: &[u32], base: PlainForm, block: Block) -> Self {
         let blocks = [const { OnceLock::new() }; PlainForm::ALL.len()];
         blocks[base.index()].set(block).expect("just made");
-        Self { timestamps: timestamps.into(), blocks }
+        Self { timestamps: timestamps.into(), spots: spots.into(), blocks }
     }
 
     /// How many records it has.
@@ -124,7 +126,7 @@ impl Encodings {
     /// Registers the counters.
     pub fn new(status: &Status) -> Self {
         let built = PlainForm::ALL.map(|form| {
-            let labels = vec![("syntax", form.syntax_name()), ("profile", form.profile.name())];
+            let labels = vec![("syntax", form.syntax_name().into()), ("profile", form.profile.name().into())];
             status.count("frames_built", "Frames built from records, once per record and form", labels)
         });
         let late =
@@ -137,7 +139,12 @@ impl Encodings {
         self.built[form.index()].load(Ordering::Relaxed)
     }
 
-    /// Counts frames of the base form, which are built while records are read.
+    /// Counts a frame that was wanted before its form was ready.
+    pub(super) fn count_late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts frames that were built: of the base form while records are read, of others when due.
     pub fn count(&self, form: PlainForm, frames: usize) {
         self.built[form.index()].fetch_add(frames as u64, Ordering::Relaxed);
     }
@@ -191,6 +198,17 @@ impl Track {
         self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
     }
 
+    /// The first record's time, Unix seconds.
+    pub fn begins(&self) -> i64 {
+        self.chunks[0].timestamps[0]
+    }
+
+    /// A record's spot price in hundredths; 0 if it has none.
+    pub fn spot(&self, record: u32) -> u32 {
+        let (chunk, at) = self.locate(record);
+        chunk.spots[at]
+    }
+
     /// Number of the first record of each chunk.
     pub fn starts(&self) -> &[u32] {
         &self.starts
@@ -225,15 +243,34 @@ impl Track {
     /// Appends a frame of `form`, made from the base.
     fn derive(&self, chunk: &Chunk, at: usize, form: PlainForm, out: &mut Vec<u8>) {
         let base = chunk.blocks[self.base.index()].get().expect("the base is there from the beginning").frame(at);
-        let payload = &base[payload_of(&base, &self.group, ORDERFLOW_TYPE_URL)];
-        if form.profile == self.base.profile {
-            append_data(form.syntax, &self.group, ORDERFLOW_TYPE_URL, payload, out);
-        } else {
-            with_encoder(self.encoder, |encoder| {
-                let payload = encoder.encode(&rescaled(payload, form.profile));
-                append_data(form.syntax, &self.group, ORDERFLOW_TYPE_URL, payload, out);
-            });
-        }
+        derive((&base, self.base), &self.group, form, self.encoder, out);
+    }
+}
+
+/// Appends a frame of `form` for `group`, made from a record's base frame and its form.
+pub(super) fn derive(
+    (frame, base): (&[u8], PlainForm),
+    group: &str,
+    form: PlainForm,
+    options: EncoderOptions,
+    out: &mut Vec<u8>,
+) {
+    let payload = &frame[payload_of(frame, group, ORDERFLOW_TYPE_URL)];
+    if form.profile == base.profile {
+        append_data(form.syntax, group, ORDERFLOW_TYPE_URL, payload, out);
+    } else {
+        with_encoder(options, |encoder| {
+            let payload = encoder.encode(&rescaled(payload, form.profile));
+            append_data(form.syntax, group, ORDERFLOW_TYPE_URL, payload, out);
+        });
+    }
+}
+
+/// The payload in a frame of `form`, out of the frame.
+pub(super) fn payload_in(frame: &Bytes, group: &str, form: PlainForm) -> Option<Bytes> {
+    match form.syntax {
+        Syntax::Protobuf => Some(frame.slice(payload_of(frame, group, ORDERFLOW_TYPE_URL))),
+        Syntax::Json => payload_of_json(frame).map(Bytes::from),
     }
 }
 
@@ -247,7 +284,7 @@ fn rescaled(payload: &[u8], profile: Profile) -> Orderflow {
 }
 
 /// Runs `encode` with this thread's encoder: its zstd context is far too large to make per frame.
-fn with_encoder(options: EncoderOptions, encode: impl FnOnce(&mut Encoder)) {
+pub(super) fn with_encoder(options: EncoderOptions, encode: impl FnOnce(&mut Encoder)) {
     thread_local! {
         static ENCODER: RefCell<Option<Encoder>> = const { RefCell::new(None) };
     }
@@ -262,7 +299,7 @@ impl FrameStore for Track {
         if let Some(block) = chunk.blocks[form.index()].get() {
             return block.frame(at);
         }
-        self.encodings.late.fetch_add(1, Ordering::Relaxed);
+        self.encodings.count_late();
         let mut frame = Vec::new();
         self.derive(chunk, at, PlainForm::ALL[form.index()], &mut frame);
         frame.into()
@@ -270,12 +307,8 @@ impl FrameStore for Track {
 
     fn payload(&self, record: u32, form: Form) -> Option<Bytes> {
         let (chunk, at) = self.locate(record);
-        let plain = PlainForm::ALL[form.index()];
         let frame = chunk.blocks[form.index()].get()?.frame(at);
-        match plain.syntax {
-            Syntax::Protobuf => Some(frame.slice(payload_of(&frame, &self.group, ORDERFLOW_TYPE_URL))),
-            Syntax::Json => payload_of_json(&frame).map(Bytes::from),
-        }
+        payload_in(&frame, &self.group, PlainForm::ALL[form.index()])
     }
 
     fn timestamp(&self, record: u32) -> i64 {

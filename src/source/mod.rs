@@ -6,14 +6,19 @@
 //! - [`load`] reads them on all cores, [`lines`] piece by piece, into the [`arena`]: every record's
 //!   frames, built once.
 //! - [`replay`]: the clock that publishes them.
+//! - [`trading`]: the same day on the JSON streams: prices, and the records of its folder `streams/`.
 //! - [`inspect`]: what a dataset holds.
 //! - [`sample`]: synthetic days, for whoever has no recording.
 
 pub mod arena;
 pub mod dataset;
 pub mod inspect;
+pub mod kafka;
 pub mod lines;
+pub mod live;
 pub mod load;
 pub mod mapping;
 pub mod replay;
 pub mod sample;
+mod sample_streams;
+pub mod trading;

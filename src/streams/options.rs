@@ -1,0 +1,55 @@
+//! Settings of the JSON streams.
+
+/// Settings of the JSON streams on `/ws`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StreamOptions {
+    /// Serve the JSON streams on /ws
+    #[arg(id = "websocket-enabled", long = "websocket-enabled", env = "WEBSOCKET_ENABLED", default_value_t = true)]
+    #[arg(value_parser = clap::value_parser!(bool), action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub enabled: bool,
+    /// Seconds between pings on /ws; a client that answers none for two of them is closed
+    #[arg(id = "websocket-ping-interval", long = "websocket-ping-interval", env = "WEBSOCKET_PING_INTERVAL")]
+    #[arg(default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "SECONDS")]
+    pub ping_interval: u64,
+    /// Seconds between two price updates on /ws
+    #[arg(id = "websocket-price-update-interval", long = "websocket-price-update-interval")]
+    #[arg(env = "WEBSOCKET_PRICE_UPDATE_INTERVAL", default_value_t = 3, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub price_update_interval: u64,
+    /// Seconds between two portfolio updates on /ws
+    #[arg(id = "websocket-portfolio-update-interval", long = "websocket-portfolio-update-interval")]
+    #[arg(env = "WEBSOCKET_PORTFOLIO_UPDATE_INTERVAL", default_value_t = 5, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub portfolio_update_interval: u64,
+    /// Connections there may be on /ws; more get 503
+    #[arg(id = "websocket-max-connections", long = "websocket-max-connections", env = "WEBSOCKET_MAX_CONNECTIONS")]
+    #[arg(default_value_t = 100_000, value_name = "CONNECTIONS")]
+    pub max_connections: usize,
+    /// Subscribe new clients of /ws to all trading streams
+    #[arg(id = "websocket-auto-subscribe", long = "websocket-auto-subscribe", env = "WEBSOCKET_AUTO_SUBSCRIBE")]
+    #[arg(default_value_t = true, value_parser = clap::value_parser!(bool), action = clap::ArgAction::Set)]
+    #[arg(value_name = "BOOL")]
+    pub auto_subscribe: bool,
+    /// Largest request a client of /ws may send, bytes; a longer one is answered with an error, one
+    /// over --max-message-bytes closes the connection
+    #[arg(long, env = "FLOWCAST_MAX_REQUEST_BYTES", default_value_t = 64 << 10, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(125..=64 << 20))]
+    pub max_request_bytes: usize,
+    /// Errors a minute after which a client of /ws is closed
+    #[arg(long, env = "FLOWCAST_MAX_REQUEST_ERRORS", default_value_t = 30, value_name = "ERRORS")]
+    pub max_request_errors: u32,
+    /// Symbols one client may choose per channel
+    #[arg(long, env = "FLOWCAST_MAX_SYMBOLS_PER_CHANNEL", default_value_t = 200, value_name = "SYMBOLS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    pub max_symbols_per_channel: usize,
+    /// Different filters of symbols there may be on the server at a time
+    #[arg(long, env = "FLOWCAST_MAX_FILTERS", default_value_t = 65_536, value_name = "FILTERS")]
+    pub max_filters: usize,
+    /// Symbols whose latest price is kept; prices of others are refused
+    #[arg(long, env = "FLOWCAST_MAX_SYMBOLS", default_value_t = 50_000, value_name = "SYMBOLS")]
+    pub max_symbols: usize,
+    /// Largest message that may be published to a channel, bytes
+    #[arg(long, env = "FLOWCAST_MAX_PUBLISH_BYTES", default_value_t = 1 << 20, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=2 << 20))]
+    pub max_publish_bytes: usize,
+}

@@ -1,0 +1,136 @@
+use super::*;
+use crate::engine::group::Publication;
+use crate::engine::hub::HubOptions;
+use crate::engine::ledger::LedgerOptions;
+use crate::wire::websocket;
+use clap::{Args as _, Command, FromArgMatches as _};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+
+fn options() -> StreamOptions {
+    let command = StreamOptions::augment_args(Command::new("test").no_binary_name(true));
+    StreamOptions::from_arg_matches(&command.get_matches_from(["--max-symbols=3", "--max-publish-bytes=200"])).unwrap()
+}
+
+fn streams() -> Arc<Streams> {
+    let options_of_hub = HubOptions { max_silent_groups: 100, ledger: LedgerOptions { ledger_publications: 0 } };
+    Streams::new(Arc::new(Hub::new(STREAMS_HUB, &options_of_hub)), ["lines"], options(), &Status::default())
+}
+
+fn json_of(frames: &Frames) -> Value {
+    serde_json::from_slice(websocket::payload(&frames.frame(Form::new(0)))).unwrap()
+}
+
+fn join(streams: &Streams, group: &str) -> Receiver<Publication> {
+    streams.hub.subscribe(group).unwrap().1
+}
+
+fn next(receiver: &mut Receiver<Publication>) -> Option<Value> {
+    receiver.try_recv().ok().map(|publication| json_of(&publication.frames))
+}
+
+fn publish(streams: &Streams, channel: &str, payload: &Value) {
+    streams.publish(channel, &Input::new(payload.to_string().as_bytes())).unwrap();
+}
+
+fn encoded(streams: &Streams, channel: &str) -> u64 {
+    streams.feeds[streams.channels.find(channel).unwrap().0].encoded.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_topic_message_is_encoded_once_for_all_and_not_at_all_for_nobody() {
+    let streams = streams();
+    publish(&streams, "lines", &json!({"n": 1}));
+    assert_eq!(encoded(&streams, "lines"), 0);
+    let mut receivers: Vec<_> = (0..5).map(|_| join(&streams, "lines")).collect();
+    publish(&streams, "lines", &json!({"n": 2}));
+    for receiver in &mut receivers {
+        assert_eq!(next(receiver).unwrap()["payload"], json!({"n": 2}));
+    }
+    assert_eq!(encoded(&streams, "lines"), 1);
+}
+
+#[test]
+fn a_signal_goes_to_everybody_and_to_those_of_its_symbol_as_one_frame() {
+    let streams = streams();
+    let (mut all, mut apple, mut other) =
+        (join(&streams, "signals"), join(&streams, "signals:AAPL"), join(&streams, "signals:MSFT"));
+    publish(&streams, "signals", &json!({"signal_type": "BUY", "symbol": "AAPL"}));
+    let (first, second) = (all.try_recv().unwrap(), apple.try_recv().unwrap());
+    assert_eq!(first.frames.frame(Form::new(0)).as_ptr(), second.frames.frame(Form::new(0)).as_ptr());
+    assert_eq!(next(&mut other), None);
+    assert_eq!(encoded(&streams, "signals"), 1);
+}
+
+#[test]
+fn prices_are_conflated_to_the_latest_of_each_symbol_that_changed() {
+    let streams = streams();
+    let (mut all, mut set) = (join(&streams, PRICE_UPDATES), join(&streams, "price_updates:B,C"));
+    for (symbol, price) in [("A", 1), ("B", 1), ("A", 2)] {
+        publish(&streams, PRICE_UPDATES, &json!({"symbol": symbol, "price": price, "high": 1}));
+    }
+    assert_eq!(next(&mut all), None, "not before the interval is over");
+    streams.tell_prices();
+    let told = next(&mut all).unwrap();
+    assert_eq!(told["symbols"]["A"], json!({"price": 2, "high": 2, "close": 2}), "a new high widens the range");
+    let told = next(&mut set).unwrap();
+    assert_eq!(told["symbols"], json!({"B": {"price": 1, "high": 1, "close": 1}}), "C is not known");
+    publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 2}));
+    streams.tell_prices();
+    assert_eq!(next(&mut all), None, "the same price again is no change");
+    publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 3}));
+    streams.tell_prices();
+    assert_eq!(next(&mut all).unwrap()["symbols"], json!({"A": {"price": 3, "high": 3, "close": 3}}));
+    assert_eq!(next(&mut set), None);
+}
+
+#[test]
+fn who_joins_late_gets_the_latest_state_encoded_once_per_filter() {
+    let streams = streams();
+    assert!(streams.hub.retained(PRICE_UPDATES).is_none());
+    publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 1}));
+    publish(&streams, PRICE_UPDATES, &json!({"symbol": "B", "price": 1}));
+    streams.tell_prices();
+    publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 2}));
+    streams.tell_prices();
+    let all = streams.hub.retained(PRICE_UPDATES).unwrap();
+    assert_eq!(json_of(&all)["symbols"]["A"]["price"], 2);
+    assert_eq!(json_of(&all)["symbols"]["B"]["price"], 1, "also what did not change last");
+    let again = streams.hub.retained(PRICE_UPDATES).unwrap();
+    assert_eq!(all.frame(Form::new(0)).as_ptr(), again.frame(Form::new(0)).as_ptr());
+    assert_eq!(json_of(&streams.hub.retained("price_updates:B").unwrap())["symbols"].as_object().unwrap().len(), 1);
+    assert!(streams.hub.retained("price_updates:X").is_none());
+    assert!(streams.hub.retained("signals").is_none());
+}
+
+#[test]
+fn a_portfolio_replaces_the_one_before_and_a_filter_chooses_positions() {
+    let streams = streams();
+    let (mut all, mut set) = (join(&streams, PORTFOLIO), join(&streams, "portfolio:A,X"));
+    let position = json!({"quantity": 1});
+    publish(&streams, PORTFOLIO, &json!({"positions": {"Z": position}}));
+    publish(&streams, PORTFOLIO, &json!({"positions": {"A": position, "B": position}, "total_pnl": 1.5}));
+    streams.tell_portfolio();
+    assert_eq!(next(&mut all).unwrap()["data"]["position_count"], 2);
+    let data = next(&mut set).unwrap()["data"].clone();
+    assert_eq!(data["positions"].as_object().unwrap().keys().collect::<Vec<_>>(), ["A"]);
+    assert_eq!((&data["total_pnl"], &data["position_count"]), (&json!(1.5), &json!(2)), "totals are of all positions");
+    streams.tell_portfolio();
+    assert_eq!(next(&mut all), None);
+    assert!(streams.hub.retained("portfolio:A").is_some());
+}
+
+#[test]
+fn what_is_out_of_shape_is_refused_and_counted() {
+    let streams = streams();
+    let refused = |channel: &str, payload: &[u8]| streams.publish(channel, &Input::new(payload)).unwrap_err();
+    assert_eq!(refused("nope", b"1"), Refused::UnknownChannel("nope".to_owned()));
+    assert_eq!(refused("lines", &[b'1'; 201]), Refused::TooLarge { limit: 200, actual: 201 });
+    assert!(matches!(refused(PRICE_UPDATES, b"{}"), Refused::Shape(_)));
+    for symbol in ["A", "B", "C"] {
+        publish(&streams, PRICE_UPDATES, &json!({"symbol": symbol, "price": 1}));
+    }
+    assert!(matches!(refused(PRICE_UPDATES, br#"{"symbol":"D","price":1}"#), Refused::TooManySymbols(_)));
+    publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 2}));
+    assert!(streams.health("lines").is_some() && streams.health("nope").is_none());
+}

@@ -1,0 +1,204 @@
+//! What clients of the JSON streams ask for.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::is_symbol;
+
+/// Channels one request may name. More than there are is certainly an error.
+const MAX_CHANNELS: usize = 256;
+
+/// A request. Names are as the client wrote them, not known to exist.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Answered with a pong.
+    Ping,
+    /// Begin to receive channels.
+    Subscribe(Selection<'a>),
+    /// Stop.
+    Unsubscribe(Selection<'a>),
+}
+
+/// Channels, and symbols in them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Selection<'a> {
+    /// At least one.
+    pub channels: Vec<Cow<'a, str>>,
+    /// `None`: all. Otherwise at least one, each valid.
+    pub symbols: Option<Vec<Cow<'a, str>>>,
+}
+
+/// The codes of error messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// Not a request.
+    InvalidMessage,
+    /// A request of no known type.
+    UnknownType,
+    /// A channel there is not.
+    UnknownChannel,
+    /// A channel this client may not have.
+    ForbiddenChannel,
+    /// More symbols or filters than allowed.
+    LimitExceeded,
+    /// A longer message than allowed.
+    TooLarge,
+}
+
+impl ErrorCode {
+    /// The code on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidMessage => "invalid_message",
+            Self::UnknownType => "unknown_type",
+            Self::UnknownChannel => "unknown_channel",
+            Self::ForbiddenChannel => "forbidden_channel",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// Why a request is refused: a code for programs and words for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{words}")]
+pub struct RequestError {
+    /// What programs go by.
+    pub code: ErrorCode,
+    /// What was expected and what came.
+    pub words: String,
+}
+
+impl RequestError {
+    /// An error with words of at most 200 characters: they may quote the client.
+    pub fn new(code: ErrorCode, words: impl Into<String>) -> Self {
+        const LIMIT: usize = 200;
+        let mut words = words.into();
+        if let Some((end, _)) = words.char_indices().nth(LIMIT) {
+            words.truncate(end);
+            words.push('…');
+        }
+        Self { code, words }
+    }
+
+    fn invalid(reason: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::InvalidMessage, format!("Invalid message format: {reason}"))
+    }
+}
+
+/// A message of any type; keys we do not know are ignored.
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    channels: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default)]
+    symbols: Option<Vec<Cow<'a, str>>>,
+}
+
+impl<'a> Request<'a> {
+    /// Understands one text message.
+    pub fn parse(text: &'a str) -> Result<Self, RequestError> {
+        let raw: Raw<'a> = serde_json::from_str(text).map_err(RequestError::invalid)?;
+        match &*raw.kind {
+            "ping" => Ok(Self::Ping),
+            "subscribe" => Ok(Self::Subscribe(raw.selection()?)),
+            "unsubscribe" => Ok(Self::Unsubscribe(raw.selection()?)),
+            other => Err(RequestError::new(
+                ErrorCode::UnknownType,
+                format!("expected the type ping, subscribe or unsubscribe, got {other:?}"),
+            )),
+        }
+    }
+}
+
+impl<'a> Raw<'a> {
+    fn selection(self) -> Result<Selection<'a>, RequestError> {
+        let channels: Vec<_> = self.channels.into_iter().flatten().chain(self.channel).collect();
+        if channels.is_empty() {
+            return Err(RequestError::invalid("expected channels or channel"));
+        }
+        if channels.len() > MAX_CHANNELS {
+            let words = format!("expected at most {MAX_CHANNELS} channels in a request, got {}", channels.len());
+            return Err(RequestError::new(ErrorCode::LimitExceeded, words));
+        }
+        if let Some(symbols) = &self.symbols {
+            if symbols.is_empty() {
+                return Err(RequestError::invalid("expected at least one symbol, or no symbols for all of them"));
+            }
+            if let Some(bad) = symbols.iter().find(|symbol| !is_symbol(symbol)) {
+                return Err(RequestError::invalid(format!(
+                    "expected symbols of 1 to 64 bytes without commas, got {bad:?}"
+                )));
+            }
+        }
+        Ok(Selection { channels, symbols: self.symbols })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn code(text: &str) -> ErrorCode {
+        Request::parse(text).unwrap_err().code
+    }
+
+    #[test]
+    fn the_requests_of_the_documents_are_understood() {
+        let selection = |channels: &[&'static str], symbols: Option<&[&'static str]>| Selection {
+            channels: channels.iter().map(|&name| name.into()).collect(),
+            symbols: symbols.map(|symbols| symbols.iter().map(|&symbol| symbol.into()).collect()),
+        };
+        let parsed = |text| Request::parse(text).unwrap();
+        assert_eq!(parsed(r#"{"type":"ping"}"#), Request::Ping);
+        assert_eq!(
+            parsed(r#"{"type":"subscribe","channels":["lines","order_book"]}"#),
+            Request::Subscribe(selection(&["lines", "order_book"], None))
+        );
+        assert_eq!(
+            parsed(r#"{"id":7,"type":"unsubscribe","channel":"price_updates","symbols":["AAPL"]}"#),
+            Request::Unsubscribe(selection(&["price_updates"], Some(&["AAPL"])))
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_is_an_invalid_message() {
+        let texts = [
+            "",
+            "[]",
+            "{",
+            r#""ping""#,
+            "{}",
+            r#"{"type":7}"#,
+            r#"{"type":"subscribe"}"#,
+            r#"{"type":"subscribe","channels":[]}"#,
+            r#"{"type":"subscribe","channels":"lines"}"#,
+            r#"{"type":"subscribe","channel":"price_updates","symbols":[]}"#,
+            r#"{"type":"subscribe","channel":"price_updates","symbols":["A,B"]}"#,
+        ];
+        for text in texts {
+            assert_eq!(code(text), ErrorCode::InvalidMessage, "{text}");
+        }
+        assert_eq!(code(r#"{"type":"publish"}"#), ErrorCode::UnknownType);
+        let many = vec!["lines"; 257];
+        let text = serde_json::json!({"type": "subscribe", "channels": many}).to_string();
+        assert_eq!(code(&text), ErrorCode::LimitExceeded);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_words_are_short(text in ".{0,300}") {
+            if let Err(error) = Request::parse(&text) {
+                prop_assert!(error.words.chars().count() <= 201);
+            }
+            let kind = serde_json::json!({ "type": text }).to_string();
+            let _ = Request::parse(&kind);
+        }
+    }
+}
