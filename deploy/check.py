@@ -2,9 +2,10 @@
 """What no tool for one format can see: whether docker-compose.yml, the Kubernetes manifest, the
 dashboard and docs/runbook.md agree with each other and with `flowcast serve --help`.
 
-    FLOWCAST_BIN=target/release/flowcast python3 deploy/check.py [--dashboard-rules]
+    FLOWCAST_BIN=target/release/flowcast python3 deploy/check.py [--dashboard-rules | --settings]
 
-With --dashboard-rules: prints the dashboard's queries as a rules file, for promtool.
+--dashboard-rules prints the dashboard's queries as a rules file, for promtool. --settings prints the
+tables of docs/runbook.md as they must be.
 """
 
 import json
@@ -30,16 +31,22 @@ def expect(holds, what):
 
 
 def settings():
-    """Every setting of `flowcast serve`: environment name → (flag, default or None)."""
-    text = subprocess.run([os.environ["FLOWCAST_BIN"], "serve", "--help"], capture_output=True, text=True, check=True).stdout
-    found = {}
-    for block in re.split(r"\n(?=\s+(?:-\w, )?--)", text):
-        flag = re.match(r"\s+(?:-\w, )?(--[\w-]+)", block)
+    """Every setting of `flowcast serve`: environment name → (group, flag, default or None, first sentence)."""
+    command = [os.environ["FLOWCAST_BIN"], "serve", "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, env={"COLUMNS": "200"}).stdout
+    found, group = {}, "General"
+    for block in re.split(r"\n(?=\s+(?:-\w, )?--|\S)", text):
+        heading = re.match(r"(\S.*):$", block.strip())
+        if heading:
+            group = heading[1]
+        flag = re.match(r"\s+(?:-\w, )?(--[\w-]+)[^\n]*\n\s+(.*?)\n\s*\n", block, re.DOTALL)
         name = re.search(r"\[env: (\w+)", block)
         if flag and name:
-            default = re.search(r"\[default: ([^\]]*)\]", block)
-            found[name[1]] = (flag[1], default and default[1])
-    assert len(found) > 20, "the help has another form than this script knows"
+            default = re.search(r"\n\s+\[default: ([^\]]*)\]\s*$|\[default:\s+([^\]]*)\]", block, re.MULTILINE)
+            help_text = re.sub(r"\s*\[default:[^\]]*\]", "", " ".join(flag[2].split()))
+            said = next(filter(None, default.groups())) if default else None
+            found[name[1]] = (group, flag[1], said and " ".join(said.split()), help_text)
+    assert len(found) > 40, "the help has another form than this script knows"
     return found
 
 
@@ -54,7 +61,7 @@ def check_compose(known):
     expect(len(nodes) == 2, f"docker-compose.yml: expected two nodes, got {list(nodes)}")
     hosts = [node["hostname"] for node in nodes.values()]
     expect(len(set(hosts)) == len(hosts), "docker-compose.yml: two nodes with one host name share a Kafka group")
-    drain = int(known["WS_SHUTDOWN_TIMEOUT_SECONDS"][1])
+    drain = int(known["WS_SHUTDOWN_TIMEOUT_SECONDS"][2])
     for name, node in nodes.items():
         for setting in node["environment"]:
             expect(setting in known, f"docker-compose.yml: {name} has the setting {setting}, which flowcast has not")
@@ -128,21 +135,27 @@ def check_dashboard():
         expect(panel["targets"], f"dashboard: {panel['title']!r} shows nothing")
 
 
+def tables(known):
+    """The settings as the runbook has them: a heading and a table per group of the help."""
+    lines = []
+    for group in dict.fromkeys(group for group, *_ in known.values()):
+        lines += ["", f"### {group}", "", "| environment | flag | default | |", "|---|---|---|---|"]
+        for name, (of, flag, default, words) in known.items():
+            if of == group:
+                default = f"`{default}`" if default else ""
+                lines.append(f"| `{name}` | `{flag}` | {default} | {words.replace('|', '/')} |")
+    return lines
+
+
 def check_runbook(known):
-    """The tables of settings: | `NAME` | `--flag` | default | …"""
-    rows = re.findall(r"^\| `(\w+)` \| `(--[\w-]+)` \| ([^|]*) \|", RUNBOOK.read_text(), re.MULTILINE)
-    listed = [name for name, _, _ in rows]
-    expect(len(set(listed)) == len(listed), "runbook: a setting stands there twice")
-    for name in known.keys() - set(listed):
-        failures.append(f"runbook: {name} is missing")
-    for name, flag, default in rows:
-        if name not in known:
-            failures.append(f"runbook: {name} is none of flowcast's settings")
-            continue
-        real_flag, real_default = known[name]
-        said = default.strip().strip("`")
-        expect(flag == real_flag, f"runbook: {name} is {real_flag}, not {flag}")
-        expect(said == (real_default or ""), f"runbook: the default of {name} is {real_default!r}, not {said!r}")
+    """Line by line, so that a new setting, or another default, is told by its name."""
+    text = RUNBOOK.read_text().splitlines()
+    due = [line for line in tables(known) if line.startswith("| `")]
+    for line in due:
+        expect(line in text, f"runbook: missing or different (deploy/check.py --settings): {line}")
+    for line in text:
+        stale = re.match(r"\| `[A-Z_]+` \| `--", line) and line not in due
+        expect(not stale, f"runbook: no such setting: {line}")
 
 
 def check_alerts_are_explained():
@@ -167,6 +180,9 @@ def main():
         print(dashboard_rules())
         return 0
     known = settings()
+    if "--settings" in sys.argv:
+        print("\n".join(tables(known)).strip())
+        return 0
     check_compose(known)
     check_kubernetes(known)
     check_dashboard()
