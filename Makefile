@@ -17,7 +17,7 @@ help: ## print the targets
 run: ## serve the sample data on http://localhost:8080
 	cargo run --release
 
-test: test-rust test-clients test-swarm ## install what the tests need and run them all
+test: test-rust test-clients test-swarm check-deploy ## install what the tests need and run them all
 
 test-rust: ## unit, property, black-box and doc tests
 	cargo test $(LOCKED) --workspace --all-targets

@@ -42,10 +42,16 @@ const client = new FlowcastClient({
     : process.env.FLOWCAST_TOKEN,
 });
 
+// A new connection has all trading streams until the server has answered what we ask for.
+const isChosen = Boolean(values.channels ?? values.symbols);
+let isAnswered = false;
+client.on("open", () => (isAnswered = false));
+client.on("subscribed", () => (isAnswered = true));
+
 let due = Number(values.count);
 for (const type of DATA) {
   client.on(type, (message) => {
-    if (due <= 0) return;
+    if (due <= 0 || (isChosen && !isAnswered)) return;
     console.log(JSON.stringify(message));
     due -= 1;
     if (due <= 0) client.disconnect();
