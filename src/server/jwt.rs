@@ -316,7 +316,7 @@ mod tests {
     fn a_minted_token_is_accepted_and_says_what_was_asked() {
         let options = TokenOptions {
             sub: "me".to_owned(),
-            ttl: Ttl::For(Duration::from_secs(60)),
+            ttl: Ttl::For(Duration::from_mins(1)),
             channels: Some(vec!["lines".to_owned()]),
             role: Some(PUBLISHER.to_owned()),
             audience: None,

@@ -20,6 +20,7 @@ use super::jwt::PUBLISHER;
 use super::stream_upgrade::bearer;
 use super::subscriptions::Grant;
 use crate::streams::{Input, Refused};
+use crate::wire::streams::object;
 
 /// Refusals told in one answer; the rest is only counted.
 const TOLD: usize = 100;
@@ -76,7 +77,7 @@ fn publisher(app: &App, headers: &HeaderMap) -> Result<Grant, Box<Response>> {
 /// The messages of a body: of an array its elements, of anything else its lines, and a single
 /// message may stand on several.
 fn items(body: &str) -> Vec<Result<Item<'_>, String>> {
-    let parse = |text| serde_json::from_str::<Item<'_>>(text).map_err(|error| format!("record: {error}"));
+    let parse = |text| object::<Item<'_>>(text).map_err(|reason| format!("record: {reason}"));
     let body = body.trim();
     if body.starts_with('[') {
         return match serde_json::from_str::<Vec<&RawValue>>(body) {

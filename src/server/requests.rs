@@ -231,10 +231,10 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key as usize).filter(|session| session.serial == serial) else {
             return;
         };
-        if let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) {
-            if let Wire::WebPubSub(wire) = session.wire {
-                wire.append(&Downstream::Ack { ack_id, result }, connection.control());
-            }
+        if let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open())
+            && let Wire::WebPubSub(wire) = session.wire
+        {
+            wire.append(&Downstream::Ack { ack_id, result }, connection.control());
         }
     }
 

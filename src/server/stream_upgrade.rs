@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::app::{App, error};
 use super::auth;
+use super::jwt::Claims;
 use super::shard::{Admitted, Arrival, Letter, Protocol};
 use super::upgrade::{Handshake, hand_over};
 
@@ -56,7 +57,7 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
         return Err(full());
     }
 
-    let grant = claims.map(|claims| claims.grant()).unwrap_or_default();
+    let grant = claims.map(Claims::grant).unwrap_or_default();
     let (user, protocol) = (client_id.into(), Protocol::Streams { grant, admitted: admitted_stream });
     let open = move |socket, read| Letter::Open(Arrival { socket, read, user, protocol, admitted });
     tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));

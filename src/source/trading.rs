@@ -27,7 +27,7 @@ use super::replay::CacheMode;
 use crate::engine::status::Stream;
 use crate::streams::{Input, Streams};
 use crate::wire::streams::shapes::{Number, Portfolio, Price, Signal, Trade};
-use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES};
+use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
 
 /// Folder of a day's trading streams.
 pub const STREAMS_FOLDER: &str = "streams";
@@ -174,8 +174,10 @@ fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>)
 }
 
 fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
-    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> =
-        serde_json::from_slice(line).map_err(|error| format!("expected one JSON object of at most 1 MiB: {error}"))?;
+    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = std::str::from_utf8(line)
+        .map_err(|error| error.to_string())
+        .and_then(object)
+        .map_err(|reason| format!("expected one JSON object of at most 1 MiB: {reason}"))?;
     let timestamp = fields.remove("timestamp").and_then(|text| serde_json::from_str::<Cow<'_, str>>(text.get()).ok());
     let timestamp: jiff::Timestamp = timestamp
         .and_then(|text| text.parse().ok())

@@ -10,6 +10,7 @@ pub mod http;
 pub mod protobuf;
 pub mod server;
 pub mod socket;
+pub mod streams;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -132,6 +132,14 @@ pub fn symbols_of_group(group: &str) -> Option<impl Iterator<Item = &str>> {
     group.split_once(':').map(|(_, symbols)| symbols.split(','))
 }
 
+/// Parses one JSON object. serde would take an array for a structure, too.
+pub fn object<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    if !text.trim_start().starts_with('{') {
+        return Err("expected one JSON object".to_owned());
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
 /// Whether `symbol` can be one: 1 to [`MAX_SYMBOL`] bytes of text, no comma and no control character.
 pub fn is_symbol(symbol: &str) -> bool {
     (1..=MAX_SYMBOL).contains(&symbol.len()) && !symbol.contains(',') && !symbol.contains(char::is_control)
@@ -165,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_groups_name_tells_its_symbols() {
-        let of = |name| symbols_of_group(name).map(|symbols| symbols.collect::<Vec<_>>());
+        let of = |name| symbols_of_group(name).map(Iterator::collect::<Vec<_>>);
         assert_eq!(of("portfolio:AAPL,NSE:2885"), Some(vec!["AAPL", "NSE:2885"]));
         assert_eq!(of("portfolio"), None);
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::is_symbol;
+use super::{is_symbol, object};
 
 /// Channels one request may name. More than there are is certainly an error.
 const MAX_CHANNELS: usize = 256;
@@ -103,7 +103,7 @@ struct Raw<'a> {
 impl<'a> Request<'a> {
     /// Understands one text message.
     pub fn parse(text: &'a str) -> Result<Self, RequestError> {
-        let raw: Raw<'a> = serde_json::from_str(text).map_err(RequestError::invalid)?;
+        let raw: Raw<'a> = object(text).map_err(RequestError::invalid)?;
         match &*raw.kind {
             "ping" => Ok(Self::Ping),
             "subscribe" => Ok(Self::Subscribe(raw.selection()?)),
@@ -172,6 +172,7 @@ mod tests {
         let texts = [
             "",
             "[]",
+            r#"["ping"]"#,
             "{",
             r#""ping""#,
             "{}",

@@ -12,7 +12,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 
-use super::is_symbol;
+use super::{is_symbol, object};
 
 /// Positions a portfolio may have.
 pub const MAX_POSITIONS: usize = 10_000;
@@ -56,7 +56,8 @@ impl ShapeError {
 
 /// serde names the field of most errors in its message; the record as a whole is the field.
 fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, ShapeError> {
-    serde_json::from_slice(payload).map_err(|error| ShapeError::new("record", error.to_string()))
+    let text = std::str::from_utf8(payload).map_err(|_| ShapeError::new("record", "expected UTF-8"))?;
+    object(text).map_err(|reason| ShapeError::new("record", reason))
 }
 
 fn symbol(symbol: &str) -> Result<(), ShapeError> {
@@ -211,17 +212,25 @@ fn timestamp(text: Option<&str>) -> Result<(), ShapeError> {
 }
 
 /// The whole portfolio: what it held before is forgotten.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Portfolio<'a> {
     /// By symbol.
-    #[serde(borrow)]
     pub positions: BTreeMap<Cow<'a, str>, Position>,
     /// Profit or loss of all positions.
-    #[serde(default)]
     pub total_pnl: Option<Number>,
     /// How many positions; counted if missing.
-    #[serde(default)]
     pub position_count: Option<u64>,
+}
+
+/// A portfolio whose positions are not looked at yet.
+#[derive(serde::Deserialize)]
+struct RawPortfolio<'a> {
+    #[serde(borrow)]
+    positions: BTreeMap<Cow<'a, str>, &'a RawValue>,
+    #[serde(default)]
+    total_pnl: Option<Number>,
+    #[serde(default)]
+    position_count: Option<u64>,
 }
 
 /// One position. The symbol is its key in the portfolio.
@@ -249,20 +258,24 @@ pub struct Position {
 impl<'a> Portfolio<'a> {
     /// Parses and checks a record.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
-        let portfolio: Self = parse(payload)?;
-        if portfolio.positions.len() > MAX_POSITIONS {
+        let RawPortfolio { positions: raw, total_pnl, position_count } = parse(payload)?;
+        if raw.len() > MAX_POSITIONS {
             return Err(ShapeError::new("positions", "expected at most 10000 of them"));
         }
-        for (name, position) in &portfolio.positions {
-            symbol(name)?;
-            if position.symbol.as_deref().is_some_and(|symbol| symbol != &**name) {
+        let mut positions = BTreeMap::new();
+        for (name, position) in raw {
+            symbol(&name)?;
+            let position: Position =
+                object(position.get()).map_err(|reason| ShapeError::new("positions", format!("{name:?}: {reason}")))?;
+            if position.symbol.as_deref().is_some_and(|symbol| *symbol != *name) {
                 return Err(ShapeError::new(
                     "positions",
                     format!("expected the symbol {name:?} under the key {name:?}"),
                 ));
             }
+            positions.insert(name, position);
         }
-        Ok(portfolio)
+        Ok(Self { positions, total_pnl, position_count })
     }
 }
 
@@ -307,6 +320,7 @@ mod tests {
         assert!(refused(Price::parse(br#"{"symbol":"A,B","price":1}"#)).starts_with("symbol: expected"));
         assert!(refused(Price::parse(br#"{"symbol":"A","price":1,"volume":-1}"#)).starts_with("volume: expected"));
         assert!(refused(Price::parse(b"\xff")).starts_with("record: "));
+        assert!(refused(Price::parse(br#"["AAPL",150]"#)).contains("expected one JSON object"));
     }
 
     #[test]
@@ -335,5 +349,6 @@ mod tests {
         let other = br#"{"positions":{"AAPL":{"symbol":"MSFT","quantity":1}}}"#;
         assert!(refused(Portfolio::parse(other)).starts_with("positions: "));
         assert!(refused(Portfolio::parse(br#"{"total_pnl":1}"#)).contains("positions"));
+        assert!(refused(Portfolio::parse(br#"{"positions":{"A":[null,1]}}"#)).contains("expected one JSON object"));
     }
 }
