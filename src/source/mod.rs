@@ -12,6 +12,7 @@
 pub mod arena;
 pub mod dataset;
 pub mod inspect;
+pub mod kafka;
 pub mod lines;
 pub mod live;
 pub mod load;

@@ -213,6 +213,7 @@ impl Streams {
         }
         let frames = frames(encode(), now);
         feed.encoded.fetch_add(1, Ordering::Relaxed);
+        groups.clone().filter(|group| group.is_live()).for_each(|group| group.wait_for_room());
         let mut batch = self.hub.begin(None);
         groups.filter(|group| group.is_live()).for_each(|group| batch.publish(group, frames.clone()));
     }

@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn a_price_update_is_the_documents() {
-        let price = Price::parse(br#"{"symbol":"AAPL","price":150.25,"volume":1000000,"open":150.0,"prev_close":149.75}"#);
+        let price =
+            Price::parse(br#"{"symbol":"AAPL","price":150.25,"volume":1000000,"open":150.0,"prev_close":149.75}"#);
         let price = price.unwrap();
         let (change, change_pct) = change(price.price, price.prev_close.unwrap()).unwrap();
         let state = PriceState {
@@ -331,7 +332,9 @@ mod tests {
 
     #[test]
     fn signals_and_trades_keep_a_time_of_their_own() {
-        let own = Signal::parse(br#"{"signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#);
+        let own = Signal::parse(
+            br#"{"signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#,
+        );
         let expected = r#"{"type":"signal","signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#;
         assert_eq!(text(&signal(&own.unwrap(), NOW)), expected);
         let none = Trade::parse(br#"{"side":"SELL","symbol":"AAPL","price":1,"quantity":10}"#);
@@ -349,7 +352,8 @@ mod tests {
         let position = json!({"symbol": "AAPL", "quantity": 10, "average_price": 150.25});
         let data = json!({"positions": {"AAPL": position}, "total_pnl": 12.5, "position_count": 1});
         let timestamp = "2024-12-19T12:00:00.123Z";
-        let expected = json!({"type": "portfolio_update", "channel": "portfolio", "timestamp": timestamp, "data": data});
+        let expected =
+            json!({"type": "portfolio_update", "channel": "portfolio", "timestamp": timestamp, "data": data});
         assert_eq!(update, expected);
     }
 
@@ -359,8 +363,7 @@ mod tests {
         let some = Filter::Symbols(["AAPL".into()].into());
         let mut out = Vec::new();
         append_subscribed(&channels, [(0, &some), (4, &Filter::All)].into_iter(), &mut out);
-        let expected =
-            json!({"type": "subscribed", "channels": ["price_updates", "lines"], "symbols": {"price_updates": ["AAPL"]}});
+        let expected = json!({"type": "subscribed", "channels": ["price_updates", "lines"], "symbols": {"price_updates": ["AAPL"]}});
         assert_eq!(parsed(&out), expected);
         out.clear();
         append_subscribed(&channels, [].into_iter(), &mut out);

@@ -71,12 +71,8 @@ pub struct Channels(Box<[Channel]>);
 
 impl Channels {
     /// The trading streams; auto-subscription gives these.
-    pub const TRADING: [(&str, Kind); 4] = [
-        (PRICE_UPDATES, Kind::Prices),
-        (SIGNALS, Kind::Signals),
-        (TRADES, Kind::Trades),
-        (PORTFOLIO, Kind::Portfolio),
-    ];
+    pub const TRADING: [(&str, Kind); 4] =
+        [(PRICE_UPDATES, Kind::Prices), (SIGNALS, Kind::Signals), (TRADES, Kind::Trades), (PORTFOLIO, Kind::Portfolio)];
 
     /// The trading streams and one channel for each other name in `topics`.
     pub fn new<'a>(topics: impl IntoIterator<Item = &'a str>) -> Self {

@@ -256,7 +256,10 @@ impl<'a> Portfolio<'a> {
         for (name, position) in &portfolio.positions {
             symbol(name)?;
             if position.symbol.as_deref().is_some_and(|symbol| symbol != &**name) {
-                return Err(ShapeError::new("positions", format!("expected the symbol {name:?} under the key {name:?}")));
+                return Err(ShapeError::new(
+                    "positions",
+                    format!("expected the symbol {name:?} under the key {name:?}"),
+                ));
             }
         }
         Ok(portfolio)
@@ -308,7 +311,8 @@ mod tests {
 
     #[test]
     fn a_signal_is_to_buy_sell_or_hold() {
-        let signal = |kind: &str, rest: &str| format!(r#"{{"signal_type":"{kind}","symbol":"AAPL"{rest}}}"#).into_bytes();
+        let signal =
+            |kind: &str, rest: &str| format!(r#"{{"signal_type":"{kind}","symbol":"AAPL"{rest}}}"#).into_bytes();
         for kind in ["BUY", "SELL", "HOLD"] {
             assert!(Signal::parse(&signal(kind, "")).is_ok());
         }
