@@ -134,8 +134,8 @@ pub fn sleep(wait: Duration, stop: &AtomicBool) {
     const STEP: Duration = Duration::from_millis(50);
     let mut left = wait;
     while !left.is_zero() && !stop.load(Ordering::Relaxed) {
-        let step = left.min(STEP);
-        std::thread::sleep(step);
-        left -= step;
+        let slice = left.min(STEP);
+        std::thread::sleep(slice);
+        left -= slice;
     }
 }

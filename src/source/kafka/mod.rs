@@ -14,7 +14,7 @@
 //! - [`intake`]: where a message goes, and what happens to one that is none.
 //! - [`pace`]: how fast what waited is passed on.
 //! - [`health`]: what `/websocket/status` and the metrics say of it.
-//! - [`publish`]: the command that replays a dataset into Kafka.
+//! - [`publish`]: the command that replays a dataset into Kafka: a `recording`, at its pace.
 //!
 //! Every node gets every message: it assigns itself all partitions, and its consumer group, which
 //! nobody else is in, only keeps its offsets. So no node waits for another to join or leave. A shared
@@ -38,6 +38,10 @@ pub mod options;
 mod pace;
 #[cfg(feature = "kafka")]
 mod placement;
+pub mod publish;
+#[cfg(feature = "kafka")]
+mod publishing;
+mod recording;
 
 #[cfg(feature = "kafka")]
 pub use consumer::KafkaSource;

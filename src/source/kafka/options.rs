@@ -263,7 +263,7 @@ impl SecurityOptions {
     }
 }
 
-fn broker(text: &str) -> Result<String, String> {
+pub(super) fn broker(text: &str) -> Result<String, String> {
     let port = text.rsplit_once(':').map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
     match port {
         Some((false, Ok(_))) if !text.contains(char::is_whitespace) => Ok(text.to_owned()),
@@ -272,7 +272,7 @@ fn broker(text: &str) -> Result<String, String> {
 }
 
 /// Kafka's own rule. A name that begins with `^` would be a pattern to librdkafka.
-fn topic(text: &str) -> Result<String, String> {
+pub(super) fn topic(text: &str) -> Result<String, String> {
     let valid = (1..=249).contains(&text.len())
         && ![".", ".."].contains(&text)
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));

@@ -16,6 +16,8 @@ const LONGEST_MS: i64 = 60_000;
 /// A pause in the data is no reason to wait.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+const DAY_MS: i64 = 86_400_000;
+
 /// The rhythm while catching up.
 #[derive(Debug)]
 pub struct Pace {
@@ -29,6 +31,8 @@ struct CatchUp {
     speed: i64,
     /// A message's timestamp, Unix ms, and when it was passed on.
     anchor: (i64, Instant),
+    /// The timestamp before, Unix ms.
+    last_ms: i64,
 }
 
 impl Pace {
@@ -48,16 +52,17 @@ impl Pace {
             return Duration::ZERO;
         }
         let wanted = self.speed.max(age_ms / LONGEST_MS).saturating_mul(partitions.max(1) as i64);
-        let CatchUp { speed, anchor } =
-            self.under_way.get_or_insert(CatchUp { speed: wanted, anchor: (timestamp_ms, now) });
-        if timestamp_ms < anchor.0 {
+        let begun = CatchUp { speed: wanted, anchor: (timestamp_ms, now), last_ms: timestamp_ms };
+        let CatchUp { speed, anchor, last_ms } = self.under_way.get_or_insert(begun);
+        let goes_back = timestamp_ms < std::mem::replace(last_ms, timestamp_ms);
+        if goes_back {
             // Another partition begins.
             *anchor = (timestamp_ms, now);
-            return Duration::ZERO;
         }
-        let after =
-            Duration::from_micros((timestamp_ms - anchor.0).saturating_mul(1000).unsigned_abs() / speed.unsigned_abs());
-        let delay = (anchor.1 + after.min(Duration::from_hours(24))).saturating_duration_since(now);
+        // Timestamps are the producers': a nonsensical one must not overflow the clock.
+        let elapsed_ms = timestamp_ms.saturating_sub(anchor.0).clamp(0, DAY_MS);
+        let due = anchor.1 + Duration::from_micros((elapsed_ms.saturating_mul(1000) / *speed).unsigned_abs());
+        let delay = due.saturating_duration_since(now);
         if delay > LONGEST_PAUSE {
             *anchor = (timestamp_ms, now + LONGEST_PAUSE);
             return LONGEST_PAUSE;
