@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, ServeOptions};
 use crate::serve;
+use crate::server::jwt::{self, TokenOptions};
 use crate::shutdown;
 use crate::source::inspect::{self, InspectOptions};
 use crate::source::kafka::publish::{self, PublishOptions};
@@ -45,6 +46,8 @@ enum Asked {
     Tail(TailOptions),
     /// Replay a recorded day, or a file, into a Kafka topic
     Publish(PublishOptions),
+    /// Mint a token for /ws and POST /api/publish
+    Token(TokenOptions),
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +120,10 @@ fn try_run() -> anyhow::Result<()> {
             let summary = publish::publish(&options, &*shutdown::raised_by_signal()?)?;
             writeln!(std::io::stdout(), "{summary}").context("cannot print")?;
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
+        }
+        Asked::Token(options) => {
+            let token = jwt::mint(&options).context("cannot sign a token")?;
+            writeln!(std::io::stdout(), "{token}").context("cannot print")
         }
     }
 }

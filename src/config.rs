@@ -12,12 +12,15 @@ use clap::{Arg, ArgMatches, Command};
 
 use crate::engine::hub::HubOptions;
 use crate::server::app::HttpOptions;
+use crate::server::jwt::AuthOptions;
 use crate::server::listen::ListenOptions;
 use crate::server::shard::ShardOptions;
-use crate::server::streams::StreamOptions;
 use crate::source::arena::ArenaOptions;
 use crate::source::dataset::DatasetOptions;
+use crate::source::kafka::options::KafkaOptions;
 use crate::source::replay::ReplayOptions;
+use crate::source::trading::TradingOptions;
+use crate::streams::options::StreamOptions;
 
 /// Everything `serve` can be told.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,8 +42,26 @@ pub struct ServeOptions {
     pub shard: ShardOptions,
     #[command(flatten, next_help_heading = "JSON streams")]
     pub streams: StreamOptions,
+    #[command(flatten, next_help_heading = "JSON streams")]
+    pub trading: TradingOptions,
+    #[command(flatten, next_help_heading = "JSON streams")]
+    pub auth: AuthOptions,
+    #[command(flatten, next_help_heading = "Kafka")]
+    pub kafka: KafkaOptions,
     #[command(flatten, next_help_heading = "Names and times")]
     pub general: GeneralOptions,
+}
+
+impl ServeOptions {
+    /// Whether the trading streams follow the recorded day: unless live data is configured.
+    pub fn replays_trading(&self) -> bool {
+        self.streams.enabled && self.trading.replay_trading.unwrap_or(!self.kafka.is_configured())
+    }
+
+    /// Whether a recorded day is loaded at all: unless the orderflow hub is fed live.
+    pub fn replays(&self) -> bool {
+        !self.kafka.feeds_orderflow() && (self.http.ws_enabled || self.replays_trading())
+    }
 }
 
 /// What belongs to no part alone.
@@ -115,6 +136,12 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
             "--pong-timeout-seconds (FLOWCAST_PONG_TIMEOUT_SECONDS): expected more than --ping-interval-seconds ({}), got {}",
             keepalive.ping_interval_seconds, keepalive.pong_timeout_seconds
         ));
+    }
+    options.kafka.check()?;
+    if options.kafka.is_configured() && options.auth.auth_secret.is_none() && !options.auth.allow_anonymous {
+        return Err("WS_KAFKA_BROKERS without WS_AUTH_SECRET would give live data to anybody: set WS_AUTH_SECRET, \
+             or --allow-anonymous if that is meant"
+            .to_owned());
     }
     Ok(())
 }

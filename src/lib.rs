@@ -10,12 +10,14 @@
 //! 6. `server::shard` moves it into a ring and sweeps its sessions.
 //! 7. `server::sending` joins what is due for a session and writes it once.
 //!
-//! Imports run one way: `source` and `server` stand on `engine` and `wire` and never meet; `config`
-//! composes what the parts own; `main → cli → serve → all`.
+//! Imports run one way: `source` and `server` stand on `streams`, `engine` and `wire` and never meet;
+//! `config` composes what the parts own; `main → cli → serve → all`.
 
 pub mod cli;
 pub mod config;
+pub mod day;
 pub mod engine;
+pub mod feed;
 pub mod serve;
 pub mod server;
 pub mod shutdown;

@@ -6,8 +6,6 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
@@ -16,9 +14,6 @@ use super::frames::Frames;
 /// Slots of a group's channel. It is transport only: shards empty it at every doorbell, and at
 /// least every 128 sends. An overrun is a shard's bug, counted and logged, not a client's lag.
 pub const CHANNEL_SLOTS: usize = 64;
-
-/// See [`Group::wait_for_room`].
-const SHARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One record, numbered and on its way to a group's subscribers.
 #[derive(Clone)]
@@ -102,21 +97,6 @@ impl Group {
     /// Publications that some shard has not taken yet, at most [`CHANNEL_SLOTS`].
     pub fn queued(&self) -> usize {
         self.sender.len()
-    }
-
-    /// Waits while the shards have half a channel to take: a burst, as after an outage, must not
-    /// overrun it. For sources that may be faster than the shards; a clock need not ask.
-    ///
-    /// At most a second: then the publication goes out all the same, and what the overloaded shard
-    /// loses is counted there.
-    pub fn wait_for_room(&self) {
-        if self.queued() < CHANNEL_SLOTS / 2 {
-            return;
-        }
-        let began = Instant::now();
-        while self.queued() >= CHANNEL_SLOTS / 2 && began.elapsed() < SHARD_PATIENCE {
-            thread::sleep(Duration::from_micros(100));
-        }
     }
 
     /// Counts a subscriber in.

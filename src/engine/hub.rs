@@ -12,6 +12,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
@@ -21,7 +22,7 @@ use tokio::sync::broadcast;
 
 use super::clock;
 use super::frames::{Forms, Frames};
-use super::group::{Group, Publication};
+use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
 
 /// How a hub is bounded.
@@ -230,6 +231,20 @@ impl Batch<'_> {
     /// How late this batch began, ns.
     pub fn drift_ns(&self) -> u64 {
         self.published_ns.saturating_sub(self.due.scheduled_ns)
+    }
+
+    /// Waits until every shard has room for one more publication of `group`, at most a second. A clock
+    /// never fills a channel; a source that is as fast as its input may. The batch must be empty: what is
+    /// not declared published yet, no shard takes out.
+    ///
+    /// Nobody else publishes meanwhile: that is what holds the sources back.
+    pub fn wait_for_room(&self, group: &Group) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const LOOK: Duration = Duration::from_micros(50);
+        let began = Instant::now();
+        while group.queued() >= CHANNEL_SLOTS && began.elapsed() < PATIENCE {
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Numbers one record and sends it to `group`.

@@ -165,6 +165,11 @@ impl Stream {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
+    /// Where the source is; `None` before its first update.
+    pub fn moved_to(&self) -> Option<u64> {
+        (self.last_update_unix_ns.load(Ordering::Relaxed) > 0).then(|| self.position())
+    }
+
     /// Where the source is.
     pub fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)

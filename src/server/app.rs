@@ -9,14 +9,16 @@ use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::request::Parts;
+use http::request;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
+use super::jwt::Authority;
 use super::shard::ShardHandle;
-use super::streams::StreamOptions;
 use crate::engine::hub::Hub;
 use crate::engine::status::Status;
+use crate::streams::Streams;
+use crate::streams::options::StreamOptions;
 use crate::wire::payload::Profile;
 
 /// Where the server is in its life.
@@ -39,8 +41,12 @@ pub struct App {
     pub status: Arc<Status>,
     /// Whom to give upgraded connections to.
     pub shards: Vec<ShardHandle>,
+    /// The JSON streams.
+    pub streams: Arc<Streams>,
     /// Settings of the JSON streams.
-    pub streams: StreamOptions,
+    pub stream_options: StreamOptions,
+    /// Who may use the JSON streams.
+    pub authority: Authority,
     /// Settings of the HTTP side.
     pub options: HttpOptions,
     /// First part of every group's name.
@@ -49,10 +55,26 @@ pub struct App {
     pub pinned: Option<Profile>,
     /// Upgrades under way.
     pub pending: Arc<AtomicUsize>,
+    /// Those of them on `/ws`.
+    pub pending_streams: Arc<AtomicUsize>,
     /// Readers of the tick ledger there may be besides.
     pub tick_readers: Arc<Semaphore>,
     stage: AtomicU8,
     turn: AtomicUsize,
+}
+
+/// What an [`App`] is made of; the fields are its own.
+#[expect(missing_docs, reason = "see App")]
+pub struct Parts {
+    pub hub: Arc<Hub>,
+    pub status: Arc<Status>,
+    pub shards: Vec<ShardHandle>,
+    pub streams: Arc<Streams>,
+    pub stream_options: StreamOptions,
+    pub authority: Authority,
+    pub options: HttpOptions,
+    pub prefix: Arc<str>,
+    pub pinned: Option<Profile>,
 }
 
 /// Settings of the HTTP side.
@@ -77,6 +99,10 @@ pub struct HttpOptions {
     #[arg(long, env = "FLOWCAST_MAX_TICK_READERS", default_value_t = 64, value_name = "READERS")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=65_536))]
     pub max_tick_readers: usize,
+    /// Largest body of POST /api/publish, bytes
+    #[arg(long, env = "FLOWCAST_MAX_BODY_BYTES", default_value_t = 8 << 20, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64 << 20))]
+    pub max_body_bytes: usize,
     /// Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed: comma-separated
     /// networks such as 10.0.0.0/8
     #[arg(long, env = "FLOWCAST_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS", value_parser = network)]
@@ -91,19 +117,24 @@ fn network(text: &str) -> Result<IpNet, String> {
 
 impl App {
     /// Nobody is served before [`App::set_stage`].
-    pub fn new(
-        hub: Arc<Hub>,
-        status: Arc<Status>,
-        shards: Vec<ShardHandle>,
-        streams: StreamOptions,
-        options: HttpOptions,
-        prefix: Arc<str>,
-        pinned: Option<Profile>,
-    ) -> Self {
-        let (stage, turn) = (AtomicU8::new(Stage::Loading as u8), AtomicUsize::new(0));
-        let tick_readers = Arc::new(Semaphore::new(options.max_tick_readers));
-        let pending = Arc::default();
-        Self { hub, status, shards, streams, options, prefix, pinned, pending, tick_readers, stage, turn }
+    pub fn new(parts: Parts) -> Self {
+        let Parts { hub, status, shards, streams, stream_options, authority, options, prefix, pinned } = parts;
+        Self {
+            tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
+            hub,
+            status,
+            shards,
+            streams,
+            stream_options,
+            authority,
+            options,
+            prefix,
+            pinned,
+            pending: Arc::default(),
+            pending_streams: Arc::default(),
+            stage: AtomicU8::new(Stage::Loading as u8),
+            turn: AtomicUsize::new(0),
+        }
     }
 
     /// Where the server is in its life.
@@ -135,6 +166,11 @@ impl App {
         self.shards.iter().map(|shard| shard.stats().connections.get()).sum()
     }
 
+    /// Open connections of the JSON streams.
+    pub fn stream_connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.stats().stream_connections.get()).sum()
+    }
+
     /// The shard for the next connection: each in turn.
     pub fn next_shard(&self) -> &ShardHandle {
         &self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
@@ -148,7 +184,7 @@ pub struct Peer(pub SocketAddr);
 impl<S: Sync> FromRequestParts<S> for Peer {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut request::Parts, _: &S) -> Result<Self, Infallible> {
         let unknown = Self(SocketAddr::from(([0, 0, 0, 0], 0)));
         Ok(parts.extensions.get::<Self>().copied().unwrap_or(unknown))
     }

@@ -1,4 +1,4 @@
-//! One shard's share of the hub's groups: a receiver per group, a lane per group and wire.
+//! One shard's share of the hubs' groups: a receiver per group, a lane per group and wire.
 //!
 //! A **lane** is what the subscribers of one group in one wire share on this shard: the ring of
 //! their frames, each finished once, and the list of who they are. A group's receiver exists while
@@ -20,7 +20,24 @@ use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
-use crate::wire::webpubsub::Wire;
+use crate::wire::Wire;
+
+/// The hubs of a server. A wire speaks for one of them.
+#[derive(Clone)]
+pub struct Hubs {
+    /// Web PubSub.
+    pub orderflow: Arc<Hub>,
+    /// The JSON streams.
+    pub streams: Arc<Hub>,
+}
+
+/// Position of a wire's hub among a shard's shares.
+fn share_of(wire: Wire) -> usize {
+    match wire {
+        Wire::WebPubSub(_) => 0,
+        Wire::Streams => 1,
+    }
+}
 
 /// Frames and subscribers of one group in one wire.
 pub struct Lane {
@@ -40,25 +57,37 @@ struct LocalGroup {
     lanes: Vec<u32>,
 }
 
-/// All groups with members on this shard.
-pub struct Groups {
+/// One hub's groups with members on this shard.
+struct Share {
     hub: Arc<Hub>,
-    options: LagOptions,
-    stats: Arc<ShardStats>,
-    silent: Arc<ToldOnce>,
-    lines: Limiter,
     locals: Slab<LocalGroup>,
     names: HashMap<Arc<str>, u32>,
-    lanes: Slab<Lane>,
     /// The hub's `published` up to which everything is in the rings.
     drained: u64,
 }
 
+impl Share {
+    fn new(hub: Arc<Hub>) -> Self {
+        Self { locals: Slab::new(), names: HashMap::new(), drained: hub.published(), hub }
+    }
+}
+
+/// All groups with members on this shard.
+pub struct Groups {
+    options: LagOptions,
+    stats: Arc<ShardStats>,
+    silent: Arc<ToldOnce>,
+    lines: Limiter,
+    /// By [`share_of`].
+    shares: [Share; 2],
+    lanes: Slab<Lane>,
+}
+
 impl Groups {
     /// None yet.
-    pub fn new(hub: Arc<Hub>, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
-        let (locals, names, lanes) = (Slab::new(), HashMap::new(), Slab::new());
-        Self { drained: hub.published(), hub, options, stats, silent, lines: Limiter::default(), locals, names, lanes }
+    pub fn new(hubs: Hubs, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
+        let shares = [hubs.orderflow, hubs.streams].map(Share::new);
+        Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new() }
     }
 
     /// The lane with this key.
@@ -68,7 +97,8 @@ impl Groups {
 
     /// The lane of a group by name, if it has subscribers in `wire` here.
     pub fn find(&self, name: &str, wire: Wire) -> Option<u32> {
-        let group = &self.locals[*self.names.get(name)? as usize];
+        let share = &self.shares[share_of(wire)];
+        let group = &share.locals[*share.names.get(name)? as usize];
         group.lanes.iter().copied().find(|&lane| self.lanes[lane as usize].wire == wire)
     }
 
@@ -81,9 +111,10 @@ impl Groups {
         let lane_mut = &mut self.lanes[lane as usize];
         let place = lane_mut.subscribers.len() as u32;
         lane_mut.subscribers.push(session);
-        let group = &self.locals[lane_mut.group as usize].group;
+        let share = &self.shares[share_of(wire)];
+        let group = &share.locals[lane_mut.group as usize].group;
         group.joined();
-        if !group.is_declared() {
+        if !group.is_declared() && !share.hub.is_filled() {
             self.stats.silent_joins.add(1);
         }
         Ok((lane, place))
@@ -94,7 +125,8 @@ impl Groups {
     pub fn leave(&mut self, lane: u32, place: u32) -> Option<u32> {
         let key = lane as usize;
         self.lanes[key].subscribers.swap_remove(place as usize);
-        self.locals[self.lanes[key].group as usize].group.left();
+        let share = &self.shares[share_of(self.lanes[key].wire)];
+        share.locals[self.lanes[key].group as usize].group.left();
         if self.lanes[key].subscribers.is_empty() {
             self.close_lane(lane);
             return None;
@@ -103,11 +135,13 @@ impl Groups {
     }
 
     fn open_lane(&mut self, name: &str, wire: Wire) -> Result<u32, TooManySilentGroups> {
-        let group = match self.names.get(name) {
+        let share = &mut self.shares[share_of(wire)];
+        let group = match share.names.get(name) {
             Some(&group) => group,
             None => {
-                let (group, receiver) = self.hub.subscribe(name)?;
+                let (group, receiver) = share.hub.subscribe(name)?;
                 if !group.is_declared()
+                    && !share.hub.is_filled()
                     && self.silent.is_new(name)
                     && let Some(suppressed) = self.lines.pass(clock::monotonic_ns() / 1_000_000)
                 {
@@ -115,25 +149,26 @@ impl Groups {
                     tracing::info!(group = name, suppressed, "a client joined a group without data; it stays silent");
                 }
                 let name = Arc::clone(group.name());
-                let key = self.locals.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
-                self.names.insert(name, key);
+                let key = share.locals.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
+                share.names.insert(name, key);
                 key
             }
         };
-        let ring = Ring::new(self.options.ring_frames(wire.reliable), self.options.ring_bytes);
+        let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
         let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), wire, group }) as u32;
-        self.locals[group as usize].lanes.push(lane);
+        share.locals[group as usize].lanes.push(lane);
         Ok(lane)
     }
 
     fn close_lane(&mut self, lane: u32) {
-        let group_key = self.lanes.remove(lane as usize).group;
-        let group = &mut self.locals[group_key as usize];
+        let Lane { group: group_key, wire, .. } = self.lanes.remove(lane as usize);
+        let share = &mut self.shares[share_of(wire)];
+        let group = &mut share.locals[group_key as usize];
         group.lanes.retain(|&other| other != lane);
         if group.lanes.is_empty() {
-            let group = self.locals.remove(group_key as usize).group;
-            self.names.remove(group.name());
-            self.hub.unsubscribe(&group);
+            let group = share.locals.remove(group_key as usize).group;
+            share.names.remove(group.name());
+            share.hub.unsubscribe(&group);
         }
     }
 
@@ -142,6 +177,27 @@ impl Groups {
     /// Ids that are not declared published yet are held back: another group's smaller id may still
     /// be on its way, and a client that saw the larger one first would drop it.
     pub fn drain(&mut self, mut moved: impl FnMut(&Lane)) {
+        for share in &mut self.shares {
+            share.drain(&mut self.lanes, &self.stats, &mut moved);
+        }
+    }
+
+    /// Everything up to this id of the wire's hub is in the rings.
+    pub fn drained(&self, wire: Wire) -> u64 {
+        self.shares[share_of(wire)].drained
+    }
+
+    /// The latest state of a lane's group, if its hub keeps one.
+    pub fn retained(&self, lane: u32) -> Option<Bytes> {
+        let lane = self.lane(lane);
+        let share = &self.shares[share_of(lane.wire)];
+        let retained = share.hub.retained(share.locals[lane.group as usize].group.name())?;
+        Some(retained.frame(Form::new(lane.wire.form())))
+    }
+}
+
+impl Share {
+    fn drain(&mut self, lanes: &mut Slab<Lane>, stats: &ShardStats, moved: &mut impl FnMut(&Lane)) {
         let published = self.hub.published();
         if published == self.drained {
             return;
@@ -152,27 +208,22 @@ impl Groups {
                 continue;
             }
             let mut any = false;
-            while let Some(publication) = local.next(&self.stats) {
+            while let Some(publication) = local.next(stats) {
                 if publication.id > published {
                     local.held = Some(publication);
                     break;
                 }
                 any = true;
                 for &lane in &local.lanes {
-                    let lane = &mut self.lanes[lane as usize];
-                    lane.ring.push(publication.id, finished(&publication, lane.wire, &self.stats));
+                    let lane = &mut lanes[lane as usize];
+                    lane.ring.push(publication.id, finished(&publication, lane.wire, stats));
                 }
             }
             if any {
-                local.lanes.iter().for_each(|&lane| moved(&self.lanes[lane as usize]));
+                local.lanes.iter().for_each(|&lane| moved(&lanes[lane as usize]));
             }
         }
         self.drained = published;
-    }
-
-    /// Everything up to this id is in the rings.
-    pub fn drained(&self) -> u64 {
-        self.drained
     }
 }
 
@@ -199,12 +250,14 @@ impl LocalGroup {
 /// The frame as this wire's connections get it: the shared plain one, or a reliable one made here,
 /// once for all of them.
 fn finished(publication: &Publication, wire: Wire, stats: &ShardStats) -> Bytes {
-    let plain = publication.frames.frame(Form::new(wire.plain_form().index()));
-    if !wire.reliable {
-        return plain;
+    let plain = publication.frames.frame(Form::new(wire.form()));
+    match wire {
+        Wire::WebPubSub(wire) if wire.reliable => {
+            stats.finished.add(1);
+            let mut frame = Vec::with_capacity(plain.len() + 40);
+            wire.finish(&plain, publication.id, &mut frame);
+            frame.into()
+        }
+        _ => plain,
     }
-    stats.finished.add(1);
-    let mut frame = Vec::with_capacity(plain.len() + 40);
-    wire.finish(&plain, publication.id, &mut frame);
-    frame.into()
 }

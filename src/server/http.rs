@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
 use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,7 +18,7 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_service::Service;
 
 use super::app::{App, Peer, error};
-use super::{metrics, negotiate, status, ticks, upgrade};
+use super::{metrics, negotiate, publish, status, stream_upgrade, ticks, upgrade};
 
 /// Every route.
 pub fn routes(app: &Arc<App>) -> Router {
@@ -38,11 +39,20 @@ pub fn routes(app: &Arc<App>) -> Router {
             .route("/client/hubs/{hub}", get(upgrade::client))
             .route("/client", get(upgrade::client_query));
     }
+    if app.stream_options.enabled {
+        others = others.route("/ws", get(stream_upgrade::ws));
+    }
+    let other_than_post = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
+    let publishing = Router::new()
+        .route("/api/publish", post(publish::publish))
+        .layer(DefaultBodyLimit::max(app.options.max_body_bytes))
+        .method_not_allowed_fallback(other_than_post);
     // The fallback before the layer, or a preflight would end there.
     read_only
         .method_not_allowed_fallback(other_method)
         .layer(open)
         .merge(others.method_not_allowed_fallback(other_method))
+        .merge(publishing)
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .with_state(Arc::clone(app))
 }

@@ -13,10 +13,16 @@ use uuid::Uuid;
 
 use super::connection::{Connection, Phase, Watch};
 use super::session::Session;
-use super::shard::{Arrival, Shard, now_ms};
+use super::shard::{Arrival, Protocol, Shard, now_ms};
 use super::stats::Ending;
-use crate::wire::webpubsub::{Downstream, Wire};
+use super::subscriptions::{Client, Grant};
+use crate::engine::clock;
+use crate::wire::Wire;
+use crate::wire::webpubsub::{self, Downstream};
 use crate::wire::websocket::{self, Opcode};
+
+/// Seconds a token is good for after its end, since clocks differ (`docs/streams.md`).
+pub const LEEWAY_SECONDS: u64 = 60;
 
 /// A fresh connection id that names its shard: a random UUID whose last byte is the shard's number,
 /// so that a recovery finds its session without a table over all shards.
@@ -37,27 +43,34 @@ impl Shard {
         if self.draining {
             return;
         }
-        let Arrival { socket, read, user, wire, admitted } = arrival;
+        let Arrival { socket, read, user, protocol, admitted } = arrival;
+        let (wire, client, admitted_stream) = match protocol {
+            Protocol::WebPubSub(wire) => (Wire::WebPubSub(wire), None, None),
+            Protocol::Streams { grant, admitted } => {
+                (Wire::Streams, Some(Box::new(Client::new(grant))), Some(admitted))
+            }
+        };
         let id = connection_id(self.index);
-        let token = if wire.reliable { Uuid::new_v4().as_u128() } else { 0 };
-        let session = Session::new(id, token, user, wire, &self.options.lag);
+        let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
+        let mut session = Session::new(id, token, user, wire, &self.options.lag);
+        session.client = client;
         let key = self.sessions.insert(session) as u32;
-        if wire.reliable {
+        if wire.is_reliable() {
             self.ids.insert(id, key);
         }
         self.connect(key, socket, &read);
-        drop(admitted);
+        drop((admitted, admitted_stream));
     }
 
     /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
     /// the session waits anew, for the socket that is being upgraded.
-    pub(super) fn claim(&mut self, id: Uuid, token: u128) -> Option<Wire> {
+    pub(super) fn claim(&mut self, id: Uuid, token: u128) -> Option<webpubsub::Wire> {
         let key = *self.ids.get(&id)?;
         let session = &self.sessions[key as usize];
         if session.token != token || self.draining {
             return None;
         }
-        let wire = session.wire;
+        let Wire::WebPubSub(wire) = session.wire else { return None };
         if session.connection.is_some() {
             self.lose(key, Ending::Recovered);
         } else {
@@ -101,28 +114,57 @@ impl Shard {
         let watched = epoll::add(&self.epoll, connection.socket(), data, Watch::Read.flags());
         self.stats.connections.add(1);
         self.stats.opened.add(1);
-        self.timers.pings.push(now, (key, serial));
 
         let session = &mut self.sessions[key as usize];
-        let connection = session.connection.insert(connection);
+        let (id, wire) = (session.id, session.wire);
+        session.connection = Some(connection);
+        self.timers.pings(wire).due.push(now, (key, serial));
+        match wire {
+            Wire::WebPubSub(wire) => self.greet(key, wire),
+            Wire::Streams => {
+                self.stats.stream_connections.add(1);
+                tracing::info!(connection = %id, "stream connection opened");
+            }
+        }
+        if let Err(error) = watched {
+            tracing::error!(%error, "expected the kernel to watch one more socket, it refused");
+            return self.lose(key, Ending::Gone);
+        }
+        if wire == Wire::Streams {
+            self.set_expiry(key);
+            self.subscribe_unasked(key);
+        }
+        if !read.is_empty() && self.sessions.contains(key as usize) {
+            self.hear(key, &mut read.to_vec());
+        }
+        self.flush(key);
+    }
+
+    /// `connected`, the first message of every Web PubSub connection.
+    fn greet(&mut self, key: u32, wire: webpubsub::Wire) {
+        let session = &mut self.sessions[key as usize];
+        let Some(connection) = session.connection.as_mut() else { return };
         let (mut id, mut token) = (Uuid::encode_buffer(), Uuid::encode_buffer());
         let token = &*Uuid::from_u128(session.token).simple().encode_lower(&mut token);
         let connected = Downstream::Connected {
             connection_id: session.id.hyphenated().encode_lower(&mut id),
             user_id: &session.user,
-            reconnection_token: session.wire.reliable.then_some(token),
+            reconnection_token: wire.reliable.then_some(token),
         };
-        session.wire.append(&connected, connection.control());
-        let (subprotocol, profile) = (session.wire.subprotocol(), session.wire.profile.name());
+        wire.append(&connected, connection.control());
+        let (subprotocol, profile) = (wire.subprotocol(), wire.profile.name());
         tracing::info!(connection = %session.id, subprotocol, profile, "connection opened");
-        if let Err(error) = watched {
-            tracing::error!(%error, "expected the kernel to watch one more socket, it refused");
-            return self.lose(key, Ending::Gone);
-        }
-        if !read.is_empty() {
-            self.hear(key, &mut read.to_vec());
-        }
-        self.flush(key);
+    }
+
+    /// A connection ends with its token.
+    fn set_expiry(&mut self, key: u32) {
+        let Some(client) = self.sessions[key as usize].client.as_mut() else { return };
+        let Grant { expires_unix_s: Some(expires), .. } = client.grant else { return };
+        let left_ns =
+            expires.saturating_add(LEEWAY_SECONDS).saturating_mul(1_000_000_000).saturating_sub(clock::unix_ns());
+        let expires_ms = now_ms().saturating_add(left_ns / 1_000_000);
+        client.expires_ms = Some(expires_ms);
+        self.timers.expiries.insert((expires_ms, key));
     }
 
     fn new_serial(&mut self, key: u32) -> u32 {
@@ -147,8 +189,10 @@ impl Shard {
         let session = &mut self.sessions[key as usize];
         self.ids.remove(&session.id);
         let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) else { return };
-        if ending == Ending::Shutdown {
-            session.wire.append(&Downstream::Disconnected { reason }, connection.control());
+        if ending == Ending::Shutdown
+            && let Wire::WebPubSub(wire) = session.wire
+        {
+            wire.append(&Downstream::Disconnected { reason }, connection.control());
         }
         websocket::append_close(code, reason, connection.control());
         connection.phase = Phase::Closing { ending, answered: false };
@@ -195,6 +239,12 @@ impl Shard {
         let Some(connection) = session.connection.take() else { return };
         drop(connection);
         session.queued = false;
+        if let Some(client) = &mut session.client {
+            self.stats.stream_connections.subtract(1);
+            if let Some(expires_ms) = client.expires_ms.take() {
+                self.timers.expiries.remove(&(expires_ms, key));
+            }
+        }
         self.stats.ended(ending);
         tracing::info!(connection = %session.id, reason = ending.name(), "connection closed");
         if self.ids.contains_key(&session.id) && !self.draining {

@@ -47,13 +47,16 @@ impl fmt::Debug for Scrape {
 /// What is told of the shards: name, help, and where it is.
 type Row = (&'static str, &'static str, fn(&ShardStats) -> &Count);
 
-const GAUGES: [Row; 3] = [
+const GAUGES: [Row; 4] = [
     ("connections", "Open WebSocket connections", |stats| &stats.connections),
+    ("stream_connections", "Open connections of the JSON streams, a part of connections", |stats| {
+        &stats.stream_connections
+    }),
     ("sessions_detached", "Reliable sessions waiting for their client", |stats| &stats.detached),
     ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
 ];
 
-const COUNTERS: [Row; 10] = [
+const COUNTERS: [Row; 11] = [
     ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
     ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
     ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
@@ -64,6 +67,7 @@ const COUNTERS: [Row; 10] = [
     ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| &stats.recovery_gap_frames),
     ("joins_silent", "Joins of groups without data", |stats| &stats.silent_joins),
     ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
+    ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
 ];
 
 impl Collector for Scrape {
@@ -113,7 +117,8 @@ impl Collector for Scrape {
             let mut family = encoder.encode_descriptor(name, help, None, typed)?;
             for figure in same {
                 let value = figure.value.load(Ordering::Relaxed);
-                let encoder = family.encode_family(&figure.labels)?;
+                let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
+                let encoder = family.encode_family(&labels)?;
                 if is_gauge {
                     ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?;
                 } else {

@@ -1,21 +1,24 @@
 //! The server: owns sockets, sessions and HTTP.
 //!
-//! A client's way in: [`listen`] → [`http`] → [`negotiate`] → [`upgrade`] → [`shard`]. From there on a
+//! A client's way in: [`listen`] → [`http`] → [`negotiate`] → [`upgrade`] (Web PubSub) or
+//! [`stream_upgrade`] (the JSON streams, with a [`jwt`]) → [`shard`]. From there on a
 //! shard's thread owns its [`connection`] and [`session`]: [`lifecycle`] says how they begin and
-//! end, [`requests`] what clients ask for, [`sending`] how frames leave, [`groups`] what the
+//! end, [`requests`] and [`subscriptions`] what clients ask for, [`sending`] how frames leave, [`groups`] what the
 //! subscribers of a group share.
 
 pub mod app;
 mod auth;
 mod connection;
-mod groups;
+pub mod groups;
 pub mod http;
+pub mod jwt;
 mod keepalive;
 mod lifecycle;
 pub mod limiter;
 pub mod listen;
 mod metrics;
 mod negotiate;
+mod publish;
 mod refusal;
 mod requests;
 mod sending;
@@ -23,7 +26,8 @@ mod session;
 pub mod shard;
 pub mod stats;
 mod status;
-pub mod streams;
+mod stream_upgrade;
+mod subscriptions;
 mod ticks;
 mod timeouts;
 mod upgrade;

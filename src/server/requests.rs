@@ -7,6 +7,8 @@ use super::refusal::{HeldAck, Refusal};
 use super::session::Membership;
 use super::shard::{Shard, now_ms};
 use super::stats::Ending;
+use crate::engine::hub::TooManySilentGroups;
+use crate::wire::Wire;
 use crate::wire::gexbot;
 use crate::wire::webpubsub::{Downstream, Upstream};
 use crate::wire::websocket::{self, Message, Opcode};
@@ -82,12 +84,15 @@ impl Shard {
             _ if !connection.is_open() => {}
             Message::Ping(payload) => websocket::append(Opcode::Pong, payload, connection.control()),
             Message::Pong => {}
-            Message::Text(_) | Message::Binary(_) => match wire.parse(message) {
-                Ok(request) => self.request(key, request),
-                Err(malformed) => {
-                    self.violated(key, malformed.code(), &malformed);
-                    return false;
-                }
+            Message::Text(_) | Message::Binary(_) => match wire {
+                Wire::WebPubSub(wire) => match wire.parse(message) {
+                    Ok(request) => self.request(key, request),
+                    Err(malformed) => {
+                        self.violated(key, malformed.code(), &malformed);
+                        return false;
+                    }
+                },
+                Wire::Streams => return self.stream_message(key, message),
             },
         }
         true
@@ -118,17 +123,17 @@ impl Shard {
             Upstream::SendToGroup { ack_id } => self.hold_ack(key, ack_id, Err(Refusal::Publishing)),
             Upstream::Event { ack_id } => self.hold_ack(key, ack_id, Err(Refusal::NoEventHandler)),
             Upstream::SequenceAck(id) => {
-                let published = self.groups.drained();
                 let session = &mut self.sessions[key as usize];
+                let published = self.groups.drained(session.wire);
                 // An id that was never sent would lose frames in a recovery.
-                if session.wire.reliable && id <= published {
+                if session.wire.is_reliable() && id <= published {
                     session.acked = session.acked.max(id);
                 }
             }
             Upstream::Ping => {
                 let session = &mut self.sessions[key as usize];
-                if let Some(connection) = session.connection.as_mut() {
-                    session.wire.append(&Downstream::Pong, connection.control());
+                if let (Wire::WebPubSub(wire), Some(connection)) = (session.wire, session.connection.as_mut()) {
+                    wire.append(&Downstream::Pong, connection.control());
                 }
             }
         }
@@ -157,26 +162,33 @@ impl Shard {
     fn join(&mut self, key: u32, group: &str) -> Result<(), Refusal> {
         gexbot::check_orderflow_group(group, &self.prefix)?;
         let session = &mut self.sessions[key as usize];
+        let joined = self.groups.find(group, session.wire).is_some_and(|lane| session.membership(lane).is_some());
+        if !joined && session.memberships.len() >= self.options.max_groups_per_connection {
+            return Err(Refusal::TooManyGroups);
+        }
+        self.enter(key, group).map(drop).map_err(|_| Refusal::TooManySilentGroups)
+    }
+
+    /// Makes a session a subscriber, whatever the group. Returns the lane, unless it was there before.
+    pub(super) fn enter(&mut self, key: u32, group: &str) -> Result<Option<u32>, TooManySilentGroups> {
+        let session = &mut self.sessions[key as usize];
         if let Some(lane) = self.groups.find(group, session.wire)
             && session.membership(lane).is_some()
         {
-            return Ok(());
+            return Ok(None);
         }
-        if session.memberships.len() >= self.options.max_groups_per_connection {
-            return Err(Refusal::TooManyGroups);
-        }
-        let (lane, place) = self.groups.join(group, session.wire, key).map_err(|_| Refusal::TooManySilentGroups)?;
+        let (lane, place) = self.groups.join(group, session.wire, key)?;
         let cursor = self.groups.lane(lane).ring.head();
-        session.memberships.push(Membership { lane, place, cursor, since: self.groups.drained() });
+        session.memberships.push(Membership { lane, place, cursor, since: self.groups.drained(session.wire) });
         self.stats.subscribers.add(1);
         tracing::debug!(connection = %session.id, group, "joined");
-        Ok(())
+        Ok(Some(lane))
     }
 
     /// Ends a subscription: whole frames that were not sent are dropped, one sent in part is
     /// finished. Leaving what was never joined does nothing.
-    fn leave(&mut self, key: u32, group: &str) {
-        let session = &mut self.sessions[key as usize];
+    pub(super) fn leave(&mut self, key: u32, group: &str) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
         let Some(lane) = self.groups.find(group, session.wire) else { return };
         let Some(at) = session.memberships.iter().position(|membership| membership.lane == lane) else { return };
         tracing::debug!(connection = %session.id, group, "left");
@@ -220,7 +232,9 @@ impl Shard {
             return;
         };
         if let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) {
-            session.wire.append(&Downstream::Ack { ack_id, result }, connection.control());
+            if let Wire::WebPubSub(wire) = session.wire {
+                wire.append(&Downstream::Ack { ack_id, result }, connection.control());
+            }
         }
     }
 
@@ -234,25 +248,14 @@ impl Shard {
                 self.flush(key);
             }
         }
-        while let Some((key, serial)) = self.timers.pings.pop(now_ms) {
-            let Some(connection) = self.current(key, serial).filter(|connection| connection.is_open()) else {
-                continue;
-            };
-            // Control frames go before data, so a client that reads slowly answers all the same. One
-            // that takes not even those has one waiting already.
-            if connection.control_bytes() == 0 {
-                websocket::append(Opcode::Ping, &[], connection.control());
-                self.flush(key);
-            }
-            self.timers.pings.push(now_ms, (key, serial));
-            self.timers.pongs.push(now_ms, (key, serial));
+        for protocol in 0..self.timers.pings.len() {
+            self.keep_alive(protocol, now_ms);
         }
-        while let Some((key, serial)) = self.timers.pongs.pop(now_ms) {
-            let pinged_ms = now_ms.saturating_sub(self.options.keepalive.pong_grace_ms());
-            let silent = |connection: &Connection| connection.heard_ms < pinged_ms;
-            if self.current(key, serial).is_some_and(|connection| connection.is_open() && silent(connection)) {
-                self.lose(key, Ending::PongTimeout);
-            }
+        while let Some(&(due_ms, key)) = self.timers.expiries.first()
+            && due_ms <= now_ms
+        {
+            self.timers.expiries.pop_first();
+            self.close(key, 4401, "token expired", Ending::Expired);
         }
         while let Some((key, serial)) = self.timers.closes.pop(now_ms) {
             match self.current(key, serial).map(|connection| connection.phase) {
@@ -264,6 +267,30 @@ impl Shard {
         }
         while let Some((key, serial)) = self.timers.detached.pop(now_ms) {
             self.expire_session(key, serial);
+        }
+    }
+
+    /// Pings whose turn it is, and gives up who did not answer. What is closing is left alone.
+    fn keep_alive(&mut self, protocol: usize, now_ms: u64) {
+        while let Some((key, serial)) = self.timers.pings[protocol].due.pop(now_ms) {
+            let Some(connection) = self.current(key, serial).filter(|connection| connection.is_open()) else {
+                continue;
+            };
+            // Control frames go before data, so a client that reads slowly answers all the same. One
+            // that takes not even those has one waiting already.
+            if connection.control_bytes() == 0 {
+                websocket::append(Opcode::Ping, &[], connection.control());
+                self.flush(key);
+            }
+            self.timers.pings[protocol].due.push(now_ms, (key, serial));
+            self.timers.pings[protocol].answers.push(now_ms, (key, serial));
+        }
+        let grace_ms = self.timers.pings[protocol].grace_ms;
+        while let Some((key, serial)) = self.timers.pings[protocol].answers.pop(now_ms) {
+            let silent = |connection: &Connection| connection.heard_ms < now_ms.saturating_sub(grace_ms);
+            if self.current(key, serial).is_some_and(|connection| connection.is_open() && silent(connection)) {
+                self.lose(key, Ending::PongTimeout);
+            }
         }
     }
 

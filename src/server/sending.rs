@@ -154,11 +154,12 @@ impl Shard {
     fn drop_lagging(&mut self, key: u32) {
         let session = &mut self.sessions[key as usize];
         tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");
-        if session.wire.reliable {
+        if session.wire.is_reliable() {
             session.lagged = true;
             self.lose(key, Ending::Lag);
         } else {
-            self.close(key, 1008, "slow consumer", Ending::Lag);
+            let reason = session.wire.slow_reason();
+            self.close(key, 1008, reason, Ending::Lag);
         }
     }
 }

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::connection::Connection;
 use super::groups::Groups;
+use super::subscriptions::Client;
 use crate::engine::policy::{self, LagOptions};
-use crate::wire::webpubsub::Wire;
+use crate::wire::Wire;
 
 /// Ack ids remembered per session, as Azure's service does (`wire/webpubsub.md` §5).
 const REMEMBERED_ACKS: u64 = 1000;
@@ -39,6 +40,8 @@ pub struct Session {
     pub user: Box<str>,
     /// What it speaks.
     pub wire: Wire,
+    /// What a client of the JSON streams is besides.
+    pub client: Option<Box<Client>>,
     /// Its groups, in the order it joined them.
     pub memberships: Vec<Membership>,
     /// The socket, unless the session is detached.
@@ -91,6 +94,7 @@ impl Session {
             token,
             user,
             wire,
+            client: None,
             memberships: Vec::new(),
             connection: None,
             serial: 0,

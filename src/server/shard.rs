@@ -9,7 +9,7 @@
 //! so a newer publication joins the same send of whoever was not served yet. One slow socket
 //! delays nobody: the kernel takes what it takes, and a cursor remembers the rest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -27,18 +27,21 @@ use slab::Slab;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::groups::Groups;
+use super::groups::{Groups, Hubs};
 use super::keepalive::Keepalive;
 use super::limiter::{Limiter, ToldOnce};
 use super::refusal::HeldAck;
 use super::sending::Joined;
 use super::session::{Pick, Session};
 use super::stats::ShardStats;
+use super::subscriptions::Grant;
 use super::timeouts::Timeouts;
 use crate::engine::clock;
-use crate::engine::hub::Hub;
 use crate::engine::policy::LagOptions;
-use crate::wire::webpubsub::Wire;
+use crate::streams::options::StreamOptions;
+use crate::wire::Wire;
+use crate::wire::streams::Channels;
+use crate::wire::webpubsub;
 
 /// Sessions served per turn of the sweep.
 const TURN: usize = 128;
@@ -107,7 +110,7 @@ pub enum Letter {
         /// The token it was given.
         token: u128,
         /// The session's wire, or nothing if it cannot be recovered.
-        reply: oneshot::Sender<Option<Wire>>,
+        reply: oneshot::Sender<Option<webpubsub::Wire>>,
     },
     /// A client whose claim was granted has been upgraded.
     Attach {
@@ -133,9 +136,22 @@ pub struct Arrival {
     /// Who it says it is.
     pub user: Box<str>,
     /// What it speaks.
-    pub wire: Wire,
+    pub protocol: Protocol,
     /// Counts it until the shard does.
     pub admitted: Admitted,
+}
+
+/// What an upgraded client speaks, and may.
+pub enum Protocol {
+    /// Azure Web PubSub.
+    WebPubSub(webpubsub::Wire),
+    /// The JSON streams.
+    Streams {
+        /// What its token allows.
+        grant: Grant,
+        /// Counts it among the connections of the streams until the shard does.
+        admitted: Admitted,
+    },
 }
 
 /// A place among the connections there may be, held until the shard's own count has it.
@@ -219,6 +235,8 @@ impl ShardHandle {
 pub struct Shard {
     pub(super) index: u8,
     pub(super) options: Arc<ShardOptions>,
+    pub(super) stream_options: StreamOptions,
+    pub(super) channels: Arc<Channels>,
     pub(super) prefix: Arc<str>,
     pub(super) stats: Arc<ShardStats>,
     pub(super) sessions: Slab<Session>,
@@ -245,22 +263,48 @@ pub struct Shard {
 /// Everything a shard waits for. Entries carry a session's key and its serial at the time.
 pub(super) struct Timers {
     pub(super) acks: Timeouts<HeldAck>,
-    pub(super) pings: Timeouts<(u32, u32)>,
-    pub(super) pongs: Timeouts<(u32, u32)>,
+    /// Of Web PubSub, and of the JSON streams.
+    pub(super) pings: [Pings; 2],
     pub(super) closes: Timeouts<(u32, u32)>,
     pub(super) detached: Timeouts<(u32, u32)>,
+    /// When tokens of open connections expire, ms; an entry goes with its connection.
+    pub(super) expiries: BTreeSet<(u64, u32)>,
+}
+
+/// The keep-alive of one protocol's connections.
+pub(super) struct Pings {
+    pub(super) due: Timeouts<(u32, u32)>,
+    pub(super) answers: Timeouts<(u32, u32)>,
+    /// From a ping to the moment its answer is missed, ms.
+    pub(super) grace_ms: u64,
+}
+
+impl Pings {
+    fn new(interval_ms: u64, grace_ms: u64) -> Self {
+        Self { due: Timeouts::new(interval_ms), answers: Timeouts::new(grace_ms), grace_ms }
+    }
+}
+
+impl Timers {
+    /// The keep-alive of a wire's connections.
+    pub(super) fn pings(&mut self, wire: Wire) -> &mut Pings {
+        match wire {
+            Wire::WebPubSub(_) => &mut self.pings[0],
+            Wire::Streams => &mut self.pings[1],
+        }
+    }
 }
 
 impl Timers {
     fn next_ms(&self) -> Option<u64> {
         let next = [
             self.acks.next_ms(),
-            self.pings.next_ms(),
-            self.pongs.next_ms(),
             self.closes.next_ms(),
             self.detached.next_ms(),
+            self.expiries.first().map(|(due_ms, _)| *due_ms),
         ];
-        next.into_iter().flatten().min()
+        let pings = self.pings.iter().flat_map(|pings| [pings.due.next_ms(), pings.answers.next_ms()]);
+        next.into_iter().chain(pings).flatten().min()
     }
 }
 
@@ -269,37 +313,57 @@ pub(super) fn now_ms() -> u64 {
     clock::monotonic_ns() / 1_000_000
 }
 
+/// What all shards share.
+#[derive(Clone)]
+pub struct Common {
+    /// The hubs.
+    pub hubs: Hubs,
+    /// First part of every orderflow group's name.
+    pub prefix: Arc<str>,
+    /// How connections are treated.
+    pub options: Arc<ShardOptions>,
+    /// How those of the JSON streams are.
+    pub stream_options: StreamOptions,
+    /// The channels of the JSON streams.
+    pub channels: Arc<Channels>,
+    /// Groups without data that were told of.
+    pub silent: Arc<ToldOnce>,
+}
+
 impl Shard {
     /// Starts a shard's thread.
-    pub fn spawn(
-        index: u8,
-        hub: &Arc<Hub>,
-        prefix: Arc<str>,
-        options: Arc<ShardOptions>,
-        silent: Arc<ToldOnce>,
-    ) -> io::Result<(ShardHandle, JoinHandle<()>)> {
+    pub fn spawn(index: u8, common: Common) -> io::Result<(ShardHandle, JoinHandle<()>)> {
+        let Common { hubs, prefix, options, stream_options, channels, silent } = common;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let bell = Arc::new(Bell {
             rung: AtomicBool::new(false),
             event: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
         });
         epoll::add(&epoll, &bell.event, epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
-        hub.attach(&Arc::clone(&bell).into());
+        for hub in [&hubs.orderflow, &hubs.streams] {
+            hub.attach(&Arc::clone(&bell).into());
+        }
         let (letters, mailbox) = bounded(MAILBOX);
         let stats = Arc::new(ShardStats::default());
         let handle = ShardHandle { mailbox: letters, bell: Arc::clone(&bell), stats: Arc::clone(&stats) };
         let keepalive = options.keepalive;
+        let stream_ping_ms = stream_options.ping_interval * 1000;
         let shard = Self {
             index,
-            groups: Groups::new(Arc::clone(hub), options.lag, Arc::clone(&stats), silent),
+            groups: Groups::new(hubs, options.lag, Arc::clone(&stats), silent),
             timers: Timers {
                 acks: Timeouts::new(options.ack_delay_ms),
-                pings: Timeouts::new(keepalive.ping_interval_seconds * 1000),
-                pongs: Timeouts::new(keepalive.pong_grace_ms()),
+                pings: [
+                    Pings::new(keepalive.ping_interval_seconds * 1000, keepalive.pong_grace_ms()),
+                    Pings::new(stream_ping_ms, 2 * stream_ping_ms),
+                ],
                 closes: Timeouts::new(keepalive.write_timeout_seconds * 1000),
                 detached: Timeouts::new(options.lag.session_timeout_seconds * 1000),
+                expiries: BTreeSet::new(),
             },
             options,
+            stream_options,
+            channels,
             prefix,
             stats,
             sessions: Slab::new(),

@@ -45,11 +45,15 @@ pub enum Ending {
     Recovered,
     /// The server stops.
     Shutdown,
+    /// Its token expired.
+    Expired,
+    /// It sent too many requests that were refused.
+    Errors,
 }
 
 impl Ending {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Client,
         Self::Gone,
         Self::Protocol,
@@ -59,6 +63,8 @@ impl Ending {
         Self::WriteTimeout,
         Self::Recovered,
         Self::Shutdown,
+        Self::Expired,
+        Self::Errors,
     ];
 
     /// The name in logs and metrics.
@@ -73,6 +79,8 @@ impl Ending {
             Self::WriteTimeout => "write_timeout",
             Self::Recovered => "recovered",
             Self::Shutdown => "shutdown",
+            Self::Expired => "token_expired",
+            Self::Errors => "errors",
         }
     }
 }
@@ -92,6 +100,8 @@ macro_rules! counts {
 counts! {
     /// Open connections (gauge).
     connections,
+    /// Open connections of the JSON streams, counted in `connections` too (gauge).
+    stream_connections,
     /// Reliable sessions without a socket (gauge).
     detached,
     /// Connections opened since the start.
@@ -114,6 +124,8 @@ counts! {
     recovery_gap_frames,
     /// Requests refused with a negative ack.
     refused,
+    /// Requests on the JSON streams answered with an error.
+    request_errors,
     /// Joins of groups without data.
     silent_joins,
 }

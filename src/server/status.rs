@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::app::App;
+use crate::engine::hub::Hub;
 use crate::engine::status::StreamStatus;
+use crate::wire::streams::messages;
 
 /// 200 only while clients are served.
 pub async fn healthz(State(app): State<Arc<App>>) -> Response {
@@ -46,31 +47,40 @@ pub async fn tickers(State(app): State<Arc<App>>) -> Response {
 pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
     let streams = app.status.snapshot();
     let health: Map<String, Value> = streams.iter().map(|stream| (stream.name.clone(), health(stream))).collect();
-    let (mut groups, mut subscribers) = (0u64, 0u64);
-    app.hub.for_each_group(|group| {
-        groups += 1;
-        subscribers += group.subscribers() as u64;
-    });
     let position = streams.iter().find(|stream| stream.name == app.hub.name()).map(|stream| stream.position);
     Json(json!({
-        "enabled": app.streams.enabled,
-        "active_connections": app.connections(),
-        "max_connections": app.streams.max_connections,
-        "ping_interval": app.streams.ping_interval,
-        "price_update_interval": app.streams.price_update_interval,
-        "portfolio_update_interval": app.streams.portfolio_update_interval,
+        "enabled": app.stream_options.enabled,
+        "active_connections": app.stream_connections(),
+        "max_connections": app.stream_options.max_connections,
+        "ping_interval": app.stream_options.ping_interval,
+        "price_update_interval": app.stream_options.price_update_interval,
+        "portfolio_update_interval": app.stream_options.portfolio_update_interval,
         "stream_health": health,
         "stage": format!("{:?}", app.stage()).to_lowercase(),
         "hubs": {
-            app.hub.name(): {
-                "groups": groups,
-                "subscribers": subscribers,
-                "sequence_id": app.hub.published(),
-                "replay_ordinal": position,
-            },
+            app.hub.name(): hub(&app.hub, app.connections() - app.stream_connections().min(app.connections()), position),
+            app.streams.hub().name(): hub(app.streams.hub(), app.stream_connections(), None),
         },
     }))
     .into_response()
+}
+
+fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
+    let (mut groups, mut subscribers) = (0u64, 0u64);
+    hub.for_each_group(|group| {
+        groups += 1;
+        subscribers += group.subscribers() as u64;
+    });
+    let mut told = json!({
+        "connections": connections,
+        "groups": groups,
+        "subscribers": subscribers,
+        "sequence_id": hub.published(),
+    });
+    if let Some(ordinal) = replay_ordinal {
+        told["replay_ordinal"] = ordinal.into();
+    }
+    told
 }
 
 fn health(stream: &StreamStatus) -> Value {
@@ -85,8 +95,7 @@ fn health(stream: &StreamStatus) -> Value {
 
 /// UTC with milliseconds.
 fn rfc3339(unix_ns: u64) -> String {
-    let milliseconds = i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(milliseconds).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
+    messages::rfc3339(i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

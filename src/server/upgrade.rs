@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use super::lifecycle::shard_of;
-use super::shard::{Admitted, Arrival, Letter, ShardHandle};
+use super::shard::{Admitted, Arrival, Letter, Protocol, ShardHandle};
 use crate::engine::frames::Form;
 use crate::wire::gexbot::ORDERFLOW_HUB;
 use crate::wire::payload::Profile;
@@ -48,9 +48,33 @@ pub async fn client_query(State(app): State<Arc<App>>, request: Request) -> Resp
     upgrade(&app, &hub, request, Profile::V2026_04, None).await.unwrap_or_else(IntoResponse::into_response)
 }
 
+/// A valid WebSocket handshake, not answered yet.
+pub(super) struct Handshake {
+    /// The client's request.
+    pub(super) request: http::Request<()>,
+    /// The `101`.
+    pub(super) response: http::Response<()>,
+    /// The socket, once the answer is sent.
+    pub(super) on_upgrade: OnUpgrade,
+}
+
+impl Handshake {
+    /// Checks a request; anything but a WebSocket upgrade is refused.
+    pub(super) fn of(mut request: Request) -> Result<Self, Refused> {
+        if !request.headers().contains_key(UPGRADE) {
+            return Err(Refused::NotAnUpgrade);
+        }
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let request = http::Request::from_parts(parts, ());
+        let response = create_response(&request).map_err(|error| Refused::BadHandshake(error.to_string()))?;
+        Ok(Self { request, response, on_upgrade })
+    }
+}
+
 /// Why there is no upgrade.
 #[derive(Debug)]
-enum Refused {
+pub(super) enum Refused {
     Unavailable(Box<Response>),
     UnknownHub,
     NotAnUpgrade,
@@ -95,7 +119,7 @@ impl IntoResponse for Refused {
 async fn upgrade(
     app: &Arc<App>,
     hub: &str,
-    mut request: Request,
+    request: Request,
     profile: Profile,
     unasked: Option<(Syntax, bool)>,
 ) -> Result<Response, Refused> {
@@ -106,13 +130,7 @@ async fn upgrade(
     if !hub.eq_ignore_ascii_case(ORDERFLOW_HUB) {
         return Err(Refused::UnknownHub);
     }
-    if !request.headers().contains_key(UPGRADE) {
-        return Err(Refused::NotAnUpgrade);
-    }
-    let on_upgrade = hyper::upgrade::on(&mut request);
-    let (parts, _) = request.into_parts();
-    let request = http::Request::from_parts(parts, ());
-    let mut response = create_response(&request).map_err(|error| Refused::BadHandshake(error.to_string()))?;
+    let Handshake { request, mut response, on_upgrade } = Handshake::of(request)?;
 
     let query = request.uri().query();
     let token = auth::parameter(query, "access_token");
@@ -144,7 +162,8 @@ async fn upgrade(
     if let Some((shard, id, _)) = recovery {
         tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read, admitted }));
     } else {
-        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, wire, admitted });
+        let protocol = Protocol::WebPubSub(wire);
+        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, protocol, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))
@@ -186,7 +205,7 @@ async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uui
 
 /// Takes the socket out of hyper, with what the client sent behind the handshake, and gives it to
 /// its shard.
-async fn hand_over(
+pub(super) async fn hand_over(
     on_upgrade: OnUpgrade,
     shard: ShardHandle,
     letter: impl FnOnce(TcpStream, bytes::Bytes) -> Letter + Send,

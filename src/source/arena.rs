@@ -90,16 +90,18 @@ fn pages(bytes: &[u8]) -> io::Result<Bytes> {
 #[derive(Debug)]
 pub struct Chunk {
     timestamps: Box<[i64]>,
+    /// Hundredths; 0 where a record has none.
+    spots: Box<[u32]>,
     /// By [`PlainForm::index`].
     blocks: [OnceLock<Block>; PlainForm::ALL.len()],
 }
 
 impl Chunk {
     /// A chunk with its base form.
-    pub fn new(timestamps: &[i64], base: PlainForm, block: Block) -> Self {
+    pub fn new(timestamps: &[i64], spots: &[u32], base: PlainForm, block: Block) -> Self {
         let blocks = [const { OnceLock::new() }; PlainForm::ALL.len()];
         blocks[base.index()].set(block).expect("just made");
-        Self { timestamps: timestamps.into(), blocks }
+        Self { timestamps: timestamps.into(), spots: spots.into(), blocks }
     }
 
     /// How many records it has.
@@ -194,6 +196,17 @@ impl Track {
     /// How many records it has; never 0.
     pub fn records(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
+    /// The first record's time, Unix seconds.
+    pub fn begins(&self) -> i64 {
+        self.chunks[0].timestamps[0]
+    }
+
+    /// A record's spot price in hundredths; 0 if it has none.
+    pub fn spot(&self, record: u32) -> u32 {
+        let (chunk, at) = self.locate(record);
+        chunk.spots[at]
     }
 
     /// Number of the first record of each chunk.

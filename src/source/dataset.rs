@@ -88,6 +88,8 @@ pub enum DatasetError {
 pub struct Dataset {
     /// The day.
     pub date: Date,
+    /// Its folder.
+    pub path: PathBuf,
     /// One file a ticker, sorted by ticker.
     pub files: Vec<TickerFile>,
 }
@@ -132,7 +134,7 @@ impl Dataset {
             .filter(|file| file.path.symlink_metadata().is_ok())
             .collect();
         files.sort_by(|a, b| a.ticker.cmp(&b.ticker));
-        if files.is_empty() { Err(DatasetError::NoTickers { path }) } else { Ok(Self { date, files }) }
+        if files.is_empty() { Err(DatasetError::NoTickers { path }) } else { Ok(Self { date, path, files }) }
     }
 }
 

@@ -113,6 +113,7 @@ pub struct PieceReader {
     frames: Vec<u8>,
     ends: Vec<u32>,
     timestamps: Vec<i64>,
+    spots: Vec<u32>,
 }
 
 impl PieceReader {
@@ -125,6 +126,7 @@ impl PieceReader {
             frames: Vec::new(),
             ends: Vec::new(),
             timestamps: Vec::new(),
+            spots: Vec::new(),
         })
     }
 
@@ -134,6 +136,7 @@ impl PieceReader {
         self.frames.clear();
         self.ends.clear();
         self.timestamps.clear();
+        self.spots.clear();
         let mut lines = LineStats::default();
         while at < end {
             let line_end = memchr(b'\n', &self.source[at..]).map_or(self.source.len(), |length| at + length);
@@ -141,8 +144,8 @@ impl PieceReader {
             self.line(at, line_end, group, &mut lines);
             at = line_end + 1;
         }
-        let chunk =
-            (lines.records > 0).then(|| Chunk::new(&self.timestamps, self.base, Block::new(&self.frames, &self.ends)));
+        let chunk = (lines.records > 0)
+            .then(|| Chunk::new(&self.timestamps, &self.spots, self.base, Block::new(&self.frames, &self.ends)));
         Ok(ReadPiece { chunk, lines })
     }
 
@@ -159,6 +162,7 @@ impl PieceReader {
             Ok(Parsed { mut record, missing }) => {
                 lines.good(record.timestamp, missing);
                 self.timestamps.push(record.timestamp);
+                self.spots.push(record.spot);
                 // Parsed at the finest scale; only a pinned older profile makes a coarser base.
                 if self.base.profile != Profile::V2026_04 {
                     orderflow::rescale(&mut record, self.base.profile);

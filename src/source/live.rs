@@ -114,9 +114,10 @@ impl LiveOrderflow {
             return Ok(());
         }
         let frames = Frames::new(Arc::new(self.build(record, &group)), 0);
-        group.wait_for_room();
         let due = Due { ordinal: self.ordinal, scheduled_ns: clock::monotonic_ns() };
-        self.hub.begin(Some(due)).publish(&group, frames);
+        let mut batch = self.hub.begin(Some(due));
+        batch.wait_for_room(&group);
+        batch.publish(&group, frames);
         Ok(())
     }
 

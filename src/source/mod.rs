@@ -6,6 +6,7 @@
 //! - [`load`] reads them on all cores, [`lines`] piece by piece, into the [`arena`]: every record's
 //!   frames, built once.
 //! - [`replay`]: the clock that publishes them.
+//! - [`trading`]: the same day on the JSON streams: prices, and the records of its folder `streams/`.
 //! - [`inspect`]: what a dataset holds.
 //! - [`sample`]: synthetic days, for whoever has no recording.
 
@@ -19,3 +20,5 @@ pub mod load;
 pub mod mapping;
 pub mod replay;
 pub mod sample;
+mod sample_streams;
+pub mod trading;

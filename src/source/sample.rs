@@ -16,6 +16,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use super::sample_streams::trading_day;
+use super::trading::STREAMS_FOLDER;
+use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES};
+
 /// Seconds, and so records, from 9:30:00 up to 16:00:00.
 const SESSION: u32 = 23_400;
 
@@ -35,7 +39,7 @@ const LEVELS: [(i64, i64); 8] = [(1, 6), (-6, -1), (2, 20), (-20, -2), (1, 5), (
 /// What to write, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GenerateOptions {
-    /// Data directory; files go to DIR/DATE/TICKER/orderflow/orderflow.jsonl
+    /// Data directory; files go to DIR/DATE/TICKER/orderflow/orderflow.jsonl and DIR/DATE/streams
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub out: PathBuf,
     /// Day to generate; weekends and holidays are full sessions too
@@ -50,7 +54,8 @@ pub struct GenerateOptions {
     /// The same seed, date and ticker give the same bytes, always and everywhere
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Overwrite existing files; without it nothing at all is written if there is one
+    /// Overwrite existing files; without it nothing at all is written if a ticker's is there, and the
+    /// day's signals, trades and portfolios stay
     #[arg(long)]
     pub force: bool,
 }
@@ -71,11 +76,14 @@ pub struct Summary {
     pub records: u64,
     /// Bytes in all files.
     pub bytes: u64,
+    /// Signals, trades and portfolios beside them.
+    pub trading: u64,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "wrote {} records of {} tickers, {} bytes", self.records, self.tickers, self.bytes)
+        write!(f, "wrote {} records of {} tickers, {} bytes; ", self.records, self.tickers, self.bytes)?;
+        write!(f, "{} signals, trades and portfolios", self.trading)
     }
 }
 
@@ -103,24 +111,41 @@ pub fn generate(options: &GenerateOptions) -> Result<Summary, GenerateError> {
     options.tickers.iter().try_for_each(|name| ticker(name).map(drop))?;
     let day = options.out.join(options.date.to_string());
     let path = |ticker: &String| day.join(ticker).join("orderflow/orderflow.jsonl");
+    let stream_path = |channel: &str| day.join(STREAMS_FOLDER).join(format!("{channel}.jsonl"));
+    let streams = [SIGNALS, TRADES, PORTFOLIO].map(stream_path);
     let existing = options.tickers.iter().map(path).find(|path| path.exists());
     if let Some(path) = existing.filter(|_| !options.force) {
         return Err(GenerateError::Exists(path));
     }
     let records = options.records.unwrap_or(SESSION);
-    let mut bytes = 0;
+    let (mut bytes, mut spots) = (0, Vec::new());
     for ticker in &options.tickers {
+        let mut of_ticker = Vec::new();
         let mut series = Series::new(options.seed, options.date, ticker);
         let fill = |out: &mut BufWriter<File>| {
             let mut seconds = (0..records).zip(opening..);
-            seconds.try_for_each(|(n, at)| write_record(out, at, ticker, &series.step(n)))
+            seconds.try_for_each(|(n, at)| {
+                let cents = series.step(n);
+                of_ticker.push(cents[0]);
+                write_record(out, at, ticker, &cents)
+            })
         };
         let path = path(ticker);
         bytes += replace(&path, fill).map_err(|error| GenerateError::Write(path, error))?;
+        spots.push(of_ticker);
+    }
+    let failed = |path: &Path, error| GenerateError::Write(path.to_owned(), error);
+    let mut draws = draws(options.seed, options.date, STREAMS_FOLDER);
+    let trading =
+        trading_day(&options.tickers, &spots, opening, &mut draws).map_err(|error| failed(&streams[0], error))?;
+    // Those that are there already belong to other tickers of the day, and are kept.
+    let lines = [&trading.signals, &trading.trades, &trading.portfolio];
+    for (path, lines) in streams.iter().zip(lines).filter(|(path, _)| options.force || !path.exists()) {
+        replace(path, |out| out.write_all(lines)).map_err(|error| failed(path, error))?;
     }
     let tickers = options.tickers.len();
     let records = u64::from(records) * tickers as u64;
-    Ok(Summary { tickers, records, bytes })
+    Ok(Summary { tickers, records, bytes, trading: trading.records })
 }
 
 /// Unix seconds of 9:30:00 in New York, by the bundled zone data: the machine's may be old.

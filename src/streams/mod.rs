@@ -82,7 +82,12 @@ pub struct Streams {
     feeds: Vec<Feed>,
     prices: Mutex<LatestPrices>,
     portfolio: Mutex<LatestPortfolio>,
+    /// Asked before each price update.
+    asked: Mutex<Vec<PriceSource>>,
 }
+
+/// A source of prices that is asked, not told.
+pub type PriceSource = Box<dyn FnMut(&Streams) + Send>;
 
 /// What belongs to one channel.
 struct Feed {
@@ -144,10 +149,23 @@ impl Streams {
         };
         let feeds = channels.all().iter().map(|channel| feed((&channel.name, channel.kind))).collect();
         let prices = Mutex::new(LatestPrices::new(options.max_symbols));
-        let streams = Arc::new(Self { hub, options, channels, feeds, prices, portfolio: Mutex::default() });
+        let streams = Arc::new(Self {
+            hub,
+            options,
+            channels,
+            feeds,
+            prices,
+            portfolio: Mutex::default(),
+            asked: Mutex::default(),
+        });
         let retain: Arc<dyn Retain> = Arc::clone(&streams) as _;
         streams.hub.fill(Arc::downgrade(&retain));
         streams
+    }
+
+    /// The hub that carries them.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Which channels there are.
@@ -199,9 +217,17 @@ impl Streams {
         Ok(())
     }
 
-    /// Takes a symbol's price without counting it as input, for sources of this process.
+    /// Takes a symbol's price without counting it as input, for sources of this process. Those say
+    /// [`Streams::prices_moved`] when they are through.
     pub fn offer_price(&self, price: &Price<'_>) -> Result<(), TooManySymbols> {
         locked(&self.prices).update(price)
+    }
+
+    /// Prices were offered.
+    pub fn prices_moved(&self) {
+        if let Some(health) = self.health(PRICE_UPDATES) {
+            health.moved(clock::unix_ns());
+        }
     }
 
     /// Sends one message to the channel's group and its symbol's. Nobody there: nothing is encoded.
@@ -213,30 +239,36 @@ impl Streams {
         }
         let frames = frames(encode(), now);
         feed.encoded.fetch_add(1, Ordering::Relaxed);
-        groups.clone().filter(|group| group.is_live()).for_each(|group| group.wait_for_room());
         let mut batch = self.hub.begin(None);
-        groups.filter(|group| group.is_live()).for_each(|group| batch.publish(group, frames.clone()));
+        for group in groups.filter(|group| group.is_live()) {
+            batch.wait_for_room(group);
+            batch.publish(group, frames.clone());
+        }
+    }
+
+    /// `source` is asked for prices ahead of each price update, the first time at once, so that whoever
+    /// comes next finds a state.
+    pub fn ask_before_prices(&self, mut source: PriceSource) {
+        source(self);
+        self.tell_prices();
+        locked(&self.asked).push(source);
     }
 
     /// Sends price updates and portfolios at their intervals until `stop`. Blocks; the caller gives it
-    /// a thread. `before_prices` runs ahead of each price update, for sources that are asked, not told.
-    pub fn conflate(&self, stop: &AtomicBool, mut before_prices: impl FnMut(&Self)) {
+    /// a thread.
+    pub fn conflate(&self, stop: &AtomicBool) {
         let intervals = [self.options.price_update_interval, self.options.portfolio_update_interval];
         let intervals = intervals.map(Duration::from_secs);
         let mut due = intervals.map(|interval| Instant::now() + interval);
-        // The first prices at once, so that whoever comes next finds a state.
-        before_prices(self);
-        self.tell_prices();
         loop {
-            let next = due[0].min(due[1]);
-            thread::sleep(next.saturating_duration_since(Instant::now()));
+            thread::sleep(due[0].min(due[1]).saturating_duration_since(Instant::now()));
             if stop.load(Ordering::Relaxed) {
                 return;
             }
             let now = Instant::now();
             if due[0] <= now {
                 due[0] = (due[0] + intervals[0]).max(now);
-                before_prices(self);
+                locked(&self.asked).iter_mut().for_each(|source| source(self));
                 self.tell_prices();
             }
             if due[1] <= now {

@@ -15,6 +15,39 @@ pub mod streams;
 pub mod webpubsub;
 pub mod websocket;
 
+/// What a connection speaks: chosen once at the upgrade, a value from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wire {
+    /// Azure Web PubSub, one of its subprotocols.
+    WebPubSub(webpubsub::Wire),
+    /// The JSON streams.
+    Streams,
+}
+
+impl Wire {
+    /// Whether sessions outlive their sockets.
+    pub const fn is_reliable(self) -> bool {
+        matches!(self, Self::WebPubSub(webpubsub::Wire { reliable: true, .. }))
+    }
+
+    /// The number of the form whose frames it sends, in its hub.
+    pub const fn form(self) -> usize {
+        match self {
+            Self::WebPubSub(wire) => wire.plain_form().index(),
+            // A message has one form only.
+            Self::Streams => 0,
+        }
+    }
+
+    /// The close reason of a connection that is too far behind; the code is 1008.
+    pub const fn slow_reason(self) -> &'static str {
+        match self {
+            Self::WebPubSub(_) => "slow consumer",
+            Self::Streams => "policy violation: slow consumer",
+        }
+    }
+}
+
 /// Messages generated from `proto/` by `build.rs`.
 #[expect(missing_docs, reason = "generated code; the .proto files are its documentation")]
 pub mod proto {

@@ -35,7 +35,7 @@ use crate::streams::Streams;
 const POLL: Duration = Duration::from_millis(50);
 
 /// How long a shared group's start may take to settle.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_mins(1);
 
 /// Kafka, being read.
 pub struct KafkaSource {
@@ -125,7 +125,7 @@ impl Reader {
         let mut next = Some(first);
         while !self.shared.is_stopped() {
             let ended = match next.take().map_or_else(|| self.shared.consumer(), Ok) {
-                Ok(consumer) => self.read(Arc::new(consumer)),
+                Ok(consumer) => self.read(&Arc::new(consumer)),
                 Err(error) => Err(error.to_string()),
             };
             if let Err(reason) = ended {
@@ -137,7 +137,7 @@ impl Reader {
     }
 
     /// Reads with one consumer until it fails, or the stop.
-    fn read(&mut self, consumer: Arc<BaseConsumer<Context>>) -> Result<(), String> {
+    fn read(&mut self, consumer: &Arc<BaseConsumer<Context>>) -> Result<(), String> {
         let options = Arc::clone(&self.shared.options);
         if options.kafka_shared_group {
             let topics: Vec<&str> = options.kafka_topics.iter().map(String::as_str).collect();
@@ -148,13 +148,13 @@ impl Reader {
         let ended = Arc::new(AtomicBool::new(false));
         let discovery = {
             let Shared { health, placement, options, .. } = self.shared.clone();
-            let discovery = Discovery::new(Arc::clone(&consumer), health, placement, options, found);
+            let discovery = Discovery::new(Arc::clone(consumer), health, placement, options, found);
             let ended = Arc::clone(&ended);
             let thread = thread::Builder::new().name("kafka-ask".to_owned());
             thread.spawn(move || discovery.run(&ended)).map_err(|error| error.to_string())?
         };
         self.shared.assigned.store(0, Ordering::Relaxed);
-        let result = self.poll(&consumer, &placed);
+        let result = self.poll(consumer, &placed);
         if self.shared.health.is_up() {
             // At once, for the close below waits until discovery lets go of the consumer.
             let _ = consumer.commit_consumer_state(CommitMode::Sync);
@@ -260,7 +260,7 @@ impl ConsumerContext for Context {
         };
         match changed {
             Ok(()) => {
-                tracing::info!(partitions = self.0.assigned.load(Ordering::Relaxed), "the shared group was dealt out")
+                tracing::info!(partitions = self.0.assigned.load(Ordering::Relaxed), "the shared group was dealt out");
             }
             Err(error) => tracing::error!(%error, "the shared group's partitions cannot be taken"),
         }
