@@ -1,5 +1,7 @@
 //! What every client of a broker is told: where, how proved, how patient.
 
+use std::time::Duration;
+
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use super::options::{KafkaOptions, SecurityOptions};
@@ -71,13 +73,13 @@ pub fn consumer(options: &KafkaOptions) -> ClientConfig {
 }
 
 /// A producer that keeps the order of a partition over retries and loses nothing it was not told of.
-pub fn producer(brokers: &[String], security: &SecurityOptions) -> ClientConfig {
+pub fn producer(brokers: &[String], security: &SecurityOptions, message_timeout: Duration) -> ClientConfig {
     let mut config = base(brokers, security, "flowcast-publish");
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("linger.ms", "5")
-        .set("message.timeout.ms", "60000")
+        .set("message.timeout.ms", message_timeout.as_millis().to_string())
         .set("message.max.bytes", "67108864")
         .set("queue.buffering.max.messages", "100000")
         .set("queue.buffering.max.kbytes", "131072");

@@ -85,8 +85,10 @@ impl Discovery {
         let mut fresh = Vec::new();
         for topic in &self.options.kafka_topics {
             let told = metadata.topics().iter().find(|told| told.name() == topic);
-            let partitions = told.map_or_else(Vec::new, |told| partitions(told));
-            if partitions.is_empty() && self.told_missing.insert(topic.clone()) {
+            let partitions = told.map_or_else(Vec::new, partitions);
+            if !partitions.is_empty() {
+                self.told_missing.remove(topic);
+            } else if self.told_missing.insert(topic.clone()) {
                 tracing::warn!(
                     topic,
                     "Kafka has no such topic yet, or does not show it to us; it is read when it comes"

@@ -43,7 +43,9 @@ pub struct Health {
 impl Health {
     /// Not connected yet.
     pub fn new(streams: Vec<Arc<Stream>>, status: &Status) -> Self {
-        streams.iter().for_each(|stream| stream.set_connected(false));
+        for stream in &streams {
+            stream.set_connected(false);
+        }
         let attempts = status.count("kafka_reconnects", "Tries to reach Kafka while it was away", vec![]);
         Self { state: AtomicU8::new(State::Unknown as u8), streams, attempts, doubts: bounded(1) }
     }
@@ -52,7 +54,7 @@ impl Health {
     pub fn up(&self) {
         let before = self.state.swap(State::Up as u8, Ordering::Relaxed);
         if before != State::Up as u8 {
-            self.streams.iter().for_each(|stream| stream.set_connected(true));
+            self.set_connected(true);
             tracing::info!("Kafka answers");
         }
     }
@@ -61,7 +63,7 @@ impl Health {
     pub fn down(&self, reason: &dyn std::fmt::Display) {
         let before = self.state.swap(State::Down as u8, Ordering::Relaxed);
         if before != State::Down as u8 {
-            self.streams.iter().for_each(|stream| stream.set_connected(false));
+            self.set_connected(false);
             tracing::warn!("Kafka does not answer: {reason}; serving on, and trying again");
         }
     }
@@ -75,7 +77,9 @@ impl Health {
     pub fn attempt(&self) {
         if self.state.load(Ordering::Relaxed) == State::Down as u8 {
             self.attempts.fetch_add(1, Ordering::Relaxed);
-            self.streams.iter().for_each(|stream| stream.recovering());
+            for stream in &self.streams {
+                stream.recovering();
+            }
         }
     }
 
@@ -92,7 +96,15 @@ impl Health {
 
     /// An error of the source itself.
     pub fn failed(&self) {
-        self.streams.iter().for_each(|stream| stream.failed(1));
+        for stream in &self.streams {
+            stream.failed(1);
+        }
+    }
+
+    fn set_connected(&self, connected: bool) {
+        for stream in &self.streams {
+            stream.set_connected(connected);
+        }
     }
 }
 

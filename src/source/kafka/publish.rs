@@ -41,6 +41,9 @@ pub struct PublishOptions {
     /// Time between two records of a file, whatever their timestamps say
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     pub interval: Option<Duration>,
+    /// How long one message may take to be delivered before it counts as failed
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = super::options::pause)]
+    pub message_timeout: Duration,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub security: SecurityOptions,

@@ -17,8 +17,8 @@ use super::recording::{Line, Recording};
 /// How long a broker may take to answer for the first time.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// How long the last messages may take; each has its own timeout as well.
-const FLUSH: Duration = Duration::from_secs(90);
+/// How long the last messages may take beyond their own timeout.
+const FLUSH: Duration = Duration::from_secs(30);
 
 /// Progress is told this often.
 const TELL: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ impl Deliveries {
 pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, PublishError> {
     let mut recording = Recording::open(options)?;
     let deliveries = Deliveries(Arc::default());
-    let config = client::producer(&options.brokers, &options.security);
+    let config = client::producer(&options.brokers, &options.security, options.message_timeout);
     let producer: ThreadedProducer<Deliveries> = ThreadedProducer::from_config_and_context(&config, deliveries.clone())
         .map_err(|error| PublishError::Refused(error.to_string()))?;
     // Otherwise every message would wait for its timeout before anything is told.
@@ -98,7 +98,7 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, P
         }
     }
     let interrupted = stop.load(Ordering::Relaxed);
-    if let Err(error) = producer.flush(FLUSH) {
+    if let Err(error) = producer.flush(options.message_timeout + FLUSH) {
         // What is still under way was not confirmed, and dropping the producer gives it up.
         deliveries.0.failed.fetch_add(producer.in_flight_count().max(0).unsigned_abs().into(), Ordering::Relaxed);
         let _ = deliveries.0.first_error.set(error.to_string());
