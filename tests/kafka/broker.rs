@@ -14,25 +14,39 @@ pub struct Broker {
     pub plain: String,
     /// Address with SASL/PLAIN: user flowcast, password secret.
     pub sasl: String,
+    /// Address with TLS and SASL/SCRAM-SHA-256, and the file of the certificate that vouches for it.
+    pub tls: Option<(String, String)>,
 }
 
 impl Broker {
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    #[cfg(feature = "kafka-ssl")]
+    /// One that speaks TLS as well.
+    pub fn with_tls() -> Self {
+        Self::with(&["tls"])
+    }
+
+    fn with(args: &[&str]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/broker.py");
         let mut child = Command::new("python3")
             .arg(script)
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3, which runs the broker");
         let commands = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        let mut broker = Self { child, commands, answers, plain: String::new(), sasl: String::new() };
+        let mut broker = Self { child, commands, answers, plain: String::new(), sasl: String::new(), tls: None };
         let ready = broker.answer();
         let mut words = ready.split_whitespace();
         assert_eq!(words.next(), Some("ready"), "expected the broker to start, got {ready:?}");
         broker.plain = words.next().unwrap().to_owned();
         broker.sasl = words.next().unwrap().to_owned();
+        broker.tls = words.next().map(str::to_owned).zip(words.next().map(str::to_owned));
         broker
     }
 

@@ -35,9 +35,14 @@ impl Listener {
 
     /// The next message of any type.
     pub fn hear(&mut self) -> Value {
+        serde_json::from_str(&self.hear_text()).expect("JSON")
+    }
+
+    /// The next message of any type, to the letter.
+    pub fn hear_text(&mut self) -> String {
         loop {
             match self.socket.frame() {
-                Frame::Text(text) => return serde_json::from_str(&text).expect("JSON"),
+                Frame::Text(text) => return text,
                 Frame::Ping(_) => {}
                 other => panic!("expected a message, got {other:?}"),
             }

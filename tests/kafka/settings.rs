@@ -34,6 +34,30 @@ fn a_user_name_and_password_are_proved_and_never_logged() {
 }
 
 #[test]
+#[cfg(feature = "kafka-ssl")]
+fn over_tls_the_broker_must_be_vouched_for_and_scram_proves_the_password() {
+    let broker = broker::Broker::with_tls();
+    let (address, certificate) = broker.tls.as_ref().unwrap();
+    let lines = topic::name("lines");
+    topic::create(&broker.plain, &lines, 1);
+    let mut settings = vec![
+        ("WS_KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
+        ("WS_KAFKA_SASL_MECHANISM", "SCRAM-SHA-256"),
+        ("WS_KAFKA_SASL_USERNAME", "flowcast"),
+        ("WS_KAFKA_SASL_PASSWORD", "secret"),
+        ("FLOWCAST_LOG_LEVEL", "debug"),
+    ];
+    let doubting = crate::node(address, &[&lines], "doubting", &settings);
+    doubting.logged("Kafka does not answer");
+    eventually("librdkafka says why", || doubting.log().contains("certificate verify failed").then_some(()));
+    settings.push(("WS_KAFKA_SSL_CA_LOCATION", certificate));
+    let node = reading(crate::node(address, &[&lines], "trusting", &settings), 1);
+    let mut listener = Listener::new(&node, &[&lines]);
+    Writer::new(&broker.plain).count(&lines, 1, 0..3);
+    assert_complete(&listener.take(3), 1, 0..3);
+}
+
+#[test]
 fn settings_that_cannot_work_are_refused_before_the_first_connection() {
     let refused = |settings: &[(&str, &str)]| refusal(&mut node_command("127.0.0.1:1", &["lines"], "n", settings));
     assert!(refused(&[("WS_KAFKA_SECURITY_PROTOCOL", "sasl_plaintext")]).contains("WS_KAFKA_SASL_PASSWORD"));

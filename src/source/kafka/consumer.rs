@@ -37,6 +37,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long a shared group's start may take to settle.
 const SETTLE: Duration = Duration::from_mins(1);
 
+/// Kafka forgets offsets of a group without members some time after their commit, by default a week.
+/// A quiet partition's is committed anew this often.
+const RENEWAL: Duration = Duration::from_hours(1);
+
 /// Kafka, being read.
 pub struct KafkaSource {
     stop: Arc<AtomicBool>,
@@ -166,9 +170,17 @@ impl Reader {
     }
 
     fn poll(&mut self, consumer: &BaseConsumer<Context>, placed: &Receiver<TopicPartitionList>) -> Result<(), String> {
+        let mut renewed = Instant::now();
         while !self.shared.is_stopped() {
             for starts in placed.try_iter() {
                 self.begin(consumer, &starts).map_err(|error| error.to_string())?;
+            }
+            if renewed.elapsed() >= RENEWAL && !self.shared.options.kafka_shared_group {
+                renewed = Instant::now();
+                let positions = self.shared.placement.positions();
+                if let Err(error) = positions.and_then(|positions| consumer.commit(&positions, CommitMode::Async)) {
+                    tracing::debug!(%error, "the offsets cannot be renewed");
+                }
             }
             match consumer.poll(POLL) {
                 None => {}
@@ -184,6 +196,7 @@ impl Reader {
     /// before its first message goes on from there, and not from what is newest by then.
     fn begin(&self, consumer: &BaseConsumer<Context>, starts: &TopicPartitionList) -> Result<(), ClientError> {
         consumer.incremental_assign(starts)?;
+        self.shared.placement.begun(starts);
         self.shared.assigned.fetch_add(starts.count(), Ordering::Relaxed);
         if let Err(error) = consumer.store_offsets(starts) {
             tracing::debug!(%error, "the starts cannot be stored");

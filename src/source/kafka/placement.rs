@@ -48,6 +48,26 @@ impl Placement {
         Self { start, began_ms: (clock::unix_ns() / 1_000_000) as i64, next: Mutex::default() }
     }
 
+    /// These partitions begin to be read at their offsets.
+    pub fn begun(&self, starts: &TopicPartitionList) {
+        for element in starts.elements() {
+            if let Offset::Offset(start) = element.offset() {
+                self.passed_on(element.topic(), element.partition(), start - 1);
+            }
+        }
+    }
+
+    /// Where every partition is.
+    pub fn positions(&self) -> KafkaResult<TopicPartitionList> {
+        let mut positions = TopicPartitionList::new();
+        for (topic, partitions) in &*self.next.lock().unwrap_or_else(PoisonError::into_inner) {
+            for (partition, next) in partitions {
+                positions.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+            }
+        }
+        Ok(positions)
+    }
+
     /// A message was passed on.
     pub fn passed_on(&self, topic: &str, partition: i32, offset: i64) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,5 +166,13 @@ mod tests {
         placement.passed_on("lines", 0, 7);
         placement.passed_on("lines", 2, 42);
         assert_eq!(placement.next(&partition), Some(43));
+        let mut starts = TopicPartitionList::new();
+        starts.add_partition_offset("orderflow", 1, Offset::Offset(0)).unwrap();
+        placement.begun(&starts);
+        assert_eq!(placement.next(&("orderflow".to_owned(), 1)), Some(0), "a partition that has not moved yet");
+        let positions = placement.positions().unwrap();
+        let told = ["lines", "lines", "orderflow"].into_iter().zip([0, 2, 1]);
+        let told = told.map(|(topic, partition)| positions.find_partition(topic, partition).unwrap().offset());
+        assert_eq!(told.collect::<Vec<_>>(), [8, 43, 0].map(Offset::Offset));
     }
 }
