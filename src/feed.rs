@@ -44,14 +44,18 @@ impl Feed {
     }
 
     /// Stops reading, and keeps how far it came. Takes at most `patience`.
+    #[cfg(feature = "kafka")]
     pub async fn end(self, patience: Duration) {
-        #[cfg(feature = "kafka")]
         if let Some(kafka) = self.kafka
             && !tokio::task::spawn_blocking(move || kafka.stop(patience)).await.unwrap_or(false)
         {
             tracing::warn!("Kafka did not take the last offsets in time; what came last comes again");
         }
-        #[cfg(not(feature = "kafka"))]
-        let _ = patience;
+    }
+
+    /// Nothing to end.
+    #[cfg(not(feature = "kafka"))]
+    pub fn end(self, _: Duration) -> std::future::Ready<()> {
+        std::future::ready(())
     }
 }
