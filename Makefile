@@ -9,7 +9,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-rust test-clients test-swarm check-deploy lint bench bench-encode bench-fanout fuzz docs clean
+.PHONY: help run test test-rust test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -17,11 +17,15 @@ help: ## print the targets
 run: ## serve the sample data on http://localhost:8080
 	cargo run --release
 
-test: test-rust test-clients test-swarm check-deploy ## install what the tests need and run them all
+test: test-rust test-kafka test-clients test-swarm check-deploy ## install what the tests need and run them all
 
 test-rust: ## unit, property, black-box and doc tests
 	cargo test $(LOCKED) --workspace --all-targets
 	cargo test $(LOCKED) --workspace --doc
+
+test-kafka: ## Kafka against a real broker, which needs Java; KAFKA_BROKERS= uses one that is there
+	python3 tests/kafka/setup.py >/dev/null
+	cargo test $(LOCKED) -p flowcast --test kafka
 
 test-clients: target/release/flowcast ## GexBot's and Azure's own clients and the example client against the release binary
 	bash tests/clients/setup.sh
@@ -42,6 +46,7 @@ lint: ## formatting and clippy; warnings are errors
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	cargo clippy $(LOCKED) -p flowcast --test kafka -- -D warnings
 	cargo clippy $(LOCKED) -p flowcast --all-targets --no-default-features -- -D warnings
 
 bench: ## all benchmarks; compares with the last run

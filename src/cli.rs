@@ -6,7 +6,7 @@ use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_appender::non_blocking::WorkerGuard;
@@ -15,7 +15,9 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, ServeOptions};
 use crate::serve;
 use crate::server::jwt::{self, TokenOptions};
+use crate::shutdown;
 use crate::source::inspect::{self, InspectOptions};
+use crate::source::kafka::publish::{self, PublishOptions};
 use crate::source::sample::{self, GenerateOptions};
 use crate::tail::{self, TailOptions};
 
@@ -42,6 +44,8 @@ enum Asked {
     Generate(GenerateOptions),
     /// Subscribe to a hub and print its records
     Tail(TailOptions),
+    /// Replay a recorded day, or a file, into a Kafka topic
+    Publish(PublishOptions),
     /// Mint a token for /ws and POST /api/publish
     Token(TokenOptions),
 }
@@ -112,6 +116,11 @@ fn try_run() -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{summary}").context("cannot print")
         }
         Asked::Tail(options) => tail::tail(options),
+        Asked::Publish(options) => {
+            let summary = publish::publish(&options, &*shutdown::raised_by_signal()?)?;
+            writeln!(std::io::stdout(), "{summary}").context("cannot print")?;
+            if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
+        }
         Asked::Token(options) => {
             let token = jwt::mint(&options).context("cannot sign a token")?;
             writeln!(std::io::stdout(), "{token}").context("cannot print")

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod day;
 pub mod engine;
+pub mod feed;
 pub mod serve;
 pub mod server;
 pub mod shutdown;

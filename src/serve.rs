@@ -18,6 +18,7 @@ use crate::day;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
 use crate::engine::status::Status;
+use crate::feed::Feed;
 use crate::server::app::{App, Parts, Stage};
 use crate::server::groups::Hubs;
 use crate::server::http;
@@ -27,6 +28,9 @@ use crate::server::shard::{Common, Letter, Shard, ShardHandle};
 use crate::shutdown::{self, Signals};
 use crate::streams::{STREAMS_HUB, Streams};
 use crate::wire::gexbot::ORDERFLOW_HUB;
+
+/// How long live sources may take to say how far they came.
+const COMMIT: Duration = Duration::from_secs(5);
 
 /// Serves until a signal.
 pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
@@ -126,6 +130,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
     if options.replays() {
         let loading = {
             let (app, stop) = (Arc::clone(&app), Arc::clone(&stop));
+            let options = options.clone();
             tokio::task::spawn_blocking(move || day::begin(&options, &app, &stop))
         };
         tokio::select! {
@@ -136,6 +141,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             }
         }
     }
+    let feed = Feed::begin(&options, &app)?;
     app.set_stage(Stage::Serving);
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 
@@ -144,7 +150,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
     shutdown::end_at_next(signals);
     app.set_stage(Stage::Draining);
     stop.store(true, Ordering::Relaxed);
-    drain(&app, shards, deadline).await;
+    tokio::join!(feed.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
     Ok(())
 }
 

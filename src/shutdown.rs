@@ -2,6 +2,9 @@
 
 use std::io;
 use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,4 +36,22 @@ pub fn end_at_next(mut signals: Signals) {
         tracing::warn!(signal = name, "second signal: ending at once");
         process::exit(130);
     });
+}
+
+/// A flag that the first signal raises, for commands without a runtime; the second ends the process.
+pub fn raised_by_signal() -> io::Result<Arc<AtomicBool>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new()?
+    };
+    let raised = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&raised);
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(signals.next());
+        flag.store(true, Ordering::Relaxed);
+        runtime.block_on(signals.next());
+        process::exit(130);
+    })?;
+    Ok(raised)
 }

@@ -94,8 +94,7 @@ impl Group {
         self.last_id.load(Ordering::Relaxed)
     }
 
-    /// Publications that some shard has not taken yet, at most [`CHANNEL_SLOTS`]. A source that may be
-    /// faster than the shards asks before it publishes; a clock need not.
+    /// Publications that some shard has not taken yet, at most [`CHANNEL_SLOTS`].
     pub fn queued(&self) -> usize {
         self.sender.len()
     }

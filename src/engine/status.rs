@@ -44,9 +44,11 @@ pub struct StreamStatus {
     pub started_unix_ns: u64,
 }
 
-/// A counter that its owner increments and the metrics read.
+/// A counter or gauge that its owner sets and the metrics read.
 #[derive(Debug, Clone)]
 pub struct Figure {
+    /// Whether it can fall; a counter only rises.
+    pub is_gauge: bool,
     /// The metric's name, without prefix and suffix.
     pub name: &'static str,
     /// What it counts.
@@ -95,12 +97,26 @@ impl Status {
         help: &'static str,
         labels: Vec<(&'static str, Cow<'static, str>)>,
     ) -> Arc<AtomicU64> {
-        let value = Arc::new(AtomicU64::new(0));
-        locked(&self.figures).push(Figure { name, help, labels, value: Arc::clone(&value) });
+        self.figure(Figure { is_gauge: false, name, help, labels, value: Arc::default() })
+    }
+
+    /// Registers a gauge and returns it. Gauges of one name are registered one after the other.
+    pub fn gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: Vec<(&'static str, Cow<'static, str>)>,
+    ) -> Arc<AtomicU64> {
+        self.figure(Figure { is_gauge: true, name, help, labels, value: Arc::default() })
+    }
+
+    fn figure(&self, figure: Figure) -> Arc<AtomicU64> {
+        let value = Arc::clone(&figure.value);
+        locked(&self.figures).push(figure);
         value
     }
 
-    /// Every registered counter, in the order of registration.
+    /// Every registered counter and gauge, in the order of registration.
     pub fn figures(&self) -> Vec<Figure> {
         locked(&self.figures).clone()
     }

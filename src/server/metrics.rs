@@ -12,13 +12,14 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::app::{App, error};
 use super::stats::{Count, Ending, ShardStats};
-use crate::engine::status::StreamStatus;
+use crate::engine::status::{Figure, StreamStatus};
 
 /// Everything that is counted, now.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -138,16 +139,25 @@ impl Collector for Scrape {
 
         let figures = app.status.figures();
         for same in figures.chunk_by(|one, other| one.name == other.name) {
-            if let [alone] = same {
-                counter(&mut encoder, alone.name, alone.help, alone.value.load(Ordering::Relaxed))?;
+            let Figure { is_gauge, name, help, .. } = same[0];
+            if let [alone] = same
+                && alone.labels.is_empty()
+            {
+                let value = alone.value.load(Ordering::Relaxed);
+                (if is_gauge { gauge } else { counter })(&mut encoder, name, help, value)?;
                 continue;
             }
-            let typed = ConstCounter::new(0u64);
-            let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, typed.metric_type())?;
+            let typed = if is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let mut family = encoder.encode_descriptor(name, help, None, typed)?;
             for figure in same {
-                let value = ConstCounter::new(figure.value.load(Ordering::Relaxed));
+                let value = figure.value.load(Ordering::Relaxed);
                 let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
-                value.encode(family.encode_family(&labels)?)?;
+                let encoder = family.encode_family(&labels)?;
+                if is_gauge {
+                    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?;
+                } else {
+                    ConstCounter::new(value).encode(encoder)?;
+                }
             }
         }
         Ok(())

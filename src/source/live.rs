@@ -13,7 +13,6 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -21,17 +20,13 @@ use super::arena::{ArenaOptions, Encodings, derive, payload_in, with_encoder};
 use super::dataset::is_ticker;
 use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames};
-use crate::engine::group::{CHANNEL_SLOTS, Group};
+use crate::engine::group::Group;
 use crate::engine::hub::{Due, Hub};
 use crate::engine::status::{Status, Stream};
 use crate::wire::gexbot::orderflow_group;
 use crate::wire::payload::orderflow::{self, Parsed, RecordError};
 use crate::wire::payload::{EncoderOptions, Profile};
 use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
-
-/// The longest a publication waits for shards that do not keep up. Then it goes out all the same, and
-/// what the overloaded shard loses is counted there.
-const SHARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a live record is refused. It is the producer's to fix; the record is skipped.
 #[derive(Debug, thiserror::Error)]
@@ -119,9 +114,10 @@ impl LiveOrderflow {
             return Ok(());
         }
         let frames = Frames::new(Arc::new(self.build(record, &group)), 0);
-        wait_for_shards(&group);
         let due = Due { ordinal: self.ordinal, scheduled_ns: clock::monotonic_ns() };
-        self.hub.begin(Some(due)).publish(&group, frames);
+        let mut batch = self.hub.begin(Some(due));
+        batch.wait_for_room(&group);
+        batch.publish(&group, frames);
         Ok(())
     }
 
@@ -166,18 +162,6 @@ impl LiveOrderflow {
             }
         }
         record
-    }
-}
-
-/// A group's channel is transport only. A burst, as after an outage, must not overrun it: the source
-/// waits until the shards have taken half of it.
-fn wait_for_shards(group: &Group) {
-    if group.queued() < CHANNEL_SLOTS / 2 {
-        return;
-    }
-    let began = Instant::now();
-    while group.queued() >= CHANNEL_SLOTS / 2 && began.elapsed() < SHARD_PATIENCE {
-        thread::sleep(Duration::from_micros(100));
     }
 }
 
@@ -235,6 +219,7 @@ mod tests {
     use crate::wire::payload::decompress;
     use crate::wire::webpubsub::Syntax;
     use prost::Message;
+    use std::time::Duration;
 
     const LINE: &[u8] = br#"{"timestamp":1764340202,"ticker":"SPX","spot":6822.95,"zcvr":-12.59}"#;
 

@@ -2,7 +2,8 @@
 """One Apache Kafka (KRaft, broker and controller in one JVM) for as long as standard input is open.
 
 Prints `ready PLAIN SASL` (two addresses: without and with SASL/PLAIN, user flowcast, password secret)
-when it serves. Commands, one a line: `stop` (in order), `kill` (SIGKILL), `start` (again: the same ports,
+when it serves; with the argument `tls`, `ready PLAIN SASL TLS CA`: TLS with SASL/SCRAM-SHA-256 as well, and
+the file of the certificate that vouches for it. Commands, one a line: `stop` (in order), `kill` (SIGKILL), `start` (again: the same ports,
 the same data); answered with `stopped` or `ready …`. At the end of the input the broker is killed and its
 data removed, so it never outlives the tests that asked for it, however they end.
 """
@@ -24,9 +25,9 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl}
-listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners={served},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={served}
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAIN
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \\
@@ -46,10 +47,17 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 controlled.shutdown.enable=true
 """
+TLS_PROPERTIES = """
+listener.name.tls.ssl.keystore.type=PKCS12
+listener.name.tls.ssl.keystore.location={folder}/broker.p12
+listener.name.tls.ssl.keystore.password=changeit
+listener.name.tls.sasl.enabled.mechanisms=SCRAM-SHA-256
+listener.name.tls.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+"""
 
 
 class Broker:
-    def __init__(self, folder):
+    def __init__(self, folder, with_tls):
         self.folder = folder
         self.java = setup.java()
         jars = setup.install()
@@ -59,15 +67,33 @@ class Broker:
         self.properties = folder / "server.properties"
         self.log = folder / "kafka.log"
         self.process = None
-        # All three are held at once, so that they differ.
-        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-        self.plain, self.sasl, self.controller = (socket.getsockname()[1] for socket in held)
+        # All are held at once, so that they differ.
+        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+        self.plain, sasl, tls, controller = (socket.getsockname()[1] for socket in held)
         for taken in held:
             taken.close()
-        names = {"plain": self.plain, "sasl": self.sasl, "controller": self.controller}
-        self.properties.write_text(PROPERTIES.format(data=folder / "data", **names))
+        listeners = {"PLAIN": self.plain, "SASL": sasl} | ({"TLS": tls} if with_tls else {})
+        served = ",".join(f"{name}://127.0.0.1:{port}" for name, port in listeners.items())
+        text = PROPERTIES.format(data=folder / "data", controller=controller, served=served)
+        self.addresses = [f"127.0.0.1:{port}" for port in listeners.values()]
+        if with_tls:
+            text += TLS_PROPERTIES.format(folder=folder)
+            self.addresses.append(str(self.certify()))
+        self.properties.write_text(text)
         tool = [*self.run, "kafka.tools.StorageTool", "format", "-t", "flowcastflowcastflowca", "-c", self.properties]
-        subprocess.run(tool, check=True, stdout=subprocess.DEVNULL)
+        scram = ["--add-scram", "SCRAM-SHA-256=[name=flowcast,password=secret]"]
+        subprocess.run([*tool, *scram], check=True, stdout=subprocess.DEVNULL)
+
+    def certify(self):
+        """Makes the broker's key and certificate; returns the file of the latter."""
+        keytool = Path(self.java).resolve().with_name("keytool")
+        store = ["-alias", "broker", "-keystore", self.folder / "broker.p12", "-storepass", "changeit"]
+        pair = ["-genkeypair", "-keyalg", "RSA", "-storetype", "PKCS12", "-validity", "2", "-dname", "CN=127.0.0.1"]
+        subprocess.run([keytool, *pair, "-ext", "san=ip:127.0.0.1", *store], check=True, stderr=subprocess.DEVNULL)
+        certificate = self.folder / "ca.pem"
+        export = ["-exportcert", "-rfc", "-file", certificate]
+        subprocess.run([keytool, *export, *store], check=True, stderr=subprocess.DEVNULL)
+        return certificate
 
     def start(self):
         with self.log.open("ab") as log:
@@ -100,13 +126,13 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="flowcast-kafka-"))
     broker = None
     try:
-        broker = Broker(folder)
+        broker = Broker(folder, "tls" in sys.argv[1:])
         commands = {"stop": signal.SIGTERM, "kill": signal.SIGKILL}
         command = "start"
         while command:
             if command == "start":
                 broker.start()
-                answer = f"ready 127.0.0.1:{broker.plain} 127.0.0.1:{broker.sasl}"
+                answer = " ".join(["ready", *broker.addresses])
             else:
                 broker.end(commands[command])
                 answer = "stopped"

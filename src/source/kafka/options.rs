@@ -224,8 +224,8 @@ impl KafkaOptions {
         }
         let mut topics: Vec<_> = self.kafka_topics.iter().collect();
         topics.sort_unstable();
-        if let Some(twice) = topics.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("--kafka-topics (WS_KAFKA_TOPICS): expected each topic once, got {} twice", twice[0]));
+        if let Some(twice) = topics.windows(2).find_map(|pair| (pair[0] == pair[1]).then_some(pair[0])) {
+            return Err(format!("--kafka-topics (WS_KAFKA_TOPICS): expected each topic once, got {twice} twice"));
         }
         self.security.check()
     }
@@ -263,7 +263,7 @@ impl SecurityOptions {
     }
 }
 
-fn broker(text: &str) -> Result<String, String> {
+pub(super) fn broker(text: &str) -> Result<String, String> {
     let port = text.rsplit_once(':').map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
     match port {
         Some((false, Ok(_))) if !text.contains(char::is_whitespace) => Ok(text.to_owned()),
@@ -272,7 +272,7 @@ fn broker(text: &str) -> Result<String, String> {
 }
 
 /// Kafka's own rule. A name that begins with `^` would be a pattern to librdkafka.
-fn topic(text: &str) -> Result<String, String> {
+pub(super) fn topic(text: &str) -> Result<String, String> {
     let valid = (1..=249).contains(&text.len())
         && ![".", ".."].contains(&text)
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
@@ -285,7 +285,7 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// A pause between two tries.
-fn pause(text: &str) -> Result<Duration, String> {
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(pause) if (Duration::from_millis(10)..=Duration::from_hours(1)).contains(&pause) => Ok(pause),
         _ => Err("expected a duration with a unit from 10ms to 1h, such as 250ms or 5s".to_owned()),

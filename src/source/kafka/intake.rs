@@ -1,0 +1,163 @@
+//! Where a message goes, and what happens to one that cannot go anywhere.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::health::Figures;
+use super::options::ORDERFLOW_TOPIC;
+use crate::source::live::{LiveError, LiveOrderflow};
+use crate::streams::{Input, Refused, Streams};
+
+/// One message as it lies in the topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its partition.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// What it says; a tombstone says nothing.
+    pub payload: Option<&'a [u8]>,
+    /// Its own time, Unix ms.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// Kinds of messages that cannot be passed on. They are counted and skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Poison {
+    /// Without a payload: it deletes a key from a compacted topic.
+    Tombstone,
+    /// Over a limit of bytes.
+    TooLarge,
+    /// Not of the channel's shape.
+    Invalid,
+    /// One ticker or symbol too many.
+    OverLimit,
+}
+
+impl Poison {
+    /// Their names in the metrics, in the order of [`Poison::index`].
+    pub const NAMES: [&'static str; 4] = ["tombstone", "too_large", "invalid", "over_limit"];
+
+    /// Position in [`Poison::NAMES`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// A kind is logged again only after this time, with the number of those in between.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Takes messages to the channels and the orderflow hub.
+pub struct Intake {
+    streams: Arc<Streams>,
+    orderflow: Option<LiveOrderflow>,
+    topics: HashMap<String, Topic>,
+    max_message_bytes: usize,
+}
+
+struct Topic {
+    figures: Figures,
+    /// By [`Poison::index`].
+    told: [Told; Poison::NAMES.len()],
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Told {
+    last: Option<Instant>,
+    since: u64,
+}
+
+impl Intake {
+    /// Messages of the topics in `figures` go to the channels of their names, those of `orderflow` to
+    /// the hub.
+    pub fn new(
+        streams: Arc<Streams>,
+        orderflow: Option<LiveOrderflow>,
+        figures: HashMap<String, Figures>,
+        max_message_bytes: usize,
+    ) -> Self {
+        let topic = |(name, figures)| (name, Topic { figures, told: [Told::default(); Poison::NAMES.len()] });
+        Self { streams, orderflow, topics: figures.into_iter().map(topic).collect(), max_message_bytes }
+    }
+
+    /// Passes one message on. When it returns, the hub has the message, or it is skipped for good.
+    pub fn take(&mut self, message: &Arrived<'_>) {
+        let taken = self.pass_on(message);
+        let Some(topic) = self.topics.get_mut(message.topic) else { return };
+        topic.figures.messages.fetch_add(1, Ordering::Relaxed);
+        topic.figures.bytes.fetch_add(message.payload.map_or(0, <[u8]>::len) as u64, Ordering::Relaxed);
+        if let Err((poison, reason)) = taken {
+            topic.figures.skipped[poison.index()].fetch_add(1, Ordering::Relaxed);
+            topic.told[poison.index()].tell(message, poison, &reason, Instant::now());
+        }
+    }
+
+    fn pass_on(&mut self, message: &Arrived<'_>) -> Result<(), (Poison, String)> {
+        let fits = match message.payload {
+            None => Err((Poison::Tombstone, "expected a payload, got none".to_owned())),
+            Some(payload) if payload.len() > self.max_message_bytes => {
+                let limit = self.max_message_bytes;
+                Err((Poison::TooLarge, format!("expected at most {limit} bytes, got {}", payload.len())))
+            }
+            Some(payload) => Ok(payload),
+        };
+        if message.topic == ORDERFLOW_TOPIC
+            && let Some(orderflow) = &mut self.orderflow
+        {
+            let taken = fits.and_then(|line| orderflow.publish(message.key, line).map_err(|error| live(&error)));
+            if taken.is_err() {
+                orderflow.stream().failed(1);
+            }
+            return taken;
+        }
+        if fits.is_err()
+            && let Some(health) = self.streams.health(message.topic)
+        {
+            health.failed(1);
+        }
+        let input = Input { payload: fits?, key: message.key, timestamp_ms: message.timestamp_ms };
+        // What it refuses, it counts in the stream's health itself.
+        self.streams.publish(message.topic, &input).map_err(|refused| (kind(&refused), refused.to_string()))
+    }
+}
+
+fn live(error: &LiveError) -> (Poison, String) {
+    let poison = match error {
+        LiveError::TooManyTickers { .. } => Poison::OverLimit,
+        LiveError::BadTicker { .. } | LiveError::Record(_) => Poison::Invalid,
+    };
+    (poison, error.to_string())
+}
+
+fn kind(refused: &Refused) -> Poison {
+    match refused {
+        Refused::TooLarge { .. } => Poison::TooLarge,
+        Refused::TooManySymbols(_) => Poison::OverLimit,
+        Refused::UnknownChannel(_) | Refused::Shape(_) => Poison::Invalid,
+    }
+}
+
+impl Told {
+    /// Says what was skipped, unless it was said a short time ago. Returns whether it did.
+    fn tell(&mut self, message: &Arrived<'_>, poison: Poison, reason: &str, now: Instant) -> bool {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
+            self.since += 1;
+            return false;
+        }
+        let more = std::mem::take(&mut self.since);
+        self.last = Some(now);
+        let Arrived { topic, partition, offset, .. } = message;
+        let kind = Poison::NAMES[poison.index()];
+        tracing::warn!(topic, partition, offset, kind, more, "a Kafka message is skipped: {reason}");
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

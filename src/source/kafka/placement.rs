@@ -1,0 +1,178 @@
+//! Where a partition starts.
+//!
+//! Where this process left off, else where its group did, else behind the newest message. A start that
+//! falls off either end of the log is moved to the oldest message there is. A partition that was made
+//! while we were running starts with the messages made since then: nobody has seen them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::options::Start;
+use crate::engine::clock;
+
+/// How long a broker may take to answer one question.
+pub const ANSWER: Duration = Duration::from_secs(3);
+
+/// Clocks of producers may differ from ours by this much.
+const SKEW_MS: i64 = 60_000;
+
+/// A partition, by topic and number.
+pub type Partition = (String, i32);
+
+/// A partition that is to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub partition: Partition,
+    /// Whether it appeared after we had looked once.
+    pub is_new: bool,
+}
+
+/// Decides where partitions start, and knows where they are.
+pub struct Placement {
+    start: Start,
+    /// When this process began to look, Unix ms.
+    began_ms: i64,
+    /// The next offset of each partition, of whatever was passed on.
+    next: Mutex<HashMap<String, HashMap<i32, i64>>>,
+}
+
+impl Placement {
+    /// Nothing was read yet.
+    pub fn new(start: Start) -> Self {
+        Self { start, began_ms: (clock::unix_ns() / 1_000_000) as i64, next: Mutex::default() }
+    }
+
+    /// These partitions begin to be read at their offsets.
+    pub fn begun(&self, starts: &TopicPartitionList) {
+        for element in starts.elements() {
+            if let Offset::Offset(start) = element.offset() {
+                self.passed_on(element.topic(), element.partition(), start - 1);
+            }
+        }
+    }
+
+    /// Where every partition is.
+    pub fn positions(&self) -> KafkaResult<TopicPartitionList> {
+        let mut positions = TopicPartitionList::new();
+        for (topic, partitions) in &*self.next.lock().unwrap_or_else(PoisonError::into_inner) {
+            for (partition, next) in partitions {
+                positions.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+            }
+        }
+        Ok(positions)
+    }
+
+    /// A message was passed on.
+    pub fn passed_on(&self, topic: &str, partition: i32, offset: i64) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        match next.get_mut(topic) {
+            Some(partitions) => drop(partitions.insert(partition, offset + 1)),
+            None => drop(next.insert(topic.to_owned(), HashMap::from([(partition, offset + 1)]))),
+        }
+    }
+
+    fn next(&self, (topic, partition): &Partition) -> Option<i64> {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.get(topic)?.get(partition).copied()
+    }
+
+    /// Asks the broker and decides. Partitions whose leader does not answer are left out: ask again.
+    pub fn place<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        found: &[Found],
+    ) -> KafkaResult<TopicPartitionList> {
+        let mut asked = TopicPartitionList::with_capacity(found.len());
+        for Found { partition: (topic, partition), .. } in found {
+            asked.add_partition(topic, *partition);
+        }
+        // Also when the committed offsets are not used: it tells that the group's coordinator is there,
+        // so that the start can be committed.
+        let committed = consumer.committed_offsets(asked, ANSWER)?;
+        let mut placed = TopicPartitionList::with_capacity(found.len());
+        for found in found {
+            let (topic, partition) = &found.partition;
+            let Ok((low, high)) = consumer.fetch_watermarks(topic, *partition, ANSWER) else { continue };
+            let committed = match committed.find_partition(topic, *partition).map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) if self.start == Start::Committed => Some(offset),
+                _ => None,
+            };
+            let start = match self.next(&found.partition).max(committed) {
+                Some(offset) => {
+                    let start = within(offset, low, high);
+                    if start != offset {
+                        tracing::warn!(
+                            topic,
+                            partition,
+                            offset,
+                            start,
+                            "the log no longer holds the offset to go on from"
+                        );
+                    }
+                    start
+                }
+                None if found.is_new => self.since_began(consumer, &found.partition, high)?,
+                None => high,
+            };
+            placed.add_partition_offset(topic, *partition, Offset::Offset(start))?;
+        }
+        Ok(placed)
+    }
+
+    /// The first message made since this process began; `high` if there is none.
+    fn since_began<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        (topic, partition): &Partition,
+        high: i64,
+    ) -> KafkaResult<i64> {
+        let mut asked = TopicPartitionList::with_capacity(1);
+        asked.add_partition_offset(topic, *partition, Offset::Offset(self.began_ms - SKEW_MS))?;
+        let answer = consumer.offsets_for_times(asked, ANSWER)?;
+        let first = answer.find_partition(topic, *partition).map(|element| element.offset());
+        // No such message when `high` was read: what came since is behind `high`.
+        Ok(if let Some(Offset::Offset(first)) = first { first.min(high) } else { high })
+    }
+}
+
+/// A place to go on from that the log still has. What fell off its old end is gone; an offset above its
+/// new end belongs to a topic that was made anew, of which nothing was read.
+fn within(offset: i64, low: i64, high: i64) -> i64 {
+    if (low..=high).contains(&offset) { offset } else { low }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_outside_the_log_is_moved_to_the_oldest_message() {
+        assert_eq!([9, 10, 15, 20].map(|offset| within(offset, 10, 20)), [10, 10, 15, 20]);
+        assert_eq!(within(500, 0, 3), 0, "the topic was made anew");
+    }
+
+    #[test]
+    fn it_knows_where_it_is() {
+        let placement = Placement::new(Start::Latest);
+        let partition = ("lines".to_owned(), 2);
+        assert_eq!(placement.next(&partition), None);
+        placement.passed_on("lines", 2, 41);
+        placement.passed_on("lines", 0, 7);
+        placement.passed_on("lines", 2, 42);
+        assert_eq!(placement.next(&partition), Some(43));
+        let mut starts = TopicPartitionList::new();
+        starts.add_partition_offset("orderflow", 1, Offset::Offset(0)).unwrap();
+        placement.begun(&starts);
+        assert_eq!(placement.next(&("orderflow".to_owned(), 1)), Some(0), "a partition that has not moved yet");
+        let positions = placement.positions().unwrap();
+        let told = ["lines", "lines", "orderflow"].into_iter().zip([0, 2, 1]);
+        let told = told.map(|(topic, partition)| positions.find_partition(topic, partition).unwrap().offset());
+        assert_eq!(told.collect::<Vec<_>>(), [8, 43, 0].map(Offset::Offset));
+    }
+}

@@ -1,0 +1,124 @@
+//! A topic, and who writes to it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use crate::common::eventually;
+
+/// A name nobody else has, whatever the broker has seen before.
+pub fn name(what: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    format!("{what}-{started}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Creates a topic, which may be there already.
+pub fn create(brokers: &str, topic: &str, partitions: i32) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", "8388608");
+    eventually("the topic is created", || {
+        let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).ok()?;
+        match &made[0] {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Some(()),
+            Err(_) => None,
+        }
+    });
+}
+
+/// Deletes a topic and waits until it is gone.
+pub fn delete(brokers: &str, topic: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    eventually("the topic is deleted", || {
+        let gone = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new())).ok()?;
+        match &gone[0] {
+            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => Some(()),
+            Err(_) => None,
+        }
+    });
+}
+
+/// The offset a group committed.
+pub fn committed(brokers: &str, group: &str, topic: &str, partition: i32) -> Option<i64> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", group).create().unwrap();
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, partition);
+    let answer = consumer.committed_offsets(asked, Duration::from_secs(10)).ok()?;
+    match answer.find_partition(topic, partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// Fails the test when a message is not delivered.
+struct MustDeliver;
+
+impl ClientContext for MustDeliver {}
+
+impl ProducerContext for MustDeliver {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            // This thread is the producer's: a panic would be lost.
+            eprintln!("a test's message was not delivered: {error}");
+            std::process::abort();
+        }
+    }
+}
+
+/// Writes to topics, in order, however long the broker is away.
+pub struct Writer(ThreadedProducer<MustDeliver>);
+
+impl Writer {
+    pub fn new(brokers: &str) -> Self {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", brokers)
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "1")
+            .set("message.max.bytes", "8000000")
+            .set("message.timeout.ms", "120000")
+            .set("reconnect.backoff.max.ms", "500");
+        Self(config.create_with_context(MustDeliver).unwrap())
+    }
+
+    /// Queues one message.
+    pub fn queue(&self, topic: &str, partition: i32, key: Option<&str>, payload: Option<&[u8]>) {
+        let mut record = BaseRecord::<str, [u8]>::to(topic).partition(partition);
+        record.key = key;
+        record.payload = payload;
+        self.0.send(record).map_err(|(error, _)| error).unwrap();
+    }
+
+    /// Waits until the broker has everything.
+    pub fn flush(&self) {
+        self.0.flush(Duration::from_secs(120)).unwrap();
+    }
+
+    /// Writes the numbered messages `from..to` to partition `number % partitions`.
+    pub fn count(&self, topic: &str, partitions: i32, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            let partition = (number % partitions as u64) as i32;
+            self.queue(topic, partition, None, Some(numbered(partition, number).as_bytes()));
+        }
+        self.flush();
+    }
+}
+
+/// What [`Writer::count`] writes.
+pub fn numbered(partition: i32, number: u64) -> String {
+    format!(r#"{{"partition":{partition},"number":{number}}}"#)
+}
