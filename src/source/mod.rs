@@ -10,6 +10,7 @@
 //! - [`sample`]: synthetic days, for whoever has no recording.
 
 pub mod arena;
+pub mod broker;
 pub mod dataset;
 pub mod inspect;
 pub mod lines;

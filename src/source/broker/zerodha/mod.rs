@@ -1,0 +1,4 @@
+//! Zerodha's Kite ticker.
+//!
+//! - [`packet`]: its binary messages.
+pub mod packet;
