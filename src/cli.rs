@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, ServeOptions};
 use crate::serve;
+use crate::source::broker::check::{self, FeedsCommand, FeedsOptions};
 use crate::source::inspect::{self, InspectOptions};
 use crate::source::sample::{self, GenerateOptions};
 use crate::tail::{self, TailOptions};
@@ -41,6 +42,8 @@ enum Asked {
     Generate(GenerateOptions),
     /// Subscribe to a hub and print its records
     Tail(TailOptions),
+    /// Try the broker feeds of a settings file
+    Feeds(FeedsOptions),
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +112,10 @@ fn try_run() -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{summary}").context("cannot print")
         }
         Asked::Tail(options) => tail::tail(options),
+        Asked::Feeds(FeedsOptions { command: FeedsCommand::Check(options) }) => {
+            let feeds = config::read(&options.config)?.feeds;
+            Ok(check::check(&options, feeds)?)
+        }
     }
 }
 
@@ -126,13 +133,17 @@ fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
 /// defaults.
 fn serve(line: &[OsString], file: Option<&Path>) -> anyhow::Result<()> {
     let mut command = Cli::command();
+    let mut feeds = Vec::new();
     if let Some(path) = file {
+        let mut settings = config::read(path)?;
+        feeds = std::mem::take(&mut settings.feeds);
         let serve = command.find_subcommand("serve").expect("declared above").clone();
-        let serve = config::with_file_defaults(serve, path)?;
+        let serve = config::with_file_defaults(serve, &settings)?;
         command = command.mut_subcommand("serve", |_| serve);
     }
     let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(&error, &command));
-    let Cli { command: Asked::Serve(args) } = parse(&command, line) else { unreachable!("the same line") };
+    let Cli { command: Asked::Serve(mut args) } = parse(&command, line) else { unreachable!("the same line") };
+    args.options.broker.feeds = feeds;
     config::check(&args.options).map_err(anyhow::Error::msg)?;
     let _log = start_log(&args.log);
 

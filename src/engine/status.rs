@@ -51,7 +51,9 @@ pub struct Figure {
     /// What it counts.
     pub help: &'static str,
     /// What tells it from others of its name.
-    pub labels: Vec<(&'static str, &'static str)>,
+    pub labels: Vec<(&'static str, String)>,
+    /// It may fall too.
+    pub is_gauge: bool,
     /// The value.
     pub value: Arc<AtomicU64>,
 }
@@ -87,19 +89,42 @@ impl Status {
         stream
     }
 
-    /// Registers a counter and returns it. Counters of one name are registered one after the other.
-    pub fn count(
+    /// Registers a counter and returns it, or the one that has this name and these labels already.
+    pub fn count(&self, name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>) -> Arc<AtomicU64> {
+        self.figure(name, help, labels, false)
+    }
+
+    /// Registers a figure that may fall, likewise.
+    pub fn gauge(&self, name: &'static str, help: &'static str, labels: Vec<(&'static str, String)>) -> Arc<AtomicU64> {
+        self.figure(name, help, labels, true)
+    }
+
+    fn figure(
         &self,
         name: &'static str,
         help: &'static str,
-        labels: Vec<(&'static str, &'static str)>,
+        labels: Vec<(&'static str, String)>,
+        is_gauge: bool,
     ) -> Arc<AtomicU64> {
+        let mut figures = locked(&self.figures);
+        if let Some(there) = figures.iter().find(|figure| figure.name == name && figure.labels == labels) {
+            return Arc::clone(&there.value);
+        }
         let value = Arc::new(AtomicU64::new(0));
-        locked(&self.figures).push(Figure { name, help, labels, value: Arc::clone(&value) });
+        // Figures of one name stand side by side: the metrics' text format wants them so.
+        let at = figures.iter().rposition(|figure| figure.name == name).map_or(figures.len(), |last| last + 1);
+        figures.insert(at, Figure { name, help, labels, is_gauge, value: Arc::clone(&value) });
         value
     }
 
-    /// Every registered counter, in the order of registration.
+    /// Takes a stream out, and the figures with this label: its source is gone.
+    pub fn remove(&self, stream: &Arc<Stream>, label: (&'static str, &str)) {
+        locked(&self.streams).retain(|other| !Arc::ptr_eq(other, stream));
+        locked(&self.figures)
+            .retain(|figure| !figure.labels.iter().any(|(name, value)| (*name, value.as_str()) == label));
+    }
+
+    /// Every registered figure; those of one name stand side by side.
     pub fn figures(&self) -> Vec<Figure> {
         locked(&self.figures).clone()
     }
@@ -130,6 +155,11 @@ impl Stream {
     /// `count` inputs were refused.
     pub fn failed(&self, count: u64) {
         self.errors.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Its source is connected again.
+    pub fn recovered(&self) {
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether its source is there. A replay that ran out is not.
@@ -173,6 +203,21 @@ mod tests {
         assert!(stream.snapshot(started + 5_000_000_000).is_healthy);
         stream.set_connected(false);
         assert!(!stream.snapshot(started + 2_000_000_000).is_healthy);
+    }
+
+    #[test]
+    fn figures_of_one_name_stand_side_by_side_and_leave_with_their_source() {
+        let status = Status::default();
+        let label = |id: &str| vec![("feed", id.to_owned())];
+        let first = status.count("records", "", label("a"));
+        status.count("errors", "", label("a"));
+        status.count("records", "", label("b"));
+        assert!(Arc::ptr_eq(&first, &status.count("records", "", label("a"))), "the same figure");
+        let names: Vec<_> = status.figures().iter().map(|figure| figure.name).collect();
+        assert_eq!(names, ["records", "records", "errors"]);
+        let stream = status.register("a", None);
+        status.remove(&stream, ("feed", "a"));
+        assert_eq!((status.figures().len(), status.snapshot().len()), (1, 0));
     }
 
     #[test]

@@ -11,13 +11,15 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::app::{App, error};
 use super::stats::{Count, Ending, ShardStats};
+use crate::engine::status::Figure;
 
 /// Everything that is counted, now.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -99,19 +101,26 @@ impl Collector for Scrape {
 
         let figures = app.status.figures();
         for same in figures.chunk_by(|one, other| one.name == other.name) {
-            if let [alone] = same {
-                counter(&mut encoder, alone.name, alone.help, alone.value.load(Ordering::Relaxed))?;
-                continue;
-            }
-            let typed = ConstCounter::new(0u64);
-            let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, typed.metric_type())?;
+            let kind = if same[0].is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, kind)?;
             for figure in same {
-                let value = ConstCounter::new(figure.value.load(Ordering::Relaxed));
-                value.encode(family.encode_family(&figure.labels)?)?;
+                if figure.labels.is_empty() {
+                    encode(figure, family)?;
+                    break;
+                }
+                encode(figure, family.encode_family(&figure.labels)?)?;
             }
         }
         Ok(())
     }
+}
+
+fn encode(figure: &Figure, encoder: MetricEncoder) -> fmt::Result {
+    let value = figure.value.load(Ordering::Relaxed);
+    if figure.is_gauge {
+        return ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder);
+    }
+    ConstCounter::new(value).encode(encoder)
 }
 
 fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -124,7 +124,7 @@ impl Encodings {
     /// Registers the counters.
     pub fn new(status: &Status) -> Self {
         let built = PlainForm::ALL.map(|form| {
-            let labels = vec![("syntax", form.syntax_name()), ("profile", form.profile.name())];
+            let labels = vec![("syntax", form.syntax_name().to_owned()), ("profile", form.profile.name().to_owned())];
             status.count("frames_built", "Frames built from records, once per record and form", labels)
         });
         let late =
