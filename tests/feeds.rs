@@ -44,7 +44,7 @@ async fn the_first_subscriber_subscribes_upstream_and_the_last_ones_leaving_unsu
     tokio::time::sleep(Duration::from_secs(15)).await;
     wanted(&feed, &["A", "B"]).await;
     let again = feeds.subscribe("other", ["A"]).unwrap().receiver;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     wanted(&feed, &["A", "B"]).await;
     drop(again);
     tokio::time::sleep(Duration::from_secs(29)).await;

@@ -134,7 +134,9 @@ fn answer(state: &State, request: &Request, response: Response) -> Result<Respon
 }
 
 async fn serve(stream: TcpStream, state: Arc<State>, mut acts: broadcast::Receiver<Act>) {
-    let upgraded = accept_hdr_async(stream, |request: &Request, response| answer(&state, request, response)).await;
+    #[expect(clippy::result_large_err, reason = "tungstenite's own type")]
+    let check = |request: &Request, response| answer(&state, request, response);
+    let upgraded = accept_hdr_async(stream, check).await;
     let Ok(mut socket) = upgraded else { return };
     state.upgrades.fetch_add(1, Ordering::SeqCst);
     if *state.drop_at_once.lock().unwrap() {
@@ -193,7 +195,7 @@ fn command(tokens: &mut BTreeMap<u32, String>, text: &str, state: &State, id: u6
         "mode" => {
             for token in numbers(&said["v"][1]) {
                 let mode = said["v"][0].as_str().unwrap();
-                *tokens.get_mut(&token).expect("subscribed before its mode") = mode.to_owned();
+                mode.clone_into(tokens.get_mut(&token).expect("subscribed before its mode"));
             }
         }
         other => panic!("{other}"),

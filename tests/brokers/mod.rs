@@ -87,8 +87,8 @@ pub fn block(id: &str, broker: &str, credentials: &CredentialsFile, more: &str) 
     let quick = QUICK.lines().filter(|line| !names.contains(&line.split_once('=').unwrap().0.trim()));
     let quick: Vec<&str> = quick.collect();
     format!(
-        "[[feeds]]\nid = {id:?}\nbroker = {broker:?}\ncredentials_file = {:?}\n{}\n{more}\n",
-        credentials.path(),
+        "[[feeds]]\nid = {id:?}\nbroker = {broker:?}\ncredentials_file = '{}'\n{}\n{more}\n",
+        credentials.path().display(),
         quick.join("\n")
     )
 }
@@ -100,7 +100,9 @@ pub fn parse(text: &str) -> FeedSettings {
 
 /// Feeds with the given ones, and their events from the start.
 pub fn start(feeds: Vec<FeedSettings>) -> (Feeds, broadcast::Receiver<FeedEvent>) {
-    let options = BrokerOptions { feed_event_buffer: 65_536, ..BrokerOptions::default() };
+    let failover = Duration::from_millis(300);
+    let options =
+        BrokerOptions { feed_event_buffer: 65_536, feed_failover_silence: failover, ..BrokerOptions::default() };
     let all = Feeds::new(options, Arc::new(Status::default()));
     let events = all.events();
     for feed in feeds {
