@@ -11,6 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use crate::config::{self, ServeOptions};
 use crate::serve;
@@ -73,8 +74,15 @@ enum LogFormat {
     Json,
 }
 
+/// What is logged, whatever was asked for without the one line that holds secrets: at `trace`
+/// tungstenite writes the requests of its clients, whose URLs hold the brokers' tokens.
+fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    let silenced = "tungstenite::handshake::client=info".parse().expect("a directive");
+    Ok(EnvFilter::try_new(text)?.add_directive(silenced))
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
+    match filter(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("expected a level such as info, or directives such as info,flowcast=debug: {error}")),
     }
@@ -205,7 +213,7 @@ fn accepted_range(command: &Command, flag: &str) -> Option<String> {
 /// A thread of its own writes the lines: a terminal or pipe that does not keep up loses lines (at
 /// most 128,000 wait), and never stops a shard.
 fn start_log(options: &LogOptions) -> WorkerGuard {
-    let filter = EnvFilter::try_new(&options.log_level).expect("checked when it was parsed");
+    let filter = filter(&options.log_level).expect("checked when it was parsed");
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match options.log_format {
@@ -213,4 +221,18 @@ fn start_log(options: &LogOptions) -> WorkerGuard {
         LogFormat::Json => log.json().init(),
     }
     guard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_log_level_shows_the_requests_that_hold_tokens() {
+        for asked in ["trace", "tungstenite=trace", "tungstenite::handshake::client=trace"] {
+            let directives = filter(asked).unwrap().to_string();
+            assert!(directives.contains("tungstenite::handshake::client=info"), "{directives}");
+            assert!(!directives.contains("client=trace"), "{directives}");
+        }
+    }
 }

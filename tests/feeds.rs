@@ -9,8 +9,9 @@ use brokers::local::Local;
 use brokers::{event, eventually, price, within};
 use flowcast::engine::status::Status;
 use flowcast::source::broker::events::What;
-use flowcast::source::broker::feeds::{AddError, Feeds, Refusal, SubscribeError};
+use flowcast::source::broker::feeds::Feeds;
 use flowcast::source::broker::options::{BrokerOptions, Grace};
+use flowcast::source::broker::receiver::{AddError, Refusal, SubscribeError};
 use flowcast::source::broker::subscriptions::Ended;
 
 fn feeds(options: BrokerOptions) -> Feeds {

@@ -69,7 +69,7 @@ async fn each_thing_that_can_be_wrong_has_its_own_words() {
     );
     xts.script(200, "s-session-0001", "no snapshots", None);
     let cases = [
-        (quiet, "x: A: no record within 1s: the market may be closed"),
+        (quiet, "x: A: no record within 2s: the market may be closed"),
         (
             kite_at(&kite.url),
             "k: the server refused the socket: HTTP 403, Authentication failed for ***; expected a valid api_key",
@@ -84,7 +84,7 @@ async fn each_thing_that_can_be_wrong_has_its_own_words() {
         ),
     ];
     for (settings, words) in cases {
-        let output = check(&settings, &["--timeout-seconds", "1"]).await;
+        let output = check(&settings, &["--timeout-seconds", "2"]).await;
         let said = said(&output);
         assert!(!output.status.success() && said.contains(words) && !said.contains("hunter2"), "{words} in {said}");
     }

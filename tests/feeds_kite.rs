@@ -29,7 +29,7 @@ async fn all_subscribed(kite: &Kite) {
     .await;
 }
 
-fn everything(feeds: &Feeds) -> flowcast::source::broker::feeds::Receiver {
+fn everything(feeds: &Feeds) -> flowcast::source::broker::receiver::Receiver {
     feeds.subscribe("test", feeds.symbols()).unwrap().receiver
 }
 
@@ -88,7 +88,7 @@ async fn records_come_normalized_and_every_fixture_passes_through_the_socket() {
 #[tokio::test]
 async fn a_dropped_or_silent_connection_is_opened_again_with_everything_subscribed() {
     let (kite, credentials) = (Kite::start().await, CredentialsFile::kite("token"));
-    let (feeds, mut events) = start(vec![settings(&kite, &credentials, "")]);
+    let (feeds, mut events) = start(vec![settings(&kite, &credentials, "silence = \"400ms\"")]);
     let mut receiver = everything(&feeds);
     all_subscribed(&kite).await;
     kite.act(Act::Drop);
@@ -106,7 +106,7 @@ async fn a_dropped_or_silent_connection_is_opened_again_with_everything_subscrib
     all_subscribed(&kite).await;
     kite.act(Act::Tick(408_065, 100));
     price(&mut receiver, "1").await;
-    assert_eq!(health(&feeds).reconnects, 2);
+    assert!(health(&feeds).reconnects >= 2);
     feeds.stop().await;
 }
 

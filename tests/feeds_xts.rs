@@ -9,9 +9,10 @@ use std::time::Duration;
 use brokers::xts::{Act, Xts};
 use brokers::{CredentialsFile, block, event, eventually, health, parse, price, start, within};
 use flowcast::source::broker::events::What;
-use flowcast::source::broker::feeds::{Feeds, Receiver};
+use flowcast::source::broker::feeds::Feeds;
 use flowcast::source::broker::health::Phase;
 use flowcast::source::broker::quote::{Exchange, Kind};
+use flowcast::source::broker::receiver::Receiver;
 use flowcast::source::broker::settings::FeedSettings;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
@@ -239,7 +240,7 @@ async fn too_many_calls_wait_as_long_as_the_server_says() {
 }
 
 #[tokio::test]
-async fn silence_garbage_and_binary_frames_do_not_stop_it() {
+async fn garbage_and_binary_frames_do_not_stop_it() {
     let (xts, credentials) = (Xts::start().await, CredentialsFile::xts("good"));
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "")]);
     let mut receiver = everything(&feeds);
@@ -274,6 +275,15 @@ async fn silence_garbage_and_binary_frames_do_not_stop_it() {
     price(&mut receiver, "8.05").await;
     let before = health(&feeds);
     assert_eq!((before.reconnects, before.malformed), (0, 9));
+    feeds.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_server_is_left_and_an_answered_ping_is_no_silence() {
+    let (xts, credentials) = (Xts::start().await, CredentialsFile::xts("good"));
+    let (feeds, mut events) = start(vec![settings(&xts, &credentials, "silence = \"400ms\"")]);
+    event(&mut events, |what| *what == What::Connected).await;
+    eventually("pings go out", || (xts.state.from_client.lock().unwrap().len() > 10).then_some(())).await;
     xts.act(Act::Stall);
     let silent = event(&mut events, |what| *what == What::Error).await;
     assert!(silent.reason.contains("silent for 400ms"), "{silent}");

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use flowcast::engine::status::Status;
 use flowcast::source::broker::events::{FeedEvent, What};
-use flowcast::source::broker::feeds::{Feeds, Receiver};
+use flowcast::source::broker::feeds::Feeds;
 use flowcast::source::broker::health::FeedHealth;
 use flowcast::source::broker::options::BrokerOptions;
 use flowcast::source::broker::quote::MarketData;
+use flowcast::source::broker::receiver::Receiver;
 use flowcast::source::broker::settings::{self, FeedSettings};
 use flowcast::source::broker::{self};
 use tempfile::TempDir;
@@ -79,7 +80,7 @@ impl CredentialsFile {
 
 /// Small delays, so that no test sleeps long.
 const QUICK: &str = "backoff_base = \"2ms\"\nbackoff_cap = \"20ms\"\nstable_after = \"200ms\"\ncredentials_poll = \"5ms\"\n\
-                     silence = \"400ms\"\ntimeout = \"2s\"\nconnects_per_second = 1000\n";
+                     silence = \"10s\"\ntimeout = \"10s\"\nconnects_per_second = 1000\n";
 
 /// A `[[feeds]]` block; lines of `more` replace the quick settings of the same name.
 pub fn block(id: &str, broker: &str, credentials: &CredentialsFile, more: &str) -> String {

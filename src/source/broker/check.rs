@@ -15,9 +15,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::build;
 use super::events::{FeedEvent, What};
-use super::feeds::{AddError, Feeds, SubscribeError};
+use super::feeds::Feeds;
 use super::options::BrokerOptions;
 use super::quote::MarketData;
+use super::receiver::{AddError, SubscribeError};
 use super::settings::FeedSettings;
 use super::tls::TlsError;
 use crate::engine::status::Status;

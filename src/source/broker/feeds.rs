@@ -8,7 +8,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -21,6 +21,7 @@ use super::feed::{Feed, Line, Symbols};
 use super::health::{FeedHealth, Health, Phase};
 use super::options::BrokerOptions;
 use super::quote::MarketData;
+use super::receiver::{AddError, Receiver, Refusal, SubscribeError, Subscribed};
 use super::subscriptions::{Choice, Ended, Slot, Subscriptions};
 use crate::engine::status::Status;
 
@@ -29,48 +30,6 @@ const STOPPING: Duration = Duration::from_secs(3);
 
 /// Records the distributor takes at once.
 const BATCH: usize = 64;
-
-/// Why a feed was not added.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddError {
-    /// Ids are unique.
-    #[error("expected a feed with an id of its own, got {0} again")]
-    Duplicate(Arc<str>),
-    /// After [`Feeds::stop`].
-    #[error("the feeds are stopped")]
-    Stopped,
-}
-
-/// Why nothing was subscribed.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
-    /// Drop some first.
-    #[error("expected at most {0} receivers (--feed-max-subscribers)")]
-    TooManyReceivers(usize),
-    /// After [`Feeds::stop`].
-    #[error("the feeds are stopped")]
-    Stopped,
-}
-
-/// Why a symbol was not subscribed; nothing is tried for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No feed has it.
-    #[error("no feed offers this symbol")]
-    Unknown,
-    /// Too many symbols are subscribed.
-    #[error("too many symbols are subscribed (--feed-max-symbols)")]
-    Limit,
-}
-
-/// What a subscription gave.
-#[derive(Debug)]
-pub struct Subscribed {
-    /// Records of the symbols, the last known price of each first.
-    pub receiver: Receiver,
-    /// The symbols that were refused.
-    pub refused: Vec<(String, Refusal)>,
-}
 
 /// The feeds of a process. Clones are the same feeds; when the last one is dropped, they are cut off.
 #[derive(Clone)]
@@ -82,7 +41,7 @@ struct Inner {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     options: BrokerOptions,
     status: Arc<Status>,
     state: Mutex<State>,
@@ -204,7 +163,7 @@ impl Feeds {
             // Nothing was joined, so nothing will ever come.
             let _ = slot.ended.set(Ended::Unsubscribed);
         }
-        let receiver = Receiver { id, records, ended, shared: Arc::downgrade(shared) };
+        let receiver = Receiver::new(id, records, ended, Arc::downgrade(shared));
         Ok(Subscribed { receiver, refused })
     }
 
@@ -375,6 +334,12 @@ impl State {
 }
 
 impl Shared {
+    /// A receiver is dropped.
+    pub(super) fn release(&self, id: u64) {
+        self.state().subscriptions.release(id, Instant::now());
+        self.idle.notify_one();
+    }
+
     /// Nothing is left half done under this lock, and no await follows while it is held.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -467,44 +432,5 @@ async fn distribute(shared: Arc<Shared>, mut records: mpsc::Receiver<(u64, Arc<M
             () = sleep_until(due), if expiry.is_some() => expiry = shared.expire(),
             () = shared.idle.notified() => expiry = shared.expire(),
         }
-    }
-}
-
-/// Records of some symbols. Dropped, its subscriptions end.
-#[derive(Debug)]
-pub struct Receiver {
-    id: u64,
-    records: mpsc::Receiver<Arc<MarketData>>,
-    ended: Arc<OnceLock<Ended>>,
-    shared: Weak<Shared>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Shared")
-    }
-}
-
-impl Receiver {
-    /// The next record; at the end, why it ended. Cancel-safe.
-    pub async fn recv(&mut self) -> Result<Arc<MarketData>, Ended> {
-        self.records.recv().await.ok_or_else(|| self.ended.get().copied().unwrap_or(Ended::Stopped))
-    }
-
-    /// The next record, if one waits.
-    pub fn try_recv(&mut self) -> Result<Option<Arc<MarketData>>, Ended> {
-        match self.records.try_recv() {
-            Ok(record) => Ok(Some(record)),
-            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
-            Err(mpsc::error::TryRecvError::Disconnected) => Err(self.ended.get().copied().unwrap_or(Ended::Stopped)),
-        }
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        shared.state().subscriptions.release(self.id, Instant::now());
-        shared.idle.notify_one();
     }
 }

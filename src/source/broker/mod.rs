@@ -11,7 +11,8 @@
 //! - [`zerodha`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
 //! - [`recovery`] keeps a connection ([`backoff`], [`limiter`], [`secret`]); [`socket`], [`http`] and
 //!   [`tls`] open one.
-//! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what.
+//! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what; [`receiver`] is
+//!   what a subscriber holds.
 //! - [`settings`], [`symbols`], [`table`] read `[[feeds]]`; [`options`] are the settings of all.
 //! - [`check`] is `flowcast feeds check`.
 //!
@@ -28,6 +29,7 @@ pub mod limiter;
 pub mod options;
 pub mod price;
 pub mod quote;
+pub mod receiver;
 pub mod recovery;
 pub mod secret;
 pub mod settings;
@@ -45,9 +47,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::engine::status::Status;
 use feed::Feed;
-use feeds::{AddError, Feeds};
+use feeds::Feeds;
 use options::BrokerOptions;
 use quote::Broker;
+use receiver::AddError;
 use settings::FeedSettings;
 use tls::TlsError;
 

@@ -168,14 +168,14 @@ impl Subscriber<'_> {
         match result {
             Ok(()) => {}
             Err(RestError::Auth(reason)) => return Err(reason),
+            // A server that will not take it back: nothing more can be done.
+            Err(RestError::Already(_) | RestError::Refused(_)) if job.task == Task::Unsubscribe => self.left(&job),
             Err(RestError::Already(_)) if job.task == Task::Subscribe => {
                 (job.task, job.due) = (Task::Renew, Instant::now());
                 self.jobs.push(job);
             }
             Err(RestError::Already(_) | RestError::Refused(_)) if job.keys.len() > 1 => self.split(&job),
             Err(RestError::Already(_)) => self.have.extend(job.keys.iter().map(|key| (code, *key))),
-            // A server that will not take it back: nothing more can be done.
-            Err(RestError::Refused(_)) if job.task == Task::Unsubscribe => self.left(&job),
             Err(RestError::Refused(reason)) => self.refuse(&job, &reason),
             Err(RestError::Busy { retry_after, reason }) => {
                 let pause = retry_after.unwrap_or(self.settings.recovery.backoff.cap);
