@@ -11,11 +11,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use crate::config::{self, ServeOptions};
 use crate::serve;
 use crate::server::jwt::{self, TokenOptions};
 use crate::shutdown;
+use crate::source::broker::check::{self, FeedsCommand, FeedsOptions};
 use crate::source::inspect::{self, InspectOptions};
 use crate::source::kafka::publish::{self, PublishOptions};
 use crate::source::sample::{self, GenerateOptions};
@@ -48,6 +50,8 @@ enum Asked {
     Publish(PublishOptions),
     /// Mint a token for /ws and POST /api/publish
     Token(TokenOptions),
+    /// Try the broker feeds of a settings file
+    Feeds(FeedsOptions),
 }
 
 #[derive(Debug, Args)]
@@ -77,8 +81,15 @@ enum LogFormat {
     Json,
 }
 
+/// What is logged, whatever was asked for without the one line that holds secrets: at `trace`
+/// tungstenite writes the requests of its clients, whose URLs hold the brokers' tokens.
+fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    let silenced = "tungstenite::handshake::client=info".parse().expect("a directive");
+    Ok(EnvFilter::try_new(text)?.add_directive(silenced))
+}
+
 fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
+    match filter(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("expected a level such as info, or directives such as info,flowcast=debug: {error}")),
     }
@@ -125,6 +136,10 @@ fn try_run() -> anyhow::Result<()> {
             let token = jwt::mint(&options).context("cannot sign a token")?;
             writeln!(std::io::stdout(), "{token}").context("cannot print")
         }
+        Asked::Feeds(FeedsOptions { command: FeedsCommand::Check(options) }) => {
+            let feeds = config::read(&options.config)?.feeds;
+            Ok(check::check(&options, feeds)?)
+        }
     }
 }
 
@@ -142,13 +157,17 @@ fn with_default_command(mut line: Vec<OsString>) -> Vec<OsString> {
 /// defaults.
 fn serve(line: &[OsString], file: Option<&Path>) -> anyhow::Result<()> {
     let mut command = Cli::command();
+    let mut feeds = Vec::new();
     if let Some(path) = file {
+        let mut settings = config::read(path)?;
+        feeds = std::mem::take(&mut settings.feeds);
         let serve = command.find_subcommand("serve").expect("declared above").clone();
-        let serve = config::with_file_defaults(serve, path)?;
+        let serve = config::with_file_defaults(serve, &settings)?;
         command = command.mut_subcommand("serve", |_| serve);
     }
     let matches = command.clone().try_get_matches_from(line).unwrap_or_else(|error| refuse(&error, &command));
-    let Cli { command: Asked::Serve(args) } = parse(&command, line) else { unreachable!("the same line") };
+    let Cli { command: Asked::Serve(mut args) } = parse(&command, line) else { unreachable!("the same line") };
+    args.options.broker.feeds = feeds;
     config::check(&args.options).map_err(anyhow::Error::msg)?;
     let _log = start_log(&args.log);
 
@@ -210,7 +229,7 @@ fn accepted_range(command: &Command, flag: &str) -> Option<String> {
 /// A thread of its own writes the lines: a terminal or pipe that does not keep up loses lines (at
 /// most 128,000 wait), and never stops a shard.
 fn start_log(options: &LogOptions) -> WorkerGuard {
-    let filter = EnvFilter::try_new(&options.log_level).expect("checked when it was parsed");
+    let filter = filter(&options.log_level).expect("checked when it was parsed");
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match options.log_format {
@@ -218,4 +237,18 @@ fn start_log(options: &LogOptions) -> WorkerGuard {
         LogFormat::Json => log.json().init(),
     }
     guard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_log_level_shows_the_requests_that_hold_tokens() {
+        for asked in ["trace", "tungstenite=trace", "tungstenite::handshake::client=trace"] {
+            let directives = filter(asked).unwrap().to_string();
+            assert!(directives.contains("tungstenite::handshake::client=info"), "{directives}");
+            assert!(!directives.contains("client=trace"), "{directives}");
+        }
+    }
 }

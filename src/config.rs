@@ -16,6 +16,9 @@ use crate::server::jwt::AuthOptions;
 use crate::server::listen::ListenOptions;
 use crate::server::shard::ShardOptions;
 use crate::source::arena::ArenaOptions;
+use crate::source::broker::options::BrokerOptions;
+use crate::source::broker::settings::{self, FeedSettings};
+use crate::source::broker::table::SettingsError;
 use crate::source::dataset::DatasetOptions;
 use crate::source::kafka::options::KafkaOptions;
 use crate::source::replay::ReplayOptions;
@@ -48,6 +51,8 @@ pub struct ServeOptions {
     pub auth: AuthOptions,
     #[command(flatten, next_help_heading = "Kafka")]
     pub kafka: KafkaOptions,
+    #[command(flatten, next_help_heading = "Broker feeds")]
+    pub broker: BrokerOptions,
     #[command(flatten, next_help_heading = "Names and times")]
     pub general: GeneralOptions,
 }
@@ -55,7 +60,12 @@ pub struct ServeOptions {
 impl ServeOptions {
     /// Whether the trading streams follow the recorded day: unless live data is configured.
     pub fn replays_trading(&self) -> bool {
-        self.streams.enabled && self.trading.replay_trading.unwrap_or(!self.kafka.is_configured())
+        self.streams.enabled && self.trading.replay_trading.unwrap_or(!self.is_live())
+    }
+
+    /// Whether live data is configured.
+    fn is_live(&self) -> bool {
+        self.kafka.is_configured() || !self.broker.feeds.is_empty()
     }
 
     /// Whether a recorded day is loaded at all: unless the orderflow hub is fed live.
@@ -112,6 +122,14 @@ pub enum ConfigError {
         /// A setting with a similar name.
         similar: Option<String>,
     },
+    /// A `[[feeds]]` block is refused.
+    #[error("{path}: {reason}")]
+    Feeds {
+        /// The file.
+        path: PathBuf,
+        /// Which key, what was expected and what stood there.
+        reason: SettingsError,
+    },
     /// A value of a type no setting has.
     #[error("{path}: {key}: expected a string, number, boolean or list of them, got {actual}")]
     BadType {
@@ -146,25 +164,41 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the file's values the defaults of `command`'s arguments. Keys are the flags' names, with
-/// `-` or `_`.
-pub fn with_file_defaults(mut command: Command, path: &Path) -> Result<Command, ConfigError> {
+/// What a settings file holds.
+pub struct Settings {
+    path: PathBuf,
+    /// The `[[feeds]]` blocks.
+    pub feeds: Vec<FeedSettings>,
+    /// The keys that flags have too.
+    flags: BTreeMap<String, toml::Value>,
+}
+
+/// Reads a settings file and checks its `[[feeds]]`.
+pub fn read(path: &Path) -> Result<Settings, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let table: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(|error: toml::de::Error| {
+    let mut flags: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         ConfigError::NotToml { path: path.to_owned(), line, reason: error.message().to_owned() }
     })?;
-    for (key, value) in table {
+    let feeds = flags.remove("feeds").map(settings::feeds).transpose();
+    let feeds = feeds.map_err(|reason| ConfigError::Feeds { path: path.to_owned(), reason })?.unwrap_or_default();
+    Ok(Settings { path: path.to_owned(), feeds, flags })
+}
+
+/// Makes the file's values the defaults of `command`'s arguments. Keys are the flags' names, with
+/// `-` or `_`.
+pub fn with_file_defaults(mut command: Command, file: &Settings) -> Result<Command, ConfigError> {
+    let path = &file.path;
+    for (key, value) in file.flags.clone() {
         let values =
             texts(&value).map_err(|actual| ConfigError::BadType { path: path.to_owned(), key: key.clone(), actual })?;
         let name = key.replace('_', "-");
-        let Some(id) = settings(&command).find(|arg| flag(arg) == name).map(|arg| arg.get_id().clone()) else {
-            let similar =
-                settings(&command).map(flag).find(|flag| flag.contains(&name) || name.contains(flag.as_str()));
+        let Some(id) = flags(&command).find(|arg| flag(arg) == name).map(|arg| arg.get_id().clone()) else {
+            let similar = flags(&command).map(flag).find(|flag| flag.contains(&name) || name.contains(flag.as_str()));
             return Err(ConfigError::UnknownKey { path: path.to_owned(), key, similar });
         };
-        let is_list = settings(&command).any(|arg| *arg.get_id() == id && arg.get_value_delimiter().is_some());
+        let is_list = flags(&command).any(|arg| *arg.get_id() == id && arg.get_value_delimiter().is_some());
         if !is_list && values.len() != 1 {
             return Err(ConfigError::BadType { path: path.to_owned(), key, actual: "a list" });
         }
@@ -174,7 +208,7 @@ pub fn with_file_defaults(mut command: Command, path: &Path) -> Result<Command, 
 }
 
 /// The arguments that are settings: all but `--config`, `--help` and their like.
-fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
+fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
 }
 
@@ -214,7 +248,7 @@ pub fn effective(command: &Command, matches: &ArgMatches, file: Option<&Path>) -
         let value = if arg.is_hide_env_values_set() { "***".to_owned() } else { raw };
         Some(format!("{}={value} ({source})", flag(arg)))
     };
-    settings(command).filter_map(describe).collect()
+    flags(command).filter_map(describe).collect()
 }
 
 /// Environment variables named like settings that no setting reads: probably a typing error.

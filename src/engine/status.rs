@@ -90,7 +90,7 @@ impl Status {
         stream
     }
 
-    /// Registers a counter and returns it. Counters of one name are registered one after the other.
+    /// Registers a counter and returns it, or the one that has this name and these labels already.
     pub fn count(
         &self,
         name: &'static str,
@@ -100,7 +100,7 @@ impl Status {
         self.figure(Figure { is_gauge: false, name, help, labels, value: Arc::default() })
     }
 
-    /// Registers a gauge and returns it. Gauges of one name are registered one after the other.
+    /// Registers a figure that may fall, likewise.
     pub fn gauge(
         &self,
         name: &'static str,
@@ -111,12 +111,25 @@ impl Status {
     }
 
     fn figure(&self, figure: Figure) -> Arc<AtomicU64> {
+        let mut figures = locked(&self.figures);
+        let is_there = |other: &&Figure| other.name == figure.name && other.labels == figure.labels;
+        if let Some(there) = figures.iter().find(is_there) {
+            return Arc::clone(&there.value);
+        }
         let value = Arc::clone(&figure.value);
-        locked(&self.figures).push(figure);
+        // Figures of one name stand side by side: the metrics' text format wants them so.
+        let at = figures.iter().rposition(|other| other.name == figure.name).map_or(figures.len(), |last| last + 1);
+        figures.insert(at, figure);
         value
     }
 
-    /// Every registered counter and gauge, in the order of registration.
+    /// Takes a stream out, and the figures with this label: its source is gone.
+    pub fn remove(&self, stream: &Arc<Stream>, label: (&'static str, &str)) {
+        locked(&self.streams).retain(|other| !Arc::ptr_eq(other, stream));
+        locked(&self.figures).retain(|figure| !figure.labels.iter().any(|(name, value)| (*name, &**value) == label));
+    }
+
+    /// Every registered figure; those of one name stand side by side.
     pub fn figures(&self) -> Vec<Figure> {
         locked(&self.figures).clone()
     }
@@ -206,6 +219,21 @@ mod tests {
         assert!(stream.snapshot(started + 5_000_000_000).is_healthy);
         stream.set_connected(false);
         assert!(!stream.snapshot(started + 2_000_000_000).is_healthy);
+    }
+
+    #[test]
+    fn figures_of_one_name_stand_side_by_side_and_leave_with_their_source() {
+        let status = Status::default();
+        let label = |id: &str| vec![("feed", id.to_owned().into())];
+        let first = status.count("records", "", label("a"));
+        status.count("errors", "", label("a"));
+        status.count("records", "", label("b"));
+        assert!(Arc::ptr_eq(&first, &status.count("records", "", label("a"))), "the same figure");
+        let names: Vec<_> = status.figures().iter().map(|figure| figure.name).collect();
+        assert_eq!(names, ["records", "records", "errors"]);
+        let stream = status.register("a", None);
+        status.remove(&stream, ("feed", "a"));
+        assert_eq!((status.figures().len(), status.snapshot().len()), (1, 0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -139,29 +139,27 @@ impl Collector for Scrape {
 
         let figures = app.status.figures();
         for same in figures.chunk_by(|one, other| one.name == other.name) {
-            let Figure { is_gauge, name, help, .. } = same[0];
-            if let [alone] = same
-                && alone.labels.is_empty()
-            {
-                let value = alone.value.load(Ordering::Relaxed);
-                (if is_gauge { gauge } else { counter })(&mut encoder, name, help, value)?;
-                continue;
-            }
-            let typed = if is_gauge { MetricType::Gauge } else { MetricType::Counter };
-            let mut family = encoder.encode_descriptor(name, help, None, typed)?;
+            let kind = if same[0].is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, kind)?;
             for figure in same {
-                let value = figure.value.load(Ordering::Relaxed);
-                let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
-                let encoder = family.encode_family(&labels)?;
-                if is_gauge {
-                    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?;
-                } else {
-                    ConstCounter::new(value).encode(encoder)?;
+                if figure.labels.is_empty() {
+                    encode(figure, family)?;
+                    break;
                 }
+                let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
+                encode(figure, family.encode_family(&labels)?)?;
             }
         }
         Ok(())
     }
+}
+
+fn encode(figure: &Figure, encoder: MetricEncoder) -> fmt::Result {
+    let value = figure.value.load(Ordering::Relaxed);
+    if figure.is_gauge {
+        return ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder);
+    }
+    ConstCounter::new(value).encode(encoder)
 }
 
 fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -11,6 +11,7 @@
 //! - [`sample`]: synthetic days, for whoever has no recording.
 
 pub mod arena;
+pub mod broker;
 pub mod dataset;
 pub mod inspect;
 pub mod kafka;

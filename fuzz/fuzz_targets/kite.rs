@@ -1,0 +1,43 @@
+//! Can bytes of a Kite ticker panic the decoder, loop it, or make a record out of nothing?
+#![no_main]
+
+use flowcast::source::broker::quote::{Instrument, Received};
+use flowcast::source::broker::zerodha::packet::{self, Body, Fault};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|frame: &[u8]| {
+    if packet::is_heartbeat(frame) {
+        return;
+    }
+    let announced = usize::from(u16::from_be_bytes([frame[0], frame[1]]));
+    let (mut packets, mut unknown, mut ended, mut bytes) = (0, 0, false, 2);
+    for item in packet::packets(frame) {
+        assert!(!ended, "a frame ends once");
+        match item {
+            Ok(packet) => {
+                packets += 1;
+                bytes += 2 + match packet.body {
+                    Body::Ltp => 8,
+                    Body::Index { exchange_time: 0, .. } => 28,
+                    Body::Index { .. } => 32,
+                    Body::Quote(_) => 44,
+                    Body::Full(..) => 184,
+                };
+                let exchange = packet::exchange(packet.token);
+                let instrument = Instrument { symbol: "X".into(), exchange, id: packet.token.into() };
+                let record = packet.market_data(&"kite".into(), &instrument, Received::now());
+                assert!(record.bids.iter().chain(record.asks.iter()).all(|level| level.quantity > 0));
+                let json = record.price_update_input().expect("every packet has a last price");
+                let read: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+                assert!(read["price"].is_number());
+                let _ = (record.change(), record.change_pct());
+            }
+            Err(Fault::UnknownLength(length)) => {
+                unknown += 1;
+                bytes += 2 + length;
+            }
+            Err(Fault::Truncated { .. } | Fault::TrailingBytes(_)) => ended = true,
+        }
+    }
+    assert!(packets + unknown <= announced && bytes <= frame.len());
+});

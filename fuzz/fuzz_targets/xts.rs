@@ -1,0 +1,46 @@
+//! Can texts of an XTS server panic the framing, the event decoders or the store of partial events?
+//!
+//! Several frames, one a line, go through one store, as on one connection.
+#![no_main]
+
+use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Received};
+use flowcast::source::broker::xts::events::{self, Said};
+use flowcast::source::broker::xts::fields::Code;
+use flowcast::source::broker::xts::partial::{self, Store};
+use flowcast::source::broker::xts::socketio::{self, Frame};
+use libfuzzer_sys::fuzz_target;
+
+const NOW_MS: i64 = 1_736_142_368_000;
+const LIMIT: usize = 4;
+
+fuzz_target!(|input: &str| {
+    let mut store = Store::new(LIMIT);
+    for text in input.lines() {
+        let Ok(Frame::Event { name, payload }) = socketio::parse(text) else { continue };
+        let _ = events::snapshot(&payload, NOW_MS);
+        let Some((code, form)) = name.split_once("-json-") else { continue };
+        let Some(code) = code.parse().ok().and_then(Code::from_number) else { continue };
+        let mut told = |code: Code, fields: &flowcast::source::broker::xts::fields::Fields| {
+            let instrument = Instrument { symbol: "X".into(), exchange: Exchange::Nse, id: 1 };
+            let record = fields.market_data(code, Broker::XtsPro, &"xts".into(), &instrument, Received::now());
+            assert!(record.prev_close.is_none_or(|close| !close.is_zero()));
+            if let Some(json) = record.price_update_input() {
+                let read: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+                assert!(read["price"].is_number());
+            }
+            let _ = record.change_pct();
+        };
+        if form == "full" {
+            let _ = events::full(code, &payload, NOW_MS, |said| {
+                if let Said::Data(key, code, fields) = said {
+                    store.seed(code, key, &fields);
+                    told(code, &fields);
+                }
+            });
+        } else if let Ok(partial) = partial::split(&payload) {
+            let fields = store.merge(code, &partial, NOW_MS);
+            told(code, &fields);
+        }
+        assert!(store.len() <= LIMIT);
+    }
+});

@@ -1,0 +1,96 @@
+//! What happens to feeds, beside the data: a bounded stream of events for whoever listens.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A connection opened for the first time.
+    Connected,
+    /// A connection opened again; everything wanted is subscribed anew.
+    Reconnected,
+    /// A connection or a call failed, and is tried again.
+    Error,
+    /// The broker refuses the credentials. Nothing is tried until they change.
+    AuthFailed,
+    /// The tries are used up. Nothing is tried until SIGHUP.
+    GaveUp,
+    /// The broker will never give this instrument; nothing is tried for it until the next connection.
+    InstrumentRefused(Arc<str>),
+    /// Another feed's records are taken for this symbol: its preferred one is silent.
+    FailedOver(Arc<str>),
+    /// The preferred feed of this symbol speaks again.
+    FailedBack(Arc<str>),
+    /// The broker says something for people to read.
+    Notice,
+    /// The feed is stopped.
+    Stopped,
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedEvent {
+    /// The feed's id.
+    pub feed: Arc<str>,
+    /// What happened.
+    pub what: What,
+    /// Why, for people. Holds no secrets.
+    pub reason: String,
+}
+
+impl FeedEvent {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        match self.what {
+            What::Connected | What::Reconnected | What::Stopped | What::FailedBack(_) | What::Notice => {
+                tracing::info!("{self}");
+            }
+            What::Error | What::InstrumentRefused(_) | What::FailedOver(_) => tracing::warn!("{self}"),
+            What::AuthFailed | What::GaveUp => tracing::error!("{self}"),
+        }
+    }
+}
+
+impl fmt::Display for FeedEvent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { feed, what, reason } = self;
+        match what {
+            What::Connected => write!(formatter, "{feed}: connected")?,
+            What::Reconnected => write!(formatter, "{feed}: connected again")?,
+            What::Error => write!(formatter, "{feed}: failed")?,
+            What::AuthFailed => write!(formatter, "{feed}: credentials refused")?,
+            What::GaveUp => write!(formatter, "{feed}: gave up")?,
+            What::InstrumentRefused(symbol) => write!(formatter, "{feed}: {symbol} refused")?,
+            What::FailedOver(symbol) => write!(formatter, "{feed}: stands in for {symbol}")?,
+            What::FailedBack(symbol) => write!(formatter, "{feed}: gives {symbol} again")?,
+            What::Notice => write!(formatter, "{feed} says")?,
+            What::Stopped => write!(formatter, "{feed}: stopped")?,
+        }
+        if reason.is_empty() { Ok(()) } else { write!(formatter, ": {reason}") }
+    }
+}
+
+/// Where events go. Whoever listens too slowly is told how many were lost.
+#[derive(Debug, Clone)]
+pub struct EventSender(broadcast::Sender<FeedEvent>);
+
+impl EventSender {
+    /// Keeps at most `capacity` events for a slow listener.
+    pub fn new(capacity: usize) -> Self {
+        Self(broadcast::Sender::new(capacity.max(1)))
+    }
+
+    /// Tells an event to the listeners; the log is the caller's.
+    pub fn send(&self, event: FeedEvent) {
+        // Nobody listens: nothing to do.
+        let _ = self.0.send(event);
+    }
+
+    /// Events from now on.
+    pub fn listen(&self) -> broadcast::Receiver<FeedEvent> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,130 @@
+//! What a feed is, and the line between it and [`Feeds`](super::feeds::Feeds).
+//!
+//! ```text
+//!            wanted symbols (watch, always the latest) ─▶
+//!   Feeds                                                 Feed ◀─▶ broker
+//!            ◀─ records (bounded, awaited), events, health
+//! ```
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::events::{EventSender, FeedEvent, What};
+use super::health::{Health, Phase};
+use super::quote::{Broker, MarketData, Received};
+
+/// Symbols somebody wants.
+pub type Symbols = BTreeSet<Arc<str>>;
+
+/// A future that a feed runs as.
+pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Something that gives market data for symbols.
+pub trait Feed: Send + Sync + 'static {
+    /// Its id, unique among the feeds.
+    fn id(&self) -> Arc<str>;
+
+    /// Whose it is.
+    fn broker(&self) -> Broker;
+
+    /// Whether it can be asked for this symbol.
+    fn offers(&self, symbol: &str) -> bool;
+
+    /// The symbols that are configured for it.
+    fn symbols(&self) -> Vec<Arc<str>>;
+
+    /// Works until [`Line::stopped`]. What it opened is closed when the future ends or is dropped.
+    fn run(self: Arc<Self>, line: Line) -> Running;
+}
+
+/// A feed's end of the line to [`Feeds`](super::feeds::Feeds). Clones speak for the same feed.
+#[derive(Clone)]
+pub struct Line {
+    pub(super) id: Arc<str>,
+    /// Which of the feeds it is; a smaller one was configured earlier and is preferred.
+    pub(super) rank: u64,
+    pub(super) wanted: watch::Receiver<Arc<Symbols>>,
+    pub(super) records: mpsc::Sender<(u64, Arc<MarketData>)>,
+    pub(super) events: EventSender,
+    pub(super) health: Arc<Health>,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) reload: watch::Receiver<u64>,
+}
+
+impl Line {
+    /// The feed's id.
+    pub fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// What is wanted now.
+    pub fn wanted(&mut self) -> Arc<Symbols> {
+        Arc::clone(&self.wanted.borrow_and_update())
+    }
+
+    /// Waits until something else is wanted than [`wanted`](Self::wanted) told last. Cancel-safe.
+    pub async fn wanted_changed(&mut self) {
+        if self.wanted.changed().await.is_err() {
+            // The other end is gone, so `stopped` speaks.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Hands over a record; waits while the merged stream is full. `false`: nobody takes it any more.
+    pub async fn send(&self, record: MarketData) -> bool {
+        self.health.records(1);
+        self.records.send((self.rank, Arc::new(record))).await.is_ok()
+    }
+
+    /// Waits until the feed has to stop. Cancel-safe.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        // An error: the other end is gone, which stops too.
+        let _ = stop.wait_for(|&stop| stop).await;
+    }
+
+    /// Waits until the operator asks to try again at once (SIGHUP). Cancel-safe.
+    pub async fn reloaded(&mut self) {
+        if self.reload.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Forgets a request to try again that came while nothing failed.
+    pub fn forget_reload(&mut self) {
+        self.reload.mark_unchanged();
+    }
+
+    /// Tells an event; what a server can cause at will is logged at a bounded rate.
+    pub fn tell(&self, what: What, reason: impl Into<String>) {
+        match what {
+            What::Error => self.health.error(),
+            What::InstrumentRefused(_) => self.health.refused(),
+            _ => {}
+        }
+        let bounded = matches!(what, What::Error | What::InstrumentRefused(_) | What::Notice);
+        let event = FeedEvent { feed: Arc::clone(&self.id), what, reason: reason.into() };
+        if !bounded || self.health.may_log().is_some() {
+            event.log();
+        }
+        self.events.send(event);
+    }
+
+    /// A frame came.
+    pub fn message(&self, received: Received) {
+        self.health.message(received);
+    }
+
+    /// The feed's figures.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// What the feed does from now on, and why.
+    pub fn set_phase(&self, phase: Phase, reason: impl Into<String>) {
+        self.health.set_phase(phase, reason);
+    }
+}

@@ -1,0 +1,97 @@
+//! Broker feeds: Zerodha Kite and Symphony XTS in, one normalized market-data stream out.
+//!
+//! ```text
+//! zerodha ─┐
+//! xts ─────┼─▶ feeds ─┬─▶ merged stream of `Arc<MarketData>` (bounded, back-pressured)
+//! xts ─────┘          ├─▶ receivers of in-process subscribers (bounded, dropped when slow)
+//!                     └─▶ events, health, `engine::status`
+//! ```
+//!
+//! - [`quote`] is the record, [`price`] its exact decimals.
+//! - [`zerodha`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
+//! - [`recovery`] keeps a connection ([`backoff`], [`limiter`], [`secret`]); [`socket`], [`http`] and
+//!   [`tls`] open one.
+//! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what; [`receiver`] is
+//!   what a subscriber holds.
+//! - [`prices`] takes the merged stream to the JSON streams.
+//! - [`settings`], [`symbols`], [`table`] read `[[feeds]]`; [`options`] are the settings of all.
+//! - [`check`] is `flowcast feeds check`.
+//!
+//! [`start`] puts it all together.
+
+pub mod backoff;
+pub mod check;
+pub mod events;
+pub mod feed;
+pub mod feeds;
+pub mod health;
+pub mod http;
+pub mod limiter;
+pub mod options;
+pub mod price;
+pub mod prices;
+pub mod quote;
+pub mod receiver;
+pub mod recovery;
+pub mod secret;
+pub mod settings;
+pub mod socket;
+pub mod subscriptions;
+pub mod symbols;
+pub mod table;
+pub mod tls;
+pub mod xts;
+pub mod zerodha;
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::engine::status::Status;
+use feed::Feed;
+use feeds::Feeds;
+use options::BrokerOptions;
+use quote::Broker;
+use receiver::AddError;
+use settings::FeedSettings;
+use tls::TlsError;
+
+/// Why the feeds did not start. The operator's to fix; nothing is connected.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Certificates of one's own.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Two feeds of one id.
+    #[error(transparent)]
+    Add(#[from] AddError),
+    /// SIGHUP cannot be listened for.
+    #[error("cannot listen for SIGHUP: {0}")]
+    Signal(std::io::Error),
+}
+
+/// Starts the configured feeds on the current tokio runtime. SIGHUP makes those that wait try again.
+pub fn start(options: BrokerOptions, status: &Arc<Status>) -> Result<Feeds, StartError> {
+    let built: Vec<Arc<dyn Feed>> = options.feeds.iter().cloned().map(build).collect::<Result<_, _>>()?;
+    let mut hangups = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
+    let feeds = Feeds::new(options, Arc::clone(status));
+    for feed in built {
+        feeds.add(feed)?;
+    }
+    let reload = feeds.reloader();
+    feeds.keep(tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            tracing::info!("SIGHUP: feeds that wait try again");
+            reload.send_modify(|count| *count += 1);
+        }
+    }));
+    Ok(feeds)
+}
+
+/// The feed of a `[[feeds]]` block. It connects when it is added.
+pub fn build(settings: FeedSettings) -> Result<Arc<dyn Feed>, TlsError> {
+    Ok(match settings.broker {
+        Broker::Zerodha => Arc::new(zerodha::Zerodha::new(settings)?),
+        Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::Xts::new(settings)?),
+    })
+}

@@ -1,0 +1,402 @@
+//! The normalized market-data record: what a broker feed reports, whichever broker it is.
+//!
+//! ```text
+//! Kite packet ──▶ zerodha::packet ─┐
+//!                                  ├─▶ MarketData ─▶ in-process receivers, `price_updates`
+//! XTS event ──▶ xts::{events,partial} ┘
+//! ```
+//!
+//! Nothing of what the brokers send is lost, and what they did not send is absent, not 0.
+//! Source: `wire/market-data.md`.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use super::price::Decimal;
+use crate::engine::clock;
+
+/// Levels of depth a side has at most.
+pub const DEPTH: usize = 5;
+
+/// Whose feed a record came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Broker {
+    /// Zerodha's Kite ticker.
+    Zerodha,
+    /// A Symphony XTS dealer ("Pro") deployment.
+    XtsPro,
+    /// A Symphony XTS investor ("Client") deployment.
+    XtsClient,
+    /// Not a broker: a feed that lives in this process, such as a test's.
+    InProcess,
+}
+
+impl fmt::Display for Broker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Zerodha => "zerodha",
+            Self::XtsPro => "xts_pro",
+            Self::XtsClient => "xts_client",
+            Self::InProcess => "in_process",
+        })
+    }
+}
+
+/// Where an instrument is traded. Names as Kite writes them, where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[expect(missing_docs, reason = "the names of the exchanges' segments")]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Exchange {
+    Nse,
+    Nfo,
+    Cds,
+    Nco,
+    Slbm,
+    Nifsc,
+    Bse,
+    Bfo,
+    Bcd,
+    Bco,
+    Mcx,
+    Mcxsx,
+    NseIndex,
+    BseIndex,
+    Ncdex,
+    Mse,
+    Msefo,
+    Msecd,
+    /// The broker's own segment number.
+    #[serde(skip)]
+    Unknown(u16),
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Nse => "NSE",
+            Self::Nfo => "NFO",
+            Self::Cds => "CDS",
+            Self::Nco => "NCO",
+            Self::Slbm => "SLBM",
+            Self::Nifsc => "NIFSC",
+            Self::Bse => "BSE",
+            Self::Bfo => "BFO",
+            Self::Bcd => "BCD",
+            Self::Bco => "BCO",
+            Self::Mcx => "MCX",
+            Self::Mcxsx => "MCXSX",
+            Self::NseIndex => "NSE_INDEX",
+            Self::BseIndex => "BSE_INDEX",
+            Self::Ncdex => "NCDEX",
+            Self::Mse => "MSE",
+            Self::Msefo => "MSEFO",
+            Self::Msecd => "MSECD",
+            Self::Unknown(segment) => return write!(formatter, "SEGMENT{segment}"),
+        })
+    }
+}
+
+impl Exchange {
+    /// Whether it is a segment of indices, which nobody trades.
+    pub const fn is_index(self) -> bool {
+        matches!(self, Self::NseIndex | Self::BseIndex)
+    }
+}
+
+/// One instrument of one feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instrument {
+    /// What clients subscribe by: the configured name, else `<exchange>:<id>`.
+    pub symbol: Arc<str>,
+    /// Where it is traded.
+    pub exchange: Exchange,
+    /// Kite's instrument token, or XTS's exchangeInstrumentID.
+    pub id: u64,
+}
+
+/// What a message carried, which may differ from what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The last price, and little more.
+    Ltp,
+    /// Last price, volumes, the day's range; XTS adds the best bid and ask.
+    Quote,
+    /// A quote with five levels of depth; from Kite also open interest and times.
+    Full,
+    /// An index: prices without volume and depth.
+    Index,
+    /// Five levels of depth without prices of trades.
+    Depth,
+    /// Open interest alone.
+    Oi,
+    /// One bar of 60 s: open, high, low, last price and volume are the bar's, not the day's.
+    Candle,
+}
+
+/// One level of depth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Level {
+    /// Rupees.
+    pub price: Decimal,
+    /// What is offered or wanted there.
+    pub quantity: u64,
+    /// In how many orders.
+    pub orders: u32,
+}
+
+/// One side of the book, best level first. Lies in the record itself: a record is one allocation.
+#[derive(Clone, Copy, Default)]
+pub struct Levels {
+    levels: [Level; DEPTH],
+    length: u8,
+}
+
+impl Levels {
+    /// Appends a level. Levels without quantity are padding and left out, as is what exceeds
+    /// [`DEPTH`].
+    pub fn push(&mut self, level: Level) {
+        let at = usize::from(self.length);
+        if level.quantity > 0 && at < DEPTH {
+            self.levels[at] = level;
+            self.length += 1;
+        }
+    }
+}
+
+impl std::ops::Deref for Levels {
+    type Target = [Level];
+
+    fn deref(&self) -> &[Level] {
+        &self.levels[..usize::from(self.length)]
+    }
+}
+
+impl PartialEq for Levels {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, formatter)
+    }
+}
+
+/// When our socket gave us a record, taken before it was parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Milliseconds since 1970, UTC.
+    pub unix_ms: i64,
+    /// The same moment on the monotonic clock, to measure from.
+    pub at: Instant,
+}
+
+impl Received {
+    /// Now.
+    pub fn now() -> Self {
+        Self { unix_ms: (clock::unix_ns() / 1_000_000) as i64, at: Instant::now() }
+    }
+}
+
+/// What only XTS tells. Kept, not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extra {
+    /// `BookType`.
+    pub book_type: Option<u32>,
+    /// `XMarketType` or `XTSMarketType`.
+    pub market_type: Option<u32>,
+    /// Rupees traded today.
+    pub total_value_traded: Option<Decimal>,
+    /// Buy-back totals.
+    pub buy_back_total_buy: Option<u64>,
+    /// Buy-back totals.
+    pub buy_back_total_sell: Option<u64>,
+}
+
+/// One market-data record. Prices in rupees; absent is `None`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MarketData {
+    /// Whose feed it came through.
+    pub broker: Broker,
+    /// The feed's id.
+    pub feed: Arc<str>,
+    /// Where the instrument is traded.
+    pub exchange: Exchange,
+    /// Kite's instrument token; XTS's exchangeInstrumentID, unique only within an exchange.
+    pub instrument_id: u64,
+    /// What clients subscribe by.
+    pub symbol: Arc<str>,
+    /// What the message carried.
+    pub kind: Kind,
+    /// `false` for indices; `None` where the broker does not tell.
+    pub tradable: Option<bool>,
+    /// The last trade's price, or an index's value.
+    pub last_price: Option<Decimal>,
+    /// The last trade's quantity.
+    pub last_quantity: Option<u64>,
+    /// The day's volume-weighted average.
+    pub average_price: Option<Decimal>,
+    /// Traded today.
+    pub volume: Option<u64>,
+    /// All buy orders.
+    pub total_buy_quantity: Option<u64>,
+    /// All sell orders.
+    pub total_sell_quantity: Option<u64>,
+    /// Today's first price.
+    pub open: Option<Decimal>,
+    /// Today's highest price.
+    pub high: Option<Decimal>,
+    /// Today's lowest price.
+    pub low: Option<Decimal>,
+    /// The previous day's close, which both brokers call close.
+    pub prev_close: Option<Decimal>,
+    /// Open interest, contracts.
+    pub oi: Option<u64>,
+    /// Its highest value today.
+    pub oi_day_high: Option<u64>,
+    /// Its lowest value today.
+    pub oi_day_low: Option<u64>,
+    /// Open interest of the underlying.
+    pub underlying_oi: Option<u64>,
+    /// Best first. Empty: not carried, or an empty book; [`Self::kind`] tells.
+    pub bids: Levels,
+    /// Best first.
+    pub asks: Levels,
+    /// UTC milliseconds.
+    pub last_trade_time: Option<i64>,
+    /// The exchange's stamp of this update, UTC milliseconds.
+    pub exchange_time: Option<i64>,
+    /// When we got it.
+    pub received: Received,
+    /// XTS's SequenceNumber.
+    pub sequence: Option<u64>,
+    /// What only XTS tells.
+    pub extra: Extra,
+}
+
+impl MarketData {
+    /// A record of which nothing is known yet but what it is about.
+    pub fn new(broker: Broker, feed: &Arc<str>, instrument: &Instrument, kind: Kind, received: Received) -> Self {
+        Self {
+            broker,
+            feed: Arc::clone(feed),
+            exchange: instrument.exchange,
+            instrument_id: instrument.id,
+            symbol: Arc::clone(&instrument.symbol),
+            kind,
+            tradable: None,
+            last_price: None,
+            last_quantity: None,
+            average_price: None,
+            volume: None,
+            total_buy_quantity: None,
+            total_sell_quantity: None,
+            open: None,
+            high: None,
+            low: None,
+            prev_close: None,
+            oi: None,
+            oi_day_high: None,
+            oi_day_low: None,
+            underlying_oi: None,
+            bids: Levels::default(),
+            asks: Levels::default(),
+            last_trade_time: None,
+            exchange_time: None,
+            received,
+            sequence: None,
+            extra: Extra::default(),
+        }
+    }
+
+    /// Last price − previous close, rupees, exact.
+    pub fn change(&self) -> Option<Decimal> {
+        self.last_price?.minus(self.prev_close?)
+    }
+
+    /// The change in percent of the previous close, to 6 places; `None` when that is 0.
+    pub fn change_pct(&self) -> Option<Decimal> {
+        self.change()?.percent_of(self.prev_close?)
+    }
+
+    /// Whether it says what an instrument is worth: open interest alone and bars do not.
+    pub fn is_price(&self) -> bool {
+        self.last_price.is_some() && self.kind != Kind::Candle
+    }
+
+    /// The input of the channel `price_updates`, one JSON object with exact numbers:
+    /// `{"symbol","price","volume","high","low","open","prev_close"}`, absent keys left out.
+    ///
+    /// `None` if it is no price. Source: `wire/streams.md`, "Feeding the channels".
+    pub fn price_update_input(&self) -> Option<Vec<u8>> {
+        let price = self.last_price.filter(|_| self.is_price())?;
+        let mut json = Vec::with_capacity(160);
+        json.extend_from_slice(b"{\"symbol\":");
+        // Writing to a Vec cannot fail, neither here nor below.
+        serde_json::to_writer(&mut json, &*self.symbol).ok()?;
+        write!(json, ",\"price\":{price}").ok()?;
+        if let Some(volume) = self.volume {
+            write!(json, ",\"volume\":{volume}").ok()?;
+        }
+        let prices = [("high", self.high), ("low", self.low), ("open", self.open), ("prev_close", self.prev_close)];
+        for (name, price) in prices {
+            if let Some(price) = price {
+                write!(json, ",\"{name}\":{price}").ok()?;
+            }
+        }
+        json.push(b'}');
+        Some(json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(symbol: &str, kind: Kind) -> MarketData {
+        let instrument = Instrument { symbol: symbol.into(), exchange: Exchange::Nse, id: 408_065 };
+        MarketData::new(Broker::Zerodha, &"kite".into(), &instrument, kind, Received::now())
+    }
+
+    #[test]
+    fn the_input_of_price_updates_has_exact_numbers_and_leaves_out_what_is_absent() {
+        let mut infy = record("IN\"FY", Kind::Quote);
+        assert_eq!(infy.price_update_input(), None, "nothing without a price");
+        infy.last_price = Some(Decimal::new(157_315, 2));
+        let text = |record: &MarketData| String::from_utf8(record.price_update_input().unwrap()).unwrap();
+        assert_eq!(text(&infy), r#"{"symbol":"IN\"FY","price":1573.15}"#);
+        infy.volume = Some(1_175_986);
+        infy.high = Some(Decimal::new(157_500, 2));
+        infy.low = Some(Decimal::new(834_525_000, 7));
+        infy.open = Some(Decimal::new(0, 2));
+        infy.prev_close = Some(Decimal::new(156_780, 2));
+        assert_eq!(
+            text(&infy),
+            r#"{"symbol":"IN\"FY","price":1573.15,"volume":1175986,"high":1575,"low":83.4525,"open":0,"prev_close":1567.8}"#
+        );
+        assert_eq!(infy.change(), Some(Decimal::new(535, 2)));
+        assert_eq!(infy.change_pct(), Some(Decimal::new(341_243, 6)));
+    }
+
+    #[test]
+    fn a_bar_is_not_published_as_the_days_prices() {
+        let mut bar = record("INFY", Kind::Candle);
+        bar.last_price = Some(Decimal::new(1, 0));
+        assert_eq!(bar.price_update_input(), None);
+    }
+
+    #[test]
+    fn padding_and_a_sixth_level_are_left_out() {
+        let mut levels = Levels::default();
+        levels.push(Level::default());
+        for quantity in 1..=6 {
+            levels.push(Level { quantity, ..Level::default() });
+        }
+        assert_eq!(levels.iter().map(|level| level.quantity).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    }
+}

@@ -1,0 +1,104 @@
+//! What [`Feeds`](super::feeds::Feeds) gives to a subscriber, and what it refuses.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+
+use tokio::sync::mpsc;
+
+use super::feeds::Shared;
+use super::quote::MarketData;
+use super::subscriptions::Ended;
+
+/// Why a feed was not added.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// Ids are unique.
+    #[error("expected a feed with an id of its own, got {0} again")]
+    Duplicate(Arc<str>),
+    /// After [`Feeds::stop`].
+    #[error("the feeds are stopped")]
+    Stopped,
+}
+
+/// Why nothing was subscribed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// Drop some first.
+    #[error("expected at most {0} receivers (--feed-max-subscribers)")]
+    TooManyReceivers(usize),
+    /// After [`Feeds::stop`].
+    #[error("the feeds are stopped")]
+    Stopped,
+}
+
+/// Why a symbol was not subscribed; nothing is tried for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No feed has it.
+    #[error("no feed offers this symbol")]
+    Unknown,
+    /// Too many symbols are subscribed.
+    #[error("too many symbols are subscribed (--feed-max-symbols)")]
+    Limit,
+}
+
+/// What a subscription gave.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// Records of the symbols, the last known price of each first.
+    pub receiver: Receiver,
+    /// The symbols that were refused.
+    pub refused: Vec<(String, Refusal)>,
+}
+
+/// Records of some symbols. Dropped, its subscriptions end.
+pub struct Receiver {
+    id: u64,
+    records: mpsc::Receiver<Arc<MarketData>>,
+    ended: Arc<OnceLock<Ended>>,
+    /// A receiver that outlives the feeds is no reason to keep them.
+    shared: Weak<Shared>,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        id: u64,
+        records: mpsc::Receiver<Arc<MarketData>>,
+        ended: Arc<OnceLock<Ended>>,
+        shared: Weak<Shared>,
+    ) -> Self {
+        Self { id, records, ended, shared }
+    }
+
+    /// The next record; at the end, why it ended. Cancel-safe.
+    pub async fn recv(&mut self) -> Result<Arc<MarketData>, Ended> {
+        self.records.recv().await.ok_or_else(|| self.why())
+    }
+
+    /// The next record, if one waits.
+    pub fn try_recv(&mut self) -> Result<Option<Arc<MarketData>>, Ended> {
+        match self.records.try_recv() {
+            Ok(record) => Ok(Some(record)),
+            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
+            Err(mpsc::error::TryRecvError::Disconnected) => Err(self.why()),
+        }
+    }
+
+    fn why(&self) -> Ended {
+        self.ended.get().copied().unwrap_or(Ended::Stopped)
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Receiver").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.release(self.id);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Credentials: where they come from, and that nobody prints them.
+//!
+//! They are read anew before every login, so that a file may be replaced while the server runs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A text that is never printed. Tokens stand in URLs, so errors are cleaned with [`Secret::hide`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the wire only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// `text` without this secret, as it is and percent-encoded.
+    pub fn hide(&self, text: &str) -> String {
+        let encoded = encoded(&self.0);
+        text.replace(&self.0, "***").replace(&encoded, "***")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("***")
+    }
+}
+
+/// A value as it may stand in a URL's query.
+pub fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+/// What a broker asks for: two texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Kite's `api_key`, XTS's `app_key`.
+    pub key: Secret,
+    /// Kite's `access_token`, XTS's `secret_key`.
+    pub secret: Secret,
+}
+
+impl Credentials {
+    /// `text`, at most 200 characters of it, without control characters and these secrets.
+    pub fn clean(&self, text: &str) -> String {
+        let text = self.secret.hide(&self.key.hide(text));
+        text.chars().map(|character| if character.is_control() { ' ' } else { character }).take(200).collect()
+    }
+}
+
+/// Where credentials come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// Two environment variables.
+    Environment {
+        /// The name of the key's.
+        key: String,
+        /// The name of the secret's.
+        secret: String,
+    },
+    /// A TOML file with two strings.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The key's name in it.
+        key: &'static str,
+        /// The secret's name in it.
+        secret: &'static str,
+    },
+}
+
+/// Why there are no credentials. The operator's to fix; nothing of their content is told.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The variable is not there, empty, or no text.
+    #[error("expected credentials in the environment variable {0}, which is not set or empty")]
+    NotSet(String),
+    /// The file cannot be read.
+    #[error("{path}: expected a readable credentials file: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{path}: expected TOML with the strings {key} and {secret}")]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// The key's name.
+        key: &'static str,
+        /// The secret's name.
+        secret: &'static str,
+    },
+    /// A string is missing.
+    #[error("{path}: {name}: expected a string that is not empty")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        name: &'static str,
+    },
+    /// The thread that reads the file was not started: the process ends.
+    #[error("the credentials were not read: the process is stopping")]
+    Stopping,
+}
+
+impl CredentialSource {
+    /// Reads the credentials as they are now.
+    pub fn read(&self) -> Result<Credentials, CredentialError> {
+        match self {
+            Self::Environment { key, secret } => {
+                let read = |name: &String| {
+                    let text = std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+                    text.map(|text| Secret::new(text.trim())).ok_or_else(|| CredentialError::NotSet(name.clone()))
+                };
+                Ok(Credentials { key: read(key)?, secret: read(secret)? })
+            }
+            Self::File { path, key, secret } => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| CredentialError::Unreadable { path: path.clone(), source })?;
+                // The parser's own error would quote the line.
+                let table: toml::Table =
+                    toml::from_str(&text).map_err(|_| CredentialError::NotToml { path: path.clone(), key, secret })?;
+                let read = |name: &'static str| {
+                    let text = table.get(name).and_then(toml::Value::as_str).map(str::trim);
+                    let text = text.filter(|text| !text.is_empty());
+                    text.map(Secret::new).ok_or_else(|| CredentialError::Missing { path: path.clone(), name })
+                };
+                Ok(Credentials { key: read(key)?, secret: read(secret)? })
+            }
+        }
+    }
+
+    /// [`read`](Self::read), on a thread that may block.
+    pub async fn load(&self) -> Result<Credentials, CredentialError> {
+        match self {
+            Self::Environment { .. } => self.read(),
+            Self::File { .. } => {
+                let source = self.clone();
+                tokio::task::spawn_blocking(move || source.read()).await.unwrap_or(Err(CredentialError::Stopping))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_never_printed_and_taken_out_of_errors() {
+        let credentials = Credentials { key: Secret::new("key"), secret: Secret::new("a+b/c") };
+        assert_eq!(format!("{credentials:?}"), "Credentials { key: ***, secret: *** }");
+        let error = "GET /?api_key=key&access_token=a%2Bb%2Fc\n (a+b/c)";
+        assert_eq!(credentials.clean(error), "GET /?api_***=***&access_token=*** (***)".replace("*** (", "***  ("));
+        assert_eq!(credentials.clean(&"x".repeat(500)).len(), 200);
+    }
+
+    #[test]
+    fn a_file_is_refused_by_what_is_wrong_with_it_without_its_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kite.toml");
+        let source = CredentialSource::File { path: path.clone(), key: "api_key", secret: "access_token" };
+        assert!(source.read().unwrap_err().to_string().contains("expected a readable credentials file"));
+        for (content, words) in [
+            ("api_key = hunter2", "expected TOML with the strings api_key and access_token"),
+            ("api_key = \"hunter2\"", "access_token: expected a string"),
+            ("api_key = \" \"\naccess_token = \"hunter2\"", "api_key: expected a string"),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let said = source.read().unwrap_err().to_string();
+            assert!(said.contains(words) && !said.contains("hunter2"), "{said}");
+        }
+        std::fs::write(&path, "api_key = \"k\"\naccess_token = \" t \"\n").unwrap();
+        assert_eq!(source.read().unwrap().secret.expose(), "t");
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_named() {
+        let source = CredentialSource::Environment { key: "FLOWCAST_TEST_UNSET".into(), secret: "X".into() };
+        assert!(source.read().unwrap_err().to_string().contains("FLOWCAST_TEST_UNSET"));
+    }
+}

@@ -1,0 +1,286 @@
+//! `json-full` events and the snapshots in subscription answers: JSON objects with long names.
+//!
+//! 1501 comes flat (right after subscribing) and nested under `Touchline`; both are read. A field
+//! of an odd type is absent, its message is not lost. Numbers are read from their text, so prices
+//! are exact. Source: `wire/xts.md`, "Events `<code>-json-full`"; `tests/fixtures/xts`.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::super::price::Decimal;
+use super::super::quote::{DEPTH, Extra, Level};
+use super::fields::{Code, Fields, Key};
+use super::time;
+
+/// What an event or a snapshot says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// Something about an instrument.
+    Data(Key, Code, Box<Fields>),
+    /// Something about an exchange's session, such as that it has closed. At most 200 characters.
+    Market(String),
+}
+
+/// Why an event says nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum EventFault {
+    /// The payload is not the JSON it should be.
+    #[error("expected a JSON object: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// It is about nothing.
+    #[error("expected ExchangeSegment and ExchangeInstrumentID, as numbers")]
+    NoInstrument,
+    /// A snapshot does not tell what it is.
+    #[error("expected a MessageCode of 1501, 1502, 1505, 1507, 1510 or 1512")]
+    UnknownCode,
+    /// A partial event is not `t:<segment>_<instrument>,key:value,…`.
+    #[error("expected t:<segment>_<instrument> first")]
+    NotPartial,
+}
+
+type Raw<'a> = Option<&'a RawValue>;
+
+/// One message. The touchline's fields stand at its top level or below `Touchline`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Message<'a> {
+    #[serde(borrow, rename = "MessageCode")]
+    code: Raw<'a>,
+    #[serde(borrow)]
+    exchange_segment: Raw<'a>,
+    #[serde(borrow, rename = "ExchangeInstrumentID")]
+    exchange_instrument_id: Raw<'a>,
+    #[serde(borrow)]
+    exchange_time_stamp: Raw<'a>,
+    #[serde(borrow)]
+    sequence_number: Raw<'a>,
+    #[serde(borrow)]
+    book_type: Raw<'a>,
+    #[serde(borrow, rename = "XMarketType")]
+    x_market_type: Raw<'a>,
+    #[serde(borrow, rename = "XTSMarketType")]
+    xts_market_type: Raw<'a>,
+    #[serde(borrow)]
+    touchline: Option<Box<Message<'a>>>,
+    #[serde(borrow)]
+    bids: Raw<'a>,
+    #[serde(borrow)]
+    asks: Raw<'a>,
+    #[serde(borrow)]
+    bid_info: Raw<'a>,
+    #[serde(borrow)]
+    ask_info: Raw<'a>,
+    #[serde(borrow)]
+    last_traded_price: Raw<'a>,
+    /// Spelt so.
+    #[serde(borrow, rename = "LastTradedQunatity")]
+    last_traded_qunatity: Raw<'a>,
+    /// Newer SDKs spell it right.
+    #[serde(borrow)]
+    last_traded_quantity: Raw<'a>,
+    #[serde(borrow)]
+    total_buy_quantity: Raw<'a>,
+    #[serde(borrow)]
+    total_sell_quantity: Raw<'a>,
+    #[serde(borrow)]
+    total_traded_quantity: Raw<'a>,
+    #[serde(borrow)]
+    average_traded_price: Raw<'a>,
+    #[serde(borrow)]
+    last_traded_time: Raw<'a>,
+    #[serde(borrow)]
+    last_update_time: Raw<'a>,
+    #[serde(borrow)]
+    open: Raw<'a>,
+    #[serde(borrow)]
+    high: Raw<'a>,
+    #[serde(borrow)]
+    low: Raw<'a>,
+    #[serde(borrow)]
+    close: Raw<'a>,
+    #[serde(borrow)]
+    total_value_traded: Raw<'a>,
+    #[serde(borrow)]
+    buy_back_total_buy: Raw<'a>,
+    #[serde(borrow)]
+    buy_back_total_sell: Raw<'a>,
+    #[serde(borrow)]
+    bar_time: Raw<'a>,
+    #[serde(borrow)]
+    bar_volume: Raw<'a>,
+    #[serde(borrow)]
+    open_interest: Raw<'a>,
+    #[serde(borrow)]
+    underlying_total_open_interest: Raw<'a>,
+    #[serde(borrow, rename = "message")]
+    text: Raw<'a>,
+}
+
+/// Reads the payload of a `<code>-json-full` event: an object, or an array of them. Of an array, what
+/// can be read is told; the last fault is the answer.
+pub fn full(code: Code, json: &str, now_ms: i64, mut each: impl FnMut(Said)) -> Result<(), EventFault> {
+    let mut one = |json: &str| {
+        let message: Message = serde_json::from_str(json)?;
+        each(message.said(code, now_ms)?);
+        Ok(())
+    };
+    if !json.trim_ascii_start().starts_with('[') {
+        return one(json);
+    }
+    let messages: Vec<&RawValue> = serde_json::from_str(json)?;
+    messages.into_iter().map(|message| one(message.get())).fold(Ok(()), Result::and)
+}
+
+/// Reads one snapshot of a subscription's answer, which tells its code itself.
+pub fn snapshot(json: &str, now_ms: i64) -> Result<Said, EventFault> {
+    let message: Message = serde_json::from_str(json)?;
+    let code = message.code.and_then(integer).and_then(Code::from_number).ok_or(EventFault::UnknownCode)?;
+    message.said(code, now_ms)
+}
+
+impl Message<'_> {
+    fn said(&self, code: Code, now_ms: i64) -> Result<Said, EventFault> {
+        if code == Code::MarketStatus {
+            let text = self.text.map_or("", RawValue::get).trim_matches('"');
+            return Ok(Said::Market(text.chars().filter(|character| !character.is_control()).take(200).collect()));
+        }
+        let segment = self.exchange_segment.and_then(integer).and_then(|segment| u16::try_from(segment).ok());
+        let id = self.exchange_instrument_id.and_then(integer);
+        let (Some(segment), Some(id)) = (segment, id) else { return Err(EventFault::NoInstrument) };
+        let fields = match code {
+            Code::Candle => self.bar(),
+            _ => self.quote(segment, now_ms),
+        };
+        Ok(Said::Data(Key { segment, id }, code, Box::new(fields)))
+    }
+
+    fn bar(&self) -> Fields {
+        Fields {
+            open: self.open.and_then(price),
+            high: self.high.and_then(price),
+            low: self.low.and_then(price),
+            last_price: self.close.and_then(price),
+            volume: self.bar_volume.and_then(integer),
+            oi: self.open_interest.and_then(integer),
+            exchange_time: self.bar_time.and_then(integer).and_then(time::bar),
+            ..Fields::default()
+        }
+    }
+
+    fn quote(&self, segment: u16, now_ms: i64) -> Fields {
+        let line = self.touchline.as_deref().unwrap_or(self);
+        let time = |raw: Raw| raw.and_then(integer).and_then(|seconds| time::touchline(segment, seconds, now_ms));
+        // Depth where it is carried, else the touchline's best level.
+        let side = |levels: Raw, best: Raw| match (levels, best) {
+            (Some(levels), _) => depth(levels),
+            (None, Some(best)) => {
+                let mut levels = [Level::default(); DEPTH];
+                levels[0] =
+                    serde_json::from_str(best.get()).map_or_else(|_| Level::default(), |level: Side| level.level());
+                levels
+            }
+            (None, None) => [Level::default(); DEPTH],
+        };
+        Fields {
+            last_price: line.last_traded_price.and_then(price),
+            last_quantity: line.last_traded_qunatity.or(line.last_traded_quantity).and_then(integer),
+            average_price: line.average_traded_price.and_then(price),
+            volume: line.total_traded_quantity.and_then(integer),
+            total_buy_quantity: line.total_buy_quantity.and_then(integer),
+            total_sell_quantity: line.total_sell_quantity.and_then(integer),
+            open: line.open.and_then(price),
+            high: line.high.and_then(price),
+            low: line.low.and_then(price),
+            prev_close: line.close.and_then(price),
+            oi: self.open_interest.and_then(integer),
+            underlying_oi: self.underlying_total_open_interest.and_then(integer),
+            bids: side(self.bids, line.bid_info),
+            asks: side(self.asks, line.ask_info),
+            last_trade_time: time(line.last_traded_time),
+            exchange_time: time(line.last_update_time).or_else(|| time(self.exchange_time_stamp)),
+            sequence: self.sequence_number.and_then(integer),
+            extra: Extra {
+                book_type: small(self.book_type.or(line.book_type)),
+                market_type: small(self.x_market_type.or(line.x_market_type).or(self.xts_market_type)),
+                total_value_traded: line.total_value_traded.and_then(price),
+                buy_back_total_buy: line.buy_back_total_buy.and_then(integer),
+                buy_back_total_sell: line.buy_back_total_sell.and_then(integer),
+            },
+        }
+    }
+}
+
+fn small(raw: Raw) -> Option<u32> {
+    raw.and_then(integer).and_then(|number| u32::try_from(number).ok())
+}
+
+/// A whole number that is not negative, also as `1.0` or `"1"`.
+fn integer(raw: &RawValue) -> Option<u64> {
+    let text = raw.get().trim_matches('"');
+    text.parse().ok().or_else(|| {
+        let value = Decimal::parse(text)?;
+        let one = 10i64.pow(u32::from(value.places()));
+        (value.units() % one == 0).then(|| u64::try_from(value.units() / one).ok())?
+    })
+}
+
+/// A number, or a string that holds one.
+fn price(raw: &RawValue) -> Option<Decimal> {
+    Decimal::parse(raw.get().trim_matches('"'))
+}
+
+/// One level of a side.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Side<'a> {
+    #[serde(borrow)]
+    size: Raw<'a>,
+    #[serde(borrow)]
+    price: Raw<'a>,
+    #[serde(borrow)]
+    total_orders: Raw<'a>,
+}
+
+impl Side<'_> {
+    fn level(&self) -> Level {
+        Level {
+            price: self.price.and_then(price).unwrap_or_default(),
+            quantity: self.size.and_then(integer).unwrap_or_default(),
+            orders: small(self.total_orders).unwrap_or_default(),
+        }
+    }
+}
+
+/// At most five levels; what is no list has none.
+fn depth(raw: &RawValue) -> [Level; DEPTH] {
+    struct Depth([Level; DEPTH]);
+
+    impl<'de> Deserialize<'de> for Depth {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct List;
+
+            impl<'de> Visitor<'de> for List {
+                type Value = Depth;
+
+                fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    formatter.write_str("a list of levels")
+                }
+
+                fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Depth, A::Error> {
+                    let mut levels = [Level::default(); DEPTH];
+                    for level in &mut levels {
+                        let Some(side) = items.next_element::<Side>()? else { return Ok(Depth(levels)) };
+                        *level = side.level();
+                    }
+                    while items.next_element::<IgnoredAny>()?.is_some() {}
+                    Ok(Depth(levels))
+                }
+            }
+            deserializer.deserialize_seq(List)
+        }
+    }
+    serde_json::from_str(raw.get()).map_or([Level::default(); DEPTH], |Depth(levels)| levels)
+}

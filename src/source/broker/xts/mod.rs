@@ -1,0 +1,88 @@
+//! Symphony XTS: Pro and Client deployments, which are presets of one client.
+//!
+//! ```text
+//! wanted symbols ─▶ subscriber ─▶ rest ─▶ snapshots ─┐
+//!                          socket ─▶ socketio ───────┴─▶ desk ─▶ {events, partial} ─▶ fields ─▶ records
+//! ```
+
+pub mod client;
+pub mod desk;
+pub mod events;
+pub mod fields;
+pub mod partial;
+pub mod rest;
+pub mod socketio;
+pub mod subscriber;
+pub mod time;
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ClientConfig;
+
+use super::feed::{Feed, Line, Running};
+use super::http::Http;
+use super::limiter::Limiter;
+use super::quote::Broker;
+use super::recovery;
+use super::settings::FeedSettings;
+use super::symbols::{SymbolMap, unmapped_xts};
+use super::tls::{TlsError, client_config};
+use client::XtsConnection;
+use rest::Rest;
+
+/// A feed of one XTS key.
+pub struct Xts {
+    settings: Arc<FeedSettings>,
+    symbols: Arc<SymbolMap>,
+    tls: Arc<ClientConfig>,
+}
+
+impl Xts {
+    /// A feed that connects when it runs.
+    pub fn new(settings: FeedSettings) -> Result<Self, TlsError> {
+        let tls = client_config(settings.ca_file.as_deref())?;
+        let symbols = SymbolMap::new(&settings.instruments, settings.unmapped.then_some(unmapped_xts));
+        Ok(Self { settings: Arc::new(settings), symbols: Arc::new(symbols), tls })
+    }
+
+    async fn keep(self: Arc<Self>, line: Line) {
+        let limits = &self.settings.limits;
+        let connects = Limiter::new(limits.connects_per_second, 1);
+        let http =
+            Http { tls: Arc::clone(&self.tls), timeout: limits.timeout, max_answer_bytes: limits.max_message_bytes };
+        // Login and first subscriptions may follow one another at once.
+        let calls = Arc::new(Limiter::new(limits.calls_per_second, 3));
+        let mut connection = XtsConnection {
+            line: line.clone(),
+            settings: Arc::clone(&self.settings),
+            symbols: Arc::clone(&self.symbols),
+            tls: Arc::clone(&self.tls),
+            rest: Rest { http, settings: Arc::clone(&self.settings), calls },
+            tried: None,
+            session: None,
+        };
+        recovery::keep(line, &self.settings.recovery, &connects, &mut connection).await;
+    }
+}
+
+impl Feed for Xts {
+    fn id(&self) -> Arc<str> {
+        Arc::clone(&self.settings.id)
+    }
+
+    fn broker(&self) -> Broker {
+        self.settings.broker
+    }
+
+    fn offers(&self, symbol: &str) -> bool {
+        self.symbols.find(symbol).is_some()
+    }
+
+    fn symbols(&self) -> Vec<Arc<str>> {
+        self.symbols.symbols()
+    }
+
+    fn run(self: Arc<Self>, line: Line) -> Running {
+        Box::pin(self.keep(line))
+    }
+}

@@ -1,0 +1,183 @@
+//! XTS over REST: login, subscriptions, logout; and what a refusal means.
+//!
+//! Source: `wire/xts.md`, "Flow", "Subscription", "Limits"; `tests/fixtures/xts/rest.jsonl`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::super::http::{Answer, Call, Http, HttpError};
+use super::super::limiter::Limiter;
+use super::super::secret::{Credentials, Secret};
+use super::super::settings::FeedSettings;
+use super::fields::{Code, Key};
+
+/// A session at the broker.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// Stands in the `Authorization` header and the socket's URL.
+    pub token: Secret,
+    /// Stands in the socket's URL.
+    pub user_id: String,
+}
+
+/// Why a call did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    /// The network, or a server that is out of order: try again.
+    #[error("{0}")]
+    Trouble(String),
+    /// Too many calls: try again later.
+    #[error("too many calls: {reason}")]
+    Busy {
+        /// How long the server wants to be left alone.
+        retry_after: Option<Duration>,
+        /// What it said.
+        reason: String,
+    },
+    /// The token, or at login the credentials, are refused.
+    #[error("{0}")]
+    Auth(String),
+    /// The instruments are subscribed already: no failure.
+    #[error("already subscribed: {0}")]
+    Already(String),
+    /// It will never work.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The REST side of one feed.
+pub struct Rest {
+    pub(super) http: Http,
+    pub(super) settings: Arc<FeedSettings>,
+    pub(super) calls: Arc<Limiter>,
+}
+
+/// What every answer looks like.
+#[derive(Debug, Deserialize)]
+struct Envelope<R> {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default = "Option::default")]
+    result: Option<R>,
+}
+
+/// The snapshots of a subscription: JSON texts, one per instrument that has one.
+#[derive(Debug, Default, Deserialize)]
+pub struct Snapshots {
+    /// One text each.
+    #[serde(rename = "listQuotes", default)]
+    pub quotes: Vec<String>,
+    /// How many more instruments the session may have.
+    #[serde(rename = "Remaining_Subscription_Count", default)]
+    pub remaining: Option<i64>,
+}
+
+impl Rest {
+    /// Opens a session.
+    pub async fn login(&self, credentials: &Credentials) -> Result<Login, RestError> {
+        #[derive(Deserialize)]
+        struct Session {
+            token: String,
+            #[serde(rename = "userID")]
+            user_id: String,
+        }
+        let body = json!({
+            "appKey": credentials.key.expose(),
+            "secretKey": credentials.secret.expose(),
+            "source": self.settings.xts.source,
+        });
+        let answer = self.call(Method::POST, "/auth/login", None, body.to_string(), credentials).await;
+        // What a login refuses are the credentials, whatever it calls that.
+        let answer = answer.map_err(|error| match error {
+            RestError::Refused(reason) | RestError::Already(reason) => RestError::Auth(reason),
+            other => other,
+        })?;
+        let envelope: Envelope<Session> = serde_json::from_slice(&answer.body)
+            .map_err(|_| RestError::Trouble("expected a login's answer with token and userID".to_owned()))?;
+        let session = envelope.result.filter(|session| !session.token.is_empty());
+        let session =
+            session.ok_or_else(|| RestError::Trouble("expected a login's answer with token and userID".to_owned()))?;
+        Ok(Login { token: Secret::new(session.token), user_id: session.user_id })
+    }
+
+    /// Subscribes instruments by one code.
+    pub async fn subscribe(
+        &self,
+        login: &Login,
+        code: Code,
+        keys: &[Key],
+        credentials: &Credentials,
+    ) -> Result<Snapshots, RestError> {
+        let body = subscription(code, keys);
+        let answer = self.call(Method::POST, "/instruments/subscription", Some(login), body, credentials).await?;
+        // It is subscribed even if the snapshots are odd.
+        let envelope: Option<Envelope<Snapshots>> = serde_json::from_slice(&answer.body).ok();
+        Ok(envelope.and_then(|envelope| envelope.result).unwrap_or_default())
+    }
+
+    /// Takes a subscription back.
+    pub async fn unsubscribe(
+        &self,
+        login: &Login,
+        code: Code,
+        keys: &[Key],
+        credentials: &Credentials,
+    ) -> Result<(), RestError> {
+        let body = subscription(code, keys);
+        self.call(Method::PUT, "/instruments/subscription", Some(login), body, credentials).await.map(drop)
+    }
+
+    /// Ends the session.
+    pub async fn logout(&self, login: &Login, credentials: &Credentials) -> Result<(), RestError> {
+        self.call(Method::DELETE, "/auth/logout", Some(login), String::new(), credentials).await.map(drop)
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        login: Option<&Login>,
+        body: String,
+        credentials: &Credentials,
+    ) -> Result<Answer, RestError> {
+        self.calls.acquire().await;
+        let url = format!("{}{path}", self.settings.base_url);
+        let token = login.map(|login| &login.token);
+        let call = Call { method, url: &url, token, body: body.into_bytes() };
+        let answer = self.http.call(call).await.map_err(|error: HttpError| RestError::Trouble(error.to_string()))?;
+        if answer.status == 200 {
+            return Ok(answer);
+        }
+        let clean = |text: &str| match login {
+            Some(login) => credentials.clean(&login.token.hide(text)),
+            None => credentials.clean(text),
+        };
+        let envelope: Option<Envelope<serde_json::Value>> = serde_json::from_slice(&answer.body).ok();
+        let (code, description) = envelope.map(|answer| (answer.code, answer.description)).unwrap_or_default();
+        let reason = clean(format!("HTTP {} {code} {description}", answer.status).trim_end());
+        Err(match (answer.status, code.as_str()) {
+            (429, _) => {
+                // Nobody of this feed calls meanwhile.
+                self.calls.pause(answer.retry_after.unwrap_or_default());
+                RestError::Busy { retry_after: answer.retry_after, reason }
+            }
+            (401 | 403, _) | (_, "e-session-0007") => RestError::Auth(reason),
+            (400, "e-session-0002") => RestError::Already(reason),
+            // What a server that is out of order says of a request is nothing to go by.
+            (408 | 500.., _) => RestError::Trouble(reason),
+            _ => RestError::Refused(reason),
+        })
+    }
+}
+
+fn subscription(code: Code, keys: &[Key]) -> String {
+    let instrument = |key: &Key| json!({ "exchangeSegment": key.segment, "exchangeInstrumentID": key.id });
+    let instruments: Vec<_> = keys.iter().map(instrument).collect();
+    json!({ "instruments": instruments, "xtsMessageCode": code.number() }).to_string()
+}
