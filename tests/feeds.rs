@@ -112,7 +112,7 @@ async fn feeds_come_and_go_by_id_and_new_ones_learn_what_is_wanted() {
     price(&mut receiver, "2").await;
     assert!(!feeds.remove("first").await);
     assert_eq!(status.snapshot().len(), 1);
-    assert!(status.figures().iter().all(|figure| figure.labels == [("feed", "second".to_owned())]));
+    assert!(status.figures().iter().all(|figure| figure.labels == [("feed", "second".into())]));
     assert!(feeds.health()[0].is_connected());
     feeds.stop().await;
     assert_eq!(status.snapshot().len(), 0);
