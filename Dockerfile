@@ -1,9 +1,13 @@
 # docker build -t flowcast . && docker run --rm -p 8080:8080 flowcast
 #
 # Own data: -v /path/to/data:/srv/flowcast/data:ro (or DATA_DIR). More than about 1,000 connections:
-# --ulimit nofile=65536:65536.
+# --ulimit nofile=65536:65536. TLS and SCRAM towards Kafka: --build-arg FEATURES=kafka-ssl.
 
 FROM rust:1.95-slim-trixie AS build
+# librdkafka is C and is built here; OpenSSL, with the feature `kafka-ssl`, wants Perl.
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ make perl \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # Only what the binary is made of, so that tests and docs do not rebuild it. The workspace's manifests
 # want the sources of `loadtest` and the benches to be there, too.
@@ -15,11 +19,12 @@ COPY loadtest/src loadtest/src
 COPY src src
 # Line tables are for profiling at home; without them the image is 40 MB smaller.
 ENV CARGO_PROFILE_RELEASE_DEBUG=0
+ARG FEATURES=""
 # Registry and build directory stay on the build host: after a change only our own code is compiled.
 # The binary is copied out, since a cache mount is not part of the image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --bin flowcast \
+    cargo build --release --locked --bin flowcast --features "$FEATURES" \
  && install -D target/release/flowcast /out/flowcast
 
 FROM debian:trixie-slim

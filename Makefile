@@ -9,7 +9,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-rust test-kafka test-clients test-swarm lint bench bench-encode bench-fanout fuzz docs clean
+.PHONY: help run test test-rust test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -17,7 +17,7 @@ help: ## print the targets
 run: ## serve the sample data on http://localhost:8080
 	cargo run --release
 
-test: test-rust test-kafka test-clients test-swarm ## install what the tests need and run them all
+test: test-rust test-kafka test-clients test-swarm check-deploy ## install what the tests need and run them all
 
 test-rust: ## unit, property, black-box and doc tests
 	cargo test $(LOCKED) --workspace --all-targets
@@ -27,12 +27,15 @@ test-kafka: ## Kafka against a real broker, which needs Java; KAFKA_BROKERS= use
 	python3 tests/kafka/setup.py >/dev/null
 	cargo test $(LOCKED) -p flowcast --test kafka
 
-test-clients: target/release/flowcast ## GexBot's and Azure's own clients against the release binary
+test-clients: target/release/flowcast ## GexBot's and Azure's own clients and the example client against the release binary
 	bash tests/clients/setup.sh
 	bash tests/clients/run.sh
 
 test-swarm: target/release/flowcast ## swarm and k6 against the release binary
 	$(if $(SWARM_TESTS),bash $(SWARM_TESTS),@echo "no loadtest/tests/run.sh here")
+
+check-deploy: target/release/flowcast ## compose, HAProxy with TLS, Prometheus, Grafana and Kubernetes files, with their own tools
+	bash deploy/check.sh
 
 # Cargo knows better than make whether anything changed.
 .PHONY: target/release/flowcast

@@ -54,6 +54,25 @@ fn the_status_has_the_shape_its_monitors_know() {
 }
 
 #[test]
+fn the_metrics_tell_of_each_stream_what_the_status_does() {
+    let server = Server::start(&Dataset::usual());
+    server.ticks(1);
+    let health = server.get("/websocket/status").json()["stream_health"].as_object().unwrap().clone();
+    let metrics = server.get("/metrics").body;
+    assert!(health.contains_key("orderflow"));
+    for (name, stream) in health {
+        for (metric, value) in [
+            ("stream_healthy", i64::from(stream["is_healthy"].as_bool().unwrap())),
+            ("stream_errors_total", stream["error_count"].as_i64().unwrap()),
+            ("stream_recoveries_total", stream["recovery_attempts"].as_i64().unwrap()),
+        ] {
+            let line = format!("flowcast_{metric}{{stream=\"{name}\"}} {value}\n");
+            assert!(metrics.contains(&line), "expected {line} in {metrics}");
+        }
+    }
+}
+
+#[test]
 fn metrics_are_prometheus_text_and_count_what_happens() {
     let server = Server::start(&Dataset::usual());
     let mut client = Client::open(&server, JSON_RELIABLE).joined(&["SPX", "NONE"]);

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use super::app::{App, error};
 use super::stats::{Count, Ending, ShardStats};
-use crate::engine::status::Figure;
+use crate::engine::status::{Figure, StreamStatus};
 
 /// Everything that is counted, now.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -70,6 +70,23 @@ const COUNTERS: [Row; 11] = [
     ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
 ];
 
+type StreamRow = (&'static str, &'static str, fn(&StreamStatus) -> u64);
+
+/// `stream_health` of `/websocket/status`, for those who are to be woken up.
+const STREAM_GAUGES: [StreamRow; 2] = [
+    ("stream_healthy", "1: the stream's source is connected, and moves as often as it should", |stream| {
+        u64::from(stream.is_healthy)
+    }),
+    ("stream_last_update_seconds", "Unix time of the stream's last update; 0 before the first", |stream| {
+        stream.last_update_unix_ns.unwrap_or(0) / 1_000_000_000
+    }),
+];
+
+const STREAM_COUNTERS: [StreamRow; 2] = [
+    ("stream_errors", "Input refused and failures of the stream's source", |stream| stream.errors),
+    ("stream_recoveries", "Reconnects of the stream's source", |stream| stream.recoveries),
+];
+
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let app = &self.0;
@@ -102,6 +119,23 @@ impl Collector for Scrape {
         gauge(&mut encoder, "groups", "Groups of the hub", groups)?;
         gauge(&mut encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
         counter(&mut encoder, "publications", "Records published to groups with subscribers", publications)?;
+
+        let streams = app.status.snapshot();
+        for (name, help, value) in STREAM_GAUGES {
+            let typed = ConstGauge::new(0i64);
+            let mut family = encoder.encode_descriptor(name, help, None, typed.metric_type())?;
+            for stream in &streams {
+                let value = ConstGauge::new(i64::try_from(value(stream)).unwrap_or(i64::MAX));
+                value.encode(family.encode_family(&[("stream", stream.name.as_str())])?)?;
+            }
+        }
+        for (name, help, value) in STREAM_COUNTERS {
+            let typed = ConstCounter::new(0u64);
+            let mut family = encoder.encode_descriptor(name, help, None, typed.metric_type())?;
+            for stream in &streams {
+                ConstCounter::new(value(stream)).encode(family.encode_family(&[("stream", stream.name.as_str())])?)?;
+            }
+        }
 
         let figures = app.status.figures();
         for same in figures.chunk_by(|one, other| one.name == other.name) {

@@ -9,12 +9,12 @@ import { fileURLToPath } from "node:url";
 import { DATE } from "./orderflow.mjs";
 import { waitUntil } from "./waiting.mjs";
 
-const BINARY = process.env.FLOWCAST_BIN ?? fileURLToPath(new URL("../../../target/release/flowcast", import.meta.url));
+export const BINARY = process.env.FLOWCAST_BIN ?? fileURLToPath(new URL("../../../target/release/flowcast", import.meta.url));
 const NEGOTIATION = { "2025-11": "/negotiate", "2026-04": "/v2/negotiate" };
 
 export class Server {
-  /** `flowcast serve` on a port of its own choice, once it serves. */
-  static async start(dataset) {
+  /** `flowcast serve` on a port of its own choice, once it serves; `environment` adds and replaces settings. */
+  static async start(dataset, environment = {}) {
     assert.ok(existsSync(BINARY), `${BINARY} is not there: build it (cargo build --release) or set FLOWCAST_BIN`);
     const server = new Server();
     server.process = spawn(BINARY, ["serve"], {
@@ -25,6 +25,7 @@ export class Server {
         WS_STREAM_INTERVAL: "50ms",
         DATA_DIR: dataset.directory,
         DATA_DATE: DATE,
+        ...environment,
       },
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -49,6 +50,12 @@ export class Server {
     const response = await fetch(this.url + NEGOTIATION[profile], { headers: { Authorization: `Bearer ${key}` } });
     assert.equal(response.status, 200);
     return (await response.json()).websocket_urls.orderflow;
+  }
+
+  /** Ends the server without a word, as a crash does. */
+  async kill() {
+    this.process.kill("SIGKILL");
+    await this.exited;
   }
 
   /** Asks the server to stop and returns its exit code. */
