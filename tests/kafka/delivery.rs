@@ -209,11 +209,8 @@ fn a_shared_group_splits_the_messages_between_its_nodes() {
     let nodes = ["left", "right"].map(|id| node(&brokers, &[&lines], id, &settings));
     eventually("both have two partitions", || {
         let partitions = |node: &Server| {
-            node.log()
-                .lines()
-                .filter(|line| line.contains("dealt out"))
-                .next_back()
-                .map(|line| line.contains("partitions=2"))
+            let log = node.log();
+            log.lines().rfind(|line| line.contains("dealt out")).map(|line| line.contains("partitions=2"))
         };
         nodes.iter().all(|node| partitions(node) == Some(true)).then_some(())
     });

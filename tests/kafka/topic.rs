@@ -105,7 +105,7 @@ impl Writer {
 
     /// Waits until the broker has everything.
     pub fn flush(&self) {
-        self.0.flush(Duration::from_secs(120)).unwrap();
+        self.0.flush(Duration::from_mins(2)).unwrap();
     }
 
     /// Writes the numbered messages `from..to` to partition `number % partitions`.
