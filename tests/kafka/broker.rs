@@ -42,11 +42,11 @@ impl Broker {
         let answers = BufReader::new(child.stdout.take().unwrap());
         let mut broker = Self { child, commands, answers, plain: String::new(), sasl: String::new(), tls: None };
         let ready = broker.answer();
-        let mut words = ready.split_whitespace();
-        assert_eq!(words.next(), Some("ready"), "expected the broker to start, got {ready:?}");
-        broker.plain = words.next().unwrap().to_owned();
-        broker.sasl = words.next().unwrap().to_owned();
-        broker.tls = words.next().map(str::to_owned).zip(words.next().map(str::to_owned));
+        let mut words = ready.split_whitespace().map(str::to_owned);
+        assert_eq!(words.next().as_deref(), Some("ready"), "expected the broker to start, got {ready:?}");
+        broker.plain = words.next().unwrap();
+        broker.sasl = words.next().unwrap();
+        broker.tls = words.next().zip(words.next());
         broker
     }
 

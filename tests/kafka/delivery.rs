@@ -161,6 +161,17 @@ fn a_topic_that_comes_later_is_read_from_its_first_message() {
 }
 
 #[test]
+fn a_partition_that_is_added_is_read_from_its_first_message() {
+    let (brokers, lines) = (broker::shared(), topic::name("lines"));
+    topic::create(&brokers, &lines, 1);
+    let node = reading(node(&brokers, &[&lines], "grower", &[]), 1);
+    let mut listener = Listener::new(&node, &[&lines]);
+    topic::grow(&brokers, &lines, 3);
+    Writer::new(&brokers).count(&lines, 3, 0..30);
+    assert_complete(&listener.take(30), 3, 0..30);
+}
+
+#[test]
 fn a_topic_that_is_made_anew_is_read_from_its_first_message() {
     let (brokers, lines) = (broker::shared(), topic::name("lines"));
     topic::create(&brokers, &lines, 1);
@@ -209,11 +220,8 @@ fn a_shared_group_splits_the_messages_between_its_nodes() {
     let nodes = ["left", "right"].map(|id| node(&brokers, &[&lines], id, &settings));
     eventually("both have two partitions", || {
         let partitions = |node: &Server| {
-            node.log()
-                .lines()
-                .filter(|line| line.contains("dealt out"))
-                .next_back()
-                .map(|line| line.contains("partitions=2"))
+            let log = node.log();
+            log.lines().rfind(|line| line.contains("dealt out")).map(|line| line.contains("partitions=2"))
         };
         nodes.iter().all(|node| partitions(node) == Some(true)).then_some(())
     });

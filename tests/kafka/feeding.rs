@@ -1,5 +1,8 @@
 //! What each kind of topic feeds, and what is skipped.
 
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::common::client::{CLIENT, Client, JSON_RELIABLE, PROTOBUF, WS};
@@ -147,6 +150,25 @@ fn a_file_is_published_line_by_line_with_its_symbols_as_keys() {
     assert_eq!((&heard[0]["key"], &heard[0]["payload"]["n"]), (&json!("AAPL"), &json!(1)));
     assert_eq!((heard[1].get("key"), &heard[1]["payload"]["n"]), (None, &json!(2)));
     assert_eq!(heard[2]["encoding"], "base64");
+}
+
+#[test]
+fn a_signal_ends_publishing_when_what_was_sent_is_delivered() {
+    let (brokers, lines) = (broker::shared(), topic::name("lines"));
+    topic::create(&brokers, &lines, 1);
+    let node = reading(node(&brokers, &[&lines], "signalled", &[]), 1);
+    let mut listener = Listener::new(&node, &[&lines]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "{\"n\":1}\n{\"n\":2}\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let command = ["publish", "--brokers", &brokers, "--topic", &lines, "--file", path, "--interval", "1h"];
+    let child = program(&command).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(listener.hear()["payload"]["n"], 1);
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 messages delivered") && said.contains("; interrupted"), "{said}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ use common::server::{Server, serve};
 
 /// A node's command line: it reads `topics` and lets anybody in. Nothing of the recorded day is heard.
 pub fn node_command(brokers: &str, topics: &[&str], id: &str, more: &[(&str, &str)]) -> std::process::Command {
+    // One day for all: it must outlive every node, and no node changes it.
+    static DAY: OnceLock<Dataset> = OnceLock::new();
     let topics = topics.join(",");
     let own = [
         ("WS_KAFKA_BROKERS", brokers),
@@ -31,8 +33,6 @@ pub fn node_command(brokers: &str, topics: &[&str], id: &str, more: &[(&str, &st
         ("FLOWCAST_KAFKA_BACKOFF", "50ms"),
         ("FLOWCAST_KAFKA_BACKOFF_MAX", "500ms"),
     ];
-    // One day for all: it must outlive every node, and no node changes it.
-    static DAY: OnceLock<Dataset> = OnceLock::new();
     serve(DAY.get_or_init(Dataset::usual), &[&own, more].concat())
 }
 

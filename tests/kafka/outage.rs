@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::eventually;
@@ -149,4 +150,12 @@ fn a_broker_that_restarts_before_the_first_message_costs_none() {
     broker.resume();
     Writer::new(&broker.plain).count(&lines, 1, 0..5);
     assert_complete(&listener.take(5), 1, 0..5);
+}
+
+#[test]
+fn a_node_that_never_found_its_broker_stops_all_the_same() {
+    let mut node = node("127.0.0.1:1", &["lines"], "forsaken", &[]);
+    node.logged("Kafka does not answer");
+    node.signal(Signal::TERM);
+    assert!(node.ended().success());
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -33,6 +33,16 @@ pub fn create(brokers: &str, topic: &str, partitions: i32) {
             Err(_) => None,
         }
     });
+}
+
+/// Adds partitions until there are so many.
+pub fn grow(brokers: &str, topic: &str, partitions: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let grown =
+        runtime.block_on(admin.create_partitions(&[NewPartitions::new(topic, partitions)], &AdminOptions::new()));
+    grown.unwrap()[0].as_ref().unwrap();
 }
 
 /// Deletes a topic and waits until it is gone.
@@ -105,7 +115,7 @@ impl Writer {
 
     /// Waits until the broker has everything.
     pub fn flush(&self) {
-        self.0.flush(Duration::from_secs(120)).unwrap();
+        self.0.flush(Duration::from_mins(2)).unwrap();
     }
 
     /// Writes the numbered messages `from..to` to partition `number % partitions`.

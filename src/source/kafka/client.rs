@@ -61,6 +61,7 @@ pub fn consumer(options: &KafkaOptions) -> ClientConfig {
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", queue_kib.to_string())
         .set("fetch.message.max.bytes", options.kafka_queue_bytes.to_string())
+        .set("fetch.max.bytes", options.kafka_queue_bytes.to_string())
         .set("fetch.queue.backoff.ms", "20")
         .set("fetch.error.backoff.ms", options.kafka_backoff.as_millis().to_string())
         .set("reconnect.backoff.ms", options.kafka_backoff.as_millis().to_string())

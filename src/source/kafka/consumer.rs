@@ -23,7 +23,7 @@ use super::client::{self, KafkaError};
 use super::discovery::{Discovery, sleep};
 use super::health::{self, Figures, Health};
 use super::intake::{Arrived, Intake, Poison};
-use super::options::KafkaOptions;
+use super::options::{KafkaOptions, ORDERFLOW_TOPIC};
 use super::pace::Pace;
 use super::placement::{Found, Placement};
 use crate::engine::clock;
@@ -57,11 +57,16 @@ impl KafkaSource {
         orderflow: Option<LiveOrderflow>,
         status: &Status,
     ) -> Result<Self, KafkaError> {
-        let figures = health::figures(options, status, &Poison::NAMES);
+        let mut options = options.clone();
+        if orderflow.is_none() {
+            // The hub is not served: nobody could get it.
+            options.kafka_topics.retain(|topic| topic != ORDERFLOW_TOPIC);
+        }
+        let figures = health::figures(&options, status, &Poison::NAMES);
         let mut watched: Vec<_> = options.channels().filter_map(|topic| streams.health(topic).cloned()).collect();
         watched.extend(orderflow.as_ref().map(|orderflow| Arc::clone(orderflow.stream())));
         let stop = Arc::new(AtomicBool::new(false));
-        let options = Arc::new(options.clone());
+        let options = Arc::new(options);
         let shared = Shared {
             health: Arc::new(Health::new(watched, status)),
             placement: Arc::new(Placement::new(options.kafka_start)),

@@ -37,7 +37,7 @@ pub struct KafkaOptions {
     #[arg(long, env = "FLOWCAST_KAFKA_MAX_MESSAGE_BYTES", default_value_t = 1 << 20, value_name = "BYTES")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=64 << 20))]
     pub kafka_max_message_bytes: usize,
-    /// Messages fetched ahead, bytes per partition
+    /// Messages fetched ahead, bytes in all
     #[arg(long, env = "FLOWCAST_KAFKA_QUEUE_BYTES", default_value_t = 4 << 20, value_name = "BYTES")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(64 << 10..=1 << 30))]
     pub kafka_queue_bytes: usize,

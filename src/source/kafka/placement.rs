@@ -21,6 +21,9 @@ pub const ANSWER: Duration = Duration::from_secs(3);
 /// Clocks of producers may differ from ours by this much.
 const SKEW_MS: i64 = 60_000;
 
+/// Leaders that do not answer, one after the other, before the rest is left for the next time.
+const MOST_SILENT: usize = 3;
+
 /// A partition, by topic and number.
 pub type Partition = (String, i32);
 
@@ -96,9 +99,16 @@ impl Placement {
         // so that the start can be committed.
         let committed = consumer.committed_offsets(asked, ANSWER)?;
         let mut placed = TopicPartitionList::with_capacity(found.len());
+        let mut silent = 0;
         for found in found {
             let (topic, partition) = &found.partition;
-            let Ok((low, high)) = consumer.fetch_watermarks(topic, *partition, ANSWER) else { continue };
+            let Ok((low, high)) = consumer.fetch_watermarks(topic, *partition, ANSWER) else {
+                silent += 1;
+                if silent == MOST_SILENT {
+                    break;
+                }
+                continue;
+            };
             let committed = match committed.find_partition(topic, *partition).map(|element| element.offset()) {
                 Some(Offset::Offset(offset)) if self.start == Start::Committed => Some(offset),
                 _ => None,
