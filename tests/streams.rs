@@ -230,6 +230,20 @@ fn one_message_is_encoded_once_whatever_the_number_of_clients() {
 }
 
 #[test]
+fn messages_that_everybody_has_are_not_kept() {
+    let server = fed(&[]);
+    let mut client = client(&server).subscribed(&["lines"]);
+    let before = server.resident();
+    let data = json!("x".repeat(900_000));
+    for _ in 0..200 {
+        accepted(&server, "lines", std::slice::from_ref(&data));
+        client.next("message");
+    }
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 60_000_000, "200 messages of 0.9 MB were delivered, and {grown} bytes are held");
+}
+
+#[test]
 fn bad_requests_are_answered_with_an_error_and_change_nothing() {
     let server = fed(&[("FLOWCAST_MAX_REQUEST_BYTES", "300"), ("FLOWCAST_MAX_SYMBOLS_PER_CHANNEL", "3")]);
     let mut client = client(&server).subscribed(&["lines"]);

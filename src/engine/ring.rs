@@ -51,6 +51,16 @@ impl Ring {
         }
     }
 
+    /// Drops the frames before `position`: nobody needs them any more.
+    pub fn forget_before(&mut self, position: u64) {
+        while self.oldest < position
+            && let Some(fallen) = self.entries.pop_front()
+        {
+            self.fallen_id = fallen.id;
+            self.oldest += 1;
+        }
+    }
+
     /// The position behind the newest frame: where a joiner's cursor starts.
     pub fn head(&self) -> u64 {
         self.oldest + self.entries.len() as u64
@@ -121,6 +131,15 @@ mod tests {
         let ring = ring(2, 1000, &[1, 1, 1, 1]);
         assert_eq!([9, 10, 19, 20, 30].map(|id| ring.position_after(id)), [1, 1, 1, 2, 3]);
         assert_eq!(ring.oldest(), 2);
+    }
+
+    #[test]
+    fn what_nobody_needs_can_be_forgotten() {
+        let mut ring = ring(9, 1000, &[5, 5, 5]);
+        ring.forget_before(2);
+        assert_eq!((ring.oldest(), ring.head(), ring.bytes_from(0)), (2, 3, 5));
+        ring.forget_before(9);
+        assert_eq!((ring.oldest(), ring.head()), (3, 3), "positions of frames to come stay theirs");
     }
 
     #[test]

@@ -172,11 +172,13 @@ impl Groups {
         }
     }
 
-    /// Moves everything published into the rings; calls `moved` for each lane that got frames.
+    /// Moves everything published into the rings; calls `moved` for each lane that got frames, with its
+    /// key and the position of the first of them. If `moved` says that every subscriber had all that
+    /// came before, a plain lane forgets it: frames of live data are memory of their own.
     ///
     /// Ids that are not declared published yet are held back: another group's smaller id may still
     /// be on its way, and a client that saw the larger one first would drop it.
-    pub fn drain(&mut self, mut moved: impl FnMut(&Lane)) {
+    pub fn drain(&mut self, mut moved: impl FnMut(u32, &Lane, u64) -> bool) {
         for share in &mut self.shares {
             share.drain(&mut self.lanes, &self.stats, &mut moved);
         }
@@ -197,7 +199,7 @@ impl Groups {
 }
 
 impl Share {
-    fn drain(&mut self, lanes: &mut Slab<Lane>, stats: &ShardStats, moved: &mut impl FnMut(&Lane)) {
+    fn drain(&mut self, lanes: &mut Slab<Lane>, stats: &ShardStats, moved: &mut impl FnMut(u32, &Lane, u64) -> bool) {
         let published = self.hub.published();
         if published == self.drained {
             return;
@@ -207,20 +209,27 @@ impl Share {
             if local.held.is_none() && local.group.last_id() <= self.drained {
                 continue;
             }
-            let mut any = false;
+            let mut new = 0;
             while let Some(publication) = local.next(stats) {
                 if publication.id > published {
                     local.held = Some(publication);
                     break;
                 }
-                any = true;
+                new += 1;
                 for &lane in &local.lanes {
                     let lane = &mut lanes[lane as usize];
                     lane.ring.push(publication.id, finished(&publication, lane.wire, stats));
                 }
             }
-            if any {
-                local.lanes.iter().for_each(|&lane| moved(&lanes[lane as usize]));
+            if new == 0 {
+                continue;
+            }
+            for &key in &local.lanes {
+                let lane = &mut lanes[key as usize];
+                let first_new = lane.ring.head() - new;
+                if moved(key, lane, first_new) && !lane.wire.is_reliable() {
+                    lane.ring.forget_before(first_new);
+                }
             }
         }
         self.drained = published;

@@ -438,7 +438,8 @@ impl Shard {
     fn drain(&mut self) {
         let Self { groups, sessions, queue, rotation, .. } = self;
         let mut blocked = Vec::new();
-        groups.drain(|lane| {
+        groups.drain(|lane_key, lane, first_new| {
+            let mut all_had_the_rest = true;
             // From another start each time, or the same subscribers would always be last.
             *rotation = rotation.wrapping_add(GOLDEN);
             let start = ((u64::from(*rotation) * lane.subscribers.len() as u64) >> 32) as usize;
@@ -446,14 +447,18 @@ impl Shard {
             for &key in first.iter().chain(last) {
                 let session = &mut sessions[key as usize];
                 match &session.connection {
-                    Some(connection) if connection.blocked => blocked.push(key),
-                    Some(_) if !session.queued => {
+                    Some(connection) if !connection.blocked && !session.queued => {
                         session.queued = true;
                         queue.push_back(key);
+                        continue;
                     }
+                    Some(connection) if connection.blocked => blocked.push(key),
                     _ => {}
                 }
+                // Behind, but perhaps in another group only.
+                all_had_the_rest &= session.membership(lane_key).is_some_and(|here| here.cursor >= first_new);
             }
+            all_had_the_rest
         });
         // Once per session, not once per lane.
         blocked.sort_unstable();
