@@ -8,6 +8,7 @@ the same data); answered with `stopped` or `ready …`. At the end of the input 
 data removed, so it never outlives the tests that asked for it, however they end.
 """
 
+import ctypes
 import shutil
 import signal
 import socket
@@ -56,6 +57,14 @@ listener.name.tls.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.securit
 """
 
 
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent():
+    """The broker must not outlive this script, even if that is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Broker:
     def __init__(self, folder, with_tls):
         self.folder = folder
@@ -98,7 +107,8 @@ class Broker:
     def start(self):
         with self.log.open("ab") as log:
             main = [*self.run, "kafka.Kafka", self.properties]
-            self.process = subprocess.Popen(main, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            self.process = subprocess.Popen(main, **streams, preexec_fn=end_with_parent)
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -123,6 +133,7 @@ class Broker:
 def main():
     # The terminal's Ctrl-C reaches the whole group: the end of the input tells when to end, not it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="flowcast-kafka-"))
     broker = None
     try:

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// A running `broker.py`. It ends with its standard input, so with this process at the latest.
 pub struct Broker {
     child: Child,
-    commands: ChildStdin,
+    /// `None` only while it is dropped.
+    commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     /// Address without proof.
     pub plain: String,
@@ -38,7 +39,7 @@ impl Broker {
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3, which runs the broker");
-        let commands = child.stdin.take().unwrap();
+        let commands = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().unwrap());
         let mut broker = Self { child, commands, answers, plain: String::new(), sasl: String::new(), tls: None };
         let ready = broker.answer();
@@ -57,7 +58,7 @@ impl Broker {
     }
 
     fn ask(&mut self, command: &str) {
-        writeln!(self.commands, "{command}").unwrap();
+        writeln!(self.commands.as_mut().unwrap(), "{command}").unwrap();
         let answer = self.answer();
         let expected = if command == "start" { "ready" } else { "stopped" };
         assert!(answer.starts_with(expected), "{command}: {answer:?}");
@@ -81,7 +82,8 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // The end of its input ends it, and lets it clean up.
+        drop(self.commands.take());
         let _ = self.child.wait();
     }
 }

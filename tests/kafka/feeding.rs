@@ -5,7 +5,7 @@ use std::process::Stdio;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::common::client::{CLIENT, Client, JSON_RELIABLE, PROTOBUF, WS};
+use crate::common::client::{CLIENT, Client, Data, JSON_RELIABLE, PROTOBUF, WS};
 use crate::common::dataset::{Dataset, Profile, line, payload};
 use crate::common::server::{program, run};
 use crate::listener::Listener;
@@ -126,7 +126,7 @@ fn a_recorded_day_is_published_by_time_and_what_clients_get_is_that_day() {
     assert!(said.starts_with("orderflow: 50 messages delivered, "), "{said}");
     let data = client.take(50);
     for (name, records) in [(&one, 30), (&two, 20)] {
-        let of: Vec<_> = data.iter().map(|data| data.payload()).filter(|payload| payload.ticker == *name).collect();
+        let of: Vec<_> = data.iter().map(Data::payload).filter(|payload| payload.ticker == *name).collect();
         assert_eq!(of, (0..records).map(|n| payload(name, n, Profile::V2026)).collect::<Vec<_>>());
     }
     let times: Vec<i64> = data.iter().map(|data| data.payload().timestamp).collect();

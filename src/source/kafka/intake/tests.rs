@@ -29,14 +29,15 @@ struct Fed {
 
 fn fed() -> Fed {
     let line = ["x", "--kafka-topics", "lines,orderflow,signals", "--kafka-max-tickers", "1"];
-    let Line { kafka, arena, streams: stream_options, hub } = Line::try_parse_from(line).unwrap();
+    let Line { kafka, arena, streams: settings, hub } = Line::try_parse_from(line).unwrap();
     let status = Status::default();
     let streams = Arc::new(Hub::new("streams", &hub));
     let orderflow = Arc::new(Hub::new("orderflow", &hub));
-    let channels = Streams::new(Arc::clone(&streams), kafka.channels(), stream_options, &status);
-    let live = LiveOrderflow::new(Arc::clone(&orderflow), "blue".into(), &arena, kafka.kafka_max_tickers, &status);
-    let figures = figures(&kafka, &status, &Poison::NAMES);
-    let intake = Intake::new(Arc::clone(&channels), Some(live.unwrap()), figures, 100);
+    let channels = Streams::new(Arc::clone(&streams), kafka.channels(), settings, &status);
+    let orderflow_source =
+        LiveOrderflow::new(Arc::clone(&orderflow), "blue".into(), &arena, kafka.kafka_max_tickers, &status);
+    let counted = figures(&kafka, &status, &Poison::NAMES);
+    let intake = Intake::new(Arc::clone(&channels), Some(orderflow_source.unwrap()), counted, 100);
     Fed { status, streams, orderflow, intake, _streams: channels }
 }
 
