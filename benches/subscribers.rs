@@ -19,10 +19,12 @@ use flowcast::engine::frames::{Form, FrameStore, Frames};
 use flowcast::engine::group::Group;
 use flowcast::engine::hub::{Hub, HubOptions};
 use flowcast::engine::ledger::LedgerOptions;
-use flowcast::server::limiter::ToldOnce;
+use flowcast::server::groups::Hubs;
 use flowcast::server::listen::raise_file_limit;
-use flowcast::server::shard::{Admitted, Arrival, Letter, Shard, ShardHandle, ShardOptions};
+use flowcast::server::shard::{Admitted, Arrival, Common, Letter, Protocol, Shard, ShardHandle, ShardOptions};
+use flowcast::streams::options::StreamOptions;
 use flowcast::wire::payload::Profile;
+use flowcast::wire::streams::Channels;
 use flowcast::wire::webpubsub::{Syntax, Wire};
 use flowcast::wire::websocket::{self, Opcode};
 
@@ -80,10 +82,18 @@ impl Bench {
         let ledger = LedgerOptions { ledger_publications };
         let hub = Arc::new(Hub::new("bench", &HubOptions { max_silent_groups: 0, ledger }));
         let group = hub.declare(GROUP, "SPX");
-        let matches = ShardOptions::augment_args(Command::new("bench")).get_matches_from(["bench"]);
-        let options = Arc::new(ShardOptions::from_arg_matches(&matches).expect("defaults"));
-        let (shard, _) =
-            Shard::spawn(0, &hub, "blue".into(), options, Arc::new(ToldOnce::default())).expect("a thread");
+        let command = StreamOptions::augment_args(ShardOptions::augment_args(Command::new("bench")));
+        let matches = command.get_matches_from(["bench"]);
+        let streams = HubOptions { max_silent_groups: 0, ledger: LedgerOptions { ledger_publications: 0 } };
+        let common = Common {
+            hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::new(Hub::new("streams", &streams)) },
+            prefix: "blue".into(),
+            options: Arc::new(ShardOptions::from_arg_matches(&matches).expect("defaults")),
+            stream_options: StreamOptions::from_arg_matches(&matches).expect("defaults"),
+            channels: Arc::new(Channels::new([])),
+            silent: Arc::default(),
+        };
+        let (shard, _) = Shard::spawn(0, common).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let clients = (0..subscribers).map(|_| client(&listener, &shard)).collect();
         let mut frame = Vec::new();
@@ -140,8 +150,10 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
     client.write_all(&[&[0x82, 0x80 | join.len() as u8, 0, 0, 0, 0], &join[..]].concat()).expect("an open socket");
     client.set_nonblocking(true).expect("a socket option");
     let wire = Wire { syntax: Syntax::Protobuf, reliable: false, profile: Profile::V2026_04 };
+    let protocol = Protocol::WebPubSub(wire);
     let (admitted, _) = Admitted::take(&Arc::default());
-    let mut letter = Some(Letter::Open(Arrival { socket, read: Bytes::new(), user: "bench".into(), wire, admitted }));
+    let mut letter =
+        Some(Letter::Open(Arrival { socket, read: Bytes::new(), user: "bench".into(), protocol, admitted }));
     while let Some(unsent) = letter.take() {
         // The mailbox is bounded; the bench is faster than the shard.
         if shard.has_room() {
