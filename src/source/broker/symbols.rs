@@ -156,6 +156,7 @@ fn exchange(fields: &mut Table) -> Result<Option<Exchange>, SettingsError> {
 pub struct SymbolMap {
     by_symbol: HashMap<Arc<str>, Arc<Mapped>>,
     in_order: Vec<Arc<str>>,
+    addresses: HashSet<Address>,
     unmapped: Option<fn(&str) -> Option<Mapped>>,
 }
 
@@ -164,7 +165,8 @@ impl SymbolMap {
     pub fn new(mapped: &[Mapped], unmapped: Option<fn(&str) -> Option<Mapped>>) -> Self {
         let in_order = mapped.iter().map(|one| Arc::clone(&one.instrument.symbol)).collect();
         let by_symbol = mapped.iter().map(|one| (Arc::clone(&one.instrument.symbol), Arc::new(one.clone()))).collect();
-        Self { by_symbol, in_order, unmapped }
+        let addresses = mapped.iter().map(|one| one.address).collect();
+        Self { by_symbol, in_order, addresses, unmapped }
     }
 
     /// The instrument of a symbol.
@@ -174,8 +176,7 @@ impl SymbolMap {
         }
         let found = self.unmapped?(symbol)?;
         // One instrument has one symbol: the configured name.
-        let is_named = self.by_symbol.values().any(|mapped| mapped.address == found.address);
-        (!is_named).then(|| Arc::new(found))
+        (!self.addresses.contains(&found.address)).then(|| Arc::new(found))
     }
 
     /// The configured symbols.
