@@ -9,7 +9,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use crate::common::eventually;
 
@@ -57,6 +57,29 @@ pub fn delete(brokers: &str, topic: &str) {
             Err(_) => None,
         }
     });
+}
+
+/// What the topic holds, of each partition, oldest first: the truth, by a consumer of the test's own.
+pub fn contents(brokers: &str, topic: &str, partitions: i32) -> Vec<Vec<Vec<u8>>> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", name("truth")).create().unwrap();
+    let read = |partition| {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap();
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(topic, partition, Offset::Offset(low)).unwrap();
+        consumer.assign(&from).unwrap();
+        let mut payloads = Vec::new();
+        let mut next = low;
+        while next < high {
+            // It also returns empty-handed when librdkafka had something to say.
+            let message = eventually("the rest of the partition comes", || consumer.poll(Duration::from_millis(100)));
+            let message = message.unwrap();
+            next = message.offset() + 1;
+            payloads.push(message.payload().unwrap_or_default().to_vec());
+        }
+        payloads
+    };
+    (0..partitions).map(read).collect()
 }
 
 /// The offset a group committed.
