@@ -184,7 +184,10 @@ impl Summary {
                     .map(String::as_str)
                     .collect();
                 if !without.is_empty() {
-                    gaps.push(format!("messages of {} carry no number: only their shape was checked", without.join(", ")));
+                    gaps.push(format!(
+                        "messages of {} carry no number: only their shape was checked",
+                        without.join(", ")
+                    ));
                 }
                 if is_streams && ledger.publications == 0 {
                     gaps.push("nothing was published".to_owned());
