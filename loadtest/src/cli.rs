@@ -74,6 +74,27 @@ pub enum LedgerUse {
     Off,
 }
 
+/// The command line as it was typed, for reports: without the values of its credentials.
+pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const CREDENTIALS: [&str; 4] = ["--token", "--publish-token", "--secret", "--key"];
+    let mut is_value = false;
+    let hide = |argument: String| {
+        if std::mem::take(&mut is_value) {
+            return "***".to_owned();
+        }
+        is_value = CREDENTIALS.contains(&argument.as_str());
+        match argument.split_once('=') {
+            Some((name, _)) if CREDENTIALS.contains(&name) => format!("{name}=***"),
+            // A socket URL may carry a token.
+            _ => match argument.split_once("token=") {
+                Some((before, _)) => format!("{before}token=***"),
+                None => argument,
+            },
+        }
+    };
+    arguments.map(hide).collect()
+}
+
 /// `--protocols streams`: what clients subscribe to, and where the sequence comes from that is verified.
 #[derive(Clone, Args)]
 #[command(next_help_heading = "JSON streams (--protocols streams)")]
@@ -222,4 +243,18 @@ pub struct RunArgs {
     /// Speaks to a parent process: one JSON line per second instead of tables.
     #[arg(long, hide = true)]
     pub child: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_reach_reports() {
+        let typed = ["swarm", "--secret", "s1", "--token=s2", "--key", "s3", "--url", "ws://h/ws?token=s4", "-c", "5"];
+        let shown = shown(typed.iter().map(ToString::to_string));
+        let expected =
+            ["swarm", "--secret", "***", "--token=***", "--key", "***", "--url", "ws://h/ws?token=***", "-c", "5"];
+        assert_eq!(shown, expected);
+    }
 }

@@ -1,6 +1,6 @@
 //! Puts what workers, ledger and machine have left behind together into the facts of a run.
 
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, shown};
 use crate::collect::Collector;
 use crate::plan::{Class, Plan};
 use crate::preflight::Preflight;
@@ -91,8 +91,8 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome
     };
     Facts {
         setup: Setup {
-            command: std::env::args().collect(),
-            target: args.url.clone(),
+            command: shown(std::env::args()),
+            target: shown(std::iter::once(args.url.clone())).concat(),
             profile: plan.profile,
             protocols: plan.protocols.clone(),
             groups: plan.groups.clone(),

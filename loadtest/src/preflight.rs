@@ -86,7 +86,7 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         let grant = negotiator.negotiate()?;
         (Some(negotiator), grant, args.api)
     } else {
-        let socket = SocketUrl::parse(&socket_url(args)?)?;
+        let socket = socket(args)?;
         let profile = Profile::of_socket_path(&socket.path);
         (None, Grant { socket, prefix: args.prefix.clone() }, profile)
     };
@@ -216,20 +216,22 @@ fn http_base(url: &str) -> String {
     }
 }
 
-/// The socket URL that was given; of the stream protocol with the clients' token if there is one, and
-/// at `/ws` where only the server was given.
-fn socket_url(args: &RunArgs) -> Result<String, TokenError> {
+/// The socket that was given; of the stream protocol with the clients' token if there is one, and at
+/// `/ws` where only the server was given.
+fn socket(args: &RunArgs) -> Result<SocketUrl, PreflightError> {
     if !args.protocols.contains(&Protocol::Streams) {
-        return Ok(args.url.clone());
+        return Ok(SocketUrl::parse(&args.url)?);
     }
-    let url = match args.url.strip_prefix("http") {
-        Some(rest) => format!("ws{}/ws", rest.trim_end_matches('/')),
-        None => args.url.clone(),
+    let mut socket = match args.url.strip_prefix("http") {
+        Some(rest) => SocketUrl::parse(&format!("ws{}/ws", rest.trim_end_matches('/')))?,
+        None => SocketUrl::parse(&args.url)?,
     };
-    Ok(match token::of_clients(args)? {
-        Some(token) => format!("{url}{}token={token}", if url.contains('?') { '&' } else { '?' }),
-        None => url,
-    })
+    // After parsing, whose errors repeat the URL.
+    if let Some(token) = token::of_clients(args)? {
+        let separator = if socket.path.contains('?') { '&' } else { '?' };
+        socket.path = format!("{}{separator}token={token}", socket.path);
+    }
+    Ok(socket)
 }
 
 /// Half of the processors: the server beside us needs the others.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, shown};
 use crate::limits;
 use crate::live::{Live, Progress};
 use crate::preflight::{self, PreflightError};
@@ -132,7 +132,7 @@ pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
         }
     }
     let mut facts = sum.ok_or(ProcessError::Stuck { number: 0 })?;
-    facts.setup.command = std::env::args().collect();
+    facts.setup.command = shown(std::env::args());
     if let Some(publisher) = publisher {
         let publisher = publisher.map_err(|source| ProcessError::Io { number: 0, source })?;
         facts.aborted = facts.aborted.or(publisher.stop().error());

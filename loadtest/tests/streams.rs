@@ -10,8 +10,9 @@ use fake::{Behaviour, Fake, Tamper};
 
 /// Clients on `lines`, which the swarm itself publishes to, for a second.
 fn swarm(server: &Fake, arguments: &[&str]) -> Outcome {
-    let own = ["--protocols", "streams", "--channels", "lines", "--publish-rate", "100"];
-    fake::outcome::swarm(&server.url(), &[&own, arguments].concat())
+    let own = ["--protocols", "streams", "--publish-rate", "100"];
+    let channels = fake::outcome::default_of("--channels", "lines", arguments);
+    fake::outcome::swarm(&server.url(), &[&own, &channels[..], arguments].concat())
 }
 
 /// The same, of what another producer numbers.
@@ -53,14 +54,17 @@ fn every_channel_has_a_sequence_of_its_own() {
     assert_eq!(outcome.report["facts"]["setup"]["groups"], serde_json::json!(["analytics", "lines"]));
 }
 
+/// A number of the fake's producer that comes when the clients of a run of three seconds are up.
+const LATER: u64 = 400;
+
 /// Each kind of tampering with one message of one client.
 #[track_caller]
 fn is_found(tamper: Tamper, expected: &[&str]) {
-    let behaviour = Behaviour { tamper: Some((2, 40, tamper)), ..Behaviour::default() };
-    let server = Fake::start(behaviour.clone());
+    let tampering = |seq| Behaviour { tamper: Some((2, seq, tamper)), ..Behaviour::default() };
     // Workers are told by the publisher what there was, and by the witness what others heard.
-    let external = Fake::start(Behaviour { produces: Some(u64::MAX), tamper: Some((2, 250, tamper)), ..behaviour });
-    for outcome in [swarm(&server, &[]), heard(&external, &["--duration", "2s"])] {
+    let own = swarm(&Fake::start(tampering(40)), &[]);
+    let external = Fake::start(Behaviour { produces: Some(u64::MAX), ..tampering(LATER) });
+    for outcome in [own, heard(&external, &["--duration", "3s"])] {
         outcome.assert_exit(1);
         let kinds: Vec<String> = outcome.faults().into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, expected, "{}", outcome.output);
@@ -170,8 +174,8 @@ fn a_producer_that_ended_proves_nothing_unless_its_last_number_is_known() {
 
 #[test]
 fn a_number_no_client_heard_is_missing_everywhere() {
-    let server = Fake::start(Behaviour { produces: Some(u64::MAX), unsent: vec![250], ..Behaviour::default() });
-    let outcome = heard(&server, &["--duration", "2s"]);
+    let server = Fake::start(Behaviour { produces: Some(u64::MAX), unsent: vec![LATER], ..Behaviour::default() });
+    let outcome = heard(&server, &["--duration", "3s"]);
     outcome.assert_exit(1);
     let expected: Vec<_> = (0..8).map(|client| ("missing".to_owned(), client)).collect();
     assert_eq!(outcome.faults(), expected, "{}", outcome.output);

@@ -11,8 +11,14 @@ const SPARE_SECONDS: u64 = 3_600;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-#[error("no token could be made from the secret: {0}")]
-pub struct TokenError(#[from] jsonwebtoken::errors::Error);
+pub enum TokenError {
+    /// The secret is of no use.
+    #[error("no token could be made from the secret: {0}")]
+    Mint(#[from] jsonwebtoken::errors::Error),
+    /// It would break the request that carries it.
+    #[error("a token holds other characters than a JWT does (letters, digits, - _ .)")]
+    Characters,
+}
 
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -25,17 +31,27 @@ struct Claims<'a> {
 
 /// The clients' token: the one given, else one made from the secret, else none.
 pub fn of_clients(args: &RunArgs) -> Result<Option<String>, TokenError> {
-    let streams = &args.streams;
-    streams.token.clone().map_or_else(|| minted(args, "swarm", None), |token| Ok(Some(token)))
+    match &args.streams.token {
+        Some(token) => checked(token).map(Some),
+        None => minted(args, "swarm", None),
+    }
 }
 
 /// The publisher's token: the one given, else one made from the secret, else the clients'.
 pub fn of_publisher(args: &RunArgs) -> Result<Option<String>, TokenError> {
     let streams = &args.streams;
-    if streams.publish_token.is_some() {
-        return Ok(streams.publish_token.clone());
+    if let Some(token) = &streams.publish_token {
+        return checked(token).map(Some);
     }
-    Ok(minted(args, "swarm-publisher", Some("publisher"))?.or_else(|| streams.token.clone()))
+    match minted(args, "swarm-publisher", Some("publisher"))? {
+        None => of_clients(args),
+        minted => Ok(minted),
+    }
+}
+
+fn checked(token: &str) -> Result<String, TokenError> {
+    let is_of_jwt = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if token.bytes().all(is_of_jwt) { Ok(token.to_owned()) } else { Err(TokenError::Characters) }
 }
 
 fn minted(args: &RunArgs, sub: &str, role: Option<&str>) -> Result<Option<String>, TokenError> {
@@ -91,5 +107,6 @@ mod tests {
         let alone = args(&["--token", "mine"]);
         assert_eq!(of_publisher(&alone).unwrap().as_deref(), Some("mine"));
         assert_eq!(of_clients(&args(&[])).unwrap(), None);
+        assert!(matches!(of_clients(&args(&["--token", "a\r\nb"])), Err(TokenError::Characters)));
     }
 }

@@ -139,7 +139,9 @@ impl Witness {
             course.settled_ns = sight.at_ns + SETTLE_NS;
         }
         if course.next.is_none_or(|next| sight.seq >= next) {
-            course.pending.entry(sight.seq).or_insert((sight.hash, sight.sent_ns));
+            // What is ahead of us would say that everything until then is known.
+            let sent_ns = sight.sent_ns.min(sight.at_ns);
+            course.pending.entry(sight.seq).or_insert((sight.hash, sent_ns));
         }
     }
 
@@ -277,8 +279,10 @@ mod tests {
 
     #[test]
     fn a_message_from_the_future_is_of_another_clock() {
-        let (mut witness, _events) = witness(1, None);
+        let (mut witness, events) = witness(1, None);
         witness.see(&Sight { group: 0, seq: 1, hash: 1, sent_ns: 10, at_ns: 9 });
+        witness.proceed(LATER);
         assert!(witness.testimony.is_foreign_clock.load(Relaxed));
+        assert_eq!(told(&events), [(0, 1, true, 9)]);
     }
 }

@@ -36,7 +36,7 @@ pub fn swarm(url: &str, arguments: &[&str]) -> Outcome {
     let output = Command::new(env!("CARGO_BIN_EXE_swarm"))
         .args(["--url", url, "--connections", "8", "--duration", "1s", "--quiet"])
         .args(["--ramp", "40", "--drain", "2s", "--setup-timeout", "3s"])
-        .args(["--protocols", "json,json.reliable,protobuf,protobuf.reliable"])
+        .args(default_of("--protocols", "json,json.reliable,protobuf,protobuf.reliable", arguments))
         .args(arguments)
         .arg("--json")
         .arg(&json)
@@ -49,4 +49,9 @@ pub fn swarm(url: &str, arguments: &[&str]) -> Outcome {
         report,
         output: String::from_utf8_lossy(&output_text).into_owned(),
     }
+}
+
+/// An argument that is a list, unless it is among the given ones: lists add up.
+pub fn default_of<'a>(name: &'a str, value: &'a str, arguments: &[&str]) -> Vec<&'a str> {
+    if arguments.contains(&name) { Vec::new() } else { vec![name, value] }
 }
