@@ -83,7 +83,9 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome
     });
     if plan.protocols.contains(&Protocol::Streams) {
         // The number stands in for a record time, and says nothing twice.
-        faults.iter_mut().for_each(|fault| fault.record_timestamp = None);
+        for fault in &mut faults {
+            fault.record_timestamp = None;
+        }
     }
     let groups_per_connection = match plan.groups_per_connection {
         0 => plan.groups.len() as u32,

@@ -1,8 +1,7 @@
 //! The swarm on the JSON streams, as a black box: against a server that passes numbered messages on
 //! as it should, and against servers that do not.
 
-// Each test program uses its part of the fake.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "every test file uses its own part")]
 mod fake;
 
 use fake::outcome::Outcome;
