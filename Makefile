@@ -9,7 +9,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-rust test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout fuzz docs clean
+.PHONY: help run test test-rust test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-streams fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -57,6 +57,9 @@ bench-encode: ## JSONL line to finished frames, records/s of one core
 
 bench-fanout: ## flowcast against the floor and its peers; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
 	python3 loadtest/bench/fanout.py
+
+bench-streams: ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with
+	python3 loadtest/bench/streams.py
 
 # Stable Rust has no sanitizers; the code under test has none of the bugs they find, since `unsafe`
 # stands outside the parsers.

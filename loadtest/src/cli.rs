@@ -74,11 +74,82 @@ pub enum LedgerUse {
     Off,
 }
 
+/// The command line as it was typed, for reports: without the values of its credentials.
+pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const CREDENTIALS: [&str; 4] = ["--token", "--publish-token", "--secret", "--key"];
+    let mut is_value = false;
+    let hide = |argument: String| {
+        if std::mem::take(&mut is_value) {
+            return "***".to_owned();
+        }
+        is_value = CREDENTIALS.contains(&argument.as_str());
+        match argument.split_once('=') {
+            Some((name, _)) if CREDENTIALS.contains(&name) => format!("{name}=***"),
+            // A socket URL may carry a token.
+            _ => match argument.split_once("token=") {
+                Some((before, _)) => format!("{before}token=***"),
+                None => argument,
+            },
+        }
+    };
+    arguments.map(hide).collect()
+}
+
+/// `--protocols streams`: what clients subscribe to, and where the sequence comes from that is verified.
+#[derive(Clone, Args)]
+#[command(next_help_heading = "JSON streams (--protocols streams)")]
+pub struct StreamArgs {
+    /// Channels to subscribe to; none leaves it to the server.
+    #[arg(long, value_delimiter = ',')]
+    pub channels: Vec<String>,
+    /// Symbols to subscribe to on trading streams among the channels; none for all.
+    #[arg(long, value_delimiter = ',')]
+    pub symbols: Vec<String>,
+    /// The clients' JWT; without it one is made from the secret.
+    #[arg(long, env = "SWARM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The publisher's JWT; without it one is made from the secret, and without that it is the clients'.
+    #[arg(long, env = "SWARM_PUBLISH_TOKEN", hide_env_values = true)]
+    pub publish_token: Option<String>,
+    /// The server's secret, to make JWTs from.
+    #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true)]
+    pub secret: Option<String>,
+    /// Messages per second to publish to each of the channels over HTTP, each with the next number;
+    /// 0 for none.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 0)]
+    pub publish_rate: u32,
+    /// Bytes of each message's data, at least 80.
+    #[arg(long, value_name = "BYTES", default_value_t = 300)]
+    pub publish_bytes: usize,
+    /// Somebody else on this host publishes `{"seq":n,"sent_ns":…}`, numbered without gap per channel,
+    /// with readings of CLOCK_MONOTONIC.
+    #[arg(long)]
+    pub external_producer: bool,
+    /// The last number the external producer gives, if it ends before the run does.
+    #[arg(long, value_name = "SEQ", requires = "external_producer")]
+    pub last_seq: Option<u64>,
+}
+
+impl std::fmt::Debug for StreamArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the credentials.
+        let Self { channels, symbols, publish_rate, publish_bytes, external_producer, last_seq, .. } = self;
+        f.debug_struct("StreamArgs")
+            .field("channels", channels)
+            .field("symbols", symbols)
+            .field("publish_rate", publish_rate)
+            .field("publish_bytes", publish_bytes)
+            .field("external_producer", external_producer)
+            .field("last_seq", last_seq)
+            .finish_non_exhaustive()
+    }
+}
+
 /// `swarm`
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Where clients negotiate (`http://…`), or the socket itself (`ws://…`; the tick ledger is then
-    /// looked for on the same host).
+    /// Where clients negotiate (`http://…`; the JSON streams are then at `/ws`), or the socket itself
+    /// (`ws://…`; the tick ledger is then looked for on the same host).
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
     /// How many clients.
@@ -157,12 +228,9 @@ pub struct RunArgs {
     /// Trust the certificates in this PEM file instead of Mozilla's.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// The JWT of the JSON stream protocol.
-    #[arg(long, env = "SWARM_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// Channels of the JSON stream protocol; none leaves it to the server.
-    #[arg(long, value_delimiter = ',')]
-    pub channels: Vec<String>,
+    /// What is asked of the JSON stream protocol.
+    #[command(flatten)]
+    pub streams: StreamArgs,
     /// The server's process on this host, to report its CPU time and memory.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
@@ -175,4 +243,18 @@ pub struct RunArgs {
     /// Speaks to a parent process: one JSON line per second instead of tables.
     #[arg(long, hide = true)]
     pub child: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_reach_reports() {
+        let typed = ["swarm", "--secret", "s1", "--token=s2", "--key", "s3", "--url", "ws://h/ws?token=s4", "-c", "5"];
+        let shown = shown(typed.iter().map(ToString::to_string));
+        let expected =
+            ["swarm", "--secret", "***", "--token=***", "--key", "***", "--url", "ws://h/ws?token=***", "-c", "5"];
+        assert_eq!(shown, expected);
+    }
 }

@@ -1,17 +1,14 @@
 //! Puts what workers, ledger and machine have left behind together into the facts of a run.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, shown};
 use crate::collect::Collector;
-use crate::ledger::follow::Status;
 use crate::plan::{Class, Plan};
 use crate::preflight::Preflight;
 use crate::report::facts::{Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup};
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
 use crate::verify::fault::FaultKind;
+use crate::wire::form::Protocol;
 use crate::worker::tally::{Tally, WorkerResult};
 
 /// What the threads of a run have left behind.
@@ -20,8 +17,8 @@ pub struct CrewOutcome {
     pub results: Vec<WorkerResult>,
     /// The run, second by second.
     pub collector: Collector,
-    /// How far the ledger was read.
-    pub ledger: Option<Arc<Status>>,
+    /// What is known of what was published.
+    pub ledger: Option<LedgerFacts>,
     /// Why the run ended early, if it did.
     pub aborted: Option<String>,
     /// Start of the run, Unix milliseconds.
@@ -79,25 +76,29 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome
     let window_seconds = outcome.collector.window();
     let mut window = outcome.collector.totals;
     (window.from_ns, window.until_ns) = outcome.window_ns;
-    let ledger = outcome.ledger.zip(preflight.ledger).map(|(status, source)| LedgerFacts {
-        offset: source.offset,
-        ticks: status.ticks.load(Relaxed),
-        publications: status.publications.load(Relaxed),
-        lost: status.lost.load(Relaxed),
+    let ledger = outcome.ledger.map(|facts| LedgerFacts {
         is_incomplete: tally.ledger_incomplete,
         unhashed: tally.unhashed,
+        ..facts
     });
+    if plan.protocols.contains(&Protocol::Streams) {
+        // The number stands in for a record time, and says nothing twice.
+        for fault in &mut faults {
+            fault.record_timestamp = None;
+        }
+    }
     let groups_per_connection = match plan.groups_per_connection {
         0 => plan.groups.len() as u32,
         each => each.min(plan.groups.len() as u32),
     };
     Facts {
         setup: Setup {
-            command: std::env::args().collect(),
-            target: args.url.clone(),
+            command: shown(std::env::args()),
+            target: shown(std::iter::once(args.url.clone())).concat(),
             profile: plan.profile,
             protocols: plan.protocols.clone(),
             groups: plan.groups.clone(),
+            channels: plan.channels.clone(),
             groups_per_connection,
             connections: u64::from(plan.connections),
             attentive,
@@ -121,6 +122,7 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome
         stream_messages: tally.stream_messages,
         connect: Pairs::of(&tally.setup),
         shed: Pairs::of(&tally.shed),
+        shed_causes: tally.shed_causes.into_map(),
         failures: tally.failures.into_map(),
         drops: tally.drops.into_map(),
         up_at_end: outcome.up_at_end,

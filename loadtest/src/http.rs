@@ -136,6 +136,18 @@ impl Http {
         serde_json::from_slice(&bytes).map_err(|source| HttpError::Json { url: url.to_owned(), source })
     }
 
+    /// Posts JSON lines and reads a JSON answer.
+    pub fn post_lines<T: DeserializeOwned>(&self, url: &str, lines: &str) -> Result<T, HttpError> {
+        let mut request = self.agent.post(url).header("content-type", "application/x-ndjson");
+        if let Some(value) = &self.authorization {
+            request = request.header("authorization", value);
+        }
+        let unreachable = |source| HttpError::Unreachable { url: url.to_owned(), source: Box::new(source) };
+        let mut body = succeeded(url, request.send(lines).map_err(unreachable)?)?;
+        let bytes = body.with_config().limit(MAX_BODY_BYTES).read_to_vec().map_err(unreachable)?;
+        serde_json::from_slice(&bytes).map_err(|source| HttpError::Json { url: url.to_owned(), source })
+    }
+
     /// Asks for server-sent events; the reader ends when the server ends.
     pub fn get_events(&self, url: &str) -> Result<impl Read + Send + use<>, HttpError> {
         Ok(self.get(url, "text/event-stream")?.into_reader())
@@ -149,18 +161,23 @@ impl Http {
         let response = request
             .call()
             .map_err(|source| HttpError::Unreachable { url: url.to_owned(), source: Box::new(source) })?;
-        let status = response.status();
-        let mut body = response.into_body();
-        if !status.is_success() {
-            let mut start = Vec::new();
-            // What the server says beside the status is a help, not a need.
-            let _ = body.as_reader().take(300).read_to_end(&mut start);
-            return Err(HttpError::Status {
-                url: url.to_owned(),
-                status: status.as_u16(),
-                body: String::from_utf8_lossy(&start).trim().to_owned(),
-            });
-        }
-        Ok(body)
+        succeeded(url, response)
     }
+}
+
+/// The body of a good answer.
+fn succeeded(url: &str, response: ureq::http::Response<ureq::Body>) -> Result<ureq::Body, HttpError> {
+    let status = response.status();
+    let mut body = response.into_body();
+    if status.is_success() {
+        return Ok(body);
+    }
+    let mut start = Vec::new();
+    // What the server says beside the status is a help, not a need.
+    let _ = body.as_reader().take(300).read_to_end(&mut start);
+    Err(HttpError::Status {
+        url: url.to_owned(),
+        status: status.as_u16(),
+        body: String::from_utf8_lossy(&start).trim().to_owned(),
+    })
 }

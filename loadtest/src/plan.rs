@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::RunArgs;
 use crate::clock::SECOND;
+use crate::sequence::publisher;
 use crate::verify::Key;
 use crate::wire::form::{Profile, Protocol};
+use crate::wire::streams::is_topic;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +47,11 @@ pub enum PlanError {
     #[error("--stalled, --slow and --reset are percentages and may be 100 together, not {0}")]
     Mix(f64),
     /// The stream protocol is another endpoint.
-    #[error("--protocols streams cannot be mixed with others, and needs a ws:// URL")]
+    #[error("--protocols streams cannot be mixed with others")]
     Streams,
+    /// The sequence to verify cannot be had.
+    #[error("{0}")]
+    Sequence(&'static str),
     /// A group list that means nothing.
     #[error("--groups: {0}")]
     Groups(String),
@@ -74,8 +79,10 @@ pub struct Plan {
     pub groups_per_connection: u32,
     /// Shares of misbehaving clients.
     pub mix: Mix,
-    /// Channels of the stream protocol.
+    /// Channels of the stream protocol; those with a sequence to verify are the groups.
     pub channels: Vec<String>,
+    /// Symbols of its trading streams.
+    pub symbols: Vec<String>,
     /// New connections per second in this process.
     pub ramp: u32,
     /// Receiving threads.
@@ -133,8 +140,30 @@ pub fn check(args: &RunArgs) -> Result<(), PlanError> {
         return Err(PlanError::Url(args.url.clone()));
     }
     let is_streams = args.protocols.contains(&Protocol::Streams);
-    if is_streams && (args.protocols.len() > 1 || args.url.starts_with("http")) {
+    if is_streams && args.protocols.len() > 1 {
         return Err(PlanError::Streams);
+    }
+    check_sequence(args, is_streams).map_err(PlanError::Sequence)
+}
+
+/// What was said about a sequence on the JSON streams.
+fn check_sequence(args: &RunArgs, is_streams: bool) -> Result<(), &'static str> {
+    let streams = &args.streams;
+    let publishes = streams.publish_rate > 0;
+    if (publishes || streams.external_producer) && !is_streams {
+        return Err("--publish-rate and --external-producer go with --protocols streams");
+    }
+    if publishes && streams.external_producer {
+        return Err("--publish-rate and --external-producer: only one of them can give the numbers");
+    }
+    if (publishes || streams.external_producer) && !streams.channels.iter().any(|name| is_topic(name)) {
+        return Err("a sequence needs --channels with a topic, such as lines: trading streams carry no numbers");
+    }
+    if streams.publish_bytes < publisher::MIN_BYTES || streams.publish_bytes > publisher::MAX_BYTES {
+        return Err("--publish-bytes must be from 80 to 262144");
+    }
+    if !streams.symbols.is_empty() && streams.channels.iter().all(|name| is_topic(name)) {
+        return Err("--symbols needs --channels with a trading stream");
     }
     Ok(())
 }
@@ -208,7 +237,8 @@ impl Plan {
     /// How publications are told apart in each form.
     pub fn keys(&self) -> Vec<Key> {
         let key = |protocol: &Protocol| {
-            if protocol.is_reliable() && self.has_ledger { Key::Sequence } else { Key::Payload }
+            let is_numbered = protocol.is_reliable() || *protocol == Protocol::Streams;
+            if is_numbered && self.has_ledger { Key::Sequence } else { Key::Payload }
         };
         self.protocols.iter().map(key).collect()
     }
@@ -250,6 +280,7 @@ pub(crate) mod tests {
             groups_per_connection: 0,
             mix: Mix::default(),
             channels: Vec::new(),
+            symbols: Vec::new(),
             ramp: 1_000,
             workers: 1,
             source_addresses: Vec::new(),

@@ -11,7 +11,11 @@ use crate::ledger::offset::Offset;
 use crate::limits::{self, LimitError};
 use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl};
 use crate::plan::{Mix, Plan, PlanError, check, resolve_groups};
+use crate::sequence::publisher::Publishing;
+use crate::sequence::token::{self, TokenError};
+use crate::truth::{LedgerSource, Truth};
 use crate::wire::form::{Profile, Protocol};
+use crate::wire::streams::is_topic;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +38,9 @@ pub enum PreflightError {
     /// The machine is too small.
     #[error("{0}")]
     Limit(#[from] LimitError),
+    /// No token.
+    #[error("{0}")]
+    Token(#[from] TokenError),
     /// `--ca-file` cannot be used.
     #[error("{0}")]
     Certificates(#[from] CertificateError),
@@ -50,21 +57,10 @@ pub struct Preflight {
     pub negotiator: Option<Negotiator>,
     /// The socket of the first negotiation, or the given one.
     pub grant: Grant,
-    /// The ledger's URL and its clock, if there is one.
-    pub ledger: Option<LedgerSource>,
+    /// What will say what was published, if anything does.
+    pub truth: Option<Truth>,
     /// What the reader of the report should know.
     pub notes: Vec<String>,
-}
-
-/// Where the ledger is.
-#[derive(Clone, Debug)]
-pub struct LedgerSource {
-    /// `…/ticks`
-    pub url: String,
-    /// For plain requests.
-    pub http: Http,
-    /// How its clock relates to ours.
-    pub offset: Offset,
 }
 
 #[derive(Deserialize)]
@@ -80,30 +76,33 @@ struct Tickers {
 /// Finds everything out; takes a few requests to the server.
 pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
     check(args)?;
-    let trust = match &args.ca_file {
-        Some(path) => Trust::from_file(path)?,
-        None => Trust::default(),
-    };
+    let trust = trust(args)?;
     let http = Http::new(&trust, REQUEST_TIMEOUT);
     let mut notes = Vec::new();
     let base = http_base(&args.url);
-    let (negotiator, grant, profile) = if args.url.starts_with("http") {
+    let is_streams = args.protocols.contains(&Protocol::Streams);
+    let (negotiator, grant, profile) = if args.url.starts_with("http") && !is_streams {
         let negotiator = Negotiator::new(http.clone(), &base, args.api, &args.key, &args.hub);
         let grant = negotiator.negotiate()?;
         (Some(negotiator), grant, args.api)
     } else {
-        let socket = SocketUrl::parse(&socket_url(args))?;
+        let socket = socket(args)?;
         let profile = Profile::of_socket_path(&socket.path);
         (None, Grant { socket, prefix: args.prefix.clone() }, profile)
     };
-    let is_streams = args.protocols.contains(&Protocol::Streams);
+    let is_sequenced = args.streams.publish_rate > 0 || args.streams.external_producer;
     let groups = if is_streams {
-        Vec::new()
+        let mut topics = if is_sequenced { topics(args) } else { Vec::new() };
+        topics.sort();
+        topics.dedup();
+        topics
     } else {
         let tickers = if args.groups == ["all"] { tickers(&http, &base)? } else { None };
         resolve_groups(&args.groups, &grant.prefix, tickers.as_deref())?
     };
-    let ledger = match args.ledger {
+    let truth = match args.ledger {
+        _ if args.streams.publish_rate > 0 => Some(Truth::Publisher(publishing(args, &trust)?)),
+        _ if args.streams.external_producer => Some(Truth::Producer { last_seq: args.streams.last_seq }),
         _ if is_streams => {
             notes.push(
                 "the stream protocol has no ledger: messages are counted and checked for shape, loss cannot be seen"
@@ -115,7 +114,7 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         LedgerUse::Auto | LedgerUse::Require => {
             let url = format!("{base}/ticks");
             match Offset::estimate(&http, &url, Some(grant.socket.address)) {
-                Ok(offset) => Some(LedgerSource { url, http: http.clone(), offset }),
+                Ok(offset) => Some(Truth::Ledger(LedgerSource { url, http: http.clone(), offset })),
                 Err(error) if args.ledger == LedgerUse::Require => return Err(PreflightError::NoLedger(error)),
                 Err(error) => {
                     notes.push(format!(
@@ -145,10 +144,12 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         protocols: args.protocols.clone(),
         profile,
         prefix: grant.prefix.clone(),
-        groups_per_connection: args.groups_per_connection,
+        // A subscription names all channels.
+        groups_per_connection: if is_streams { 0 } else { args.groups_per_connection },
         groups,
         mix: Mix { stalled: args.stalled, slow: args.slow, resetting: args.reset },
-        channels: args.channels.clone(),
+        channels: args.streams.channels.clone(),
+        symbols: args.streams.symbols.clone(),
         ramp: args.ramp,
         workers,
         source_addresses: sources,
@@ -157,10 +158,41 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         slow_rate: args.slow_rate,
         reset_after_ns: args.reset_after.as_nanos() as u64,
         reconnects: args.reconnect,
-        has_ledger: ledger.is_some(),
-        clock_error_ns: ledger.as_ref().map_or(0, |ledger| ledger.offset.error_ns),
+        has_ledger: truth.is_some(),
+        clock_error_ns: match &truth {
+            Some(Truth::Ledger(ledger)) => ledger.offset.error_ns,
+            _ => 0,
+        },
     };
-    Ok(Preflight { plan, trust, negotiator, grant, ledger, notes })
+    Ok(Preflight { plan, trust, negotiator, grant, truth, notes })
+}
+
+/// The channels that carry a publisher's payloads.
+fn topics(args: &RunArgs) -> Vec<String> {
+    args.streams.channels.iter().filter(|name| is_topic(name)).cloned().collect()
+}
+
+/// What the swarm's own publisher needs; several processes share one, in their parent.
+pub fn publishing(args: &RunArgs, trust: &Trust) -> Result<Publishing, PreflightError> {
+    let mut http = Http::new(trust, REQUEST_TIMEOUT);
+    if let Some(token) = token::of_publisher(args)? {
+        http = http.with_authorization(format!("Bearer {token}"));
+    }
+    let mut channels = topics(args);
+    channels.sort();
+    channels.dedup();
+    Ok(Publishing {
+        url: format!("{}/api/publish", http_base(&args.url)),
+        http,
+        channels,
+        rate: args.streams.publish_rate,
+        bytes: args.streams.publish_bytes,
+    })
+}
+
+/// Whom TLS trusts.
+pub fn trust(args: &RunArgs) -> Result<Trust, CertificateError> {
+    args.ca_file.as_ref().map_or_else(|| Ok(Trust::default()), |path| Trust::from_file(path))
 }
 
 /// The server's tickers; `None` where it lists none.
@@ -184,15 +216,22 @@ fn http_base(url: &str) -> String {
     }
 }
 
-/// The socket URL that was given, with the token of the stream protocol if there is one.
-fn socket_url(args: &RunArgs) -> String {
-    match &args.token {
-        Some(token) if args.protocols.contains(&Protocol::Streams) => {
-            let separator = if args.url.contains('?') { '&' } else { '?' };
-            format!("{}{separator}token={token}", args.url)
-        }
-        _ => args.url.clone(),
+/// The socket that was given; of the stream protocol with the clients' token if there is one, and at
+/// `/ws` where only the server was given.
+fn socket(args: &RunArgs) -> Result<SocketUrl, PreflightError> {
+    if !args.protocols.contains(&Protocol::Streams) {
+        return Ok(SocketUrl::parse(&args.url)?);
     }
+    let mut socket = match args.url.strip_prefix("http") {
+        Some(rest) => SocketUrl::parse(&format!("ws{}/ws", rest.trim_end_matches('/')))?,
+        None => SocketUrl::parse(&args.url)?,
+    };
+    // After parsing, whose errors repeat the URL.
+    if let Some(token) = token::of_clients(args)? {
+        let separator = if socket.path.contains('?') { '&' } else { '?' };
+        socket.path = format!("{}{separator}token={token}", socket.path);
+    }
+    Ok(socket)
 }
 
 /// Half of the processors: the server beside us needs the others.

@@ -11,11 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cli::RunArgs;
+use crate::cli::{RunArgs, shown};
 use crate::limits;
 use crate::live::{Live, Progress};
+use crate::preflight::{self, PreflightError};
 use crate::report::facts::Facts;
 use crate::report::{Report, ReportError};
+use crate::sequence::publisher::{Publisher, Publishing};
 
 /// What a child may take beyond everything its arguments allow it.
 const GRACE: Duration = Duration::from_secs(90);
@@ -45,6 +47,9 @@ pub enum ProcessError {
         /// Which.
         number: u32,
     },
+    /// The publisher cannot be set up.
+    #[error("{0}")]
+    Preflight(#[from] PreflightError),
     /// A child's report cannot be read.
     #[error("{0}")]
     Report(#[from] ReportError),
@@ -76,6 +81,10 @@ impl Drop for Part {
 pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
     let mut live = Live::new(args.output.quiet, false);
     live.note(&format!("{count} processes share {} connections", args.connections));
+    let publishing = match args.streams.publish_rate {
+        0 => None,
+        _ => Some(preflight::publishing(args, &preflight::trust(args).map_err(PreflightError::from)?)?),
+    };
     let (sink, lines) = channel();
     let mut parts = Vec::new();
     let mut first_client = args.first_client;
@@ -84,6 +93,13 @@ pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
         let share = share(args.connections, count, number);
         let report = std::env::temp_dir().join(format!("swarm-{}-{number}.json", std::process::id()));
         let mut child = command(share, first_client, share_of_ramp(args.ramp, count, number), &report)
+            .map(|mut command| {
+                if publishing.is_some() {
+                    // One publisher for all, here: children follow its numbers.
+                    command.args(["--publish-rate", "0", "--external-producer"]);
+                }
+                command
+            })
             .map_err(fail)?
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -105,7 +121,7 @@ pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
         parts.push(Part { number, child, report });
     }
     drop(sink);
-    watch(&lines, count, &mut live, deadline(args));
+    let publisher = watch(&lines, count, &mut live, deadline(args), publishing);
     live.clear();
     let mut sum: Option<Facts> = None;
     for part in &mut parts {
@@ -116,18 +132,33 @@ pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
         }
     }
     let mut facts = sum.ok_or(ProcessError::Stuck { number: 0 })?;
-    facts.setup.command = std::env::args().collect();
+    facts.setup.command = shown(std::env::args());
+    if let Some(publisher) = publisher {
+        let publisher = publisher.map_err(|source| ProcessError::Io { number: 0, source })?;
+        facts.aborted = facts.aborted.or(publisher.stop().error());
+    }
     Ok(facts)
 }
 
-/// Adds the children's lines up until all have closed their output, or the deadline.
-fn watch(lines: &Receiver<(u32, Progress)>, count: u32, live: &mut Live, deadline: Instant) {
+/// Adds the children's lines up until all have closed their output, or the deadline. Publishing begins
+/// when all are up, and goes on while any is there: its numbers tell each that its end is covered.
+fn watch(
+    lines: &Receiver<(u32, Progress)>,
+    count: u32,
+    live: &mut Live,
+    deadline: Instant,
+    mut publishing: Option<Publishing>,
+) -> Option<std::io::Result<Publisher>> {
     let mut latest = vec![Progress::default(); count as usize];
+    let mut publisher = None;
     while Instant::now() < deadline {
         match lines.recv_timeout(Duration::from_millis(250)) {
             Ok((number, progress)) => latest[number as usize] = progress,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if latest.iter().all(|part| !matches!(part.stage.as_str(), "" | "ramp")) {
+            publisher = publishing.take().map(|publishing| Publisher::start(publishing, Vec::new())).or(publisher);
         }
         let mut sum = Progress::default();
         for part in &latest {
@@ -135,6 +166,7 @@ fn watch(lines: &Receiver<(u32, Progress)>, count: u32, live: &mut Live, deadlin
         }
         live.show(&sum);
     }
+    publisher
 }
 
 /// A child has closed its output, so it is about to end.

@@ -12,18 +12,15 @@ use crate::cli::RunArgs;
 use crate::clock::{MILLISECOND, SECOND, now_ns, unix_ns};
 use crate::collect::Collector;
 use crate::gather::{self, CrewOutcome};
-use crate::http::Http;
-use crate::ledger::Groups;
-use crate::ledger::Now;
-use crate::ledger::follow::{Event, FollowError, Status, follow};
-use crate::ledger::offset::Offset;
+use crate::ledger::follow::Event;
 use crate::live::{Live, Progress};
 use crate::negotiate::Pump;
 use crate::plan::Plan;
-use crate::preflight::{LedgerSource, Preflight, PreflightError, preflight};
+use crate::preflight::{Preflight, PreflightError, preflight};
 use crate::report::facts::{Facts, OwnMemory, ServerUsage};
 use crate::stats::interval::Interval;
 use crate::stats::procfs::{self, Usage};
+use crate::truth::{Feed, FeedError};
 use crate::worker::shared::{Finish, Shared};
 use crate::worker::tally::WorkerResult;
 use crate::worker::{self, Worker, WorkerError};
@@ -49,9 +46,9 @@ pub enum RunError {
     /// The run cannot begin.
     #[error("{0}")]
     Preflight(#[from] PreflightError),
-    /// The ledger was there and cannot be followed.
+    /// What says what was published cannot start.
     #[error("{0}")]
-    Follow(#[from] FollowError),
+    Feed(#[from] FeedError),
     /// A worker cannot start.
     #[error("{0}")]
     Worker(#[from] WorkerError),
@@ -67,14 +64,14 @@ pub fn run(args: &RunArgs) -> Result<Facts, RunError> {
     let mut live = Live::new(args.output.quiet, args.child);
     preflight.notes.iter().for_each(|note| live.note(note));
     let before_bytes = resident_bytes();
-    let crew = Crew::start(&plan, &preflight, args)?;
+    let crew = Crew::start(&plan, &mut preflight, args)?;
     let mut supervisor = Supervisor { args, plan: &plan, crew, live: &mut live, aborted: None };
     let server = ServerWatch::new(args.server_pid);
     supervisor.ramp();
     let ramp_ns = now_ns() - supervisor.crew.shared.start_ns;
     let memory = OwnMemory { before_bytes, up_bytes: resident_bytes(), up: supervisor.up() };
-    let server = supervisor.measure(&server);
-    let crew = supervisor.finish(preflight.ledger.as_mut())?;
+    let server = supervisor.measure(&server)?;
+    let crew = supervisor.finish()?;
     live.clear();
     Ok(gather::facts(args, &plan, preflight, gather::Outcome { crew, ramp_ns, memory, server }))
 }
@@ -84,24 +81,17 @@ struct Crew {
     shared: Arc<Shared>,
     results: Receiver<WorkerResult>,
     collector: Collector,
-    ledger: Option<Arc<Status>>,
+    feed: Feed,
     started_unix_ms: u64,
 }
 
 impl Crew {
-    fn start(plan: &Arc<Plan>, preflight: &Preflight, args: &RunArgs) -> Result<Self, RunError> {
+    fn start(plan: &Arc<Plan>, preflight: &mut Preflight, args: &RunArgs) -> Result<Self, RunError> {
         let (interval_sink, intervals) = channel();
         let (result_sink, results) = channel();
         let ledgers: (Vec<Sender<Event>>, Vec<Receiver<Event>>) = (0..plan.workers).map(|_| channel()).unzip();
         // The ledger first: whatever any client receives will be in it.
-        let ledger = match &preflight.ledger {
-            Some(source) => {
-                let stream = Http::for_streams(&preflight.trust, Duration::from_secs(10));
-                let groups = Groups::new(&plan.groups);
-                Some(follow(stream, &source.url, groups, source.offset.clone(), ledgers.0)?)
-            }
-            None => None,
-        };
+        let (feed, sights) = Feed::start(preflight.truth.take(), &preflight.trust, plan, ledgers.0)?;
         // A moment ahead, so that all workers are waiting when the first second begins.
         let shared = Arc::new(Shared::new(plan.workers, now_ns() + 20 * MILLISECOND));
         let started_unix_ms = unix_ns() / MILLISECOND;
@@ -118,6 +108,7 @@ impl Crew {
                 trust: preflight.trust.clone(),
                 ledger,
                 intervals: Sender::<Interval>::clone(&interval_sink),
+                sights: sights.clone(),
             };
             let worker = Worker::new(setup)?;
             let sink = result_sink.clone();
@@ -129,7 +120,7 @@ impl Crew {
                 })
                 .map_err(WorkerError::from)?;
         }
-        Ok(Self { shared, results, collector: Collector::new(intervals, plan.workers), ledger, started_unix_ms })
+        Ok(Self { shared, results, collector: Collector::new(intervals, plan.workers), feed, started_unix_ms })
     }
 }
 
@@ -180,10 +171,11 @@ impl Supervisor<'_> {
     }
 
     /// Measures for the time asked for, in whole seconds of the run.
-    fn measure(&mut self, server: &ServerWatch) -> Option<ServerUsage> {
+    fn measure(&mut self, server: &ServerWatch) -> Result<Option<ServerUsage>, RunError> {
         if self.aborted.is_some() {
-            return None;
+            return Ok(None);
         }
+        self.crew.feed.begin()?;
         let start_ns = self.crew.shared.start_ns;
         let from = now_ns().saturating_sub(start_ns) / SECOND + 1;
         let until = from + self.args.duration.as_nanos().div_ceil(u128::from(SECOND)) as u64;
@@ -199,6 +191,10 @@ impl Supervisor<'_> {
             if begin.is_none() && now_ns() >= from_ns {
                 begin = Some(server.usage());
             }
+            if let Some(error) = self.crew.feed.error() {
+                self.aborted = Some(error);
+                break;
+            }
             if self.up() > 0 || self.args.reconnect {
                 seen_ns = now_ns();
             } else if now_ns() > seen_ns + ALL_GONE_NS {
@@ -206,31 +202,25 @@ impl Supervisor<'_> {
                 break;
             }
         }
-        server.used_since(begin.flatten())
+        Ok(server.used_since(begin.flatten()))
     }
 
     /// Ends the run: everything published until now must arrive within the drain time.
-    fn finish(mut self, ledger: Option<&mut LedgerSource>) -> Result<CrewOutcome, RunError> {
+    fn finish(mut self) -> Result<CrewOutcome, RunError> {
         let window_ns = self.crew.shared.window_ns.get().copied().unwrap_or_default();
         let window_ns = (window_ns.0, window_ns.1.min(now_ns()));
+        self.crew.feed.end();
+        self.aborted = self.aborted.take().or_else(|| self.crew.feed.error());
         // The last measured tick may be published a little late: it still counts.
         self.look_for("finish", LATE_TICK);
         let cut_ns = now_ns();
         let up_at_end = self.up();
-        let ledger_seq = match ledger {
-            Some(source) => {
-                self.look_for("finish", LEDGER_SETTLES);
-                let newest = newest(source);
-                if let Ok(later) = Offset::estimate(&source.http, &source.url, None)
-                    && source.offset.error_ns > 0
-                {
-                    source.offset.widen_to(&later);
-                }
-                newest.unwrap_or(u64::MAX)
-            }
-            None => 0,
-        };
         let drain_ns = self.args.drain.as_nanos() as u64;
+        self.look_for("finish", LEDGER_SETTLES);
+        while !self.crew.feed.covers(cut_ns) && self.aborted.is_none() && now_ns() < cut_ns + drain_ns {
+            self.look("finish");
+        }
+        let ledger_seq = self.crew.feed.reach(cut_ns);
         let finish = Finish { cut_ns, ledger_seq, deadline_ns: now_ns() + drain_ns };
         // Set once, here.
         let _ = self.crew.shared.finish.set(finish);
@@ -246,14 +236,12 @@ impl Supervisor<'_> {
                 }
             }
         }
-        if let Some(status) = &self.crew.ledger {
-            status.stop();
-        }
+        self.crew.feed.stop();
         self.crew.collector.finish();
         Ok(CrewOutcome {
             results,
             collector: self.crew.collector,
-            ledger: self.crew.ledger,
+            ledger: self.crew.feed.facts(),
             aborted: self.aborted,
             started_unix_ms: self.crew.started_unix_ms,
             window_ns,
@@ -281,12 +269,6 @@ impl Supervisor<'_> {
             failures: last.map_or(0, |second| second.failures),
         });
     }
-}
-
-/// How far the ledger goes now; `None` when it does not answer, and the run is then not verified.
-fn newest(source: &LedgerSource) -> Option<u64> {
-    let url = format!("{}?limit=1&after={}", source.url, u64::MAX >> 1);
-    source.http.get_json::<Now>(&url).ok().map(|now| now.newest)
 }
 
 /// The server's process, if it was named.

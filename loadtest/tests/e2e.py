@@ -12,6 +12,7 @@ checks are skipped, and the reason is printed.
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,9 @@ HERE = Path(__file__).resolve().parent
 K6_SCRIPTS = HERE.parent / "k6"
 PLOTS = 8
 ALL_PROTOCOLS = "json,json.reliable,protobuf,protobuf.reliable"
+# Of the server under test, for /ws; every run has its own.
+SECRET = secrets.token_urlsafe(32)
+STREAMS = ["--protocols", "streams", "--channels", "lines"]
 
 
 class Skipped(Exception):
@@ -79,8 +83,11 @@ def wait_until_serving(url):
             time.sleep(0.1)
 
 
-def swarm(*arguments, seconds=90):
-    return run([os.environ["SWARM_BIN"], "--quiet", *arguments], seconds)
+def swarm(*arguments, seconds=90, secret=SECRET):
+    environment = {name: value for name, value in os.environ.items() if name != "WS_AUTH_SECRET"}
+    if secret:
+        environment["WS_AUTH_SECRET"] = secret
+    return run([os.environ["SWARM_BIN"], "--quiet", *arguments], seconds, env=environment)
 
 
 def proven(report, output):
@@ -153,11 +160,55 @@ def check_page(_url, _pid, folder):
     assert result.stdout.count('class="series') >= PLOTS, "curves are drawn"
 
 
+def check_streams(url, pid, folder):
+    """300 clients of /ws: every number that was published and accepted, to everyone, on two topics."""
+    load = ["-c", 300, "-d", "4s", "--publish-rate", 50, "--channels", "lines,analytics"]
+    result = swarm("--url", url, *STREAMS, *load, "--server-pid", pid, "--json", folder / "streams.json")
+    report = json.loads((folder / "streams.json").read_text())
+    proven(report, result.stdout)
+    published = report["facts"]["ledger"]["publications"]
+    assert published >= 2 * 4 * 50, result.stdout
+    assert report["facts"]["verified"] == 300 * published, result.stdout
+    assert report["summary"]["latency"]["count"] >= 300 * 2 * 4 * 50 * 0.9, result.stdout
+    assert SECRET not in result.stdout + (folder / "streams.json").read_text()
+
+
+def check_streams_in_processes(url, _pid, folder):
+    """Two processes follow the numbers of the one publisher in their parent."""
+    load = ["-c", 100, "-d", "3s", "--publish-rate", 50, "--processes", 2]
+    result = swarm("--url", url, *STREAMS, *load, "--json", folder / "parts.json")
+    report = json.loads((folder / "parts.json").read_text())
+    proven(report, result.stdout)
+    assert report["facts"]["verified"] > 100 * 100, result.stdout
+
+
+def check_streams_need_a_token(url, _pid, _folder):
+    """Without a token /ws refuses, and a run says so."""
+    without = swarm("--url", url, *STREAMS, "-c", 5, "-d", "1s", seconds=30, secret=None)
+    assert without.returncode == 1 and "HTTP 401" in without.stdout, without
+
+
 def k6(url, *settings):
+    common = ("VUS=2", "CONNECTIONS_PER_VU=20", "DURATION=4s")
+    return k6_script("orderflow.js", f"BASE_URL={url}", *common, *settings)
+
+
+def k6_script(script, *settings):
     command = [setting("K6_BIN", "k6"), "run", "--quiet"]
-    for text in (f"BASE_URL={url}", "VUS=2", "CONNECTIONS_PER_VU=20", "DURATION=4s", *settings):
+    for text in settings:
         command += ["-e", text]
-    return run([*command, K6_SCRIPTS / "orderflow.js"], 120)
+    return run([*command, K6_SCRIPTS / script], 120)
+
+
+def token(*more):
+    result = run([os.environ["FLOWCAST_BIN"], "token", "--secret", SECRET, "--sub", "k6", *more], 30)
+    assert result.returncode == 0, result
+    return result.stdout.strip()
+
+
+def k6_streams(url, *settings):
+    tokens = (f"TOKEN={token()}", f"PUBLISH_TOKEN={token('--role', 'publisher')}")
+    return k6_script("streams.js", f"BASE_URL={url}", *tokens, "DURATION=12s", *settings)
 
 
 def check_k6(url, _pid, _folder):
@@ -175,6 +226,21 @@ def check_k6_can_fail(url, _pid, _folder):
     assert slow.returncode == 99, slow.stdout + slow.stderr
 
 
+def check_k6_streams(url, _pid, _folder):
+    """streams.js: 50 clients of /ws see every message type, each in shape and as it was published."""
+    result = k6_streams(url, "P99_MS=2000")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"ws_sessions\.+: 50 ", result.stdout), result.stdout
+
+
+def check_k6_streams_can_fail(url, _pid, _folder):
+    """Slow delivery, a publisher that may not publish and a stale token break thresholds (exit code 99)."""
+    few = ("VUS=2", "DURATION=10s")
+    for wrong in ("P99_MS=0", f"PUBLISH_TOKEN={token()}", "TOKEN=stale"):
+        result = k6_streams(url, *few, wrong)
+        assert result.returncode == 99, (wrong, result.stdout + result.stderr)
+
+
 CHECKS = [
     check_all_protocols,
     check_old_clients,
@@ -184,6 +250,11 @@ CHECKS = [
     check_page,
     check_k6,
     check_k6_can_fail,
+    check_streams,
+    check_streams_in_processes,
+    check_streams_need_a_token,
+    check_k6_streams,
+    check_k6_streams_can_fail,
 ]
 
 
@@ -206,7 +277,8 @@ def main():
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with flowcast(data_set(folder)) as (url, pid):
+        streams = {"WEBSOCKET_PRICE_UPDATE_INTERVAL": "1", "WEBSOCKET_PORTFOLIO_UPDATE_INTERVAL": "1"}
+        with flowcast(data_set(folder), WS_AUTH_SECRET=SECRET, **streams) as (url, pid):
             for check in CHECKS:
                 outcome, reason = "passed", ""
                 try:

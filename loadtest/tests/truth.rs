@@ -3,59 +3,11 @@
 
 mod fake;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fake::outcome::{Outcome, swarm};
 use fake::tls::TlsProxy;
 use fake::{Behaviour, Fake, Tamper};
-use serde_json::Value;
-
-/// What a run of the swarm came to.
-struct Outcome {
-    exit_code: i32,
-    report: Value,
-    output: String,
-}
-
-impl Outcome {
-    /// (kind, client) of each fault, in order of the list.
-    fn faults(&self) -> Vec<(String, u64)> {
-        let faults = self.report["facts"]["faults"].as_array().cloned().unwrap_or_default();
-        let mut faults: Vec<_> = faults
-            .iter()
-            .map(|fault| (fault["kind"].as_str().unwrap().to_owned(), fault["client"].as_u64().unwrap()))
-            .collect();
-        faults.sort();
-        faults
-    }
-
-    #[track_caller]
-    fn assert_exit(&self, code: i32) {
-        assert_eq!(self.exit_code, code, "{}", self.output);
-    }
-}
-
-/// Runs the swarm with eight clients, two of each protocol, for a second.
-fn swarm(url: &str, arguments: &[&str]) -> Outcome {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("report.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_swarm"))
-        .args(["--url", url, "--connections", "8", "--duration", "1s", "--quiet"])
-        .args(["--ramp", "40", "--drain", "2s", "--setup-timeout", "3s"])
-        .args(["--protocols", "json,json.reliable,protobuf,protobuf.reliable"])
-        .args(arguments)
-        .arg("--json")
-        .arg(&json)
-        .output()
-        .unwrap();
-    let report = std::fs::read(&json).ok().map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
-    let output_text = [output.stdout, output.stderr].concat();
-    Outcome {
-        exit_code: output.status.code().unwrap(),
-        report,
-        output: String::from_utf8_lossy(&output_text).into_owned(),
-    }
-}
 
 #[test]
 fn an_honest_server_is_proven_honest() {
@@ -262,7 +214,12 @@ fn arguments_that_make_no_run_are_refused() {
         &["--stalled", "70", "--slow", "70"][..],
         &["--ramp", "0"],
         &["--url", "ftp://127.0.0.1"],
-        &["--protocols", "streams"],
+        &["--protocols", "streams,json"],
+        &["--protocols", "streams", "--publish-rate", "10"],
+        &["--protocols", "streams", "--channels", "signals", "--publish-rate", "10"],
+        &["--protocols", "streams", "--channels", "lines", "--publish-rate", "10", "--external-producer"],
+        &["--protocols", "streams", "--channels", "lines", "--symbols", "AAPL"],
+        &["--publish-rate", "10"],
         &["--groups", "all,SPX"],
     ] {
         let server = Fake::start(Behaviour::default());

@@ -59,7 +59,13 @@ impl Status {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_error(&self, error: String) {
+    /// Whether the thread was told to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    /// Notes why the stream broke.
+    pub fn set_error(&self, error: String) {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }

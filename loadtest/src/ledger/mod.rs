@@ -24,6 +24,8 @@ pub struct Tick {
     pub times: Times,
     /// Publications in the run's groups.
     pub publications: Vec<Publication>,
+    /// With this tick everything published until then is known, in the client's clock.
+    pub heard_ns: u64,
 }
 
 /// One publication in one of the run's groups.
@@ -127,7 +129,7 @@ impl WireTick {
             scheduled_ns: offset.to_client(self.scheduled_ns),
             published_ns: offset.to_client(self.published_ns),
         };
-        Ok(Tick { seq: self.seq, times, publications })
+        Ok(Tick { seq: self.seq, times, publications, heard_ns: times.published_ns })
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::offset::Offset;
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
+use crate::truth::Source;
 use crate::verify::fault::{Fault, FaultKind};
 use crate::wire::form::{Profile, Protocol};
 
@@ -24,8 +25,11 @@ pub struct Setup {
     pub profile: Profile,
     /// Protocols, in turn.
     pub protocols: Vec<Protocol>,
-    /// Groups of the run; faults refer to them by number.
+    /// Groups of the run, or channels with a sequence; faults refer to them by number.
     pub groups: Vec<String>,
+    /// All channels of the stream protocol.
+    #[serde(default)]
+    pub channels: Vec<String>,
     /// Groups each client joins.
     pub groups_per_connection: u32,
     /// Clients.
@@ -51,9 +55,12 @@ pub struct Machine {
     pub kernel: String,
 }
 
-/// What the ledger gave.
+/// What is known of what was published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LedgerFacts {
+    /// Who says so.
+    #[serde(default)]
+    pub source: Source,
     /// How its clock relates to ours.
     pub offset: Offset,
     /// Ticks read.
@@ -64,6 +71,9 @@ pub struct LedgerFacts {
     pub lost: u64,
     /// Whether it could not be read up to the end of the run.
     pub is_incomplete: bool,
+    /// Whether an external producer's times are of another clock.
+    #[serde(default)]
+    pub is_foreign_clock: bool,
     /// Publications without a hash for our profile.
     pub unhashed: u64,
 }
@@ -194,7 +204,7 @@ pub struct Facts {
     pub resets: u64,
     /// Frames that came again after a recovery, as they may.
     pub resent: u64,
-    /// Messages of the stream protocol.
+    /// Messages of the stream protocol without a number.
     pub stream_messages: u64,
     /// Clients up at the end.
     pub up_at_end: u64,
@@ -208,6 +218,9 @@ pub struct Facts {
     pub loop_delay: Pairs,
     /// From coming up to being dropped, for stalled and slow clients.
     pub shed: Pairs,
+    /// How they were dropped.
+    #[serde(default)]
+    pub shed_causes: BTreeMap<String, u64>,
     /// First and last copy of each tick.
     pub ticks: Ticks,
     /// Counts over the measured time.
@@ -255,6 +268,7 @@ impl Facts {
         }));
         add_map(&mut self.failures, other.failures);
         add_map(&mut self.drops, other.drops);
+        add_map(&mut self.shed_causes, other.shed_causes);
         self.recovered += other.recovered;
         self.reconnected += other.reconnected;
         self.resets += other.resets;
@@ -315,6 +329,8 @@ impl LedgerFacts {
     fn merged(self, other: Self) -> Self {
         let worse = if other.offset.error_ns > self.offset.error_ns { other.offset } else { self.offset };
         Self {
+            source: self.source,
+            is_foreign_clock: self.is_foreign_clock || other.is_foreign_clock,
             offset: worse,
             ticks: self.ticks.max(other.ticks),
             publications: self.publications.max(other.publications),

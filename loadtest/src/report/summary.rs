@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::facts::Facts;
 use crate::clock::SECOND;
 use crate::stats::histogram::{self, Pairs, Percentiles};
+use crate::truth::Source;
 use crate::verify::fault::FaultKind;
+use crate::wire::form::Protocol;
 
 /// A worker second is saturated when this share of it was not spent waiting for events.
 pub const SATURATED: f64 = 0.95;
@@ -165,14 +167,45 @@ impl Summary {
             return;
         }
         let mut gaps = Vec::new();
+        let is_streams = facts.setup.protocols.contains(&Protocol::Streams);
         match &facts.ledger {
+            None if is_streams => gaps.push(
+                "messages carry no number that could be missing: they were counted and checked for shape \
+                 (--publish-rate and --external-producer make loss visible)"
+                    .to_owned(),
+            ),
             None => gaps.push("no tick ledger: clients were compared with each other only".to_owned()),
             Some(ledger) => {
+                let without: Vec<&str> = facts
+                    .setup
+                    .channels
+                    .iter()
+                    .filter(|name| !facts.setup.groups.contains(name))
+                    .map(String::as_str)
+                    .collect();
+                if !without.is_empty() {
+                    gaps.push(format!(
+                        "messages of {} carry no number: only their shape was checked",
+                        without.join(", ")
+                    ));
+                }
+                if is_streams && ledger.publications == 0 {
+                    gaps.push("nothing was published".to_owned());
+                }
+                if ledger.is_foreign_clock {
+                    gaps.push("the producer's sent_ns are not of this host's CLOCK_MONOTONIC".to_owned());
+                }
                 if ledger.lost > 0 {
                     gaps.push(format!("{} ticks were gone from the ledger before they were read", ledger.lost));
                 }
                 if ledger.is_incomplete {
-                    gaps.push("the ledger could not be read up to the end".to_owned());
+                    gaps.push(match ledger.source {
+                        Source::TickLedger => "the ledger could not be read up to the end".to_owned(),
+                        Source::Publisher => "not everything published was heard of in time".to_owned(),
+                        Source::Witness => "nothing sent after the end was heard, so the last number heard need \
+                                            not be the producer's last (--last-seq says which is)"
+                            .to_owned(),
+                    });
                 }
                 if ledger.unhashed > 0 {
                     gaps.push(format!("{} publications have no frame id for this profile", ledger.unhashed));

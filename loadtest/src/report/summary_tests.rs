@@ -4,6 +4,7 @@ use super::*;
 use crate::ledger::offset::Offset;
 use crate::report::facts::{LedgerFacts, Machine, OwnMemory, Receipts, Setup, Window};
 use crate::stats::ticks::Ticks;
+use crate::truth::Source;
 use crate::wire::form::{Profile, Protocol};
 
 /// The facts of a perfect run.
@@ -15,6 +16,7 @@ pub(crate) fn perfect() -> Facts {
             profile: Profile::V2,
             protocols: vec![Protocol::Json],
             groups: vec!["blue_SPX_orderflow_orderflow".to_owned()],
+            channels: Vec::new(),
             groups_per_connection: 1,
             connections: 2,
             attentive: 2,
@@ -27,6 +29,8 @@ pub(crate) fn perfect() -> Facts {
         notes: Vec::new(),
         aborted: None,
         ledger: Some(LedgerFacts {
+            source: Source::TickLedger,
+            is_foreign_clock: false,
             offset: Offset::same_clock(),
             ticks: 10,
             publications: 10,
@@ -51,6 +55,7 @@ pub(crate) fn perfect() -> Facts {
         latency: Pairs(vec![(2_000_000, 20)]),
         loop_delay: Pairs(vec![(50_000, 20)]),
         shed: Pairs::default(),
+        shed_causes: [].into(),
         ticks: Ticks::default(),
         window: Window {
             until_ns: SECOND,
@@ -119,6 +124,25 @@ fn what_the_ledger_does_not_cover_is_not_proven() {
     assert_eq!(is_open(|facts| facts.ledger.as_mut().unwrap().is_incomplete = true), open);
     assert_eq!(is_open(|facts| facts.unjudged = 1), open);
     assert_eq!(is_open(|facts| facts.verified = 0), open);
+}
+
+#[test]
+fn a_sequence_proves_only_the_channels_that_have_one() {
+    let streams = |change: fn(&mut Facts)| {
+        verdict(|facts| {
+            facts.setup.protocols = vec![Protocol::Streams];
+            facts.setup.groups = vec!["lines".to_owned()];
+            facts.setup.channels = vec!["lines".to_owned()];
+            facts.ledger.as_mut().unwrap().source = Source::Publisher;
+            change(facts);
+        })
+    };
+    let open = (Delivery::NotVerified, Measurement::Valid, 3);
+    assert_eq!(streams(|_| {}), (Delivery::Proven, Measurement::Valid, 0));
+    assert_eq!(streams(|facts| facts.setup.channels.push("signals".to_owned())), open);
+    assert_eq!(streams(|facts| facts.ledger.as_mut().unwrap().is_foreign_clock = true), open);
+    assert_eq!(streams(|facts| facts.ledger.as_mut().unwrap().publications = 0), open);
+    assert_eq!(streams(|facts| facts.ledger.as_mut().unwrap().is_incomplete = true), open);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::Report;
 use super::summary::{Delivery, Measurement};
 use crate::stats::histogram::Percentiles;
+use crate::truth::Source;
 
 /// How many faults the terminal shows.
 const SHOWN_FAULTS: usize = 20;
@@ -58,13 +59,25 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
         ),
     )?;
     if summary.latency.count > 0 {
-        let from = if facts.ledger.is_some() { "latency from scheduled tick" } else { "latency from sending time" };
+        let from = match facts.ledger.as_ref().map(|ledger| ledger.source) {
+            Some(Source::TickLedger) => "latency from scheduled tick",
+            Some(Source::Publisher | Source::Witness) => "latency from sent_ns",
+            None => "latency from sending time",
+        };
         row(out, from, &times(&summary.latency))?;
     }
     if summary.spread.count > 0 {
         row(out, "first to last subscriber", &times(&summary.spread))?;
-        row(out, "tick to last subscriber", &times(&summary.last_copy))?;
-        row(out, "server's drift", &times(&summary.drift))?;
+        let source = facts.ledger.as_ref().map(|ledger| ledger.source).unwrap_or_default();
+        let (to_last, drift) = match source {
+            Source::TickLedger => ("tick to last subscriber", Some("server's drift")),
+            Source::Publisher => ("sent_ns to last subscriber", Some("publisher's drift")),
+            Source::Witness => ("sent_ns to last subscriber", None),
+        };
+        row(out, to_last, &times(&summary.last_copy))?;
+        if let Some(drift) = drift {
+            row(out, drift, &times(&summary.drift))?;
+        }
     }
     write_clients(out, report)?;
     write_processes(out, report)?;
@@ -86,7 +99,10 @@ fn write_clients(out: &mut String, report: &Report) -> std::fmt::Result {
         ),
     )?;
     if summary.shed.count > 0 {
-        row(out, "slow and stalled dropped", &times(&summary.shed))?;
+        row(out, "slow and stalled dropped", &format!("{}: {}", summary.shed.count, times(&summary.shed)))?;
+        for (cause, count) in &facts.shed_causes {
+            row(out, "", &format!("{count}: {cause}"))?;
+        }
     }
     if facts.recovered + facts.reconnected + facts.resets > 0 {
         row(
@@ -140,9 +156,14 @@ fn write_processes(out: &mut String, report: &Report) -> std::fmt::Result {
         )?;
     }
     if let Some(ledger) = &facts.ledger {
+        let name = match ledger.source {
+            Source::TickLedger => "ledger",
+            Source::Publisher => "publisher",
+            Source::Witness => "numbers heard",
+        };
         row(
             out,
-            "ledger",
+            name,
             &format!(
                 "{} ticks, {} publications; clock: {} (± {:.1} µs)",
                 ledger.ticks,

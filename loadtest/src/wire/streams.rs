@@ -1,20 +1,55 @@
-//! The JSON stream protocol of `/ws`: messages are checked for shape and counted.
+//! The JSON stream protocol of `/ws`: what a server message is, and whether it has the shape clients read.
 //!
-//! It carries no sequence and the tick ledger does not cover it, so nothing can be said about loss;
-//! the report says exactly that. What the wire does carry is the time of sending (milliseconds, the
-//! server's wall clock).
+//! The wire carries no sequence and the tick ledger does not cover it. Topics carry any JSON, though,
+//! so a publisher that numbers its payloads ([`Numbered`]) makes loss visible there; of the trading
+//! streams only shape and the time of sending (milliseconds, the server's wall clock) can be checked.
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The channels with messages of their own; every other channel is a topic.
+const TRADING: [&str; 4] = ["price_updates", "signals", "trades", "portfolio"];
+
+/// Whether messages of a channel are a publisher's payloads, passed on unchanged.
+pub fn is_topic(channel: &str) -> bool {
+    !TRADING.contains(&channel)
+}
+
+/// The payload of a publisher that numbers its messages; it may hold more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Numbered {
+    /// One more than the channel's last, from any number on.
+    pub seq: u64,
+    /// When it was sent or due, `CLOCK_MONOTONIC` in ns.
+    pub sent_ns: u64,
+}
+
+/// Reads a topic's payload.
+pub fn numbered(payload: &str) -> Result<Numbered, StreamError> {
+    serde_json::from_str(payload).map_err(StreamError::Unnumbered)
+}
 
 /// One server message, as far as the swarm looks at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamMessage {
+#[derive(Clone, Debug)]
+pub enum StreamMessage<'a> {
     /// The answer to a subscription.
-    Subscribed,
-    /// A market-data message, with its time of sending (Unix ns) if it carries one.
+    Subscribed {
+        /// Everything that is subscribed to now.
+        channels: Vec<String>,
+    },
+    /// A topic's message.
+    Topic {
+        /// The topic.
+        channel: Cow<'a, str>,
+        /// As it was published.
+        payload: &'a RawValue,
+        /// Unix nanoseconds, to the millisecond.
+        sent_unix_ns: u64,
+    },
+    /// A message of a trading stream, with its time of sending (Unix ns) if it carries one.
     Data {
         /// Unix nanoseconds, to the millisecond.
         sent_unix_ns: Option<u64>,
@@ -35,6 +70,9 @@ pub enum StreamError {
     /// A data message without a key that clients read.
     #[error("a {0} message lacks its {1}")]
     Lacks(&'static str, &'static str),
+    /// A payload that should be numbered and is not.
+    #[error("a payload is not {{\"seq\":n,\"sent_ns\":…}}: {0}")]
+    Unnumbered(serde_json::Error),
     /// Timestamps are RFC 3339 in UTC.
     #[error("a timestamp is not RFC 3339: {0:?}")]
     Timestamp(String),
@@ -49,39 +87,48 @@ struct Shape<'a> {
     error: Option<Cow<'a, str>>,
     symbol: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    payload: Option<&'a serde_json::value::RawValue>,
+    payload: Option<&'a RawValue>,
     #[serde(borrow)]
-    symbols: Option<&'a serde_json::value::RawValue>,
+    symbols: Option<&'a RawValue>,
     #[serde(borrow)]
-    data: Option<&'a serde_json::value::RawValue>,
+    data: Option<&'a RawValue>,
+    channels: Option<Vec<String>>,
 }
 
 /// Reads one text message.
-pub fn read(message: &[u8]) -> Result<StreamMessage, StreamError> {
+pub fn read(message: &[u8]) -> Result<StreamMessage<'_>, StreamError> {
     let shape: Shape = serde_json::from_slice(message)?;
     let lacks = match shape.kind.as_ref() {
-        "message" if shape.channel.is_none() => Some(("message", "channel")),
-        "message" if shape.payload.is_none() => Some(("message", "payload")),
         "price_update" if shape.symbols.is_none() => Some(("price_update", "symbols")),
         "signal" if shape.symbol.is_none() => Some(("signal", "symbol")),
         "trade_executed" if shape.symbol.is_none() => Some(("trade_executed", "symbol")),
         "portfolio_update" if shape.data.is_none() => Some(("portfolio_update", "data")),
-        "message" | "price_update" | "signal" | "trade_executed" | "portfolio_update" => None,
-        "subscribed" => return Ok(StreamMessage::Subscribed),
+        "price_update" | "signal" | "trade_executed" | "portfolio_update" => None,
+        "message" => return topic(shape),
+        "subscribed" => {
+            let channels = shape.channels.ok_or(StreamError::Lacks("subscribed", "channels"))?;
+            return Ok(StreamMessage::Subscribed { channels });
+        }
         "error" => return Err(StreamError::Refused(shape.error.unwrap_or_default().into_owned())),
         _ => return Ok(StreamMessage::Other),
     };
     if let Some((kind, key)) = lacks {
         return Err(StreamError::Lacks(kind, key));
     }
-    let sent_unix_ns = match shape.timestamp {
-        None => None,
-        Some(text) => {
-            let time = humantime::parse_rfc3339(&text).map_err(|_| StreamError::Timestamp(text.into_owned()))?;
-            Some(unix_ns(time))
-        }
-    };
+    let sent_unix_ns = shape.timestamp.map(|text| sent(&text)).transpose()?;
     Ok(StreamMessage::Data { sent_unix_ns })
+}
+
+fn topic(shape: Shape<'_>) -> Result<StreamMessage<'_>, StreamError> {
+    let channel = shape.channel.ok_or(StreamError::Lacks("message", "channel"))?;
+    let payload = shape.payload.ok_or(StreamError::Lacks("message", "payload"))?;
+    let timestamp = shape.timestamp.ok_or(StreamError::Lacks("message", "timestamp"))?;
+    Ok(StreamMessage::Topic { channel, payload, sent_unix_ns: sent(&timestamp)? })
+}
+
+fn sent(timestamp: &str) -> Result<u64, StreamError> {
+    let time = humantime::parse_rfc3339(timestamp).map_err(|_| StreamError::Timestamp(timestamp.to_owned()))?;
+    Ok(unix_ns(time))
 }
 
 fn unix_ns(time: SystemTime) -> u64 {
@@ -96,13 +143,31 @@ mod tests {
     fn data_messages_give_their_time_of_sending() {
         let message =
             br#"{"type":"message","channel":"lines","payload":{"a":1},"timestamp":"2024-12-19T12:00:00.123Z"}"#;
-        let sent_unix_ns = Some(1_734_609_600_123_000_000);
-        assert_eq!(read(message).unwrap(), StreamMessage::Data { sent_unix_ns });
+        let Ok(StreamMessage::Topic { channel, payload, sent_unix_ns }) = read(message) else { panic!("a topic") };
+        assert_eq!((&*channel, payload.get(), sent_unix_ns), ("lines", r#"{"a":1}"#, 1_734_609_600_123_000_000));
+        let signal = br#"{"type":"signal","symbol":"A","timestamp":"2024-12-19T12:00:00Z"}"#;
+        let Ok(StreamMessage::Data { sent_unix_ns }) = read(signal) else { panic!("data") };
+        assert_eq!(sent_unix_ns, Some(1_734_609_600_000_000_000));
+    }
+
+    #[test]
+    fn a_numbered_payload_may_hold_more_but_not_less() {
+        let payload = numbered(r#"{"seq":7,"pad":"x","sent_ns":9}"#).unwrap();
+        assert_eq!(payload, Numbered { seq: 7, sent_ns: 9 });
+        for bad in [r#"{"seq":7}"#, r#"{"seq":-1,"sent_ns":9}"#, r#"{"seq":"7","sent_ns":9}"#, "7"] {
+            assert!(matches!(numbered(bad), Err(StreamError::Unnumbered(_))), "{bad}");
+        }
     }
 
     #[test]
     fn a_message_without_what_clients_read_is_an_error() {
-        assert!(matches!(read(br#"{"type":"message","channel":"lines"}"#), Err(StreamError::Lacks(..))));
+        for bad in [
+            &br#"{"type":"message","channel":"lines","timestamp":"2024-12-19T12:00:00Z"}"#[..],
+            br#"{"type":"message","channel":"lines","payload":1}"#,
+            br#"{"type":"subscribed"}"#,
+        ] {
+            assert!(matches!(read(bad), Err(StreamError::Lacks(..))));
+        }
         assert!(matches!(read(br#"{"type":"error","error":"no"}"#), Err(StreamError::Refused(_))));
         assert!(matches!(
             read(br#"{"type":"signal","symbol":"A","timestamp":"yesterday"}"#),
@@ -113,7 +178,8 @@ mod tests {
 
     #[test]
     fn other_kinds_are_not_counted_as_data() {
-        assert_eq!(read(br#"{"type":"pong"}"#).unwrap(), StreamMessage::Other);
-        assert_eq!(read(br#"{"type":"subscribed","channels":[]}"#).unwrap(), StreamMessage::Subscribed);
+        assert!(matches!(read(br#"{"type":"pong"}"#), Ok(StreamMessage::Other)));
+        let subscribed = read(br#"{"type":"subscribed","channels":["lines"]}"#);
+        assert!(matches!(subscribed, Ok(StreamMessage::Subscribed { channels }) if channels == ["lines"]));
     }
 }

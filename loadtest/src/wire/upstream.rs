@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::form::Protocol;
 use super::frame::{Opcode, write_masked};
+use super::streams::is_topic;
 use super::webpubsub::UpstreamMessage;
 use super::webpubsub::upstream_message::{JoinGroup, Message, SequenceAck};
 
@@ -27,9 +28,20 @@ pub fn sequence_ack(out: &mut Vec<u8>, protocol: Protocol, sequence_id: u64) {
     }
 }
 
-/// Appends a subscription of the JSON stream protocol.
-pub fn subscribe(out: &mut Vec<u8>, channels: &[String]) {
-    text(out, &json!({"type": "subscribe", "channels": channels}));
+/// Appends the subscriptions of the JSON stream protocol; returns how many answers they get. Topics
+/// have no symbols, so with symbols the trading streams are asked for apart.
+pub fn subscribe(out: &mut Vec<u8>, channels: &[String], symbols: &[String]) -> u32 {
+    if symbols.is_empty() {
+        text(out, &json!({"type": "subscribe", "channels": channels}));
+        return 1;
+    }
+    let (topics, trading): (Vec<&String>, Vec<&String>) = channels.iter().partition(|name| is_topic(name));
+    text(out, &json!({"type": "subscribe", "channels": trading, "symbols": symbols}));
+    if topics.is_empty() {
+        return 1;
+    }
+    text(out, &json!({"type": "subscribe", "channels": topics}));
+    2
 }
 
 /// Appends the answer to a ping.
@@ -74,6 +86,17 @@ mod tests {
         out.clear();
         sequence_ack(&mut out, Protocol::ProtobufReliable, 123_456);
         assert_eq!(STANDARD.encode(unmask(&out)), "QgQIwMQH");
+    }
+
+    #[test]
+    fn symbols_go_with_trading_streams_only() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut out = Vec::new();
+        assert_eq!(subscribe(&mut out, &names(&["lines", "signals"]), &names(&["AAPL"])), 2);
+        let value: serde_json::Value = serde_json::from_slice(&unmask(&out[..6 + usize::from(out[1] & 0x7f)])).unwrap();
+        assert_eq!(value, json!({"type": "subscribe", "channels": ["signals"], "symbols": ["AAPL"]}));
+        out.clear();
+        assert_eq!(subscribe(&mut out, &names(&["lines", "signals"]), &[]), 1);
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl Worker {
                 let lasted_ns = now.saturating_sub(client.since_ns);
                 client.phase = Phase::Gone;
                 histogram::record(&mut self.tally.shed, lasted_ns, 1);
+                self.tally.shed_causes.add(&ending.cause);
             }
             Class::Attentive | Class::Resetting => {
                 self.tally.drops.add(&ending.cause);

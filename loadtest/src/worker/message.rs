@@ -3,14 +3,13 @@
 use super::Worker;
 use super::client::{Fragments, Phase};
 use super::ending::Ending;
-use crate::clock::unix_ns;
 use crate::verify::Identity;
+use crate::verify::desk::Seat;
 use crate::verify::fault::FaultKind;
 use crate::verify::log::Arrival;
 use crate::wire::downstream::{Data, Message};
 use crate::wire::form::Protocol;
 use crate::wire::frame::{Header, MAX_MESSAGE_BYTES, Opcode, parse_close};
-use crate::wire::streams::{self, StreamMessage};
 use crate::wire::upstream;
 
 /// A fault that belongs to no group of the plan.
@@ -88,7 +87,7 @@ impl Worker {
             return Err(Ending::broken(format!("a {opcode:?} message on {}", protocol.name())));
         }
         if protocol == Protocol::Streams {
-            return self.on_stream_message(index, message, now);
+            return self.on_stream_message(index, message, frame, now);
         }
         let is_welcome = client.phase != Phase::Greeting;
         match self.reader.read(protocol, message) {
@@ -156,15 +155,21 @@ impl Worker {
             let detail = format!("sequenceId {sequence_id} after {last_sequence}");
             return self.desk.blame_frame(kind, number, group, detail, now);
         }
-        let verified_before = self.desk.verified;
-        let is_next = self.desk.receive(&mut self.clients, seat, &Arrival { identity, frame, at_ns: now });
+        let is_next = self.judge(seat, &Arrival { identity, frame, at_ns: now });
         if is_next && is_out_of_order {
             self.desk.blame_order(seat, group, identity, None, last_sequence, now);
         }
-        self.interval.verified += self.desk.verified.saturating_sub(verified_before);
     }
 
-    fn count_decoded(&mut self, index: usize, now: u64) {
+    /// Has the desk judge a decoded frame; returns whether it was the next one of its group.
+    pub(super) fn judge(&mut self, seat: Seat, arrival: &Arrival<'_>) -> bool {
+        let verified_before = self.desk.verified;
+        let is_next = self.desk.receive(&mut self.clients, seat, arrival);
+        self.interval.verified += self.desk.verified.saturating_sub(verified_before);
+        is_next
+    }
+
+    pub(super) fn count_decoded(&mut self, index: usize, now: u64) {
         self.interval.frames += 1;
         self.interval.decoded += 1;
         // With a ledger, frames count by the tick they belong to; streams say when they were sent.
@@ -172,33 +177,5 @@ impl Worker {
         if !self.plan.has_ledger && client.protocol != Protocol::Streams {
             self.measure.count(&mut client.receipts, now);
         }
-    }
-
-    fn on_stream_message(&mut self, index: usize, message: &[u8], now: u64) -> Result<(), Ending> {
-        match streams::read(message) {
-            Ok(StreamMessage::Subscribed) => {
-                if self.clients.list[index].phase == Phase::Joining(1) {
-                    self.arrive(index, now);
-                }
-            }
-            Ok(StreamMessage::Data { sent_unix_ns }) => {
-                self.count_decoded(index, now);
-                self.tally.stream_messages += 1;
-                if let Some(sent_unix_ns) = sent_unix_ns {
-                    let latency_ns = unix_ns().saturating_sub(sent_unix_ns);
-                    let Self { clients, interval, measure, .. } = self;
-                    measure.record(interval, &mut clients.list[index].receipts, now, latency_ns, 1);
-                }
-            }
-            Ok(StreamMessage::Other) => {}
-            Err(error) if self.clients.list[index].phase != Phase::Up => {
-                return Err(Ending::broken(error.to_string()));
-            }
-            Err(error) => {
-                let number = self.clients.list[index].number;
-                self.desk.blame_frame(FaultKind::Corrupted, number, NO_GROUP, error.to_string(), now);
-            }
-        }
-        Ok(())
     }
 }

@@ -13,6 +13,7 @@ pub mod ramp;
 pub mod receive;
 pub mod setup;
 pub mod shared;
+pub mod streams;
 pub mod tally;
 pub mod transport;
 
@@ -20,7 +21,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
@@ -37,6 +38,7 @@ use crate::ledger::follow::Event;
 use crate::ledger::{Groups, Tick};
 use crate::negotiate::Pump;
 use crate::plan::Plan;
+use crate::sequence::witness::Sight;
 use crate::stats::histogram;
 use crate::stats::interval::Interval;
 use crate::stats::procfs;
@@ -86,6 +88,8 @@ pub struct Setup {
     pub ledger: Receiver<Event>,
     /// Where finished seconds go.
     pub intervals: Sender<Interval>,
+    /// Where numbers heard on the JSON streams go, if an external producer gives them.
+    pub sights: Option<SyncSender<Sight>>,
 }
 
 /// See the module's documentation.
@@ -97,6 +101,7 @@ pub struct Worker {
     connector: Connector,
     ledger: Receiver<Event>,
     intervals: Sender<Interval>,
+    sights: Option<SyncSender<Sight>>,
     epoll: OwnedFd,
     clients: Clients,
     desk: Desk,
@@ -123,7 +128,7 @@ pub struct Worker {
 impl Worker {
     /// Prepares the worker's table; nothing is opened yet.
     pub fn new(setup: Setup) -> Result<Self, WorkerError> {
-        let Setup { number, plan, shared, pump, trust, ledger, intervals } = setup;
+        let Setup { number, plan, shared, pump, trust, ledger, intervals, sights } = setup;
         let list: Vec<Client> = plan
             .clients_of(number)
             .map(|client| {
@@ -160,6 +165,7 @@ impl Worker {
             pump,
             ledger,
             intervals,
+            sights,
         })
     }
 
@@ -247,7 +253,7 @@ impl Worker {
                 self.desk.offer(&mut self.clients, log, Entry { identity, times: tick.times });
             }
         }
-        self.desk.heard(&mut self.clients, tick.times.published_ns);
+        self.desk.heard(&mut self.clients, tick.heard_ns);
         self.ledger_seq = tick.seq;
     }
 

@@ -74,15 +74,7 @@ impl Worker {
             client.resent_until = client.last_sequence;
             self.arrive(index, now);
         } else if client.protocol == Protocol::Streams {
-            let channels = &self.plan.channels;
-            if channels.is_empty() {
-                self.arrive(index, now);
-            } else {
-                client.phase = Phase::Joining(1);
-                self.scratch.clear();
-                upstream::subscribe(&mut self.scratch, channels);
-                self.send_scratch(index);
-            }
+            self.subscribe(index, now);
         } else {
             client.phase = Phase::Greeting;
         }
@@ -226,6 +218,7 @@ impl Worker {
             Phase::Connecting => "connecting",
             Phase::Upgrading => "waiting for the upgrade",
             Phase::Greeting => "waiting for the connected message",
+            _ if client.protocol == Protocol::Streams => "waiting for the answer to its subscription",
             _ => "waiting for the acks of its joins",
         };
         let seconds = (now_ns() - client.since_ns) / crate::clock::SECOND;

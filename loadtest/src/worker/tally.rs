@@ -74,7 +74,9 @@ pub struct Tally {
     pub resent: u64,
     /// From coming up to being dropped by the server, for stalled and slow clients.
     pub shed: Histogram<u64>,
-    /// Messages of the stream protocol.
+    /// How connections of stalled and slow clients ended.
+    pub shed_causes: Causes,
+    /// Messages of the stream protocol without a number.
     pub stream_messages: u64,
     /// Publications whose ledger entry has no hash for our profile.
     pub unhashed: u64,
@@ -96,6 +98,7 @@ impl Default for Tally {
             resets: 0,
             resent: 0,
             shed: histogram::new(),
+            shed_causes: Causes::default(),
             stream_messages: 0,
             unhashed: 0,
             ledger_incomplete: false,
@@ -113,6 +116,7 @@ impl Tally {
         let _ = self.shed.add(&other.shed);
         self.failures.merge(&other.failures);
         self.drops.merge(&other.drops);
+        self.shed_causes.merge(&other.shed_causes);
         self.recovered += other.recovered;
         self.reconnected += other.reconnected;
         self.resets += other.resets;

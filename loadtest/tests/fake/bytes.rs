@@ -90,11 +90,11 @@ pub fn ack(form: Form, id: u64, is_ok: bool) -> Vec<u8> {
     frame(0x82, &downstream)
 }
 
-fn text(message: &str) -> Vec<u8> {
+pub fn text(message: &str) -> Vec<u8> {
     frame(0x81, message.as_bytes())
 }
 
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     if payload.len() < 126 {
         frame.push(payload.len() as u8);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tungstenite::handshake::derive_accept_key;
 
 use super::bytes::{Request, ack, connected, request};
-use super::{Form, Inner, Subscriber, TICKERS, now_ns};
+use super::{Form, Inner, Subscriber, TICKERS, now_ns, streams};
 
 /// Serves requests until the client closes, or asks for a socket or for events.
 pub fn serve(server: &Inner, socket: TcpStream) {
@@ -37,6 +37,19 @@ pub fn serve(server: &Inner, socket: TcpStream) {
         };
         if path.starts_with("/client/hubs/orderflow") {
             return socket_of(server, reader, &path, header("sec-websocket-key"), header("sec-websocket-protocol"));
+        }
+        if path.starts_with("/ws") {
+            return streams::socket_of(server, reader, &path, &header("sec-websocket-key").unwrap());
+        }
+        if path == "/api/publish" {
+            let mut body = vec![0; header("content-length").unwrap().parse().unwrap()];
+            reader.read_exact(&mut body).unwrap();
+            let (status, body) = streams::publish(server, header("authorization").as_deref(), &body);
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+            continue;
         }
         let wants_events = header("accept").is_some_and(|accept| accept.contains("event-stream"));
         if path.starts_with("/ticks") && wants_events && server.behaviour.has_ledger {
@@ -187,7 +200,7 @@ fn listen(server: &Inner, mut reader: BufReader<TcpStream>, number: usize, form:
 }
 
 /// One masked frame of a client.
-fn read_frame(reader: &mut BufReader<TcpStream>) -> Option<(u8, Vec<u8>)> {
+pub fn read_frame(reader: &mut BufReader<TcpStream>) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     reader.read_exact(&mut head).ok()?;
     let len = match head[1] & 0x7f {

@@ -3,6 +3,8 @@
 
 mod bytes;
 mod http;
+pub mod outcome;
+mod streams;
 pub mod tls;
 
 use std::collections::BTreeMap;
@@ -54,6 +56,16 @@ pub struct Behaviour {
     pub forbidden: Option<&'static str>,
     /// What negotiation gives instead of our own address.
     pub public: Option<String>,
+    /// `/ws` and publishing ask for this token.
+    pub token: Option<&'static str>,
+    /// `/ws` answers subscriptions without this channel, and sends nothing of it.
+    pub unsubscribed: Option<&'static str>,
+    /// Publishing is refused from this message on.
+    pub full_at: Option<u64>,
+    /// A producer behind the server numbers messages of `lines` up to this one.
+    pub produces: Option<u64>,
+    /// Its clock is ahead of everybody's.
+    pub has_foreign_clock: bool,
 }
 
 impl Default for Behaviour {
@@ -68,6 +80,11 @@ impl Default for Behaviour {
             is_mute: false,
             forbidden: None,
             public: None,
+            token: None,
+            unsubscribed: None,
+            full_at: None,
+            produces: None,
+            has_foreign_clock: false,
         }
     }
 }
@@ -105,6 +122,7 @@ struct Inner {
     address: SocketAddr,
     state: Mutex<State>,
     ticked: Condvar,
+    streams: Mutex<streams::State>,
     stop: AtomicBool,
 }
 
@@ -120,6 +138,7 @@ impl Fake {
             address: listener.local_addr().unwrap(),
             state: Mutex::new(State { sequence: 1_700_000_000_000_000, ..State::default() }),
             ticked: Condvar::new(),
+            streams: Mutex::default(),
             stop: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&inner);
@@ -134,6 +153,8 @@ impl Fake {
         });
         let ticking = Arc::clone(&inner);
         thread::spawn(move || ticking.run());
+        let producing = Arc::clone(&inner);
+        thread::spawn(move || streams::produce(&producing));
         Self(inner)
     }
 

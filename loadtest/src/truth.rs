@@ -1,0 +1,212 @@
+//! Where a run learns what was published: the server's tick ledger, the swarm's own publisher, or the
+//! numbers of somebody else's.
+//!
+//! [`Truth`] is decided before the run, [`Feed`] is it at work; workers hear the same events of all three.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::mpsc::{Sender, SyncSender};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::http::{Http, Trust};
+use crate::ledger::follow::{Event, FollowError, Status, follow};
+use crate::ledger::offset::Offset;
+use crate::ledger::{Groups, Now};
+use crate::plan::Plan;
+use crate::report::facts::LedgerFacts;
+use crate::sequence::publisher::{Publisher, Publishing};
+use crate::sequence::witness::{self, Sight, Testimony};
+
+/// How long connecting to the ledger may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Where the ledger is.
+#[derive(Clone, Debug)]
+pub struct LedgerSource {
+    /// `…/ticks`
+    pub url: String,
+    /// For plain requests.
+    pub http: Http,
+    /// How its clock relates to ours.
+    pub offset: Offset,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub enum Truth {
+    /// The server's own ledger.
+    Ledger(LedgerSource),
+    /// We publish.
+    Publisher(Publishing),
+    /// Somebody else on this host publishes, and may say which number is the last.
+    Producer {
+        /// That number.
+        last_seq: Option<u64>,
+    },
+}
+
+/// Which of them a report is based on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The server's tick ledger.
+    #[default]
+    TickLedger,
+    /// What the swarm published and the server accepted.
+    Publisher,
+    /// The numbers the swarm heard.
+    Witness,
+}
+
+/// Why a feed could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The ledger was there and cannot be followed.
+    #[error("{0}")]
+    Follow(#[from] FollowError),
+    /// The kernel refused a thread.
+    #[error("a thread could not start: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A truth at work.
+#[derive(Debug)]
+pub enum Feed {
+    /// Nobody says what was published.
+    Nothing,
+    /// The ledger is being read.
+    Ledger(LedgerSource, Arc<Status>),
+    /// Publishing begins when all clients are up.
+    Ready(Publishing, Vec<Sender<Event>>),
+    /// Publishing.
+    Publishing(Publisher),
+    /// Publishing is over.
+    Published(Arc<Status>),
+    /// Numbers are being followed.
+    Witness(Arc<Testimony>),
+}
+
+impl Feed {
+    /// Starts to tell the workers behind `sinks`. What it returns beside itself takes the numbers that
+    /// workers hear, if it needs them.
+    pub fn start(
+        truth: Option<Truth>,
+        trust: &Trust,
+        plan: &Plan,
+        sinks: Vec<Sender<Event>>,
+    ) -> Result<(Self, Option<SyncSender<Sight>>), FeedError> {
+        Ok(match truth {
+            None => (Self::Nothing, None),
+            Some(Truth::Ledger(source)) => {
+                let stream = Http::for_streams(trust, CONNECT);
+                let groups = Groups::new(&plan.groups);
+                let status = follow(stream, &source.url, groups, source.offset.clone(), sinks)?;
+                (Self::Ledger(source, status), None)
+            }
+            Some(Truth::Publisher(publishing)) => (Self::Ready(publishing, sinks), None),
+            Some(Truth::Producer { last_seq }) => {
+                let (testimony, sights) = witness::start(plan.groups.len(), last_seq, sinks)?;
+                (Self::Witness(testimony), Some(sights))
+            }
+        })
+    }
+
+    /// All clients are up: who waits for that begins.
+    pub fn begin(&mut self) -> Result<(), FeedError> {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Ready(publishing, sinks) => Self::Publishing(Publisher::start(publishing, sinks)?),
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Why the run cannot go on, if it cannot.
+    pub fn error(&self) -> Option<String> {
+        match self {
+            Self::Publishing(publisher) => publisher.status.error(),
+            Self::Published(status) => status.error(),
+            _ => None,
+        }
+    }
+
+    /// The measured time is over: nothing more is published.
+    pub fn end(&mut self) {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Publishing(publisher) => Self::Published(publisher.stop()),
+            other => other,
+        };
+    }
+
+    /// Whether everything published until `cut_ns` is known, or will not be known later either.
+    pub fn covers(&self, cut_ns: u64) -> bool {
+        match self {
+            Self::Witness(testimony) => testimony.covers(cut_ns),
+            _ => true,
+        }
+    }
+
+    /// The position that covers `cut_ns`; `u64::MAX` when none does, and the run is then not verified.
+    pub fn reach(&mut self, cut_ns: u64) -> u64 {
+        match self {
+            Self::Nothing | Self::Ready(..) => 0,
+            Self::Ledger(source, _) => {
+                let newest = newest(source);
+                if let Ok(later) = Offset::estimate(&source.http, &source.url, None)
+                    && source.offset.error_ns > 0
+                {
+                    source.offset.widen_to(&later);
+                }
+                newest.unwrap_or(u64::MAX)
+            }
+            Self::Publishing(publisher) => publisher.status.seq.load(Acquire),
+            Self::Published(status) => status.seq.load(Acquire),
+            Self::Witness(testimony) if testimony.covers(cut_ns) => testimony.status.seq.load(Acquire),
+            Self::Witness(_) => u64::MAX,
+        }
+    }
+
+    /// Ends its thread.
+    pub fn stop(&self) {
+        match self {
+            Self::Ledger(_, status) => status.stop(),
+            Self::Witness(testimony) => testimony.status.stop(),
+            Self::Nothing | Self::Ready(..) | Self::Publishing(_) | Self::Published(_) => {}
+        }
+    }
+
+    /// What it gave, for the report.
+    pub fn facts(&self) -> Option<LedgerFacts> {
+        let of = |source, offset, status: &Status| LedgerFacts {
+            source,
+            offset,
+            ticks: status.ticks.load(Relaxed),
+            publications: status.publications.load(Relaxed),
+            lost: status.lost.load(Relaxed),
+            is_incomplete: false,
+            is_foreign_clock: false,
+            unhashed: 0,
+        };
+        match self {
+            Self::Nothing => None,
+            // The run has ended before anything was published.
+            Self::Ready(..) => Some(of(Source::Publisher, Offset::same_clock(), &Status::default())),
+            Self::Ledger(source, status) => Some(of(Source::TickLedger, source.offset.clone(), status)),
+            Self::Publishing(Publisher { status, .. }) | Self::Published(status) => {
+                Some(of(Source::Publisher, Offset::same_clock(), status))
+            }
+            Self::Witness(testimony) => {
+                let is_foreign_clock = testimony.is_foreign_clock.load(Relaxed);
+                let facts = of(Source::Witness, Offset::same_clock(), &testimony.status);
+                Some(LedgerFacts { is_foreign_clock, ..facts })
+            }
+        }
+    }
+}
+
+/// How far the ledger goes now; `None` when it does not answer.
+fn newest(source: &LedgerSource) -> Option<u64> {
+    let url = format!("{}?limit=1&after={}", source.url, u64::MAX >> 1);
+    source.http.get_json::<Now>(&url).ok().map(|now| now.newest)
+}
