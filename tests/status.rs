@@ -9,6 +9,7 @@ use common::client::{CLIENT, Client, Data, JSON_RELIABLE, PROTOBUF_RELIABLE, REL
 use common::dataset::{Dataset, group, line};
 use common::http;
 use common::server::Server;
+use common::streams::StreamClient;
 use common::{PATIENCE, eventually};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -30,11 +31,12 @@ fn the_status_has_the_shape_its_monitors_know() {
     let server =
         Server::with(&Dataset::usual(), &[("WEBSOCKET_PING_INTERVAL", "31"), ("WEBSOCKET_MAX_CONNECTIONS", "5")]);
     let _clients: Vec<Client> = RELIABLE.map(|subprotocol| Client::open(&server, subprotocol).joined(&["SPX"])).into();
+    let _streams = StreamClient::at(&server, "/ws").unwrap();
     server.ticks(1);
     let status = server.get("/websocket/status").json();
     for (key, value) in [
         ("enabled", json!(true)),
-        ("active_connections", json!(2)),
+        ("active_connections", json!(1)),
         ("max_connections", json!(5)),
         ("ping_interval", json!(31)),
         ("price_update_interval", json!(3)),
@@ -49,6 +51,7 @@ fn the_status_has_the_shape_its_monitors_know() {
         let time = health[time].as_str().unwrap();
         assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
     }
+    assert_eq!(status["hubs"]["orderflow"]["connections"], 2);
     assert_eq!(status["hubs"]["orderflow"]["subscribers"], 2);
     assert_eq!(status["hubs"]["orderflow"]["groups"], 2);
 }
