@@ -64,8 +64,20 @@ async fn a_brokers_tick_reaches_the_clients_and_the_status_tells_of_the_feed() {
         (server, health, metrics)
     })
     .await;
-    let feed = health.as_object().unwrap().iter().find(|(name, _)| name.contains("kite"));
-    assert_eq!(feed.expect("an entry of the feed").1["is_healthy"], true, "{health}");
+    let feed = &health["feed:kite"];
+    for (key, value) in [
+        ("is_healthy", json!(true)),
+        ("state", json!("open")),
+        ("reason", json!("")),
+        ("connections", json!(1)),
+        ("subscribed", json!(2)),
+        ("records", json!(1)),
+        ("reconnects", json!(0)),
+        ("errors", json!(0)),
+    ] {
+        assert_eq!(feed[key], value, "{key} of {feed}");
+    }
+    assert!(feed["last_update"].is_string(), "{feed}");
     assert!(metrics.contains(r#"feed="kite""#), "{metrics}");
     assert!(!server.log().contains("hunter2"), "credentials are in no log");
     beside(move || drop(server)).await;

@@ -23,6 +23,16 @@ pub struct Stream {
     errors: AtomicU64,
     recoveries: AtomicU64,
     position: AtomicU64,
+    state: Mutex<Option<SourceState>>,
+}
+
+/// What a source says it is doing, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// One word.
+    pub state: &'static str,
+    /// What is wrong, for people; empty when nothing is.
+    pub reason: String,
 }
 
 /// What a stream looked like at one moment.
@@ -42,6 +52,8 @@ pub struct StreamStatus {
     pub position: u64,
     /// Unix ns of its start.
     pub started_unix_ns: u64,
+    /// What its source says of itself, if it does.
+    pub state: Option<SourceState>,
 }
 
 /// A counter or gauge that its owner sets and the metrics read.
@@ -85,6 +97,7 @@ impl Status {
             errors: AtomicU64::new(0),
             recoveries: AtomicU64::new(0),
             position: AtomicU64::new(0),
+            state: Mutex::default(),
         });
         locked(&self.streams).push(Arc::clone(&stream));
         stream
@@ -178,6 +191,11 @@ impl Stream {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
+    /// What its source is doing, and why.
+    pub fn set_state(&self, state: &'static str, reason: &str) {
+        *locked(&self.state) = Some(SourceState { state, reason: reason.to_owned() });
+    }
+
     /// Where the source is; `None` before its first update.
     pub fn moved_to(&self) -> Option<u64> {
         (self.last_update_unix_ns.load(Ordering::Relaxed) > 0).then(|| self.position())
@@ -200,6 +218,7 @@ impl Stream {
             recoveries: self.recoveries.load(Ordering::Relaxed),
             position: self.position.load(Ordering::Relaxed),
             started_unix_ns: self.started_unix_ns,
+            state: locked(&self.state).clone(),
         }
     }
 }

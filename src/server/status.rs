@@ -1,6 +1,7 @@
 //! `GET /healthz`, `/tickers` and `/websocket/status`: how the server is, for people and probes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::app::App;
 use crate::engine::hub::Hub;
-use crate::engine::status::StreamStatus;
+use crate::engine::status::{Figure, SourceState, StreamStatus};
 use crate::wire::streams::messages;
 
 /// 200 only while clients are served.
@@ -46,7 +47,9 @@ pub async fn tickers(State(app): State<Arc<App>>) -> Response {
 /// The shape its monitors know, with more keys behind.
 pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
     let streams = app.status.snapshot();
-    let health: Map<String, Value> = streams.iter().map(|stream| (stream.name.clone(), health(stream))).collect();
+    let figures = app.status.figures();
+    let health: Map<String, Value> =
+        streams.iter().map(|stream| (stream.name.clone(), health(stream, &figures))).collect();
     let position = streams.iter().find(|stream| stream.name == app.hub.name()).map(|stream| stream.position);
     Json(json!({
         "enabled": app.stream_options.enabled,
@@ -83,14 +86,28 @@ fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
     told
 }
 
-fn health(stream: &StreamStatus) -> Value {
-    json!({
+/// The five figures that every stream has, and what else its source tells of itself. The stream
+/// `feed:kite` has the figures with the label `feed="kite"`, by their names without `feed_`.
+fn health(stream: &StreamStatus, figures: &[Figure]) -> Value {
+    let mut told = json!({
         "last_update": stream.last_update_unix_ns.map(rfc3339),
         "error_count": stream.errors,
         "recovery_attempts": stream.recoveries,
         "is_healthy": stream.is_healthy,
         "started_at": rfc3339(stream.started_unix_ns),
-    })
+    });
+    if let Some(SourceState { state, reason }) = &stream.state {
+        told["state"] = (*state).into();
+        told["reason"] = reason.as_str().into();
+    }
+    if let Some((kind, id)) = stream.name.split_once(':') {
+        let its_own = figures.iter().filter(|figure| figure.labels.iter().any(|(name, of)| *name == kind && of == id));
+        for figure in its_own {
+            let name = figure.name.strip_prefix(kind).map_or(figure.name, |name| name.trim_start_matches('_'));
+            told[name] = figure.value.load(Ordering::Relaxed).into();
+        }
+    }
+    told
 }
 
 /// UTC with milliseconds.

@@ -29,16 +29,23 @@ pub enum Phase {
     GaveUp,
 }
 
-impl fmt::Display for Phase {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+impl Phase {
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Idle => "idle",
             Self::Connecting => "connecting",
             Self::Open => "open",
             Self::Backoff => "backoff",
             Self::AuthFailed => "auth_failed",
             Self::GaveUp => "gave_up",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 
@@ -120,6 +127,7 @@ impl Health {
         let gauge = |name, help| status.gauge(name, help, labels());
         let stream = status.register(stream_name(id), None);
         stream.set_connected(false);
+        stream.set_state(Phase::Idle.name(), "");
         Arc::new(Self {
             id: Arc::clone(id),
             broker,
@@ -235,6 +243,7 @@ impl Health {
         let mut state = self.state();
         (state.phase, state.reason) = (phase, reason.into());
         self.stream.set_connected(phase == Phase::Open);
+        self.stream.set_state(phase.name(), &state.reason);
     }
 
     /// The figures as they are now.
