@@ -137,11 +137,18 @@ fn generate_is_deterministic_and_what_it_writes_can_be_served() {
     let (one, again, other) = (generated("7"), generated("7"), generated("8"));
     let files = tree(one.path());
     let names: Vec<_> = files.keys().map(|path| path.display().to_string()).collect();
-    assert_eq!(names, ["2026-03-03/ES_SPX/orderflow/orderflow.jsonl", "2026-03-03/SPX/orderflow/orderflow.jsonl"]);
+    let expected = [
+        "2026-03-03/ES_SPX/orderflow/orderflow.jsonl",
+        "2026-03-03/SPX/orderflow/orderflow.jsonl",
+        "2026-03-03/streams/portfolio.jsonl",
+        "2026-03-03/streams/signals.jsonl",
+        "2026-03-03/streams/trades.jsonl",
+    ];
+    assert_eq!(names, expected);
     assert_eq!(files, tree(again.path()), "same seed, same bytes");
     assert_ne!(files, tree(other.path()), "another seed, other bytes");
 
-    for bytes in files.values() {
+    for bytes in files.iter().filter(|(path, _)| path.ends_with("orderflow.jsonl")).map(|(_, bytes)| bytes) {
         let lines: Vec<Value> = bytes
             .split(|&byte| byte == b'\n')
             .filter(|line| !line.is_empty())
