@@ -57,9 +57,6 @@ impl Watch {
 pub struct Connection {
     /// Where it is in its life.
     pub phase: Phase,
-    /// Whether the kernel took less than it was given: nothing is tried until the socket is
-    /// writable again.
-    pub blocked: bool,
     /// When the client was last heard, ms.
     pub heard_ms: u64,
     /// Partial messages.
@@ -80,14 +77,7 @@ struct Outbound {
 impl Connection {
     /// A connection over a non-blocking socket.
     pub fn new(socket: TcpStream, now_ms: u64) -> Self {
-        Self {
-            phase: Phase::Open,
-            blocked: false,
-            heard_ms: now_ms,
-            inbound: Inbound::default(),
-            socket,
-            outbound: None,
-        }
+        Self { phase: Phase::Open, heard_ms: now_ms, inbound: Inbound::default(), socket, outbound: None }
     }
 
     /// The socket, to be watched.

@@ -12,6 +12,7 @@ use rustix::event::epoll;
 use uuid::Uuid;
 
 use super::connection::{Connection, Phase, Watch};
+use super::marks::Mark;
 use super::session::Session;
 use super::shard::{Arrival, Protocol, Shard, now_ms};
 use super::stats::Ending;
@@ -118,6 +119,7 @@ impl Shard {
         let session = &mut self.sessions[key as usize];
         let (id, wire) = (session.id, session.wire);
         session.connection = Some(connection);
+        self.marks.set(key, Mark::Ready);
         self.timers.pings(wire).due.push(now, (key, serial));
         match wire {
             Wire::WebPubSub(wire) => self.greet(key, wire),
@@ -238,7 +240,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         let Some(connection) = session.connection.take() else { return };
         drop(connection);
-        session.queued = false;
+        self.marks.set(key, Mark::Away);
         if let Some(client) = &mut session.client {
             self.stats.stream_connections.subtract(1);
             if let Some(expires_ms) = client.expires_ms.take() {

@@ -16,6 +16,7 @@ mod keepalive;
 mod lifecycle;
 pub mod limiter;
 pub mod listen;
+mod marks;
 mod metrics;
 mod negotiate;
 mod publish;
@@ -31,3 +32,5 @@ mod subscriptions;
 mod ticks;
 mod timeouts;
 mod upgrade;
+#[cfg(feature = "io-uring")]
+mod uring;

@@ -3,6 +3,7 @@
 use rustix::event::epoll::EventFlags;
 
 use super::connection::{Connection, Phase, Watch};
+use super::marks::Mark;
 use super::refusal::{HeldAck, Refusal};
 use super::session::Membership;
 use super::shard::{Shard, now_ms};
@@ -19,12 +20,8 @@ impl Shard {
         if flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP) {
             self.receive(key);
         }
-        let connection = self.sessions.get_mut(key as usize).and_then(|session| session.connection.as_mut());
-        if let Some(connection) = connection
-            && connection.blocked
-            && flags.contains(EventFlags::OUT)
-        {
-            connection.blocked = false;
+        if self.marks.get(key) == Mark::Blocked && flags.contains(EventFlags::OUT) {
+            self.marks.set(key, Mark::Ready);
             self.watch(key, Watch::Read);
             self.flush(key);
         }

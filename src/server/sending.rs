@@ -1,18 +1,38 @@
 //! Sending: what is due for a session, joined and written once.
+//!
+//! ```text
+//! sweep ─▶ offer (what is due, as bytes) ×128 ─▶ one io_uring call, or a send(2) each ─▶ settle (cursors)
+//! flush: the same for one session, at once
+//! ```
+
+use std::io;
+use std::mem;
+use std::ops::Range;
+use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use slab::Slab;
 
 use super::connection::{Connection, Phase, Watch};
 use super::groups::Groups;
-use super::session::{Due, Pick};
+use super::marks::Mark;
+use super::session::{Due, Pick, Session};
 use super::shard::Shard;
 use super::stats::Ending;
+#[cfg(feature = "io-uring")]
+use super::uring::Uring;
+
+/// Sessions served per turn of the sweep.
+const TURN: usize = 128;
 
 /// Most bytes of frames joined for one send.
 const JOINED_BYTES: usize = 64 << 10;
 
 /// Frames considered for one send: 64 KiB of the smallest that occur.
 const PICKS: usize = 512;
+
+/// Different joined frames in one turn; a turn with more of them ends early.
+const JOINS: usize = 16;
 
 /// The frames that were joined last. Sessions with the same groups need the very same bytes, and
 /// stand one behind the other in the sweep.
@@ -24,18 +44,22 @@ pub(super) struct Joined {
 }
 
 impl Joined {
-    /// The frames of `picks`, up to [`JOINED_BYTES`], and how many they are.
-    fn of(&mut self, groups: &Groups, picks: &[Pick]) -> (&[u8], usize) {
+    /// Whether these are the frames of `picks`.
+    fn is_of(&self, picks: &[Pick]) -> bool {
         // An id is published once, and a lane that takes another's key starts with later ids: equal
         // ids in equal lanes are equal frames.
         let same = |(one, other): (&Pick, &Pick)| one.id == other.id && one.lane == other.lane;
-        if picks.len() != self.picks.len() || !picks.iter().zip(&self.picks).all(same) {
+        picks.len() == self.picks.len() && picks.iter().zip(&self.picks).all(same)
+    }
+
+    /// Joins the frames of `picks`, up to [`JOINED_BYTES`], unless they are joined already.
+    fn join(&mut self, groups: &Groups, picks: &[Pick]) {
+        if !self.is_of(picks) {
             self.picks.clear();
             self.picks.extend_from_slice(picks);
             self.bytes.clear();
             self.picked = append_frames(groups, picks, &mut self.bytes);
         }
-        (&self.bytes, self.picked)
     }
 }
 
@@ -57,59 +81,230 @@ fn frame<'a>(groups: &'a Groups, pick: &Pick) -> &'a Bytes {
     &groups.lane(pick.lane).ring.get(pick.position).expect("picked from the ring just now").frame
 }
 
+/// The sends of one turn of the sweep.
+#[derive(Default)]
+pub(super) struct Batch {
+    offers: Vec<Offer>,
+    /// Of all offers, side by side.
+    picks: Vec<Pick>,
+    /// The first `joins` of them are this turn's; the others are only room.
+    joined: Vec<Joined>,
+    joins: usize,
+    sent: Vec<io::Result<usize>>,
+    #[cfg(feature = "io-uring")]
+    uring: Option<Uring>,
+}
+
+/// Bytes for one session.
+struct Offer {
+    key: u32,
+    /// Its frames among the batch's.
+    picks: Range<usize>,
+    /// How many of them are in the bytes.
+    picked: usize,
+    due: Due,
+    bytes: Offered,
+}
+
+/// Where the bytes of an offer lie.
+enum Offered {
+    /// The frame of the only pick, in the arena.
+    Frame,
+    /// Among the batch's joined frames.
+    Joined(usize),
+}
+
+impl Offer {
+    fn bytes<'a>(&self, groups: &'a Groups, picks: &[Pick], joined: &'a [Joined]) -> &'a [u8] {
+        match self.bytes {
+            Offered::Frame => frame(groups, &picks[self.picks.start]),
+            Offered::Joined(at) => &joined[at].bytes,
+        }
+    }
+}
+
+impl Batch {
+    /// Looks for io_uring. Called on the shard's own thread: a ring is its thread's alone.
+    pub(super) fn prepare(&mut self, wanted: bool, shard: u8) {
+        #[cfg(feature = "io-uring")]
+        if wanted {
+            match Uring::new(TURN as u32) {
+                Ok(uring) => {
+                    self.uring = Some(uring);
+                    tracing::debug!(shard, "sending through io_uring");
+                }
+                Err(error) => tracing::info!(shard, %error, "io_uring is not available; sending with send(2)"),
+            }
+        }
+        #[cfg(not(feature = "io-uring"))]
+        let _ = (wanted, shard);
+    }
+
+    fn is_full(&self) -> bool {
+        self.offers.len() == TURN || self.joins == JOINS
+    }
+
+    /// Bytes of several picks, joined once for neighbours that need the same.
+    fn join(&mut self, groups: &Groups, first: usize) -> usize {
+        let picks = &self.picks[first..];
+        if self.joins == 0 || !self.joined[self.joins - 1].is_of(picks) {
+            self.joins += 1;
+            if self.joined.len() < self.joins {
+                self.joined.push(Joined::default());
+            }
+        }
+        let last = self.joins - 1;
+        self.joined[last].join(groups, picks);
+        last
+    }
+
+    /// Sends every offer; what became of each stands in `sent`.
+    fn send(&mut self, groups: &Groups, sessions: &Slab<Session>) {
+        let Self { offers, picks, joined, sent, .. } = self;
+        let connected = |offer: &Offer| sessions[offer.key as usize].connection.as_ref().expect("offered just now");
+        #[cfg(feature = "io-uring")]
+        if let Some(uring) = &mut self.uring {
+            let offered =
+                offers.iter().map(|offer| (connected(offer).socket().as_fd(), offer.bytes(groups, picks, joined)));
+            if let Err(error) = uring.send_all(offered, sent) {
+                tracing::warn!(%error, "io_uring fails; sending with send(2) from now on");
+                self.uring = None;
+            }
+            return;
+        }
+        sent.clear();
+        sent.extend(offers.iter().map(|offer| connected(offer).send(offer.bytes(groups, picks, joined))));
+    }
+
+    /// Ready for the next turn. What was joined last is kept: the next sessions may need the same.
+    fn clear(&mut self) {
+        self.offers.clear();
+        self.picks.clear();
+        if self.joins > 1 {
+            self.joined.swap(0, self.joins - 1);
+            self.joins = 1;
+        }
+    }
+}
+
 impl Shard {
+    /// One turn of the sweep: what is due for the next sessions of the queue leaves together.
+    pub(super) fn sweep(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
+        // Out of `self`, since settling may end sessions and flush others.
+        let mut batch = mem::take(&mut self.batch);
+        while !batch.is_full()
+            && let Some(key) = self.queue.pop_front()
+        {
+            // Otherwise a stale entry: the session ended, and another may have its key by now.
+            if self.marks.get(key) == Mark::Queued {
+                self.marks.set(key, Mark::Ready);
+                self.offer(key, &mut batch);
+            }
+        }
+        batch.send(&self.groups, &self.sessions);
+        for (offer, sent) in batch.offers.iter().zip(batch.sent.drain(..)) {
+            let picks = &batch.picks[offer.picks.clone()];
+            let given = offer.bytes(&self.groups, &batch.picks, &batch.joined).len();
+            self.settle(offer.key, offer.due, picks, offer.picked, given, sent.ok());
+        }
+        batch.clear();
+        self.batch = batch;
+    }
+
+    /// Adds what is due for a session to the batch. Control frames leave at once, before data.
+    fn offer(&mut self, key: u32, batch: &mut Batch) {
+        let first = batch.picks.len();
+        let Some(due) = self.due(key, &mut batch.picks) else { return batch.picks.truncate(first) };
+        if self.sessions[key as usize].connection.as_ref().is_some_and(Connection::has_unsent) {
+            batch.picks.truncate(first);
+            return self.flush(key);
+        }
+        let picks = first..batch.picks.len();
+        let (bytes, picked) = if picks.len() == 1 {
+            (Offered::Frame, 1)
+        } else {
+            let at = batch.join(&self.groups, first);
+            (Offered::Joined(at), batch.joined[at].picked)
+        };
+        batch.offers.push(Offer { key, picks, picked, due, bytes });
+    }
+
+    /// Appends the frames that are due for a session. `None`: there is nothing to send, or no way.
+    fn due(&mut self, key: u32, picks: &mut Vec<Pick>) -> Option<Due> {
+        if matches!(self.marks.get(key), Mark::Away | Mark::Blocked) {
+            return None;
+        }
+        let session = self.sessions.get_mut(key as usize)?;
+        let connection = session.connection.as_ref()?;
+        let (first, has_unsent) = (picks.len(), connection.has_unsent());
+        let due = match connection.phase {
+            Phase::Open => session.due(&self.groups, PICKS, picks),
+            Phase::Closing { .. } => Due::All,
+            Phase::Lingering { .. } => return None,
+        };
+        if due == Due::FellOff {
+            self.drop_lagging(key);
+            return None;
+        }
+        if picks.len() == first && !has_unsent {
+            session.caught_up(&self.options.lag);
+            return None;
+        }
+        Some(due)
+    }
+
     /// Writes what waits for a session: the rest of a frame, control frames, then data in id order.
     ///
     /// One `send` of everything due, up to [`JOINED_BYTES`]; if there is more, the session queues
     /// behind the others. A connection that takes less than it is given is blocked: it keeps its
     /// cursors and is asked again when its socket is writable.
     pub(super) fn flush(&mut self, key: u32) {
-        let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        let Some(connection) = session.connection.as_mut().filter(|connection| !connection.blocked) else { return };
-        let due = match connection.phase {
-            Phase::Open => session.due(&self.groups, PICKS, &mut self.picks),
-            Phase::Closing { .. } => {
-                self.picks.clear();
-                Due::All
-            }
-            Phase::Lingering { .. } => return,
-        };
-        if due == Due::FellOff {
-            return self.drop_lagging(key);
+        let mut picks = mem::take(&mut self.picks);
+        picks.clear();
+        if let Some(due) = self.due(key, &mut picks)
+            && let Some(connection) = &self.sessions[key as usize].connection
+        {
+            // A single frame goes as it lies in the arena. Several are joined, because one send of
+            // copied bytes costs a tenth of many sends.
+            let (result, given, picked) = match &picks[..] {
+                [alone] if !connection.has_unsent() => {
+                    let frame = frame(&self.groups, alone);
+                    (connection.send(frame), frame.len(), 1)
+                }
+                picks if connection.has_unsent() => {
+                    self.scratch.clear();
+                    connection.copy_unsent(&mut self.scratch);
+                    let picked = append_frames(&self.groups, picks, &mut self.scratch);
+                    (connection.send(&self.scratch), self.scratch.len(), picked)
+                }
+                picks => {
+                    self.joined.join(&self.groups, picks);
+                    let Joined { bytes, picked, .. } = &self.joined;
+                    (connection.send(bytes), bytes.len(), *picked)
+                }
+            };
+            self.settle(key, due, &picks, picked, given, result.ok());
         }
-        let connection = session.connection.as_mut().expect("checked above");
-        if self.picks.is_empty() && !connection.has_unsent() {
-            session.caught_up(&self.options.lag);
-            return;
-        }
+        self.picks = picks;
+    }
 
-        // A single frame goes as it lies in the arena. Several are joined, because one send of copied
-        // bytes costs a tenth of many sends.
-        let (result, given, picked) = match &self.picks[..] {
-            [alone] if !connection.has_unsent() => {
-                let frame = frame(&self.groups, alone);
-                (connection.send(frame), frame.len(), 1)
-            }
-            _ if connection.has_unsent() => {
-                self.scratch.clear();
-                connection.copy_unsent(&mut self.scratch);
-                let picked = append_frames(&self.groups, &self.picks, &mut self.scratch);
-                (connection.send(&self.scratch), self.scratch.len(), picked)
-            }
-            picks => {
-                let (bytes, picked) = self.joined.of(&self.groups, picks);
-                (connection.send(bytes), bytes.len(), picked)
-            }
-        };
-        let Ok(sent) = result else {
+    /// After a send of `given` bytes, unsent ones and the frames of the first `picked` of `picks`:
+    /// moves the cursors behind what was taken, and sees to the rest. Nothing `sent`: the socket failed.
+    fn settle(&mut self, key: u32, due: Due, picks: &[Pick], picked: usize, given: usize, sent: Option<usize>) {
+        let Some(sent) = sent else {
             return self.lose(key, Ending::Gone);
         };
         self.stats.sends.add(1);
         self.stats.bytes.add(sent as u64);
 
+        let session = &mut self.sessions[key as usize];
+        let Some(connection) = session.connection.as_mut() else { return };
         let mut rest = connection.unsent_taken(sent);
         let mut frames = 0;
-        for pick in &self.picks[..picked] {
+        for pick in &picks[..picked] {
             if sent < given {
                 let frame = frame(&self.groups, pick);
                 if rest == 0 {
@@ -126,10 +321,10 @@ impl Shard {
         self.stats.frames.add(frames);
 
         if sent < given {
-            connection.blocked = true;
+            self.marks.set(key, Mark::Blocked);
             self.watch(key, Watch::ReadAndWrite);
-        } else if picked < self.picks.len() || due == Due::More {
-            session.queued = true;
+        } else if picked < picks.len() || due == Due::More {
+            self.marks.set(key, Mark::Queued);
             self.queue.push_back(key);
         } else {
             match connection.phase {

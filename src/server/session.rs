@@ -48,8 +48,6 @@ pub struct Session {
     pub connection: Option<Connection>,
     /// Changes whenever the socket does; timers carry it, so that they mean nothing afterwards.
     pub serial: u32,
-    /// Whether it stands in the shard's queue of sessions with something to send.
-    pub queued: bool,
     /// Whether its last socket was reset for lag.
     pub lagged: bool,
     /// Frames it may be behind in a group: more than configured while it catches up after a
@@ -98,7 +96,6 @@ impl Session {
             memberships: Vec::new(),
             connection: None,
             serial: 0,
-            queued: false,
             lagged: false,
             allowance: options.client_buffer,
             allowance_bytes: options.client_buffer_bytes,
@@ -122,9 +119,9 @@ impl Session {
         self.acks.push(ack_id);
     }
 
-    /// Picks the frames that are due, in id order, at most about `limit` of them.
+    /// Appends the frames that are due, in id order, at most about `limit` of them.
     pub fn due(&self, groups: &Groups, limit: usize, picks: &mut Vec<Pick>) -> Due {
-        picks.clear();
+        let first = picks.len();
         let share = (limit / self.memberships.len().max(1)).max(1) as u64;
         // Ids above this one may have smaller ones, not picked, before them.
         let mut complete_to = u64::MAX;
@@ -143,12 +140,12 @@ impl Session {
         }
         if self.memberships.len() > 1 {
             // Groups are published in a fixed order, so this is mostly sorted already.
-            picks.sort_unstable_by_key(|pick| pick.id);
+            picks[first..].sort_unstable_by_key(|pick| pick.id);
         }
         if complete_to == u64::MAX {
             return Due::All;
         }
-        picks.truncate(picks.partition_point(|pick| pick.id <= complete_to));
+        picks.truncate(first + picks[first..].partition_point(|pick| pick.id <= complete_to));
         Due::More
     }
 

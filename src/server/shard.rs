@@ -30,8 +30,9 @@ use uuid::Uuid;
 use super::groups::{Groups, Hubs};
 use super::keepalive::Keepalive;
 use super::limiter::{Limiter, ToldOnce};
+use super::marks::{Mark, Marks};
 use super::refusal::HeldAck;
-use super::sending::Joined;
+use super::sending::{Batch, Joined};
 use super::session::{Pick, Session};
 use super::stats::ShardStats;
 use super::subscriptions::Grant;
@@ -43,9 +44,6 @@ use crate::wire::Wire;
 use crate::wire::streams::Channels;
 use crate::wire::webpubsub;
 
-/// Sessions served per turn of the sweep.
-const TURN: usize = 128;
-
 /// One read per readiness event; what is left raises the next event. A thousand small requests fit:
 /// more at once would keep the others waiting.
 const READ_BUFFER: usize = 16 << 10;
@@ -53,8 +51,11 @@ const READ_BUFFER: usize = 16 << 10;
 /// Letters that may wait for a shard; beyond it the server answers 503.
 const MAILBOX: usize = 4096;
 
-/// 2^32 over the golden ratio: starts that lie far apart and even out soon.
-const GOLDEN: u32 = 0x9e37_79b9;
+/// How far the start of the sweep moves from tick to tick: 1/61.8 of the way round, so that every
+/// subscriber is early as often as late. Small steps keep nearly all of them in their rhythm; where a
+/// tick is as long as TCP's shortest retransmission timeout (200 ms), one that is served much later
+/// than a tick after the last time has had its timer fire in vain.
+const STEP: u32 = 0x0424_7ea3;
 
 /// `epoll` data of the doorbell; sessions use their slab key.
 const BELL: u64 = u64::MAX;
@@ -66,6 +67,9 @@ pub struct ShardOptions {
     #[arg(long, env = "FLOWCAST_SHARDS", default_value_t = 0, value_name = "SHARDS")]
     #[arg(value_parser = clap::value_parser!(u8).range(0..=64))]
     pub shards: u8,
+    /// Send through io_uring, if the kernel has it and allows it
+    #[arg(long, env = "FLOWCAST_IO_URING", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub io_uring: bool,
     /// Groups one connection may join
     #[arg(long, env = "FLOWCAST_MAX_GROUPS_PER_CONNECTION", default_value_t = 150, value_name = "GROUPS")]
     pub max_groups_per_connection: usize,
@@ -240,6 +244,7 @@ pub struct Shard {
     pub(super) prefix: Arc<str>,
     pub(super) stats: Arc<ShardStats>,
     pub(super) sessions: Slab<Session>,
+    pub(super) marks: Marks,
     /// Reliable sessions by connection id.
     pub(super) ids: HashMap<Uuid, u32>,
     pub(super) groups: Groups,
@@ -253,6 +258,7 @@ pub struct Shard {
     pub(super) scratch: Vec<u8>,
     pub(super) joined: Joined,
     pub(super) picks: Vec<Pick>,
+    pub(super) batch: Batch,
     pub(super) draining: bool,
     /// Where the next sweep starts, as a fraction of 2^32.
     rotation: u32,
@@ -367,6 +373,7 @@ impl Shard {
             prefix,
             stats,
             sessions: Slab::new(),
+            marks: Marks::default(),
             ids: HashMap::new(),
             next_serial: 0,
             queue: VecDeque::new(),
@@ -376,6 +383,7 @@ impl Shard {
             scratch: Vec::new(),
             joined: Joined::default(),
             picks: Vec::new(),
+            batch: Batch::default(),
             draining: false,
             rotation: 0,
             bell,
@@ -386,6 +394,7 @@ impl Shard {
     }
 
     fn run(mut self) {
+        self.batch.prepare(self.options.io_uring, self.index);
         let mut events = Vec::with_capacity(256);
         while !(self.draining && self.sessions.is_empty()) {
             self.wait(&mut events);
@@ -436,27 +445,27 @@ impl Shard {
 
     /// Moves publications into the rings and queues whoever has something to send.
     fn drain(&mut self) {
-        let Self { groups, sessions, queue, rotation, .. } = self;
+        let Self { groups, sessions, marks, queue, rotation, .. } = self;
         let mut blocked = Vec::new();
         groups.drain(|lane_key, lane, first_new| {
             let mut all_had_the_rest = true;
             // From another start each time, or the same subscribers would always be last.
-            *rotation = rotation.wrapping_add(GOLDEN);
+            *rotation = rotation.wrapping_add(STEP);
             let start = ((u64::from(*rotation) * lane.subscribers.len() as u64) >> 32) as usize;
             let (last, first) = lane.subscribers.split_at(start);
             for &key in first.iter().chain(last) {
-                let session = &mut sessions[key as usize];
-                match &session.connection {
-                    Some(connection) if !connection.blocked && !session.queued => {
-                        session.queued = true;
+                match marks.get(key) {
+                    Mark::Ready => {
+                        marks.set(key, Mark::Queued);
                         queue.push_back(key);
                         continue;
                     }
-                    Some(connection) if connection.blocked => blocked.push(key),
-                    _ => {}
+                    Mark::Blocked => blocked.push(key),
+                    Mark::Queued | Mark::Away => {}
                 }
                 // Behind, but perhaps in another group only.
-                all_had_the_rest &= session.membership(lane_key).is_some_and(|here| here.cursor >= first_new);
+                let membership = sessions[key as usize].membership(lane_key);
+                all_had_the_rest &= membership.is_some_and(|here| here.cursor >= first_new);
             }
             all_had_the_rest
         });
@@ -465,17 +474,6 @@ impl Shard {
         blocked.dedup();
         for key in blocked {
             self.check_lag(key);
-        }
-    }
-
-    /// One turn of the sweep.
-    fn sweep(&mut self) {
-        for _ in 0..TURN {
-            let Some(key) = self.queue.pop_front() else { return };
-            // A stale entry: the session ended, and another may have its key by now.
-            let Some(session) = self.sessions.get_mut(key as usize).filter(|session| session.queued) else { continue };
-            session.queued = false;
-            self.flush(key);
         }
     }
 }
