@@ -176,7 +176,7 @@ impl Shard {
         }
         let (lane, place) = self.groups.join(group, session.wire, key)?;
         let cursor = self.groups.lane(lane).ring.head();
-        session.memberships.push(Membership { lane, place, cursor, since: self.groups.drained(session.wire) });
+        session.add(Membership { lane, place, cursor, since: self.groups.drained(session.wire) });
         self.stats.subscribers.add(1);
         tracing::debug!(connection = %session.id, group, "joined");
         Ok(Some(lane))

@@ -104,6 +104,14 @@ impl Session {
         }
     }
 
+    /// Adds a membership. Most sessions have one or a few: no room is kept for more.
+    pub fn add(&mut self, membership: Membership) {
+        if self.memberships.len() == self.memberships.capacity() {
+            self.memberships.reserve_exact(self.memberships.len().max(1));
+        }
+        self.memberships.push(membership);
+    }
+
     /// The membership in a lane.
     pub fn membership(&mut self, lane: u32) -> Option<&mut Membership> {
         self.memberships.iter_mut().find(|membership| membership.lane == lane)
@@ -183,30 +191,60 @@ impl Session {
     }
 }
 
-/// The last executed ack ids. SDKs count upwards, so runs are kept, not numbers.
+/// The last executed ack ids. SDKs count upwards, so runs are kept, not numbers, and nearly every
+/// session has just one.
 #[derive(Debug, Default)]
 struct AckIds {
-    /// First id and length, oldest first.
-    runs: VecDeque<(u64, u64)>,
+    newest: Run,
+    /// Oldest first.
+    older: Option<Box<VecDeque<Run>>>,
     count: u64,
+}
+
+/// Ids one after the other.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    first: u64,
+    length: u64,
+}
+
+impl Run {
+    fn contains(self, id: u64) -> bool {
+        id >= self.first && id - self.first < self.length
+    }
 }
 
 impl AckIds {
     fn contains(&self, id: u64) -> bool {
-        self.runs.iter().any(|&(first, length)| id >= first && id - first < length)
+        self.newest.contains(id) || self.older.iter().flat_map(|runs| runs.iter()).any(|run| run.contains(id))
     }
 
     fn push(&mut self, id: u64) {
-        match self.runs.back_mut() {
-            Some((first, length)) if first.checked_add(*length) == Some(id) => *length += 1,
-            _ => self.runs.push_back((id, 1)),
+        let Run { first, length } = self.newest;
+        if length == 0 || first.checked_add(length) != Some(id) {
+            if length > 0 {
+                self.older.get_or_insert_default().push_back(self.newest);
+            }
+            self.newest = Run { first: id, length: 0 };
         }
+        self.newest.length += 1;
         self.count += 1;
         if self.count > REMEMBERED_ACKS {
             self.count -= 1;
-            match self.runs.front_mut() {
-                Some((first, length)) if *length > 1 => (*first, *length) = (*first + 1, *length - 1),
-                _ => drop(self.runs.pop_front()),
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let older = self.older.as_mut().and_then(|runs| runs.front_mut());
+        let oldest = older.unwrap_or(&mut self.newest);
+        (oldest.first, oldest.length) = (oldest.first.wrapping_add(1), oldest.length - 1);
+        if oldest.length == 0
+            && let Some(runs) = &mut self.older
+        {
+            runs.pop_front();
+            if runs.is_empty() {
+                self.older = None;
             }
         }
     }
@@ -228,6 +266,26 @@ mod tests {
         for id in [5, 6, u64::MAX, 0, 100, 1095] {
             assert!(acks.contains(id), "{id}");
         }
-        assert_eq!(acks.runs.len(), 4, "runs: 5-6, MAX, 0, 100-1095");
+        assert_eq!(acks.older.as_ref().unwrap().len() + 1, 4, "runs: 5-6, MAX, 0, 100-1095");
+    }
+
+    #[test]
+    fn ack_ids_that_count_upwards_take_no_memory_of_their_own() {
+        let mut acks = AckIds::default();
+        for id in 1..=3000 {
+            acks.push(id);
+        }
+        assert!(acks.older.is_none());
+        assert!(!acks.contains(2000) && acks.contains(2001) && acks.contains(3000) && !acks.contains(3001));
+        acks.push(1);
+        for id in 4000..5000 {
+            acks.push(id);
+        }
+        assert!(acks.older.is_none() && !acks.contains(1) && acks.contains(4000), "older runs are forgotten whole");
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 208, "{}", size_of::<Session>());
     }
 }
