@@ -21,8 +21,8 @@ IDLE_S = 10
 WARM_UP, SETTLE_S = 500, 3
 STALL_S = 20
 SEND_BUFFER_BYTES, CLIENT_BUFFER_BYTES, CLIENT_FRAMES, WRITE_TIMEOUT_S = 2 * 131_072, 2 * 32_768, 256, 10
-LADDER = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
-LADDER_S = 6
+LADDER = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+LADDER_S, LADDER_MET = 6, 0.9
 NOW_AND_THEN, SELDOM = 2, 4
 
 
@@ -117,25 +117,37 @@ def sixteen_groups(settings, wire):
 
 
 def demand(settings, connections, wire):
-    """W5: the highest step of a ladder of demands at which nothing is lost."""
+    """W5: the most frames a second of which none is lost, on a ladder of demands.
+
+    Clock and shard share the one core, so near its limit the clock gives up beats: what counts is what
+    was published and arrived, all of it. The ladder ends where a frame is lost, or a tenth of the
+    demand is not met.
+    """
 
     def measure():
         best, command, ended = {"frames_per_s": 0.0, "fairness": 0.0}, [], "the ladder ended"
         for millions in LADDER:
             interval = f"{int(connections / millions)}us"
-            load = Load(connections, wire, group("SPX"), LADDER_S, millions * 1e6, at_limit=True)
+            # With the ledger the generator knows what must come and compares bytes; without, it decodes
+            # every frame, and is at its limit first.
+            load = Load(connections, wire, group("SPX"), LADDER_S, millions * 1e6, ledger="require", at_limit=True)
             with running(servers.flowcast(settings.one(), interval)) as server:
                 result = run(server, load)
-                lost = server.metric("shard_overruns_total")
+                lost, missed = server.metric("shard_overruns_total"), server.metric("ticks_missed_total")
+            figures = result.figures()
+            arrived, busy = figures["frames_per_s"], f"generator {result.summary['busy']:.0%} busy"
+            ended = f"at {millions} M: {arrived / 1e6:.2f} M arrived, {missed:.0f} beats given up, {busy}"
             if result.invalid or lost:
-                busy = f"generator {result.summary['busy']:.0%} busy"
-                ended = "; ".join([*result.invalid, f"{lost:.0f} publications overrun", busy])
+                ended = "; ".join([ended, *result.invalid, f"{lost:.0f} publications overrun"])
                 break
-            best, command = result.figures(), result.command
-        return best | {"ended": f"at {millions} M frames/s: {ended}"}, [], command
+            if arrived > best["frames_per_s"]:
+                best, command = figures, result.command
+            if arrived < LADDER_MET * millions * 1e6:
+                break
+        return best | {"ended": ended}, [], command
 
-    must = 2e6 if connections == 1000 else None
-    goals = Goal("W5", "frames_per_s", 1e6, must), Goal("W5", "fairness", 0.98, None)
+    stretch = 2e6 if connections == 1000 else None
+    goals = Goal("W5", "frames_per_s", 1e6, stretch), Goal("W5", "fairness", 0.98, None)
     return Case(f"demand, N={connections}, {wire}", goals, {"flowcast": measure}, every=SELDOM)
 
 

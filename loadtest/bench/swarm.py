@@ -127,10 +127,10 @@ def doubts(result, load):
         reasons.append(f"the generator was saturated: busy {summary['busy']:.0%}")
     if summary["starved"] > STARVED:
         reasons.append(f"the generator waited for a processor {summary['starved']:.0%} of the time")
-    if load.ledger != "off" and summary["measurement"] != "valid":
+    if load.ledger != "off" and not load.at_limit and summary["measurement"] != "valid":
         # Its own delay matters only where latency is told.
         reasons += summary["reasons"]
-    if load.demand and summary["frames_per_s"] < DELIVERED * load.demand:
+    if load.demand and not load.at_limit and summary["frames_per_s"] < DELIVERED * load.demand:
         reasons.append(f"{summary['frames_per_s']:.0f} of {load.demand:.0f} frames/s arrived")
     if load.demand and not load.at_limit and summary["frames_per_read"] > MERGED * load.groups_each:
         reasons.append(f"ticks merged: {summary['frames_per_read']:.2f} frames per read")

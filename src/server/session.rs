@@ -197,6 +197,7 @@ impl Session {
 struct AckIds {
     newest: Run,
     /// Oldest first.
+    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
     older: Option<Box<VecDeque<Run>>>,
     count: u64,
 }
