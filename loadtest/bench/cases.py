@@ -7,10 +7,16 @@ from pathlib import Path
 from recorder import record
 from servers import FLOWCAST
 
-WIRES = ("json", "json.reliable", "protobuf", "protobuf.reliable")
+STREAMS = "streams"
+WIRES = ("json", "json.reliable", "protobuf", "protobuf.reliable", STREAMS)
 RECORDS = 2000
 TICKERS_16 = "SPX,ES_SPX,NDX,SPY,QQQ,IWM,AAPL,MSFT,NVDA,AMZN,META,TSLA,GOOGL,AMD,NFLX,VIX".split(",")
 TICKERS_40 = TICKERS_16 + [f"T{number:02}" for number in range(24)]
+
+
+CHANNELS = [f"c{number:03}" for number in range(16)]
+ENVELOPE = '{"type":"message","channel":"c000","payload":,"timestamp":"2025-11-28T14:30:02.007Z"}'
+ENVELOPE_BYTES = len(ENVELOPE)
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,18 @@ class Settings:
         return self.data("sixteen", TICKERS_16, RECORDS)
 
     def recording(self, wire, tickers=("SPX",)):
-        """What flowcast says on a wire when it replays one of those days."""
+        """What flowcast says on a wire when it replays one of those days. On the JSON streams it says what
+        it is given: the floor speaks JSON there, and the messages are made as long."""
+        wire = "json" if wire == STREAMS else wire
         path = self.work / f"{self.build}-{len(tickers)}-{wire}.frames"
         record(path, self.one() if len(tickers) == 1 else self.sixteen(), wire, tickers, RECORDS)
         return path
+
+    def payload_bytes(self, tickers=("SPX",)):
+        """The length of a payload whose frame on the JSON streams is as long as the floor's."""
+        self.recording("json", tickers)
+        messages = self.work.joinpath(f"{self.build}-{len(tickers)}-json.jsonl").read_bytes().splitlines()
+        return round(sum(map(len, messages)) / len(messages)) - ENVELOPE_BYTES
 
     def messages(self):
         """The same as lines of text, for peers that frame messages themselves."""

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import resource
+import secrets
 import sys
 import time
 from dataclasses import replace
@@ -82,6 +83,8 @@ def main():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.sched_setaffinity(0, {servers.CLIENT_CORE})
+    # The swarm publishes to the JSON streams, and makes its tokens, with it.
+    os.environ["WS_AUTH_SECRET"] = secrets.token_urlsafe(32)
     work = servers.ROOT / "target/bench"
     work.mkdir(parents=True, exist_ok=True)
     file = work / f"{build()}.jsonl"

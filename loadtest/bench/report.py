@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 from statistics import median
 
 from rows import SELDOM, all_cases
@@ -116,8 +117,18 @@ def details(runs, settings):
             bad = sum(1 for run in mine if run["contender"] == name and run["invalid"])
             good = sum(1 for run in mine if run["contender"] == name and not run["invalid"])
             rows.append([name, str(good), str(bad), *cells])
-        command = next((" ".join(run["command"]) for run in reversed(mine) if run["command"]), "")
-        yield f"### {case.name}\n\n`swarm {command}`\n\n" + table(["server", "valid", "invalid", *keys], rows)
+        command = next((shown(run["command"]) for run in reversed(mine) if run["command"]), "")
+        yield f"### {case.name}\n\n`{command}`\n\n" + table(["server", "valid", "invalid", *keys], rows)
+
+
+def shown(command):
+    """A command as anybody would type it: no path of this machine.
+
+    >>> shown(["--connections", "5"]), shown(["/x/target/release/flowcast", "serve", "/x/day"])
+    ('swarm --connections 5', 'flowcast serve day')
+    """
+    words = [Path(word).name if word.startswith("/") else word for word in command]
+    return " ".join(words if command[0].startswith("/") else ["swarm", *words])
 
 
 def machine():

@@ -8,7 +8,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import servers
-from cases import RECORDS, TICKERS_16, TICKERS_40, Case, Goal
+from cases import CHANNELS, STREAMS, TICKERS_16, TICKERS_40, Case, Goal
 from meter import cpu_s, resident_bytes
 from recorder import group
 from servers import running
@@ -31,6 +31,26 @@ def outcome(result, **more):
     return result.figures() | more, result.invalid, result.command
 
 
+def wanted(settings, wire, connections, tickers, ticks_per_s, **more):
+    """Clients that want every tick of some tickers; on the JSON streams of as many channels, to which the
+    swarm publishes as often and as much."""
+    each = len(tickers)
+    load = Load(connections, wire, ",".join(map(group, tickers)), settings.seconds, connections * each * ticks_per_s,
+                groups_each=each)  # fmt: skip
+    if wire == STREAMS:
+        more |= {"ledger": "off"}
+        bytes_each = settings.payload_bytes(tickers)
+        load = replace(load, groups=",".join(CHANNELS[:each]), publish_rate=ticks_per_s, publish_bytes=bytes_each)
+    return replace(load, **more)
+
+
+def ours(wire, data, interval):
+    """flowcast's command for such clients."""
+    if wire != STREAMS:
+        return servers.flowcast(data, interval)
+    return servers.flowcast(data, QUIET, "--replay-trading", "false", "--kafka-topics", ",".join(CHANNELS))
+
+
 def loaded(command, load):
     """A contender: a server under a load."""
 
@@ -47,10 +67,12 @@ def one_group(settings, connections, wire):
     is_w2 = connections == 5000
     # With a ledger both servers also write it: 10 ticks/s, to tell latency from the scheduled tick.
     ledger = "require" if is_w2 else "off"
-    load = Load(connections, wire, group("SPX"), settings.seconds, DEMAND, ledger=ledger)
+    load = wanted(settings, wire, connections, ["SPX"], DEMAND // connections, ledger=ledger)
+    spoken = "json" if wire == STREAMS else wire
+    base = wanted(settings, spoken, connections, ["SPX"], DEMAND // connections, ledger=ledger)
     contenders = {
-        "flowcast": loaded(lambda: servers.flowcast(settings.one(), interval), load),
-        "floor": loaded(lambda: servers.floor(settings.recording(wire), wire, interval), load),
+        "flowcast": loaded(lambda: ours(wire, settings.one(), interval), load),
+        "floor": loaded(lambda: servers.floor(settings.recording(wire), spoken, interval), base),
     }
     if wire == PEER_WIRE and settings.peers:
         bare = replace(load, ledger="off", negotiates=False)
@@ -68,7 +90,7 @@ def one_group(settings, connections, wire):
 
 def idle(settings, wire):
     """W3: what a connection costs that was greeted, has joined a group, and hears nothing."""
-    load = Load(10_000, wire, group("SPX"), IDLE_S, ramp=2000)
+    load = wanted(settings, wire, 10_000, ["SPX"], 0, seconds=IDLE_S, ramp=2000)
     bare = replace(load, negotiates=False)
 
     def measured(command, load):
@@ -83,7 +105,7 @@ def idle(settings, wire):
 
         return measure
 
-    contenders = {"flowcast": measured(lambda: servers.flowcast(settings.one(), QUIET), load)}
+    contenders = {"flowcast": measured(lambda: ours(wire, settings.one(), QUIET), load)}
     if wire == PEER_WIRE and settings.peers:
         contenders |= {
             "tokio-tungstenite": measured(lambda: servers.tungstenite(settings.messages(), QUIET), bare),
@@ -104,13 +126,12 @@ def settled_bytes(server):
 
 def sixteen_groups(settings, wire):
     """W4: sixteen groups on each connection, all due at once."""
-    each, interval = len(TICKERS_16), "50ms"
-    groups = ",".join(map(group, TICKERS_16))
-    load = Load(1000, wire, groups, settings.seconds, 1000 * each * 20, groups_each=each)
-    joined = partial(servers.floor, protocol=wire, interval=interval, mode="joined")
+    interval, spoken = "50ms", "json" if wire == STREAMS else wire
+    load, base = (wanted(settings, each, 1000, TICKERS_16, 20) for each in (wire, spoken))
+    joined = partial(servers.floor, protocol=spoken, interval=interval, mode="joined")
     contenders = {
-        "flowcast": loaded(lambda: servers.flowcast(settings.sixteen(), interval), load),
-        "floor": loaded(lambda: joined(settings.recording(wire, TICKERS_16)), load),
+        "flowcast": loaded(lambda: ours(wire, settings.sixteen(), interval), load),
+        "floor": loaded(lambda: joined(settings.recording(wire, TICKERS_16)), base),
     }
     goal = Goal("W4", "frames_per_cpu_s", 0.90, 1.05, against="floor")
     return Case(f"16 groups joined, N=1000, {wire}", (goal,), contenders)
@@ -243,13 +264,16 @@ def start_up(settings):
 def all_cases(settings, number):
     """The cases of a round. Rows about one server alone take the wires in turn."""
 
-    def turn(every=1):
-        return settings.wires[number // every % len(settings.wires)]
+    def turn(every=1, wires=settings.wires):
+        return wires[number // every % len(wires)]
+
+    hub = [wire for wire in settings.wires if wire != STREAMS] or ["json"]
 
     yield from (one_group(settings, count, wire) for count in (1000, 5000, 10_000) for wire in settings.wires)
     yield idle(settings, turn())
     yield from (sixteen_groups(settings, wire) for wire in settings.wires)
-    yield from (demand(settings, count, turn(SELDOM)) for count in (1000, 5000))
-    yield stalled(settings, turn(NOW_AND_THEN))
-    yield accept(settings, turn())
+    # Nothing but the hub: the streams' messages come from the swarm, which has the other core already.
+    yield from (demand(settings, count, turn(SELDOM, hub)) for count in (1000, 5000))
+    yield stalled(settings, turn(NOW_AND_THEN, hub))
+    yield accept(settings, turn(1, hub))
     yield start_up(settings)

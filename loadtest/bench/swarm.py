@@ -32,14 +32,23 @@ class Load:
     negotiates: bool = True
     at_limit: bool = False
     """Whether more is asked for than may be possible: ticks may merge, and the generator be busy."""
+    publish_rate: int = 0
+    """JSON streams: messages per second that the swarm publishes to each of the groups, which are channels."""
+    publish_bytes: int = 0
+    """Bytes of each of their payloads."""
 
     def options(self):
         """What the swarm is told about the load, whatever the server."""
-        return [
-            "--connections", str(self.connections), "--protocols", self.wire, "--groups", self.groups,
-            "--duration", f"{self.seconds}s", "--ledger", self.ledger, "--ramp", str(self.ramp),
-            "--stalled", str(self.stalled), "--setup-timeout", "30s", "--workers", "1",
+        told = [
+            "--connections", str(self.connections), "--protocols", self.wire, "--duration", f"{self.seconds}s",
+            "--ramp", str(self.ramp), "--setup-timeout", "30s", "--workers", "1",
         ]  # fmt: skip
+        if self.wire != "streams":
+            return [*told, "--groups", self.groups, "--ledger", self.ledger, "--stalled", str(self.stalled)]
+        told += ["--channels", self.groups]
+        if self.publish_rate:
+            told += ["--publish-rate", str(self.publish_rate), "--publish-bytes", str(self.publish_bytes)]
+        return told
 
     def command(self, server, report):
         """The swarm's whole command line."""

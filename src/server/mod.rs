@@ -32,5 +32,5 @@ mod subscriptions;
 mod ticks;
 mod timeouts;
 mod upgrade;
-#[cfg(feature = "io-uring")]
+#[cfg_attr(not(feature = "io-uring"), path = "no_uring.rs")]
 mod uring;

@@ -19,7 +19,6 @@ use super::marks::Mark;
 use super::session::{Due, Pick, Session};
 use super::shard::Shard;
 use super::stats::Ending;
-#[cfg(feature = "io-uring")]
 use super::uring::Uring;
 
 /// Sessions served per turn of the sweep.
@@ -95,7 +94,6 @@ pub(super) struct Batch {
     joined: Vec<Joined>,
     joins: usize,
     sent: Vec<io::Result<usize>>,
-    #[cfg(feature = "io-uring")]
     uring: Option<Uring>,
 }
 
@@ -130,7 +128,6 @@ impl Offer {
 impl Batch {
     /// Looks for io_uring. Called on the shard's own thread: a ring is its thread's alone.
     pub(super) fn prepare(&mut self, wanted: bool, shard: u8) {
-        #[cfg(feature = "io-uring")]
         if wanted {
             match Uring::new(BATCH as u32) {
                 Ok(uring) => {
@@ -140,8 +137,6 @@ impl Batch {
                 Err(error) => tracing::info!(shard, %error, "io_uring is not available; sending with send(2)"),
             }
         }
-        #[cfg(not(feature = "io-uring"))]
-        let _ = (wanted, shard);
     }
 
     fn is_full(&self) -> bool {
@@ -166,7 +161,6 @@ impl Batch {
     fn send(&mut self, groups: &Groups, sessions: &Slab<Session>) {
         let Self { offers, picks, joined, sent, .. } = self;
         let connected = |offer: &Offer| sessions[offer.key as usize].connection.as_ref().expect("offered just now");
-        #[cfg(feature = "io-uring")]
         if let Some(uring) = &mut self.uring {
             let offered =
                 offers.iter().map(|offer| (connected(offer).socket().as_fd(), offer.bytes(groups, picks, joined)));
