@@ -9,7 +9,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-rust test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-streams fuzz docs clean
+.PHONY: help run test test-rust test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-streams fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -56,7 +56,13 @@ bench-encode: ## JSONL line to finished frames, records/s of one core
 	cargo bench -p flowcast --bench encode
 
 bench-fanout: ## flowcast against the floor and its peers; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
+	cargo build $(LOCKED) --release --workspace --bins
+	cargo build --release --manifest-path loadtest/peers/tungstenite/Cargo.toml --target-dir target/peers
+	cd loadtest/peers && npm install --no-audit --no-fund --silent
 	python3 loadtest/bench/fanout.py
+
+bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn
+	python3 loadtest/bench/growth.py
 
 bench-streams: ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with
 	python3 loadtest/bench/streams.py

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Prints what comes on the JSON streams, one JSON object a line.
 //
-//   node tail.mjs [--url ws://localhost:8080/ws] [--channels lines,signals] [--symbols AAPL,MSFT]
+//   node tail.mjs [ws://localhost:8080/ws] [--channels lines,signals] [--symbols AAPL,MSFT]
 //                 [--token-command "flowcast token --sub me"] [--count N] [--max-attempts N]
 //
 // The token: what --token-command prints (run anew for each connection), or FLOWCAST_TOKEN. It is no flag,
@@ -14,7 +14,11 @@ import { FlowcastClient } from "./flowcast.mjs";
 
 const DATA = ["message", "price_update", "signal", "trade_executed", "portfolio_update"];
 
-const { values } = parseArgs({
+const USAGE =
+  "usage: tail.mjs [URL] [--channels A,B] [--symbols A,B] [--token-command COMMAND] [--count N] [--max-attempts N]";
+
+const { values, positionals } = understood({
+  allowPositionals: true,
   options: {
     url: { type: "string", default: "ws://localhost:8080/ws" },
     channels: { type: "string" },
@@ -26,16 +30,26 @@ const { values } = parseArgs({
   },
 });
 if (values.help) {
-  console.log("usage: tail.mjs [--url URL] [--channels A,B] [--symbols A,B] [--token-command COMMAND] [--count N] [--max-attempts N]");
+  console.log(USAGE);
   process.exit(0);
 }
 
+function understood(config) {
+  try {
+    return parseArgs(config);
+  } catch (error) {
+    console.error(`${error.message}\n${USAGE}`);
+    process.exit(2);
+  }
+}
+
+const url = positionals[0] ?? values.url;
 const say = (...words) => console.error(...words);
 const command = values["token-command"];
 const list = (names) => names?.split(",").filter(Boolean);
 
 const client = new FlowcastClient({
-  url: values.url,
+  url,
   maxFailedAttempts: Number(values["max-attempts"]),
   token: command
     ? async () => (await promisify(exec)(command)).stdout.trim()
@@ -57,7 +71,7 @@ for (const type of DATA) {
     if (due <= 0) client.disconnect();
   });
 }
-client.on("open", () => say(`connected to ${values.url}`));
+client.on("open", () => say(`connected to ${url}`));
 client.on("subscribed", ({ channels, symbols }) => say("subscribed:", channels.join(", "), symbols ?? ""));
 client.on("error", ({ error, code }) => say(`refused: ${error} (${code})`));
 client.on("malformed", ({ problem }) => say(`malformed message: ${problem}`));

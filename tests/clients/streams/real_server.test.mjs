@@ -177,7 +177,7 @@ test("a client that only gives something back keeps the other trading streams ov
 
 describe("tail.mjs", () => {
   const environment = { PATH: process.env.PATH };
-  const tail = (...args) => ["--experimental-websocket", TAIL, "--url", streamsUrl(server), ...args];
+  const tail = (...args) => ["--experimental-websocket", TAIL, streamsUrl(server), ...args];
 
   test("prints what was asked for, a JSON object a line, with a token of flowcast's own", async () => {
     const { stdout } = await promisify(execFile)(BINARY, ["token", "--sub", "tail"], {
@@ -193,6 +193,11 @@ describe("tail.mjs", () => {
     assert.deepEqual(messages.map(({ type }) => type), ["price_update", "price_update"]);
     assert.deepEqual(messages.flatMap(({ symbols }) => Object.keys(symbols)), ["SPX", "SPX"]);
     assert.ok(!printed.err.includes(stdout.trim()), "the token is a secret");
+  });
+
+  test("what it does not know is told with its usage, and ends it with 2", async () => {
+    const failed = promisify(execFile)(process.execPath, [TAIL, "--chanels", "lines"], { env: environment });
+    await assert.rejects(failed, ({ code, stderr }) => code === 2 && /--chanels[\s\S]*usage: tail.mjs \[URL\]/.test(stderr));
   });
 
   test("a server that is not there ends it with 1, in the end", async () => {
