@@ -34,6 +34,33 @@ impl Decimal {
     /// A JSON number's text, every digit kept. Digits that exceed 64 bits or [`MAX_PLACES`] are cut
     /// toward zero; `None` if it is no number, or its integer part alone exceeds 64 bits.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::short(text).or_else(|| Self::any(text))
+    }
+
+    /// What nearly every price looks like: at most 18 digits, a point between them, no exponent.
+    fn short(text: &str) -> Option<Self> {
+        let (negative, digits) = match text.as_bytes() {
+            [b'-', digits @ ..] => (true, digits),
+            digits => (false, digits),
+        };
+        if digits.len() > usize::from(MAX_PLACES)
+            || matches!(digits, [] | [b'.', ..] | [b'0', b'0'..=b'9', ..] | [.., b'.'])
+        {
+            return None;
+        }
+        let (mut units, mut point) = (0, None);
+        for (at, &byte) in digits.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => units = units * 10 + i64::from(byte - b'0'),
+                b'.' if point.is_none() => point = Some(at),
+                _ => return None,
+            }
+        }
+        let places = point.map_or(0, |at| digits.len() - 1 - at) as u8;
+        Some(Self { units: if negative { -units } else { units }, places })
+    }
+
+    fn any(text: &str) -> Option<Self> {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
         let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len());
         let exponent: i64 = exponent.parse().unwrap_or(0);
@@ -181,6 +208,14 @@ mod tests {
         fn text_is_read_back_as_the_same_value(units in any::<i64>().prop_filter("has a twin", |&units| units > i64::MIN), places in 0u8..=18) {
             let value = Decimal::new(units, places);
             prop_assert_eq!(Decimal::parse(&value.to_string()), Some(value));
+        }
+
+        #[test]
+        fn the_short_way_reads_what_the_long_one_reads(text in "-?[0-9.]{0,20}|-?(0|[1-9][0-9]{0,14})(\\.[0-9]{1,6})?") {
+            if let Some(value) = Decimal::short(&text) {
+                let same = Decimal::any(&text).map(|value| (value.units, value.places));
+                prop_assert_eq!(Some((value.units, value.places)), same);
+            }
         }
 
         #[test]

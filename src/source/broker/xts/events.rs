@@ -1,13 +1,13 @@
 //! `json-full` events and the snapshots in subscription answers: JSON objects with long names.
 //!
 //! 1501 comes flat (right after subscribing) and nested under `Touchline`; both are read. A field
-//! of an odd type is absent, its message is not lost. Numbers are read from their text, so prices
-//! are exact. Source: `wire/xts.md`, "Events `<code>-json-full`"; `tests/fixtures/xts`.
+//! of an odd type is absent, its message is not lost. Numbers are read from their text, so prices are
+//! exact. Source: `wire/xts.md`, "Events `<code>-json-full`"; `tests/fixtures/xts`.
 
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::super::price::Decimal;
@@ -65,14 +65,10 @@ struct Message<'a> {
     xts_market_type: Raw<'a>,
     #[serde(borrow)]
     touchline: Option<Box<Message<'a>>>,
-    #[serde(borrow)]
-    bids: Raw<'a>,
-    #[serde(borrow)]
-    asks: Raw<'a>,
-    #[serde(borrow)]
-    bid_info: Raw<'a>,
-    #[serde(borrow)]
-    ask_info: Raw<'a>,
+    bids: Option<Side<DEPTH>>,
+    asks: Option<Side<DEPTH>>,
+    bid_info: Option<Side<1>>,
+    ask_info: Option<Side<1>>,
     #[serde(borrow)]
     last_traded_price: Raw<'a>,
     /// Spelt so.
@@ -174,12 +170,11 @@ impl Message<'_> {
         let line = self.touchline.as_deref().unwrap_or(self);
         let time = |raw: Raw| raw.and_then(integer).and_then(|seconds| time::touchline(segment, seconds, now_ms));
         // Depth where it is carried, else the touchline's best level.
-        let side = |levels: Raw, best: Raw| match (levels, best) {
-            (Some(levels), _) => depth(levels),
-            (None, Some(best)) => {
+        let side = |levels: Option<Side<DEPTH>>, best: Option<Side<1>>| match (levels, best) {
+            (Some(Side(levels)), _) => levels,
+            (None, Some(Side([best]))) => {
                 let mut levels = [Level::default(); DEPTH];
-                levels[0] =
-                    serde_json::from_str(best.get()).map_or_else(|_| Level::default(), |level: Side| level.level());
+                levels[0] = best;
                 levels
             }
             (None, None) => [Level::default(); DEPTH],
@@ -217,9 +212,14 @@ fn small(raw: Raw) -> Option<u32> {
     raw.and_then(integer).and_then(|number| u32::try_from(number).ok())
 }
 
+fn unquoted(raw: &RawValue) -> &str {
+    let text = raw.get();
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
 /// A whole number that is not negative, also as `1.0` or `"1"`.
 fn integer(raw: &RawValue) -> Option<u64> {
-    let text = raw.get().trim_matches('"');
+    let text = unquoted(raw);
     text.parse().ok().or_else(|| {
         let value = Decimal::parse(text)?;
         let one = 10i64.pow(u32::from(value.places()));
@@ -229,58 +229,118 @@ fn integer(raw: &RawValue) -> Option<u64> {
 
 /// A number, or a string that holds one.
 fn price(raw: &RawValue) -> Option<Decimal> {
-    Decimal::parse(raw.get().trim_matches('"'))
+    Decimal::parse(unquoted(raw))
 }
 
-/// One level of a side.
+/// The best levels of one side of the book, as a list or as one level alone; what is neither has none.
+/// They are most of an event, so they are read where they stand and not, as the other fields are, from
+/// their text.
+#[derive(Clone, Copy)]
+struct Side<const LEVELS: usize>([Level; LEVELS]);
+
+impl<const LEVELS: usize> Side<LEVELS> {
+    const NONE: Self = Self([Level { price: Decimal::new(0, 0), quantity: 0, orders: 0 }; LEVELS]);
+}
+
+impl<'de, const LEVELS: usize> Deserialize<'de> for Side<LEVELS> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SideVisitor)
+    }
+}
+
+/// A field of a level.
 #[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Side<'a> {
-    #[serde(borrow)]
-    size: Raw<'a>,
-    #[serde(borrow)]
-    price: Raw<'a>,
-    #[serde(borrow)]
-    total_orders: Raw<'a>,
+#[serde(field_identifier)]
+enum LevelField {
+    Size,
+    Price,
+    TotalOrders,
+    #[serde(other)]
+    Other,
 }
 
-impl Side<'_> {
-    fn level(&self) -> Level {
-        Level {
-            price: self.price.and_then(price).unwrap_or_default(),
-            quantity: self.size.and_then(integer).unwrap_or_default(),
-            orders: small(self.total_orders).unwrap_or_default(),
-        }
+struct SideVisitor<const LEVELS: usize>;
+
+impl<'de, const LEVELS: usize> Visitor<'de> for SideVisitor<LEVELS> {
+    type Value = Side<LEVELS>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of levels, or one")
     }
-}
 
-/// At most five levels; what is no list has none.
-fn depth(raw: &RawValue) -> [Level; DEPTH] {
-    struct Depth([Level; DEPTH]);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut side = Side::NONE;
+        for level in &mut side.0 {
+            let Some(Side([read])) = items.next_element()? else { return Ok(side) };
+            *level = read;
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(side)
+    }
 
-    impl<'de> Deserialize<'de> for Depth {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct List;
-
-            impl<'de> Visitor<'de> for List {
-                type Value = Depth;
-
-                fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    formatter.write_str("a list of levels")
-                }
-
-                fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Depth, A::Error> {
-                    let mut levels = [Level::default(); DEPTH];
-                    for level in &mut levels {
-                        let Some(side) = items.next_element::<Side>()? else { return Ok(Depth(levels)) };
-                        *level = side.level();
-                    }
-                    while items.next_element::<IgnoredAny>()?.is_some() {}
-                    Ok(Depth(levels))
-                }
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let mut side = Side::NONE;
+        let level = &mut side.0[0];
+        while let Some(name) = fields.next_key()? {
+            match name {
+                LevelField::Size => level.quantity = fields.next_value::<Raw>()?.and_then(integer).unwrap_or_default(),
+                LevelField::Price => level.price = fields.next_value::<Raw>()?.and_then(price).unwrap_or_default(),
+                LevelField::TotalOrders => level.orders = small(fields.next_value()?).unwrap_or_default(),
+                LevelField::Other => drop(fields.next_value::<IgnoredAny>()?),
             }
-            deserializer.deserialize_seq(List)
+        }
+        Ok(side)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Side::NONE)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Side::NONE)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Side::NONE)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Side::NONE)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Side::NONE)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Side::NONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn depth(sides: &str) -> Fields {
+        let json = format!(r#"{{"ExchangeSegment":1,"ExchangeInstrumentID":2885,{sides}}}"#);
+        let mut read = None;
+        full(Code::Depth, &json, 0, |said| read = Some(said)).unwrap();
+        let Some(Said::Data(_, _, fields)) = read else { panic!("{json}") };
+        *fields
+    }
+
+    #[test]
+    fn levels_of_an_odd_shape_are_absent_and_the_rest_is_read() {
+        let level = Level { price: Decimal::new(12_345, 2), quantity: 7, orders: 2 };
+        let good = r#"{"Size":7,"Price":123.45,"TotalOrders":2,"More":[{}]}"#;
+        for odd in ["1", "-1", "1.5", "true", "\"x\"", "null", "[]"] {
+            let read = depth(&format!(r#""Bids":[{odd},{good},{good},{good},{good},{good},{odd}],"Asks":{odd}"#));
+            assert_eq!(read.bids, [Level::default(), level, level, level, level], "{odd}");
+            assert_eq!(read.asks, [Level::default(); DEPTH], "{odd}");
+            let read =
+                depth(&format!(r#""Bids":[{{"Size":{odd},"Price":"123.45"}}],"Sequence":{odd},"AskInfo":{good}"#));
+            assert_eq!(read.bids[0].price, level.price, "{odd}");
+            assert_eq!(read.asks[0], level, "{odd}");
         }
     }
-    serde_json::from_str(raw.get()).map_or([Level::default(); DEPTH], |Depth(levels)| levels)
 }

@@ -166,24 +166,31 @@ fn event(text: &str) -> Result<Frame<'_>, FrameFault> {
     Ok(Frame::Event { name, payload })
 }
 
-/// The form every server in the field uses, in one pass: `["name","text"]` with no escapes but those of
-/// quotes, backslashes and slashes. `None`: it is another one.
+/// The form every server in the field uses: `["name","text"]` with no escapes but those of quotes and
+/// slashes. `None`: it is another one.
 fn usual(array: &str) -> Option<(&str, String)> {
     let rest = array.strip_prefix("[\"")?;
     let end = memchr2(b'"', b'\\', rest.as_bytes())?;
     let (name, rest) = rest.split_at(end);
-    let mut rest = rest.strip_prefix("\",\"")?;
-    let mut text = String::with_capacity(rest.len());
-    loop {
-        let at = memchr2(b'"', b'\\', rest.as_bytes())?;
-        text.push_str(&rest[..at]);
-        let mut special = rest[at..].chars();
-        if special.next() == Some('"') {
-            return (special.as_str() == "]").then_some((name, text));
-        }
-        text.push(special.next().filter(|escaped| matches!(escaped, '"' | '\\' | '/'))?);
-        rest = special.as_str();
+    let escaped = rest.strip_prefix("\",\"")?.strip_suffix("\"]")?.as_bytes();
+    // A quote or a slash stands behind each backslash, a backslash before each quote: the backslashes
+    // may go. Both passes are without a branch per byte; an escape comes every eight bytes or so, and
+    // searching from one to the next takes three times as long.
+    let odd = |any: bool, (&byte, &next): (&u8, &u8)| {
+        any | ((byte == b'\\') & (next != b'"') & (next != b'/')) | ((byte != b'\\') & (next == b'"'))
+    };
+    let pairs = escaped.iter().zip(escaped.get(1..).unwrap_or_default());
+    if escaped.first() == Some(&b'"') || escaped.last() == Some(&b'\\') || pairs.fold(false, odd) {
+        return None;
     }
+    let mut text = vec![0; escaped.len()];
+    let mut length = 0;
+    for &byte in escaped {
+        text[length] = byte;
+        length += usize::from(byte != b'\\');
+    }
+    text.truncate(length);
+    Some((name, String::from_utf8(text).ok()?))
 }
 
 /// An event's name and its first argument; what follows is ignored.
