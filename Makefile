@@ -9,7 +9,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-rust test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-streams fuzz docs clean
+.PHONY: help run test test-rust test-loom test-memory test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-streams fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -17,11 +17,17 @@ help: ## print the targets
 run: ## serve the sample data on http://localhost:8080
 	cargo run --release
 
-test: test-rust test-kafka test-clients test-swarm check-deploy ## install what the tests need and run them all
+test: test-rust test-loom test-kafka test-clients test-swarm check-deploy ## install what the tests need and run them all
 
 test-rust: ## unit, property, black-box and doc tests
 	cargo test $(LOCKED) --workspace --all-targets
 	cargo test $(LOCKED) --workspace --doc
+
+test-loom: ## every interleaving of the engine's own primitives
+	cd tests/loom && cargo test $(LOCKED) --target-dir $(CURDIR)/target/loom
+
+test-memory: ## AddressSanitizer over engine, shards, black-box tests and fuzz targets; valgrind over the shards' tests
+	bash tests/memory.sh
 
 test-kafka: ## Kafka against a real broker, which needs Java; KAFKA_BROKERS= uses one that is there
 	python3 tests/kafka/setup.py >/dev/null
@@ -45,6 +51,7 @@ target/release/flowcast:
 lint: ## formatting and clippy; warnings are errors
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path tests/loom/Cargo.toml --check
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	cargo clippy $(LOCKED) -p flowcast --test kafka -- -D warnings
 	cargo clippy $(LOCKED) -p flowcast --all-targets --no-default-features -- -D warnings

@@ -36,16 +36,15 @@ class Series:
 
     name: str
     axis: str
-    unit: str
     steps: tuple
     run: callable
     """(settings, step) to the result, and what was done in the measured time."""
 
 
-def serving(settings, tickers, interval, load, *options):
+def serving(settings, tickers, interval, load, *options, cores=servers.SERVER_CORE):
     """A run on a day of so many tickers."""
     data = settings.data(f"grow-{tickers}", NAMES[:tickers], 60)
-    with running([*servers.flowcast(data, interval), *options]) as server:
+    with running([*servers.flowcast(data, interval), *options], cores=cores) as server:
         return run(server, load)
 
 
@@ -71,7 +70,7 @@ def one_each(_settings, count):
 
 def memberships(settings, count):
     """500 connections, each in ever more of 150 groups, hardly two in the same ones."""
-    load = Load(500, "json", "all", settings.seconds, 500 * count * 5, groups_each=count)
+    load = Load(500, "json", "all", settings.seconds, 500 * count * 5, groups_each=count, ledger="require")
     result = serving(settings, 150, "200ms", load)
     return result, result.facts["window"]["frames"]
 
@@ -92,15 +91,23 @@ def churn(settings, rate):
     return result, result.facts["window"]["frames"]
 
 
-SERIES = (
-    Series("connections", "connections", "frame", (10, 100, 1000, 5000, 10_000, 19_000), connections),
-    Series("groups", "groups", "frame", (1, 10, 100, 500, 2000), groups),
-    Series("memberships", "groups of each connection", "frame", (1, 5, 20, 50, 150), memberships),
-    Series("message size", "bytes", "frame", (100, 1024, 4096, 16_384, 65_536), message_bytes),
-    Series("churn", "connections a second that come, join and go", "second", (0, 250, 500, 1000), churn),
-)
-GROUPS_EACH = {"groups": lambda step: 1, "memberships": lambda step: step}
+def shards(settings, count):
+    """Ever more shards for 5,000 connections at 50,000 frames/s. Here they share two cores with the swarm, since
+    a second pair for the load is not to be had: what is seen is what a shard more costs, not what two cores
+    carry."""
+    load = Load(5000, "json", "all", settings.seconds, 50_000)
+    result = serving(settings, 1, "100ms", load, "--shards", str(count), cores="0,1")
+    return result, result.facts["window"]["frames"]
 
+
+SERIES = (
+    Series("connections", "connections", (10, 100, 1000, 5000, 10_000, 19_000), connections),
+    Series("groups", "groups", (1, 10, 100, 500, 2000), groups),
+    Series("memberships", "groups of each connection", (1, 5, 20, 50, 150), memberships),
+    Series("message size", "bytes", (100, 1024, 4096, 16_384, 65_536), message_bytes),
+    Series("churn", "connections a second that come, join and go", (0, 250, 500, 1000), churn),
+    Series("shards", "shards", (1, 2), shards),
+)
 
 def measure(series, settings, step):
     """One point: CPU seconds per second, per thing done, and why not to believe it."""

@@ -102,13 +102,13 @@ def pinned(core, command):
 
 
 @contextlib.contextmanager
-def running(command, log_level="warn"):
+def running(command, log_level="warn", cores=SERVER_CORE):
     """Runs a server for a block; it is ready when the block begins."""
     environment = os.environ | {"FLOWCAST_LOG_LEVEL": log_level, "FLOWCAST_LOG_FORMAT": "json"}
     # Ours; flowcast warns of settings it does not know.
     environment.pop("FLOWCAST_BIN", None)
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(pinned(SERVER_CORE, command), stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(pinned(cores, command), stdout=log, stderr=log, env=environment)
         server = Server(process, log)
         try:
             _await_address(server)

@@ -32,6 +32,8 @@ class Load:
     negotiates: bool = True
     at_limit: bool = False
     """Whether more is asked for than may be possible: ticks may merge, and the generator be busy."""
+    reset: float = 0.0
+    """Percent of clients that reset their connection every 500 ms on average, and come again."""
     publish_rate: int = 0
     """JSON streams: messages per second that the swarm publishes to each of the groups, which are channels."""
     publish_bytes: int = 0
@@ -43,6 +45,10 @@ class Load:
             "--connections", str(self.connections), "--protocols", self.wire, "--duration", f"{self.seconds}s",
             "--ramp", str(self.ramp), "--setup-timeout", "30s", "--workers", "1",
         ]  # fmt: skip
+        if self.groups == "all":
+            told += ["--groups-per-connection", str(self.groups_each)]
+        if self.reset:
+            told += ["--reset", f"{self.reset:.2f}", "--reset-after", "500ms"]
         if self.wire != "streams":
             return [*told, "--groups", self.groups, "--ledger", self.ledger, "--stalled", str(self.stalled)]
         told += ["--channels", self.groups]

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast;
 
 use super::frames::Frames;
+use super::live::LiveCount;
 
 /// Slots of a group's channel. It is transport only: shards empty it at every doorbell, and at
 /// least every 128 sends. An overrun is a shard's bug, counted and logged, not a client's lag.
@@ -31,7 +32,7 @@ pub struct Group {
     symbol: OnceLock<Arc<str>>,
     sender: broadcast::Sender<Publication>,
     /// Shards with members. Publishing to a group that is not live costs one load.
-    live: AtomicUsize,
+    live: LiveCount,
     subscribers: AtomicUsize,
     last_id: AtomicU64,
     publications: AtomicU64,
@@ -44,7 +45,7 @@ impl Group {
             name,
             symbol: OnceLock::new(),
             sender: broadcast::Sender::new(CHANNEL_SLOTS),
-            live: AtomicUsize::new(0),
+            live: LiveCount::new(),
             subscribers: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             publications: AtomicU64::new(0),
@@ -75,7 +76,7 @@ impl Group {
     /// Whether any shard has members. A join that is just under way may be missed: a joiner is
     /// served from the next tick on.
     pub fn is_live(&self) -> bool {
-        self.live.load(Ordering::Relaxed) > 0
+        self.live.is_live()
     }
 
     /// Subscribers on all shards, detached sessions included.
@@ -119,12 +120,12 @@ impl Group {
 
     /// A shard's receiver. The caller holds the map's entry guard, see `Hub::subscribe`.
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Publication> {
-        self.live.fetch_add(1, Ordering::Relaxed);
+        self.live.enter();
         self.sender.subscribe()
     }
 
     /// Takes a shard out; true if it was the last.
     pub(super) fn unsubscribe(&self) -> bool {
-        self.live.fetch_sub(1, Ordering::Relaxed) == 1
+        self.live.leave()
     }
 }

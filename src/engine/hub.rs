@@ -9,7 +9,7 @@
 //! tokio's `broadcast`, two short ones per publication; nothing of ours is locked per publication
 //! or per subscriber. The map is touched on joins and leaves only.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use super::clock;
 use super::frames::{Forms, Frames};
 use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
+use super::watermark::Watermark;
 
 /// How a hub is bounded.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,7 +61,7 @@ pub struct Hub {
     max_silent: usize,
     sequencer: Mutex<Sequencer>,
     /// The last id of the last finished batch. On its own cache line: every shard polls it.
-    published: CachePadded<AtomicU64>,
+    published: CachePadded<Watermark>,
     shards: ArcSwap<Vec<Waker>>,
     forms: Forms,
     ledger: Ledger,
@@ -94,7 +95,7 @@ impl Hub {
             silent: AtomicUsize::new(0),
             max_silent: options.max_silent_groups,
             sequencer: Mutex::new(Sequencer { last_id, batch: Vec::new() }),
-            published: CachePadded::new(AtomicU64::new(last_id)),
+            published: CachePadded::new(Watermark::new(last_id)),
             shards: ArcSwap::default(),
             forms: Forms::default(),
             ledger: Ledger::new(options.ledger.ledger_publications),
@@ -136,8 +137,7 @@ impl Hub {
 
     /// Everything up to this id is in the shards' receivers.
     pub fn published(&self) -> u64 {
-        // Pairs with the Release in `Batch::drop`: sends and `last_id`s up to it are visible.
-        self.published.load(Ordering::Acquire)
+        self.published.id()
     }
 
     /// A shard asks to be rung after every batch.
@@ -262,8 +262,7 @@ impl Drop for Batch<'_> {
         if self.sequencer.batch.is_empty() {
             return;
         }
-        // Release: whoever reads this id also sees the sends of the batch.
-        self.hub.published.store(self.sequencer.last_id, Ordering::Release);
+        self.hub.published.raise(self.sequencer.last_id);
         for shard in self.hub.shards.load().iter() {
             shard.wake_by_ref();
         }

@@ -9,6 +9,7 @@
 //! - [`ring`]: what one shard keeps of one group: lag and recovery.
 //! - [`policy`]: what lag means.
 //! - [`ledger`]: what was published when.
+//! - [`watermark`], [`live`]: what they synchronize with.
 //! - [`status`]: how the sources are, for whoever asks.
 
 pub mod clock;
@@ -16,6 +17,8 @@ pub mod frames;
 pub mod group;
 pub mod hub;
 pub mod ledger;
+mod live;
 pub mod policy;
 pub mod ring;
 pub mod status;
+mod watermark;

@@ -81,18 +81,26 @@ pub struct Groups {
     /// By [`share_of`].
     shares: [Share; 2],
     lanes: Slab<Lane>,
+    /// Counts the changes of lanes and rings.
+    revision: u64,
 }
 
 impl Groups {
     /// None yet.
     pub fn new(hubs: Hubs, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
         let shares = [hubs.orderflow, hubs.streams].map(Share::new);
-        Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new() }
+        Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new(), revision: 1 }
     }
 
     /// The lane with this key.
     pub fn lane(&self, lane: u32) -> &Lane {
         &self.lanes[lane as usize]
+    }
+
+    /// Another one whenever a ring or a lane has changed; never 0. While it is the same, the same cursors
+    /// mean the same frames.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The lane of a group by name, if it has subscribers in `wire` here.
@@ -154,6 +162,7 @@ impl Groups {
                 key
             }
         };
+        self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
         let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), wire, group }) as u32;
         share.locals[group as usize].lanes.push(lane);
@@ -161,6 +170,7 @@ impl Groups {
     }
 
     fn close_lane(&mut self, lane: u32) {
+        self.revision += 1;
         let Lane { group: group_key, wire, .. } = self.lanes.remove(lane as usize);
         let share = &mut self.shares[share_of(wire)];
         let group = &mut share.locals[group_key as usize];
@@ -179,8 +189,12 @@ impl Groups {
     /// Ids that are not declared published yet are held back: another group's smaller id may still
     /// be on its way, and a client that saw the larger one first would drop it.
     pub fn drain(&mut self, mut moved: impl FnMut(u32, &Lane, u64) -> bool) {
+        let mut changed = |lane, of: &Lane, first_new| {
+            self.revision += 1;
+            moved(lane, of, first_new)
+        };
         for share in &mut self.shares {
-            share.drain(&mut self.lanes, &self.stats, &mut moved);
+            share.drain(&mut self.lanes, &self.stats, &mut changed);
         }
     }
 

@@ -8,6 +8,7 @@
 
 pub mod app;
 mod auth;
+mod bell;
 mod connection;
 pub mod groups;
 pub mod http;

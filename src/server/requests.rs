@@ -193,7 +193,7 @@ impl Shard {
     }
 
     fn leave_at(&mut self, key: u32, at: usize) {
-        let Membership { lane, place, .. } = self.sessions[key as usize].memberships.swap_remove(at);
+        let Membership { lane, place, .. } = self.sessions[key as usize].memberships.remove(at);
         self.stats.subscribers.subtract(1);
         if let Some(moved) = self.groups.leave(lane, place)
             && let Some(membership) = self.sessions[moved as usize].membership(lane)

@@ -7,8 +7,8 @@
 
 use std::io;
 use std::mem;
-use std::ops::Range;
 use std::os::fd::AsFd;
+use std::slice;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -16,7 +16,7 @@ use slab::Slab;
 use super::connection::{Connection, Phase, Watch};
 use super::groups::Groups;
 use super::marks::Mark;
-use super::session::{Due, Pick, Session};
+use super::session::{Due, Membership, Pick, Session};
 use super::shard::Shard;
 use super::stats::Ending;
 use super::uring::Uring;
@@ -37,31 +37,47 @@ const PICKS: usize = 512;
 /// Different joined frames in one batch; a batch with more of them is sent early.
 const JOINS: usize = 16;
 
-/// The frames that were joined last. Sessions with the same groups need the very same bytes, and
-/// stand one behind the other in the sweep.
-#[derive(Default)]
-pub(super) struct Joined {
+/// What is due for the sessions that have the same groups and stand at the same frames in them: found
+/// and joined once for all of them. They mostly stand one behind the other in the sweep.
+struct Joined {
+    /// Of the groups when this was found.
+    revision: u64,
+    /// Lane and cursor of each membership.
+    from: Vec<(u32, u64)>,
+    /// The cursors when everything joined is sent.
+    to: Vec<u64>,
+    due: Due,
     picks: Vec<Pick>,
-    bytes: Vec<u8>,
+    /// How many of the picks are in the bytes.
     picked: usize,
+    bytes: Vec<u8>,
 }
 
 impl Joined {
-    /// Whether these are the frames of `picks`.
-    fn is_of(&self, picks: &[Pick]) -> bool {
-        // An id is published once, and a lane that takes another's key starts with later ids: equal
-        // ids in equal lanes are equal frames.
-        let same = |(one, other): (&Pick, &Pick)| one.id == other.id && one.lane == other.lane;
-        picks.len() == self.picks.len() && picks.iter().zip(&self.picks).all(same)
+    fn new() -> Self {
+        let (from, to, picks, bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { revision: 0, from, to, due: Due::All, picks, picked: 0, bytes }
     }
 
-    /// Joins the frames of `picks`, up to [`JOINED_BYTES`], unless they are joined already.
-    fn join(&mut self, groups: &Groups, picks: &[Pick]) {
-        if !self.is_of(picks) {
-            self.picks.clear();
-            self.picks.extend_from_slice(picks);
-            self.bytes.clear();
-            self.picked = append_frames(groups, picks, &mut self.bytes);
+    fn is_for(&self, groups: &Groups, session: &Session) -> bool {
+        let same = |(here, there): (&Membership, &(u32, u64))| (here.lane, here.cursor) == *there;
+        self.revision == groups.revision()
+            && self.from.len() == session.memberships.len()
+            && session.memberships.iter().zip(&self.from).all(same)
+    }
+
+    /// Takes the picks of a session, and joins their frames up to [`JOINED_BYTES`].
+    fn join(&mut self, groups: &Groups, session: &Session, due: Due, picks: &mut Vec<Pick>) {
+        (self.revision, self.due) = (groups.revision(), due);
+        mem::swap(&mut self.picks, picks);
+        self.bytes.clear();
+        self.picked = append_frames(groups, &self.picks, &mut self.bytes);
+        self.from.clear();
+        self.from.extend(session.memberships.iter().map(|membership| (membership.lane, membership.cursor)));
+        self.to.clear();
+        self.to.extend(session.memberships.iter().map(|membership| membership.cursor));
+        for pick in &self.picks[..self.picked] {
+            self.to[pick.membership as usize] = pick.position + 1;
         }
     }
 }
@@ -88,11 +104,11 @@ fn frame<'a>(groups: &'a Groups, pick: &Pick) -> &'a Bytes {
 #[derive(Default)]
 pub(super) struct Batch {
     offers: Vec<Offer>,
-    /// Of all offers, side by side.
-    picks: Vec<Pick>,
     /// The first `joins` of them are this batch's; the others are only room.
     joined: Vec<Joined>,
     joins: usize,
+    /// Of the session that is looked at.
+    picks: Vec<Pick>,
     sent: Vec<io::Result<usize>>,
     uring: Option<Uring>,
 }
@@ -100,27 +116,22 @@ pub(super) struct Batch {
 /// Bytes for one session.
 struct Offer {
     key: u32,
-    /// Its frames among the batch's.
-    picks: Range<usize>,
-    /// How many of them are in the bytes.
-    picked: usize,
-    due: Due,
-    bytes: Offered,
+    what: Offered,
 }
 
-/// Where the bytes of an offer lie.
+/// What an offer offers.
 enum Offered {
-    /// The frame of the only pick, in the arena.
-    Frame,
-    /// Among the batch's joined frames.
+    /// One frame, as it lies in the arena.
+    Frame(Pick, Due),
+    /// One of the batch's joined ones.
     Joined(usize),
 }
 
 impl Offer {
-    fn bytes<'a>(&self, groups: &'a Groups, picks: &[Pick], joined: &'a [Joined]) -> &'a [u8] {
-        match self.bytes {
-            Offered::Frame => frame(groups, &picks[self.picks.start]),
-            Offered::Joined(at) => &joined[at].bytes,
+    fn bytes<'a>(&self, groups: &'a Groups, joined: &'a [Joined]) -> &'a [u8] {
+        match &self.what {
+            Offered::Frame(pick, _) => frame(groups, pick),
+            Offered::Joined(at) => &joined[*at].bytes,
         }
     }
 }
@@ -143,27 +154,37 @@ impl Batch {
         self.offers.len() == BATCH || self.joins == JOINS
     }
 
-    /// Bytes of several picks, joined once for neighbours that need the same.
-    fn join(&mut self, groups: &Groups, first: usize) -> usize {
-        let picks = &self.picks[first..];
-        if self.joins == 0 || !self.joined[self.joins - 1].is_of(picks) {
-            self.joins += 1;
-            if self.joined.len() < self.joins {
-                self.joined.push(Joined::default());
-            }
+    /// Offers a session what its neighbour was offered, if that is what it needs.
+    fn offers_the_same(&mut self, key: u32, groups: &Groups, session: &Session) -> bool {
+        let Some(last) = self.joins.checked_sub(1) else { return false };
+        let same = self.joined[last].is_for(groups, session);
+        if same {
+            self.offers.push(Offer { key, what: Offered::Joined(last) });
         }
-        let last = self.joins - 1;
-        self.joined[last].join(groups, picks);
-        last
+        same
+    }
+
+    /// Offers a session the picks.
+    fn offer_picks(&mut self, key: u32, groups: &Groups, session: &Session, due: Due) {
+        let what = if let [alone] = self.picks[..] {
+            Offered::Frame(alone, due)
+        } else {
+            if self.joined.len() == self.joins {
+                self.joined.push(Joined::new());
+            }
+            self.joined[self.joins].join(groups, session, due, &mut self.picks);
+            self.joins += 1;
+            Offered::Joined(self.joins - 1)
+        };
+        self.offers.push(Offer { key, what });
     }
 
     /// Sends every offer; what became of each stands in `sent`.
     fn send(&mut self, groups: &Groups, sessions: &Slab<Session>) {
-        let Self { offers, picks, joined, sent, .. } = self;
+        let Self { offers, joined, sent, .. } = self;
         let connected = |offer: &Offer| sessions[offer.key as usize].connection.as_ref().expect("offered just now");
         if let Some(uring) = &mut self.uring {
-            let offered =
-                offers.iter().map(|offer| (connected(offer).socket().as_fd(), offer.bytes(groups, picks, joined)));
+            let offered = offers.iter().map(|offer| (connected(offer).socket().as_fd(), offer.bytes(groups, joined)));
             if let Err(error) = uring.send_all(offered, sent) {
                 tracing::warn!(%error, "io_uring fails; sending with send(2) from now on");
                 self.uring = None;
@@ -171,18 +192,30 @@ impl Batch {
             return;
         }
         sent.clear();
-        sent.extend(offers.iter().map(|offer| connected(offer).send(offer.bytes(groups, picks, joined))));
+        sent.extend(offers.iter().map(|offer| connected(offer).send(offer.bytes(groups, joined))));
     }
 
     /// Ready for the next one. What was joined last is kept: the next sessions may need the same.
     fn clear(&mut self) {
         self.offers.clear();
-        self.picks.clear();
         if self.joins > 1 {
             self.joined.swap(0, self.joins - 1);
             self.joins = 1;
         }
     }
+}
+
+/// What a session was given to send: bytes that were unsent, and frames.
+struct Given<'a> {
+    /// What is due for it.
+    picks: &'a [Pick],
+    /// How many of them were given.
+    picked: usize,
+    due: Due,
+    /// Its cursors when all of it is taken, if they are known.
+    to: Option<&'a [u64]>,
+    /// Bytes, all together.
+    length: usize,
 }
 
 impl Shard {
@@ -211,29 +244,33 @@ impl Shard {
         }
         batch.send(&self.groups, &self.sessions);
         for (offer, sent) in batch.offers.iter().zip(batch.sent.drain(..)) {
-            let picks = &batch.picks[offer.picks.clone()];
-            let given = offer.bytes(&self.groups, &batch.picks, &batch.joined).len();
-            self.settle(offer.key, offer.due, picks, offer.picked, given, sent.ok());
+            let (picks, picked, due, to) = match &offer.what {
+                Offered::Frame(pick, due) => (slice::from_ref(pick), 1, *due, None),
+                Offered::Joined(at) => {
+                    let Joined { picks, picked, due, to, .. } = &batch.joined[*at];
+                    (&picks[..], *picked, *due, Some(&to[..]))
+                }
+            };
+            let length = offer.bytes(&self.groups, &batch.joined).len();
+            self.settle(offer.key, &Given { picks, picked, due, to, length }, sent.ok());
         }
         batch.clear();
     }
 
     /// Adds what is due for a session to the batch. Control frames leave at once, before data.
     fn offer(&mut self, key: u32, batch: &mut Batch) {
-        let first = batch.picks.len();
-        let Some(due) = self.due(key, &mut batch.picks) else { return batch.picks.truncate(first) };
-        if self.sessions[key as usize].connection.as_ref().is_some_and(Connection::has_unsent) {
-            batch.picks.truncate(first);
+        let Some(session) = self.sessions.get(key as usize) else { return };
+        let Some(connection) = &session.connection else { return };
+        if connection.has_unsent() {
             return self.flush(key);
         }
-        let picks = first..batch.picks.len();
-        let (bytes, picked) = if picks.len() == 1 {
-            (Offered::Frame, 1)
-        } else {
-            let at = batch.join(&self.groups, first);
-            (Offered::Joined(at), batch.joined[at].picked)
-        };
-        batch.offers.push(Offer { key, picks, picked, due, bytes });
+        if connection.is_open() && batch.offers_the_same(key, &self.groups, session) {
+            return;
+        }
+        batch.picks.clear();
+        if let Some(due) = self.due(key, &mut batch.picks) {
+            batch.offer_picks(key, &self.groups, &self.sessions[key as usize], due);
+        }
     }
 
     /// Appends the frames that are due for a session. `None`: there is nothing to send, or no way.
@@ -273,31 +310,26 @@ impl Shard {
         {
             // A single frame goes as it lies in the arena. Several are joined, because one send of
             // copied bytes costs a tenth of many sends.
-            let (result, given, picked) = match &picks[..] {
+            let (result, length, picked) = match &picks[..] {
                 [alone] if !connection.has_unsent() => {
                     let frame = frame(&self.groups, alone);
                     (connection.send(frame), frame.len(), 1)
                 }
-                picks if connection.has_unsent() => {
+                picks => {
                     self.scratch.clear();
                     connection.copy_unsent(&mut self.scratch);
                     let picked = append_frames(&self.groups, picks, &mut self.scratch);
                     (connection.send(&self.scratch), self.scratch.len(), picked)
                 }
-                picks => {
-                    self.joined.join(&self.groups, picks);
-                    let Joined { bytes, picked, .. } = &self.joined;
-                    (connection.send(bytes), bytes.len(), *picked)
-                }
             };
-            self.settle(key, due, &picks, picked, given, result.ok());
+            self.settle(key, &Given { picks: &picks, picked, due, to: None, length }, result.ok());
         }
         self.picks = picks;
     }
 
-    /// After a send of `given` bytes, unsent ones and the frames of the first `picked` of `picks`:
-    /// moves the cursors behind what was taken, and sees to the rest. Nothing `sent`: the socket failed.
-    fn settle(&mut self, key: u32, due: Due, picks: &[Pick], picked: usize, given: usize, sent: Option<usize>) {
+    /// After a send: moves the cursors behind what was taken, and sees to the rest. Nothing `sent`: the
+    /// socket failed.
+    fn settle(&mut self, key: u32, given: &Given, sent: Option<usize>) {
         let Some(sent) = sent else {
             return self.lose(key, Ending::Gone);
         };
@@ -307,27 +339,35 @@ impl Shard {
         let session = &mut self.sessions[key as usize];
         let Some(connection) = session.connection.as_mut() else { return };
         let mut rest = connection.unsent_taken(sent);
-        let mut frames = 0;
-        for pick in &picks[..picked] {
-            if sent < given {
-                let frame = frame(&self.groups, pick);
-                if rest == 0 {
-                    break;
-                }
-                if rest < frame.len() {
-                    connection.keep_tail(&frame[rest..]);
-                }
-                rest = rest.saturating_sub(frame.len());
+        let (partly, picks) = (sent < given.length, &given.picks[..given.picked]);
+        let mut frames = picks.len();
+        match given.to {
+            Some(to) if !partly => {
+                session.memberships.iter_mut().zip(to).for_each(|(membership, &to)| membership.cursor = to);
             }
-            session.memberships[pick.membership as usize].cursor = pick.position + 1;
-            frames += 1;
+            _ => {
+                for (at, pick) in picks.iter().enumerate() {
+                    if partly {
+                        let frame = frame(&self.groups, pick);
+                        if rest == 0 {
+                            frames = at;
+                            break;
+                        }
+                        if rest < frame.len() {
+                            connection.keep_tail(&frame[rest..]);
+                        }
+                        rest = rest.saturating_sub(frame.len());
+                    }
+                    session.memberships[pick.membership as usize].cursor = pick.position + 1;
+                }
+            }
         }
-        self.stats.frames.add(frames);
+        self.stats.frames.add(frames as u64);
 
-        if sent < given {
+        if partly {
             self.marks.set(key, Mark::Blocked);
             self.watch(key, Watch::ReadAndWrite);
-        } else if picked < picks.len() || due == Due::More {
+        } else if given.picked < given.picks.len() || given.due == Due::More {
             self.marks.set(key, Mark::Queued);
             self.queue.push_back(key);
         } else {

@@ -42,7 +42,7 @@ pub struct Session {
     pub wire: Wire,
     /// What a client of the JSON streams is besides.
     pub client: Option<Box<Client>>,
-    /// Its groups, in the order it joined them.
+    /// Its groups, by lane: sessions with the same groups have them in the same order.
     pub memberships: Vec<Membership>,
     /// The socket, unless the session is detached.
     pub connection: Option<Connection>,
@@ -109,12 +109,14 @@ impl Session {
         if self.memberships.len() == self.memberships.capacity() {
             self.memberships.reserve_exact(self.memberships.len().max(1));
         }
-        self.memberships.push(membership);
+        let at = self.memberships.partition_point(|other| other.lane < membership.lane);
+        self.memberships.insert(at, membership);
     }
 
     /// The membership in a lane.
     pub fn membership(&mut self, lane: u32) -> Option<&mut Membership> {
-        self.memberships.iter_mut().find(|membership| membership.lane == lane)
+        let at = self.memberships.binary_search_by_key(&lane, |membership| membership.lane).ok()?;
+        Some(&mut self.memberships[at])
     }
 
     /// Whether a request with this id was executed before.

@@ -168,6 +168,7 @@ fn event(text: &str) -> Result<Frame<'_>, FrameFault> {
 
 /// The form every server in the field uses: `["name","text"]` with no escapes but those of quotes and
 /// slashes. `None`: it is another one.
+#[expect(clippy::needless_bitwise_bool, reason = "a branch per byte is what this avoids")]
 fn usual(array: &str) -> Option<(&str, String)> {
     let rest = array.strip_prefix("[\"")?;
     let end = memchr2(b'"', b'\\', rest.as_bytes())?;
