@@ -31,6 +31,12 @@ def resident_bytes(pid):
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Rss:"))
 
 
+def peak_resident_bytes(pid):
+    """The most resident memory there was so far."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+
+
 def cpu_s(pid):
     """CPU seconds of a process so far."""
     return time.clock_gettime_ns(process_clock(pid)) / 1e9

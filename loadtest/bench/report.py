@@ -21,7 +21,8 @@ UNITS = {
     "resident_to_frames": "RSS ÷ frames",
 }
 SHOWN = ("frames_per_cpu_s", "frames_per_thread_cpu_s", "frames_per_s", "bytes_per_frame", "tick_p50_ms", "tick_p99_ms",
-         "bytes_per_connection", "clients_per_cpu_s", "records_per_s", "restart_ms", "generator_busy")  # fmt: skip
+         "bytes_per_connection", "clients_per_cpu_s", "records_per_s", "start_ms", "restart_ms", "resident_to_frames",
+         "peak_to_frames", "generator_busy")  # fmt: skip
 
 
 def number(value):

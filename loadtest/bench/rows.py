@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import servers
 from cases import CHANNELS, STREAMS, TICKERS_16, TICKERS_40, Case, Goal
-from meter import cpu_s, resident_bytes
+from meter import cpu_s, peak_resident_bytes, resident_bytes
 from recorder import group
 from servers import running
 from swarm import Load, run
@@ -23,6 +23,8 @@ STALL_S = 20
 SEND_BUFFER_BYTES, CLIENT_BUFFER_BYTES, CLIENT_FRAMES, WRITE_TIMEOUT_S = 2 * 131_072, 2 * 32_768, 256, 10
 LADDER = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 LADDER_S, LADDER_MET = 6, 0.9
+TAIL_S = 6
+"""What a p99 over ticks takes at least: 60 of them."""
 NOW_AND_THEN, SELDOM = 2, 4
 
 
@@ -66,10 +68,10 @@ def one_group(settings, connections, wire):
     interval = f"{1000 * connections // DEMAND}ms"
     is_w2 = connections == 5000
     # With a ledger both servers also write it: 10 ticks/s, to tell latency from the scheduled tick.
-    ledger = "require" if is_w2 else "off"
-    load = wanted(settings, wire, connections, ["SPX"], DEMAND // connections, ledger=ledger)
+    more = {"ledger": "require", "seconds": max(TAIL_S, settings.seconds)} if is_w2 else {}
+    load = wanted(settings, wire, connections, ["SPX"], DEMAND // connections, **more)
     spoken = "json" if wire == STREAMS else wire
-    base = wanted(settings, spoken, connections, ["SPX"], DEMAND // connections, ledger=ledger)
+    base = wanted(settings, spoken, connections, ["SPX"], DEMAND // connections, **more)
     contenders = {
         "flowcast": loaded(lambda: ours(wire, settings.one(), interval), load),
         "floor": loaded(lambda: servers.floor(settings.recording(wire), spoken, interval), base),
@@ -244,12 +246,13 @@ def start_up(settings):
             begin = time.monotonic()
             with running(command, log_level="info") as server:
                 figures[name] = (time.monotonic() - begin) * 1000
-                log, resident = server.text(), resident_bytes(server.pid)
+                log, resident, peak = server.text(), resident_bytes(server.pid), peak_resident_bytes(server.pid)
             told = next((json.loads(line) for line in log.splitlines() if '"loaded"' in line), None)
             if told and name == "start_ms":
                 told = told.get("fields", told)
                 figures["records_per_s"] = float(told["records_per_second"])
                 figures["resident_to_frames"] = resident / float(told["bytes"])
+                figures["peak_to_frames"] = peak / float(told["bytes"])
         doubts = [] if "records_per_s" in figures else ["no line 'loaded' in the log"]
         return figures, doubts, command
 
