@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (expected, ack_id) = match &upstream {
         Upstream::Join { group, ack_id } | Upstream::Leave { group, ack_id } => {
             assert_eq!(said["group"].as_str(), Some(group.as_ref()));
-            assert!((1..=MAX_GROUP_NAME).contains(&group.len()) && !group.trim().is_empty());
+            assert!((1..=MAX_GROUP_NAME).contains(&group.chars().count()) && !group.trim().is_empty());
             (if matches!(upstream, Upstream::Join { .. }) { "joingroup" } else { "leavegroup" }, *ack_id)
         }
         Upstream::SendToGroup { ack_id } => ("sendtogroup", *ack_id),

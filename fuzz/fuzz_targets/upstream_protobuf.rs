@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         Err(error) => return assert_eq!(error.code(), 1007),
     };
     if let Upstream::Join { group, .. } | Upstream::Leave { group, .. } = &upstream {
-        assert!((1..=MAX_GROUP_NAME).contains(&group.len()) && !group.trim().is_empty());
+        assert!((1..=MAX_GROUP_NAME).contains(&group.chars().count()) && !group.trim().is_empty());
     }
     // Fields out of order, repeated or unknown: once written in canonical form it says the same.
     let canonical = UpstreamMessage::decode(bytes).expect("the wire has read it").encode_to_vec();
