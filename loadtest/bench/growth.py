@@ -14,6 +14,7 @@ import secrets
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from inspect import cleandoc
 from math import log, log10
 from pathlib import Path
 from statistics import median
@@ -41,10 +42,12 @@ class Series:
     """(settings, step) to the result, and what was done in the measured time."""
 
 
-def serving(settings, tickers, interval, load, *options, cores=servers.SERVER_CORE):
+def serving(settings, tickers, interval, load, *options, threads=1, cores=servers.SERVER_CORE):
     """A run on a day of so many tickers."""
     data = settings.data(f"grow-{tickers}", NAMES[:tickers], 60)
-    with running([*servers.flowcast(data, interval), *options], cores=cores) as server:
+    command = servers.flowcast(data, interval)
+    command[command.index("--shards") + 1] = str(threads)
+    with running([*command, *options], cores=cores) as server:
         return run(server, load)
 
 
@@ -96,7 +99,7 @@ def shards(settings, count):
     a second pair for the load is not to be had: what is seen is what a shard more costs, not what two cores
     carry."""
     load = Load(5000, "json", "all", settings.seconds, 50_000)
-    result = serving(settings, 1, "100ms", load, "--shards", str(count), cores="0,1")
+    result = serving(settings, 1, "100ms", load, threads=count, cores="0,1")
     return result, result.facts["window"]["frames"]
 
 
@@ -196,7 +199,7 @@ def write(everything, rounds, seconds):
         "![CPU per frame, by series](growth.svg)",
     ]
     for series in SERIES:
-        what = (series.run.__doc__ or "").strip()
+        what = cleandoc(series.run.__doc__ or "")
         parts.append(f"## {series.name.capitalize()}\n\n{what}\n\n" + table([series.axis, *head], rows(series, everything[series.name])))
     (servers.ROOT / "benches/GROWTH.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
