@@ -73,15 +73,13 @@ class Settings:
         return self.data("sixteen", TICKERS_16, RECORDS)
 
     def recording(self, wire, tickers=("SPX",)):
-        """What flowcast says on a wire when it replays one of those days. On the JSON streams it says what
-        it is given: the floor speaks JSON there, and the messages are made as long."""
-        wire = "json" if wire == STREAMS else wire
+        """What flowcast says on a wire of the hub when it replays one of those days."""
         path = self.work / f"{self.build}-{len(tickers)}-{wire}.frames"
         record(path, self.one() if len(tickers) == 1 else self.sixteen(), wire, tickers, RECORDS)
         return path
 
     def payload_bytes(self, tickers=("SPX",)):
-        """The length of a payload whose frame on the JSON streams is as long as the floor's."""
+        """The length of a payload whose frame on the JSON streams is as long as one of the hub's in JSON."""
         self.recording("json", tickers)
         messages = self.work.joinpath(f"{self.build}-{len(tickers)}-json.jsonl").read_bytes().splitlines()
         return round(sum(map(len, messages)) / len(messages)) - ENVELOPE_BYTES

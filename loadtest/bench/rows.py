@@ -4,7 +4,6 @@ import http.client
 import json
 import time
 from dataclasses import replace
-from functools import partial
 from urllib.parse import urlsplit
 
 import servers
@@ -53,6 +52,11 @@ def ours(wire, data, interval):
     return servers.flowcast(data, QUIET, "--replay-trading", "false", "--kafka-topics", ",".join(CHANNELS))
 
 
+def the_floor(settings, wire, interval, tickers=("SPX",), mode="send"):
+    """The floor's command for them. On the JSON streams it sends what the swarm posts, as flowcast does."""
+    return servers.floor(None if wire == STREAMS else settings.recording(wire, tickers), wire, interval, mode)
+
+
 def loaded(command, load):
     """A contender: a server under a load."""
 
@@ -70,17 +74,14 @@ def one_group(settings, connections, wire):
     # With a ledger both servers also write it: 10 ticks/s, to tell latency from the scheduled tick.
     more = {"ledger": "require", "seconds": max(TAIL_S, settings.seconds)} if is_w2 else {}
     load = wanted(settings, wire, connections, ["SPX"], DEMAND // connections, **more)
-    spoken = "json" if wire == STREAMS else wire
-    base = wanted(settings, spoken, connections, ["SPX"], DEMAND // connections, **more)
     contenders = {
         "flowcast": loaded(lambda: ours(wire, settings.one(), interval), load),
-        "floor": loaded(lambda: servers.floor(settings.recording(wire), spoken, interval), base),
+        "floor": loaded(lambda: the_floor(settings, wire, interval), load),
     }
     if wire == PEER_WIRE and settings.peers:
         bare = replace(load, ledger="off", negotiates=False)
-        uring = partial(servers.floor, protocol=wire, interval=interval, mode="io-uring")
         contenders |= {
-            "floor, io_uring": loaded(lambda: uring(settings.recording(wire)), load),
+            "floor, io_uring": loaded(lambda: the_floor(settings, wire, interval, mode="io-uring"), load),
             "tokio-tungstenite": loaded(lambda: servers.tungstenite(settings.messages(), interval), bare),
             "Node ws": loaded(lambda: servers.ws_peer(settings.messages(), interval), bare),
         }
@@ -128,12 +129,10 @@ def settled_bytes(server):
 
 def sixteen_groups(settings, wire):
     """W4: sixteen groups on each connection, all due at once."""
-    interval, spoken = "50ms", "json" if wire == STREAMS else wire
-    load, base = (wanted(settings, each, 1000, TICKERS_16, 20) for each in (wire, spoken))
-    joined = partial(servers.floor, protocol=spoken, interval=interval, mode="joined")
+    interval, load = "50ms", wanted(settings, wire, 1000, TICKERS_16, 20)
     contenders = {
         "flowcast": loaded(lambda: ours(wire, settings.sixteen(), interval), load),
-        "floor": loaded(lambda: joined(settings.recording(wire, TICKERS_16)), base),
+        "floor": loaded(lambda: the_floor(settings, wire, interval, TICKERS_16, "joined"), load),
     }
     goal = Goal("W4", "frames_per_cpu_s", 0.90, 1.05, against="floor")
     return Case(f"16 groups joined, N=1000, {wire}", (goal,), contenders)

@@ -234,17 +234,22 @@ impl Batch<'_> {
     }
 
     /// Waits until every shard has room for one more publication of `group`, at most a second. A clock
-    /// never fills a channel; a source that is as fast as its input may. The batch must be empty: what is
-    /// not declared published yet, no shard takes out.
+    /// never fills a channel; a source that is as fast as its input may. What the batch holds by then
+    /// becomes visible first: no shard takes out what is not declared published.
     ///
     /// Nobody else publishes meanwhile: that is what holds the sources back.
-    pub fn wait_for_room(&self, group: &Group) {
+    pub fn wait_for_room(&mut self, group: &Group) {
         const PATIENCE: Duration = Duration::from_secs(1);
         const LOOK: Duration = Duration::from_micros(50);
+        if group.queued() < CHANNEL_SLOTS {
+            return;
+        }
+        self.finish();
         let began = Instant::now();
         while group.queued() >= CHANNEL_SLOTS && began.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
         }
+        (self.published_ns, self.published_unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
     }
 
     /// Numbers one record and sends it to `group`.
@@ -255,10 +260,9 @@ impl Batch<'_> {
         let subscribers = group.subscribers();
         self.sequencer.batch.push(TickPublication { group: Arc::clone(group.name()), id, frames, subscribers });
     }
-}
 
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
+    /// Makes everything published so far visible.
+    fn finish(&mut self) {
         if self.sequencer.batch.is_empty() {
             return;
         }
@@ -275,6 +279,12 @@ impl Drop for Batch<'_> {
             published_unix_ns: self.published_unix_ns,
             publications,
         });
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -401,6 +411,35 @@ mod tests {
         assert_eq!(group.queued(), 3);
         receiver.try_recv().unwrap();
         assert_eq!(group.queued(), 2);
+    }
+
+    #[test]
+    fn a_batch_that_fills_a_channel_lets_the_shards_take_what_it_holds_and_goes_on() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        let (_, mut receiver) = hub.subscribe("one").unwrap();
+        let (before, records) = (hub.published(), 3 * CHANNEL_SLOTS as u64);
+        let taken = std::thread::scope(|scope| {
+            // A shard: it takes what is declared published, and nothing else.
+            let shard = scope.spawn(|| {
+                let mut ids = Vec::new();
+                while ids.len() < records as usize {
+                    while before + (ids.len() as u64) < hub.published() {
+                        ids.push(receiver.try_recv().expect("nothing was overrun").id);
+                    }
+                    std::thread::yield_now();
+                }
+                ids
+            });
+            let mut batch = hub.begin(None);
+            for record in 0..records {
+                batch.wait_for_room(&group);
+                batch.publish(&group, frames(record as u32));
+            }
+            drop(batch);
+            shard.join().unwrap()
+        });
+        assert!(taken.into_iter().eq(before + 1..=before + records));
     }
 
     #[test]

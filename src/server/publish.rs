@@ -1,7 +1,7 @@
 //! `POST /api/publish`: one message, an array of them, or one per line (NDJSON).
 //!
-//! Each message is judged alone: those accepted are published in order, whatever becomes of the
-//! others, and the answer tells which were refused and why.
+//! Each message is judged alone: those accepted are published in order and together, whatever becomes
+//! of the others, and the answer tells which were refused and why.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::app::{App, error};
 use super::jwt::PUBLISHER;
 use super::stream_upgrade::bearer;
 use super::subscriptions::Grant;
-use crate::streams::{Input, Refused};
+use crate::streams::{Input, Refused, Together};
 use crate::wire::streams::object;
 
 /// Refusals told in one answer; the rest is only counted.
@@ -65,7 +65,10 @@ fn publish_all(app: &App, grant: &Grant, body: &[u8]) -> Response {
     if items.is_empty() {
         return error(StatusCode::UNPROCESSABLE_ENTITY, r#"expected {"channel":…,"data":…}, got nothing"#);
     }
-    let outcomes: Vec<_> = items.into_iter().map(|item| accept(app, grant, item)).collect();
+    let mut together = app.streams.together();
+    let outcomes: Vec<_> = items.into_iter().map(|item| accept(&mut together, grant, item)).collect();
+    // Before the answer: what it calls accepted, the hub has.
+    drop(together);
     answer(&outcomes)
 }
 
@@ -106,7 +109,7 @@ enum Outcome {
     Refused(String),
 }
 
-fn accept(app: &App, grant: &Grant, item: Result<Item<'_>, String>) -> Outcome {
+fn accept(together: &mut Together<'_>, grant: &Grant, item: Result<Item<'_>, String>) -> Outcome {
     let item = match item {
         Ok(item) => item,
         Err(reason) => return Outcome::Refused(reason),
@@ -115,7 +118,7 @@ fn accept(app: &App, grant: &Grant, item: Result<Item<'_>, String>) -> Outcome {
         return Outcome::Forbidden(format!("the token does not allow the channel {:?}", item.channel));
     }
     let key = item.key.as_ref().map(String::as_bytes);
-    match app.streams.publish(&item.channel, &Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None }) {
+    match together.publish(&item.channel, &Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None }) {
         Ok(()) => Outcome::Accepted,
         Err(reason @ Refused::TooLarge { .. }) => Outcome::TooLarge(reason.to_string()),
         Err(reason) => Outcome::Refused(reason.to_string()),

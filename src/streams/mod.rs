@@ -1,8 +1,8 @@
 //! The JSON streams: what is published to their channels becomes publications of one hub.
 //!
 //! ```text
-//! Kafka, HTTP, files ─▶ Streams::publish ─┬▶ topic, signal, trade ─▶ one frame ─▶ groups, at once
-//!                                         └▶ price, portfolio ─▶ latest state ─▶ (interval) ─▶ groups
+//! Kafka, HTTP, files ─▶ Together::publish ─┬▶ topic, signal, trade ─▶ one frame ─▶ groups, at once
+//!                                          └▶ price, portfolio ─▶ latest state ─▶ (interval) ─▶ groups
 //! ```
 //!
 //! Sources and the server's publish call put records in; neither knows who else does. A message is
@@ -180,41 +180,12 @@ impl Streams {
 
     /// Publishes one input. Inputs of one caller keep their order within a channel.
     pub fn publish(&self, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
-        let Some((at, known)) = self.channels.find(channel) else {
-            return Err(Refused::UnknownChannel(channel.chars().take(100).collect()));
-        };
-        let feed = &self.feeds[at];
-        let published = self.accept(feed, known.kind, channel, input);
-        match published {
-            Ok(()) => feed.health.moved(clock::unix_ns()),
-            Err(_) => feed.health.failed(1),
-        }
-        published
+        self.together().publish(channel, input)
     }
 
-    fn accept(&self, feed: &Feed, kind: Kind, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
-        let limit = self.options.max_publish_bytes;
-        if input.payload.len() > limit {
-            return Err(Refused::TooLarge { limit, actual: input.payload.len() });
-        }
-        let now = now_ms();
-        match kind {
-            Kind::Topic => {
-                let at = input.timestamp_ms.unwrap_or(now);
-                self.send(feed, None, now, || messages::message(channel, input.payload, input.key, at));
-            }
-            Kind::Signals => {
-                let signal = Signal::parse(input.payload)?;
-                self.send(feed, Some(&signal.symbol), now, || messages::signal(&signal, now));
-            }
-            Kind::Trades => {
-                let trade = Trade::parse(input.payload)?;
-                self.send(feed, Some(&trade.symbol), now, || messages::trade(&trade, now));
-            }
-            Kind::Prices => self.offer_price(&Price::parse(input.payload)?)?,
-            Kind::Portfolio => locked(&self.portfolio).replace(&Portfolio::parse(input.payload)?),
-        }
-        Ok(())
+    /// For inputs that arrived together.
+    pub fn together(&self) -> Together<'_> {
+        Together { streams: self, messages: Vec::new() }
     }
 
     /// Takes a symbol's price without counting it as input, for sources of this process. Those say
@@ -227,22 +198,6 @@ impl Streams {
     pub fn prices_moved(&self) {
         if let Some(health) = self.health(PRICE_UPDATES) {
             health.moved(clock::unix_ns());
-        }
-    }
-
-    /// Sends one message to the channel's group and its symbol's. Nobody there: nothing is encoded.
-    fn send(&self, feed: &Feed, symbol: Option<&str>, now: i64, encode: impl FnOnce() -> Vec<u8>) {
-        let filtered = symbol.and_then(|symbol| self.hub.find(&group_of_symbol(feed.group.name(), symbol)));
-        let groups = [Some(&feed.group), filtered.as_ref()].into_iter().flatten();
-        if !groups.clone().any(|group| group.is_live()) {
-            return;
-        }
-        let frames = frames(encode(), now);
-        feed.encoded.fetch_add(1, Ordering::Relaxed);
-        let mut batch = self.hub.begin(None);
-        for group in groups.filter(|group| group.is_live()) {
-            batch.wait_for_room(group);
-            batch.publish(group, frames.clone());
         }
     }
 
@@ -311,6 +266,81 @@ impl Streams {
                 self.feeds[at].encoded.fetch_add(1, Ordering::Relaxed);
                 batch.publish(&group, frames(message, now));
             }
+        }
+    }
+}
+
+/// Inputs that arrived together: what they say leaves together when this is dropped, so that a client of
+/// several channels gets it in one piece.
+pub struct Together<'a> {
+    streams: &'a Streams,
+    /// As many as there were inputs, or twice as many.
+    messages: Vec<(Arc<Group>, Frames)>,
+}
+
+impl Together<'_> {
+    /// Judges one input, and takes it if it is as it should be.
+    pub fn publish(&mut self, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
+        let streams = self.streams;
+        let Some((at, known)) = streams.channels.find(channel) else {
+            return Err(Refused::UnknownChannel(channel.chars().take(100).collect()));
+        };
+        let feed = &streams.feeds[at];
+        let accepted = self.accept(feed, known.kind, channel, input);
+        match accepted {
+            Ok(()) => feed.health.moved(clock::unix_ns()),
+            Err(_) => feed.health.failed(1),
+        }
+        accepted
+    }
+
+    fn accept(&mut self, feed: &Feed, kind: Kind, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
+        let limit = self.streams.options.max_publish_bytes;
+        if input.payload.len() > limit {
+            return Err(Refused::TooLarge { limit, actual: input.payload.len() });
+        }
+        let now = now_ms();
+        match kind {
+            Kind::Topic => {
+                let at = input.timestamp_ms.unwrap_or(now);
+                self.add(feed, None, now, || messages::message(channel, input.payload, input.key, at));
+            }
+            Kind::Signals => {
+                let signal = Signal::parse(input.payload)?;
+                self.add(feed, Some(&signal.symbol), now, || messages::signal(&signal, now));
+            }
+            Kind::Trades => {
+                let trade = Trade::parse(input.payload)?;
+                self.add(feed, Some(&trade.symbol), now, || messages::trade(&trade, now));
+            }
+            Kind::Prices => self.streams.offer_price(&Price::parse(input.payload)?)?,
+            Kind::Portfolio => locked(&self.streams.portfolio).replace(&Portfolio::parse(input.payload)?),
+        }
+        Ok(())
+    }
+
+    /// Adds one message for the channel's group and its symbol's. Nobody there: nothing is encoded.
+    fn add(&mut self, feed: &Feed, symbol: Option<&str>, now: i64, encode: impl FnOnce() -> Vec<u8>) {
+        let filtered = symbol.and_then(|symbol| self.streams.hub.find(&group_of_symbol(feed.group.name(), symbol)));
+        let groups = [Some(&feed.group), filtered.as_ref()].into_iter().flatten();
+        let mut live = groups.filter(|group| group.is_live()).peekable();
+        if live.peek().is_some() {
+            let frames = frames(encode(), now);
+            feed.encoded.fetch_add(1, Ordering::Relaxed);
+            self.messages.extend(live.map(|group| (Arc::clone(group), frames.clone())));
+        }
+    }
+}
+
+impl Drop for Together<'_> {
+    fn drop(&mut self) {
+        if self.messages.is_empty() {
+            return;
+        }
+        let mut batch = self.streams.hub.begin(None);
+        for (group, frames) in self.messages.drain(..) {
+            batch.wait_for_room(&group);
+            batch.publish(&group, frames);
         }
     }
 }

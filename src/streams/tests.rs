@@ -51,6 +51,24 @@ fn a_topic_message_is_encoded_once_for_all_and_not_at_all_for_nobody() {
 }
 
 #[test]
+fn what_arrives_together_becomes_visible_together_and_a_refusal_keeps_nothing_back() {
+    let streams = streams();
+    let (mut lines, mut signals) = (join(&streams, "lines"), join(&streams, "signals"));
+    let before = streams.hub.published();
+    let mut together = streams.together();
+    together.publish("lines", &Input::new(b"1")).unwrap();
+    together.publish("nowhere", &Input::new(b"2")).unwrap_err();
+    together.publish("signals", &Input::new(br#"{"signal_type":"BUY","symbol":"AAPL"}"#)).unwrap();
+    together.publish("lines", &Input::new(b"3")).unwrap();
+    assert_eq!((streams.hub.published(), next(&mut lines)), (before, None), "not before all of it is");
+    drop(together);
+    assert_eq!(streams.hub.published(), before + 3);
+    let payloads = [next(&mut lines).unwrap()["payload"].take(), next(&mut lines).unwrap()["payload"].take()];
+    assert_eq!(payloads, [json!(1), json!(3)]);
+    assert_eq!(next(&mut signals).unwrap()["symbol"], "AAPL");
+}
+
+#[test]
 fn a_signal_goes_to_everybody_and_to_those_of_its_symbol_as_one_frame() {
     let streams = streams();
     let (mut all, mut apple, mut other) =

@@ -15,6 +15,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use swarm::wire::form::Protocol;
 
 use super::ledger::Ledger;
+use super::post;
+use super::recording::Tick;
 use super::talk::{self, Request};
 
 /// Events taken from the kernel at once.
@@ -51,6 +53,7 @@ pub struct Door {
     listener: TcpListener,
     protocol: Protocol,
     members: Channel<Arc<TcpStream>>,
+    posts: Channel<Tick>,
     ledger: Arc<Ledger>,
     epoll: OwnedFd,
     /// By the number of their descriptor.
@@ -64,12 +67,13 @@ impl Door {
         listener: TcpListener,
         protocol: Protocol,
         members: Channel<Arc<TcpStream>>,
+        posts: Channel<Tick>,
         ledger: Arc<Ledger>,
     ) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, EventData::new_u64(listener.as_raw_fd() as u64), EventFlags::IN)?;
         let (visitors, buffer) = (HashMap::new(), vec![0; READ_BYTES].into());
-        Ok(Self { listener, protocol, members, ledger, epoll, visitors, buffer })
+        Ok(Self { listener, protocol, members, posts, ledger, epoll, visitors, buffer })
     }
 
     /// Keeps the door until the process ends.
@@ -126,13 +130,13 @@ impl Door {
 
     /// Answers everything that is whole in a visitor's inbox.
     fn answer(&mut self, key: u64) -> Outcome {
-        let Self { visitors, protocol, members, ledger, .. } = self;
+        let Self { visitors, protocol, members, posts, ledger, .. } = self;
         let Some(visitor) = visitors.get_mut(&key) else { return Outcome::Leaves };
         let mut inbox = std::mem::take(&mut visitor.inbox);
         let mut at = 0;
         loop {
             let heard = match visitor.stage {
-                Stage::Http => visitor.on_request(&inbox[at..], *protocol, ledger),
+                Stage::Http => visitor.on_request(&inbox[at..], *protocol, posts, ledger),
                 _ => visitor.on_frame(&mut inbox[at..], *protocol, members),
             };
             match heard {
@@ -155,7 +159,7 @@ enum Heard {
 }
 
 impl Visitor {
-    fn on_request(&mut self, bytes: &[u8], protocol: Protocol, ledger: &Ledger) -> Heard {
+    fn on_request(&mut self, bytes: &[u8], protocol: Protocol, posts: &Channel<Tick>, ledger: &Ledger) -> Heard {
         let (request, length) = match talk::parse_request(bytes) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return Heard::Part,
@@ -165,7 +169,16 @@ impl Visitor {
             Request::Negotiate { host } => talk::negotiated(&host),
             Request::Now => talk::ok(&talk::clock(ledger.newest())),
             Request::Ticks => return Heard::End(Outcome::Follows),
-            Request::Upgrade { key, subprotocol } if Some(&*subprotocol) == protocol.subprotocol() => {
+            Request::Publish { body } => match post::tick(&body) {
+                Ok(tick) => {
+                    let answer = post::accepted(&tick);
+                    // The sender lives as long as the process.
+                    let _ = posts.send(tick);
+                    answer
+                }
+                Err(_) => talk::refused("422 Unprocessable Content"),
+            },
+            Request::Upgrade { key, subprotocol } if subprotocol.as_deref() == protocol.subprotocol() => {
                 self.stage = Stage::Upgraded;
                 talk::welcome(&key, protocol)
             }
@@ -182,14 +195,14 @@ impl Visitor {
             None => Heard::Part,
             Some((CLOSE, ..)) => Heard::End(Outcome::Leaves),
             Some((PING, payload, length)) => self.say(&talk::pong(payload), length),
-            Some((_, message, length)) => match talk::joined(protocol, message) {
-                Some(ack_id) => {
+            Some((_, message, length)) => match talk::welcome_to_group(protocol, message) {
+                Some(answer) => {
                     if self.stage == Stage::Upgraded {
                         self.stage = Stage::Joined;
                         // The sender lives as long as the process.
                         let _ = members.send(Arc::clone(&self.socket));
                     }
-                    self.say(&talk::ack(protocol, ack_id), length)
+                    self.say(&answer, length)
                 }
                 None => Heard::Whole(length),
             },

@@ -72,13 +72,13 @@ impl Ledger {
         if self.followers.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let publication = |(sequence_id, frame): (u64, &super::recording::Frame)| Publication {
-            group: frame.group.clone(),
+        let publication = |(sequence_id, record): (u64, &super::recording::Record)| Publication {
+            group: record.group.clone(),
             sequence_id,
-            timestamp: frame.timestamp,
-            hash: frame.hash,
+            timestamp: record.timestamp,
+            hash: record.hash,
         };
-        let publications = (first_id..).zip(&tick.frames).map(publication).collect();
+        let publications = (first_id..).zip(&tick.records).map(publication).collect();
         let _ = self.letters.send(Letter::Tick { times, publications });
     }
 }

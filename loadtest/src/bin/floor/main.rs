@@ -3,13 +3,14 @@
 //! It greets the swarm as flowcast does (negotiate, upgrade, joins, acks, pings, tick ledger), so that
 //! the same clients connect to both, and then one thread sends the same ready bytes to every socket at
 //! every tick: no groups, no cursors, no lag rule. The bytes are a recording of what flowcast sent, so
-//! frames are equally long.
+//! frames are equally long; on the JSON streams they are what the swarm has just posted, to either.
 //!
-//! Reading order: [`recording`] (what is sent) → [`door`] (who it is sent to; [`talk`] are its words) →
+//! Reading order: [`recording`] and [`post`] (what is sent) → [`door`] (who it is sent to; [`talk`] are its words) →
 //! [`sender`] (the sweep; [`uring`] is one of its ways) → [`ledger`] (what was sent when).
 
 mod door;
 mod ledger;
+mod post;
 mod recording;
 mod sender;
 mod talk;
@@ -47,7 +48,7 @@ struct Args {
     #[arg(long, value_enum, default_value_t = Protocol::Protobuf)]
     protocol: Protocol,
     /// What a server sent to one client behind the handshake; its data frames are sent in rotation.
-    /// Without it nothing is ever sent
+    /// Without it nothing is sent but, on the JSON streams, what is posted
     #[arg(long, value_name = "FILE")]
     recording: Option<PathBuf>,
     /// Time between two ticks, such as 20ms
@@ -70,8 +71,9 @@ fn main() -> anyhow::Result<()> {
     let address = listener.local_addr()?;
 
     let (members, joined) = channel();
+    let (posts, posted) = channel();
     let ledger = Arc::new(Ledger::start()?);
-    let door = Door::new(listener, args.protocol, members, Arc::clone(&ledger))?;
+    let door = Door::new(listener, args.protocol, members, posts, Arc::clone(&ledger))?;
     thread::Builder::new().name("door".to_owned()).spawn(move || door.run())?;
     let sender = Sender::new(args.mode, args.interval, joined, ledger)?;
     println!("sender thread {}", rustix::thread::gettid().as_raw_nonzero());
@@ -79,6 +81,7 @@ fn main() -> anyhow::Result<()> {
     std::io::stdout().flush()?;
     match recording {
         Some(recording) => sender.run(recording),
+        None if args.protocol == Protocol::Streams => sender.relay(&posted),
         // Sockets that join must stay open.
         None => loop {
             thread::park();

@@ -14,28 +14,28 @@ use swarm::wire::downstream::{Data, Message, Reader};
 use swarm::wire::form::Protocol;
 use swarm::wire::frame::parse_header;
 
-/// One frame of a tick.
+/// The frames that leave together, side by side.
+#[derive(Debug, Default)]
+pub struct Tick {
+    /// All frames, ready to send.
+    pub bytes: Vec<u8>,
+    /// Where each of them ends.
+    pub ends: Vec<usize>,
+    /// What they are, in order, for the ledger. Nobody asks for what was posted.
+    pub records: Vec<Record>,
+}
+
+/// What a frame says.
 #[derive(Debug)]
-pub struct Frame {
+pub struct Record {
     /// Its group.
     pub group: String,
     /// xxh3-64 of its payload.
     pub hash: u64,
     /// The record's own time.
     pub timestamp: i64,
-    /// Its end in the bytes of its tick.
-    pub end: usize,
     /// Where its sequence id stands in the bytes of its tick.
     sequence_at: Option<usize>,
-}
-
-/// The frames that leave together, side by side.
-#[derive(Debug, Default)]
-pub struct Tick {
-    /// All frames, ready to send.
-    pub bytes: Vec<u8>,
-    /// What they are, in order.
-    pub frames: Vec<Frame>,
 }
 
 /// See the module's documentation.
@@ -58,10 +58,10 @@ impl Recording {
     pub fn tick(&mut self, ordinal: u64) -> (&Tick, u64) {
         let first_id = self.last_id + 1;
         let at = (ordinal % self.ticks.len() as u64) as usize;
-        let Tick { bytes, frames } = &mut self.ticks[at];
-        for frame in frames.iter() {
+        let Tick { bytes, records, .. } = &mut self.ticks[at];
+        for record in records.iter() {
             self.last_id += 1;
-            if let Some(at) = frame.sequence_at {
+            if let Some(at) = record.sequence_at {
                 let id = encode_id(self.protocol, self.last_id);
                 bytes[at..at + id.len()].copy_from_slice(&id);
             }
@@ -82,7 +82,7 @@ fn cut(bytes: &[u8], protocol: Protocol) -> anyhow::Result<Vec<Tick>> {
         }
         let Message::Data(data) = reader.read(protocol, &frame[header.header_len..])? else { continue };
         let tick = ticks.last_mut().context("there is always one")?;
-        if tick.frames.iter().all(|known| known.group != data.group) {
+        if tick.records.iter().all(|known| known.group != data.group) {
             tick.push(frame, data, protocol)?;
         } else {
             let mut next = Tick::default();
@@ -92,9 +92,9 @@ fn cut(bytes: &[u8], protocol: Protocol) -> anyhow::Result<Vec<Tick>> {
     }
     // The last tick may be cut off.
     ticks.pop();
-    let groups: HashSet<&str> = ticks.iter().flat_map(|tick| &tick.frames).map(|frame| &*frame.group).collect();
+    let groups: HashSet<&str> = ticks.iter().flat_map(|tick| &tick.records).map(|record| &*record.group).collect();
     let count = groups.len();
-    ticks.retain(|tick| tick.frames.len() == count);
+    ticks.retain(|tick| tick.records.len() == count);
     ensure!(!ticks.is_empty(), "it holds no whole tick");
     Ok(ticks)
 }
@@ -114,8 +114,8 @@ impl Tick {
         };
         self.bytes.extend_from_slice(frame);
         let Data { group, payload, .. } = data;
-        let end = self.bytes.len();
-        self.frames.push(Frame { group, hash: payload.hash, timestamp: payload.timestamp, end, sequence_at });
+        self.ends.push(self.bytes.len());
+        self.records.push(Record { group, hash: payload.hash, timestamp: payload.timestamp, sequence_at });
         Ok(())
     }
 }

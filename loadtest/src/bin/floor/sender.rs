@@ -1,4 +1,5 @@
-//! The clock and the sweep: at every tick the same bytes to every socket, and nothing else.
+//! The clock and the sweep: at every tick the same bytes to every socket, and nothing else. On the JSON
+//! streams a tick is what one request has posted.
 //!
 //! A socket that does not take everything at once is closed: a floor keeps no cursors.
 
@@ -55,6 +56,15 @@ impl Sender {
         Ok(Self { mode, interval_ns, joined, ledger, members: Vec::new(), uring, failed: Vec::new() })
     }
 
+    /// Sends what was posted, as it comes, until the process ends.
+    pub fn relay(mut self, posted: &Receiver<Tick>) -> anyhow::Result<()> {
+        for tick in posted {
+            self.admit()?;
+            self.sweep(&tick)?;
+        }
+        Ok(())
+    }
+
     /// Ticks until the process ends.
     pub fn run(mut self, mut recording: Recording) -> anyhow::Result<()> {
         let mut scheduled_ns = now_ns();
@@ -108,9 +118,9 @@ impl Sender {
 
 fn send_frames(socket: &TcpStream, tick: &Tick) -> bool {
     let mut begin = 0;
-    tick.frames.iter().all(|frame| {
-        let bytes = &tick.bytes[begin..frame.end];
-        begin = frame.end;
+    tick.ends.iter().all(|&end| {
+        let bytes = &tick.bytes[begin..end];
+        begin = end;
         send_whole(socket, bytes)
     })
 }

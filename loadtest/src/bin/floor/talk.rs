@@ -21,34 +21,43 @@ pub enum Request {
     Upgrade {
         /// The client's key.
         key: String,
-        /// The subprotocols it offers.
-        subprotocol: String,
+        /// The subprotocols it offers; none on the JSON streams.
+        subprotocol: Option<String>,
+    },
+    /// `/api/publish`: messages for the JSON streams, one per line.
+    Publish {
+        /// All of them.
+        body: Vec<u8>,
     },
     /// Anything else.
     Unknown,
 }
 
 /// Reads the request at the beginning of `bytes`; also returns its length. `None` while it is
-/// incomplete. No request of the swarm has a body.
+/// incomplete.
 pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, httparse::Error> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
-    let httparse::Status::Complete(len) = request.parse(bytes)? else { return Ok(None) };
-    let header = |name: &str| {
+    let httparse::Status::Complete(head_len) = request.parse(bytes)? else { return Ok(None) };
+    let find = |name: &str| {
         let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        found.map(|header| String::from_utf8_lossy(header.value).into_owned()).unwrap_or_default()
+        found.map(|header| String::from_utf8_lossy(header.value).into_owned())
     };
+    let header = |name: &str| find(name).unwrap_or_default();
+    let body_len = header("content-length").parse().unwrap_or(0);
+    let Some(body) = bytes[head_len..].get(..body_len) else { return Ok(None) };
     let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
     let parsed = match path {
         "/negotiate" | "/v2/negotiate" => Request::Negotiate { host: header("host") },
         "/ticks" if header("accept").contains("text/event-stream") => Request::Ticks,
         "/ticks" => Request::Now,
+        "/api/publish" => Request::Publish { body: body.to_vec() },
         _ if !header("upgrade").is_empty() => {
-            Request::Upgrade { key: header("sec-websocket-key"), subprotocol: header("sec-websocket-protocol") }
+            Request::Upgrade { key: header("sec-websocket-key"), subprotocol: find("sec-websocket-protocol") }
         }
         _ => Request::Unknown,
     };
-    Ok(Some((parsed, len)))
+    Ok(Some((parsed, head_len + body_len)))
 }
 
 /// The answer to a negotiation.
@@ -78,19 +87,20 @@ pub fn refused(status: &str) -> Vec<u8> {
 /// The head of a stream of server-sent events.
 pub const EVENTS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 
-/// The answer to an upgrade, with the connected message right behind it.
+/// The answer to an upgrade; on the hub with the connected message right behind it.
 pub fn welcome(key: &str, protocol: Protocol) -> Vec<u8> {
     let accept = derive_accept_key(key.as_bytes());
-    let subprotocol = protocol.subprotocol().unwrap_or_default();
+    let named = protocol.subprotocol().map(|subprotocol| format!("sec-websocket-protocol: {subprotocol}\r\n"));
     let mut bytes = format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-accept: {accept}\r\nsec-websocket-protocol: {subprotocol}\r\n\r\n"
+         sec-websocket-accept: {accept}\r\n{}\r\n",
+        named.unwrap_or_default()
     )
     .into_bytes();
     if protocol.is_protobuf() {
         // DownstreamMessage { system: { connected: { connection_id: "floor", reconnection_token: "f" } } }
         append(&mut bytes, protocol, b"\x1a\x0c\x0a\x0a\x0a\x05floor\x1a\x01f");
-    } else {
+    } else if protocol != Protocol::Streams {
         let connected = json!({
             "type": "system", "event": "connected", "userId": "swarm", "connectionId": "floor",
             "reconnectionToken": "f",
@@ -100,8 +110,20 @@ pub fn welcome(key: &str, protocol: Protocol) -> Vec<u8> {
     bytes
 }
 
+/// The answer to a message that joins a group, or subscribes to channels; `None` to any other.
+pub fn welcome_to_group(protocol: Protocol, message: &[u8]) -> Option<Vec<u8>> {
+    if protocol != Protocol::Streams {
+        return joined(protocol, message).map(|ack_id| ack(protocol, ack_id));
+    }
+    let message: serde_json::Value = serde_json::from_slice(message).ok()?;
+    let mut bytes = Vec::new();
+    let answer = json!({ "type": "subscribed", "channels": message.get("channels")? });
+    append(&mut bytes, protocol, answer.to_string().as_bytes());
+    Some(bytes)
+}
+
 /// The ack of a join.
-pub fn ack(protocol: Protocol, ack_id: u64) -> Vec<u8> {
+fn ack(protocol: Protocol, ack_id: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if protocol.is_protobuf() {
         // DownstreamMessage { ack: { ack_id, success: true } }
@@ -125,7 +147,7 @@ pub fn pong(payload: &[u8]) -> Vec<u8> {
 }
 
 /// Appends one message of less than 64 KiB as a frame.
-fn append(bytes: &mut Vec<u8>, protocol: Protocol, message: &[u8]) {
+pub fn append(bytes: &mut Vec<u8>, protocol: Protocol, message: &[u8]) {
     bytes.push(if protocol.is_protobuf() { 0x82 } else { 0x81 });
     if message.len() < 126 {
         bytes.push(message.len() as u8);
@@ -152,7 +174,7 @@ pub fn parse_frame(bytes: &mut [u8]) -> Option<(u8, &[u8], usize)> {
 }
 
 /// The ack id of a message, if it is a join.
-pub fn joined(protocol: Protocol, message: &[u8]) -> Option<u64> {
+fn joined(protocol: Protocol, message: &[u8]) -> Option<u64> {
     if !protocol.is_protobuf() {
         let message: serde_json::Value = serde_json::from_slice(message).ok()?;
         return (message["type"] == "joinGroup").then(|| message["ackId"].as_u64())?;
@@ -176,6 +198,7 @@ fn write_varint(bytes: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use swarm::wire::downstream::{Message, Reader};
     use swarm::wire::frame::parse_header;
+    use swarm::wire::streams::StreamMessage;
     use swarm::wire::upstream;
 
     use super::*;
@@ -213,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn a_subscription_is_answered_with_its_channels() {
+        let mut bytes = Vec::new();
+        assert_eq!(upstream::subscribe(&mut bytes, &["lines".to_owned()], &[]), 1);
+        let (_, message, _) = parse_frame(&mut bytes).unwrap();
+        let answer = welcome_to_group(Protocol::Streams, message).unwrap();
+        let header = parse_header(&answer).unwrap().unwrap();
+        let read = swarm::wire::streams::read(&answer[header.header_len..]).unwrap();
+        assert!(matches!(read, StreamMessage::Subscribed { channels } if channels == ["lines"]));
+        assert_eq!(welcome_to_group(Protocol::Streams, br#"{"type":"ping"}"#), None);
+    }
+
+    #[test]
     fn requests_are_told_apart() {
         let parse = |text: &str| parse_request(text.as_bytes()).unwrap().map(|(request, _)| request);
         let negotiate = "GET /v2/negotiate?key=x HTTP/1.1\r\nHost: h:1\r\n\r\n";
@@ -220,5 +255,8 @@ mod tests {
         assert_eq!(parse("GET /ticks HTTP/1.1\r\nAccept: text/event-stream\r\n\r\n"), Some(Request::Ticks));
         assert_eq!(parse("GET /ticks HTTP/1.1\r\n\r\n"), Some(Request::Now));
         assert_eq!(parse("GET /ticks HTTP/1.1\r\n"), None);
+        let publish = "POST /api/publish HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(parse(publish), Some(Request::Publish { body: b"{}".to_vec() }));
+        assert_eq!(parse(&publish[..publish.len() - 1]), None, "its body is incomplete");
     }
 }
