@@ -1,10 +1,52 @@
-//! Compiles `proto/` with `protox`, so that no `protoc` is needed on the machine.
+//! Compiles `proto/` with `protox`, so that no `protoc` is needed on the machine, and names the build by
+//! what shapes a frame: cached frames of another are not used.
 
 use std::error::Error;
+use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Everything a frame's bytes depend on, and the cached file's own layout.
+const SHAPES_FRAMES: [&str; 8] = [
+    "Cargo.lock",
+    "proto",
+    "src/source/arena.rs",
+    "src/source/cache",
+    "src/source/lines.rs",
+    "src/source/load.rs",
+    "src/source/mapping.rs",
+    "src/wire",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/orderflow.proto", "proto/webpubsub.proto"], ["proto"])?;
+    let protos = ["proto/orderflow.proto", "proto/webpubsub.proto", "proto/cache.proto"];
+    let descriptors = protox::compile(protos, ["proto"])?;
     prost_build::Config::new().bytes(["."]).btree_map(["."]).compile_fds(descriptors)?;
+
+    let mut hasher = DefaultHasher::new();
+    for path in SHAPES_FRAMES {
+        println!("cargo:rerun-if-changed={path}");
+        hash(Path::new(path), &mut hasher)?;
+    }
+    println!("cargo:rustc-env=FLOWCAST_FRAMES={:016x}", hasher.finish());
+    Ok(())
+}
+
+/// Files by their content, folders by what is in them. What is missing counts as nothing.
+fn hash(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
+    if path.is_dir() {
+        let mut entries: Vec<PathBuf> =
+            fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+        entries.sort();
+        return entries.iter().try_for_each(|entry| hash(entry, hasher));
+    }
+    hasher.write(path.file_name().unwrap_or(OsStr::new("")).as_encoded_bytes());
+    match fs::read(path) {
+        Ok(content) => hasher.write(&content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
     Ok(())
 }

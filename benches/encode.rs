@@ -168,7 +168,7 @@ fn load(records: u32) -> Row {
         // The folder lives as long as this closure.
         let _ = &out;
         let encodings = Arc::new(Encodings::new(&Status::default()));
-        let loaded = load::load(&dataset, "blue", &arena, &encodings, &|_, _| ()).expect("a readable day");
+        let loaded = load::load(&dataset, "blue", &arena, None, &encodings, &|_, _| ()).expect("a readable day");
         assert_eq!(loaded.records(), u64::from(records) * TICKERS.len() as u64);
     };
     Row { name: "load, 4 tickers".to_owned(), records: records as usize * TICKERS.len(), run: Box::new(run) }

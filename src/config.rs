@@ -19,6 +19,7 @@ use crate::source::arena::ArenaOptions;
 use crate::source::broker::options::BrokerOptions;
 use crate::source::broker::settings::{self, FeedSettings};
 use crate::source::broker::table::SettingsError;
+use crate::source::cache::CacheOptions;
 use crate::source::dataset::DatasetOptions;
 use crate::source::kafka::options::KafkaOptions;
 use crate::source::replay::ReplayOptions;
@@ -35,6 +36,8 @@ pub struct ServeOptions {
     pub dataset: DatasetOptions,
     #[command(flatten, next_help_heading = "Frames")]
     pub arena: ArenaOptions,
+    #[command(flatten, next_help_heading = "Frames")]
+    pub cache: CacheOptions,
     #[command(flatten, next_help_heading = "Replay")]
     pub replay: ReplayOptions,
     #[command(flatten, next_help_heading = "Hub")]

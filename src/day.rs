@@ -5,7 +5,7 @@
 //!                            └▶ Spots, Trading (JSON streams)
 //! ```
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,8 @@ use crate::engine::clock;
 use crate::engine::frames::Form;
 use crate::engine::status::Stream;
 use crate::server::app::App;
-use crate::source::arena::{self, Encodings, Track};
+use crate::source::arena::{self, ArenaOptions, Encodings, Track};
+use crate::source::cache::Cache;
 use crate::source::dataset::Dataset;
 use crate::source::load::{self, FileReport, Loaded};
 use crate::source::replay::Replay;
@@ -32,10 +33,10 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
     let dataset = Dataset::find(&options.dataset)?;
     let encodings = Arc::new(Encodings::new(status));
     let progress = Progress::new();
-    let loaded = load::load(&dataset, &options.general.group_prefix, &options.arena, &encodings, &|done, total| {
-        progress.tell(done, total);
-    })
-    .context("cannot load the data")?;
+    let (prefix, cache) = (&options.general.group_prefix, Cache::open(&options.cache));
+    let told = |done, total| progress.tell(done, total);
+    let loaded = load::load(&dataset, prefix, &options.arena, cache.as_ref(), &encodings, &told)
+        .context("cannot load the data")?;
     progress.finish();
     report(&dataset, &loaded);
     let trading = options.replays_trading().then(|| load_trading(options, app, &dataset.path, &loaded.tracks));
@@ -61,10 +62,25 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
     if let Some((trading, _)) = trading {
         follow(options, app, &stream, trading, &loaded.tracks, stop)?;
     }
+    if let Some(cache) = cache {
+        keep(cache, &loaded, &options.arena)?;
+    }
     let (hub, stop) = (Arc::clone(hub), Arc::clone(stop));
     let builder = thread::Builder::new().name("forms".to_owned());
     builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || stream.position()))?;
     thread::Builder::new().name("replay".to_owned()).spawn(move || replay.run(&stop))?;
+    Ok(())
+}
+
+/// While this start serves: what was kept for it is read ahead of the clock, and what it made is kept for
+/// the next.
+fn keep(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
+    let (jobs, tracks, options) = (cache.jobs(loaded, options), loaded.tracks.clone(), options.clone());
+    let work = move || {
+        arena::unshelve(&tracks, &options.at_start(), 0);
+        cache.store(&jobs, &options);
+    };
+    thread::Builder::new().name("cache".to_owned()).spawn(work)?;
     Ok(())
 }
 
@@ -112,7 +128,7 @@ fn follow(
 
 /// Says what was found: bad lines as `path:line: reason`, and one line that sums up.
 fn report(dataset: &Dataset, loaded: &Loaded) {
-    for FileReport { file, lines, failed } in &loaded.reports {
+    for FileReport { file, lines, failed, .. } in &loaded.reports {
         let path = file.path.display();
         for (line, reason) in &lines.first_bad {
             tracing::warn!("{path}:{line}: {reason}");
@@ -138,6 +154,7 @@ fn report(dataset: &Dataset, loaded: &Loaded) {
         tickers = loaded.tracks.len(),
         records,
         bytes = loaded.bytes(),
+        from_cache = loaded.tracks.iter().filter(|track| track.is_shelved()).count(),
         seconds,
         records_per_second = (records as f64 / seconds) as u64,
         "loaded"

@@ -53,6 +53,14 @@ class Server:
         """Its process id."""
         return self.process.pid
 
+    def await_words(self, words):
+        """Waits until it has printed them."""
+        deadline = time.monotonic() + START_S
+        while words not in self.text():
+            if time.monotonic() > deadline:
+                raise ServerError(f"it never printed {words!r}")
+            time.sleep(0.01)
+
     def metric(self, name):
         """One of flowcast's metrics."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:

@@ -37,7 +37,8 @@ impl Form {
 
 /// Where frames live: a source's arena, or one message just received.
 pub trait FrameStore: Send + Sync {
-    /// The finished frame of `record` in `form`: ready to write, the same bytes for everybody.
+    /// The finished frame of `record` in `form`: ready to write, the same bytes for everybody. Empty if
+    /// it is lost, which the store tells its operator; then nobody is sent anything.
     ///
     /// Cheap where the form was prepared; otherwise encoded on the spot, once per caller.
     fn frame(&self, record: u32, form: Form) -> Bytes;

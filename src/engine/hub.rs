@@ -216,6 +216,20 @@ impl Hub {
         let due = due.unwrap_or(Due { ordinal: 0, scheduled_ns: published_ns });
         Batch { hub: self, sequencer, due, published_ns, published_unix_ns: clock::unix_ns() }
     }
+
+    /// Publishes what belongs together, in order: one batch, as long as the channels have room. Where one
+    /// is full the batch ends, other publishers have their turn, and the next one waits for room.
+    pub fn publish_all(&self, messages: impl IntoIterator<Item = (Arc<Group>, Frames)>) {
+        let mut messages = messages.into_iter().peekable();
+        while let Some((group, frames)) = messages.next() {
+            let mut batch = self.begin(None);
+            batch.wait_for_room(&group);
+            batch.publish(&group, frames);
+            while let Some((group, frames)) = messages.next_if(|(group, _)| group.queued() < CHANNEL_SLOTS) {
+                batch.publish(&group, frames);
+            }
+        }
+    }
 }
 
 /// Publications that belong together: all groups of one tick.
@@ -234,22 +248,18 @@ impl Batch<'_> {
     }
 
     /// Waits until every shard has room for one more publication of `group`, at most a second. A clock
-    /// never fills a channel; a source that is as fast as its input may. What the batch holds by then
-    /// becomes visible first: no shard takes out what is not declared published.
+    /// never fills a channel; a source that is as fast as its input may. The batch must be empty: what is
+    /// not declared published yet, no shard takes out.
     ///
     /// Nobody else publishes meanwhile: that is what holds the sources back.
-    pub fn wait_for_room(&mut self, group: &Group) {
+    pub fn wait_for_room(&self, group: &Group) {
         const PATIENCE: Duration = Duration::from_secs(1);
         const LOOK: Duration = Duration::from_micros(50);
-        if group.queued() < CHANNEL_SLOTS {
-            return;
-        }
-        self.finish();
+        debug_assert!(self.sequencer.batch.is_empty(), "what is published is waited for");
         let began = Instant::now();
         while group.queued() >= CHANNEL_SLOTS && began.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
         }
-        (self.published_ns, self.published_unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
     }
 
     /// Numbers one record and sends it to `group`.
@@ -260,9 +270,10 @@ impl Batch<'_> {
         let subscribers = group.subscribers();
         self.sequencer.batch.push(TickPublication { group: Arc::clone(group.name()), id, frames, subscribers });
     }
+}
 
-    /// Makes everything published so far visible.
-    fn finish(&mut self) {
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
         if self.sequencer.batch.is_empty() {
             return;
         }
@@ -279,12 +290,6 @@ impl Batch<'_> {
             published_unix_ns: self.published_unix_ns,
             publications,
         });
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        self.finish();
     }
 }
 
@@ -414,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_fills_a_channel_lets_the_shards_take_what_it_holds_and_goes_on() {
+    fn what_belongs_together_and_fills_a_channel_waits_for_the_shards_and_loses_nothing() {
         let hub = hub(0);
         let group = hub.declare("one", "1");
         let (_, mut receiver) = hub.subscribe("one").unwrap();
@@ -431,12 +436,7 @@ mod tests {
                 }
                 ids
             });
-            let mut batch = hub.begin(None);
-            for record in 0..records {
-                batch.wait_for_room(&group);
-                batch.publish(&group, frames(record as u32));
-            }
-            drop(batch);
+            hub.publish_all((0..records).map(|record| (Arc::clone(&group), frames(record as u32))));
             shard.join().unwrap()
         });
         assert!(taken.into_iter().eq(before + 1..=before + records));

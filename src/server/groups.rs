@@ -45,6 +45,8 @@ pub struct Lane {
     pub ring: Ring,
     /// Keys of their sessions; each membership remembers its place here.
     pub subscribers: Vec<u32>,
+    /// The ring's head when frames were told of last.
+    told: u64,
     wire: Wire,
     group: u32,
 }
@@ -164,7 +166,7 @@ impl Groups {
         };
         self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
-        let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), wire, group }) as u32;
+        let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), told: 0, wire, group }) as u32;
         share.locals[group as usize].lanes.push(lane);
         Ok(lane)
     }
@@ -223,24 +225,25 @@ impl Share {
             if local.held.is_none() && local.group.last_id() <= self.drained {
                 continue;
             }
-            let mut new = 0;
             while let Some(publication) = local.next(stats) {
                 if publication.id > published {
                     local.held = Some(publication);
                     break;
                 }
-                new += 1;
                 for &lane in &local.lanes {
                     let lane = &mut lanes[lane as usize];
-                    lane.ring.push(publication.id, finished(&publication, lane.wire, stats));
+                    // None: its frame is lost, which its source has told.
+                    if let Some(frame) = finished(&publication, lane.wire, stats) {
+                        lane.ring.push(publication.id, frame);
+                    }
                 }
-            }
-            if new == 0 {
-                continue;
             }
             for &key in &local.lanes {
                 let lane = &mut lanes[key as usize];
-                let first_new = lane.ring.head() - new;
+                let first_new = std::mem::replace(&mut lane.told, lane.ring.head());
+                if first_new == lane.told {
+                    continue;
+                }
                 if moved(key, lane, first_new) && !lane.wire.is_reliable() {
                     lane.ring.forget_before(first_new);
                 }
@@ -271,10 +274,13 @@ impl LocalGroup {
 }
 
 /// The frame as this wire's connections get it: the shared plain one, or a reliable one made here,
-/// once for all of them.
-fn finished(publication: &Publication, wire: Wire, stats: &ShardStats) -> Bytes {
+/// once for all of them. `None` if the source has lost it.
+fn finished(publication: &Publication, wire: Wire, stats: &ShardStats) -> Option<Bytes> {
     let plain = publication.frames.frame(Form::new(wire.form()));
-    match wire {
+    if plain.is_empty() {
+        return None;
+    }
+    Some(match wire {
         Wire::WebPubSub(wire) if wire.reliable => {
             stats.finished.add(1);
             let mut frame = Vec::with_capacity(plain.len() + 40);
@@ -282,5 +288,5 @@ fn finished(publication: &Publication, wire: Wire, stats: &ShardStats) -> Bytes 
             frame.into()
         }
         _ => plain,
-    }
+    })
 }

@@ -10,9 +10,10 @@
 //! on the spot and counted as late.
 
 use std::cell::RefCell;
-use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::{fmt, io};
 
 use bytes::Bytes;
 use memmap2::MmapMut;
@@ -77,6 +78,16 @@ impl Block {
         let start = if at == 0 { 0 } else { self.ends[at - 1] as usize };
         self.bytes.slice(start..self.ends[at] as usize)
     }
+
+    /// All frames.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each of them ends.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
 }
 
 /// A copy in pages that nobody can write to any more.
@@ -89,6 +100,8 @@ fn pages(bytes: &[u8]) -> io::Result<Bytes> {
 /// Some consecutive records.
 #[derive(Debug)]
 pub struct Chunk {
+    /// Where in the source its lines begin.
+    source: Range<u64>,
     timestamps: Box<[i64]>,
     /// Hundredths; 0 where a record has none.
     spots: Box<[u32]>,
@@ -97,11 +110,42 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// A chunk with its base form.
-    pub fn new(timestamps: &[i64], spots: &[u32], base: PlainForm, block: Block) -> Self {
+    /// A chunk without frames.
+    pub fn new(source: Range<u64>, timestamps: &[i64], spots: &[u32]) -> Self {
         let blocks = [const { OnceLock::new() }; PlainForm::ALL.len()];
-        blocks[base.index()].set(block).expect("just made");
-        Self { timestamps: timestamps.into(), spots: spots.into(), blocks }
+        Self { source, timestamps: timestamps.into(), spots: spots.into(), blocks }
+    }
+
+    /// The chunk with its frames of one form.
+    #[must_use]
+    pub fn with(mut self, form: PlainForm, block: Block) -> Self {
+        self.blocks[form.index()] = block.into();
+        self
+    }
+
+    /// Where in the source its lines begin.
+    pub fn source(&self) -> &Range<u64> {
+        &self.source
+    }
+
+    /// The records' times, Unix seconds.
+    pub fn timestamps(&self) -> &[i64] {
+        &self.timestamps
+    }
+
+    /// The records' spot prices, hundredths.
+    pub fn spots(&self) -> &[u32] {
+        &self.spots
+    }
+
+    /// Its frames of a form, if they are in memory.
+    pub fn block(&self, form: PlainForm) -> Option<&Block> {
+        self.blocks[form.index()].get()
+    }
+
+    /// Its frames of a form, out of it.
+    pub fn into_block(mut self, form: PlainForm) -> Option<Block> {
+        self.blocks[form.index()].take()
     }
 
     /// How many records it has.
@@ -120,6 +164,7 @@ impl Chunk {
 pub struct Encodings {
     built: [Arc<AtomicU64>; PlainForm::ALL.len()],
     late: Arc<AtomicU64>,
+    rebuilt: Arc<AtomicU64>,
 }
 
 impl Encodings {
@@ -131,7 +176,8 @@ impl Encodings {
         });
         let late =
             status.count("frames_built_late", "Frames encoded by a shard because their form was not built yet", vec![]);
-        Self { built, late }
+        let rebuilt = status.count("cache_blocks_rebuilt", "Cached blocks that were bad and were made anew", vec![]);
+        Self { built, late, rebuilt }
     }
 
     /// Frames built of `form`.
@@ -150,6 +196,22 @@ impl Encodings {
     }
 }
 
+/// Where blocks lie that are not in memory yet. All chunks of a track have the same forms there, the base
+/// among them.
+pub trait Shelf: fmt::Debug + Send + Sync {
+    /// Bytes of a chunk's frames of `form`; `None` if that form is not there.
+    fn bytes(&self, chunk: usize, form: PlainForm) -> Option<u64>;
+
+    /// Reads a chunk's block, and checks it; `None` if that cannot be, which is told.
+    fn fetch(&self, chunk: usize, form: PlainForm) -> Option<Block>;
+
+    /// Makes a chunk's base block from its source; `None` if that cannot be, which is told.
+    fn rebuild(&self, chunk: usize) -> Option<Block>;
+
+    /// Everything has been fetched.
+    fn finish(&self);
+}
+
 /// All records of one ticker, in file order.
 #[derive(Debug)]
 pub struct Track {
@@ -160,16 +222,18 @@ pub struct Track {
     chunks: Vec<Chunk>,
     /// Number of the first record of each chunk.
     starts: Vec<u32>,
+    shelf: Option<Box<dyn Shelf>>,
     encodings: Arc<Encodings>,
 }
 
 impl Track {
-    /// A track of `chunks`, of which none is empty.
+    /// A track of `chunks`, of which none is empty. Their base blocks are there, or on the shelf.
     pub fn new(
         ticker: String,
         group: String,
         options: &ArenaOptions,
         chunks: Vec<Chunk>,
+        shelf: Option<Box<dyn Shelf>>,
         encodings: Arc<Encodings>,
     ) -> Self {
         let starts = chunks
@@ -180,7 +244,7 @@ impl Track {
                 Some(start)
             })
             .collect();
-        Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, encodings }
+        Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, shelf, encodings }
     }
 
     /// The ticker.
@@ -206,7 +270,7 @@ impl Track {
     /// A record's spot price in hundredths; 0 if it has none.
     pub fn spot(&self, record: u32) -> u32 {
         let (chunk, at) = self.locate(record);
-        chunk.spots[at]
+        self.chunks[chunk].spots[at]
     }
 
     /// Number of the first record of each chunk.
@@ -214,36 +278,70 @@ impl Track {
         &self.starts
     }
 
-    /// Bytes of all frames of `form` that exist.
-    pub fn bytes(&self, form: PlainForm) -> u64 {
-        let blocks = self.chunks.iter().filter_map(|chunk| chunk.blocks[form.index()].get());
-        blocks.map(|block| block.bytes.len() as u64).sum()
+    /// All of it, in file order.
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
     }
 
-    /// Builds `form` of the chunk that holds `record`; nothing if it is there.
+    /// Whether its blocks lie on a shelf until they are wanted.
+    pub fn is_shelved(&self) -> bool {
+        self.shelf.is_some()
+    }
+
+    /// Bytes of all frames of `form` that exist, in memory or on the shelf.
+    pub fn bytes(&self, form: PlainForm) -> u64 {
+        let of_chunk = |(at, chunk): (usize, &Chunk)| match chunk.block(form) {
+            Some(block) => block.bytes.len() as u64,
+            None => self.shelf.as_ref().and_then(|shelf| shelf.bytes(at, form)).unwrap_or(0),
+        };
+        self.chunks.iter().enumerate().map(of_chunk).sum()
+    }
+
+    /// Builds `form` of the chunk that holds `record`, or takes it from the shelf; nothing if it is there.
     pub fn build(&self, record: u32, form: PlainForm) {
-        let chunk = self.locate(record).0;
-        chunk.blocks[form.index()].get_or_init(|| {
-            let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(chunk.len()));
-            for at in 0..chunk.len() {
-                self.derive(chunk, at, form, &mut bytes);
-                ends.push(u32::try_from(bytes.len()).expect("a chunk's frames are a few hundred KiB"));
-            }
-            self.encodings.count(form, chunk.len());
-            Block::new(&bytes, &ends)
-        });
+        let (at, _) = self.locate(record);
+        if self.block(at, form).is_none()
+            && let Some(block) = self.derived(at, form)
+        {
+            // Another thread may have been faster with the same bytes.
+            let _ = self.chunks[at].blocks[form.index()].set(block);
+        }
+    }
+
+    /// A chunk's block, if it is in memory or on the shelf. From there it comes once, checked; a bad one is
+    /// made anew. Without a shelf that is one load.
+    fn block(&self, at: usize, form: PlainForm) -> Option<&Block> {
+        let place = &self.chunks[at].blocks[form.index()];
+        if let Some(there) = place.get() {
+            return Some(there);
+        }
+        let stock = self.shelf.as_ref()?;
+        stock.bytes(at, form)?;
+        let block = stock.fetch(at, form).or_else(|| {
+            let anew = if form == self.base { stock.rebuild(at) } else { self.derived(at, form) };
+            self.encodings.rebuilt.fetch_add(u64::from(anew.is_some()), Ordering::Relaxed);
+            anew
+        })?;
+        Some(place.get_or_init(|| block))
+    }
+
+    /// A chunk's block of a form, made from the base.
+    fn derived(&self, at: usize, form: PlainForm) -> Option<Block> {
+        let base = self.block(at, self.base)?;
+        let count = self.chunks[at].len();
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(count));
+        for record in 0..count {
+            derive((&base.frame(record), self.base), &self.group, form, self.encoder, &mut bytes);
+            ends.push(u32::try_from(bytes.len()).expect("a chunk's frames are a few hundred KiB"));
+        }
+        self.encodings.count(form, count);
+        Some(Block::new(&bytes, &ends))
     }
 
     /// The chunk of a record, and its place in it.
-    fn locate(&self, record: u32) -> (&Chunk, usize) {
+    fn locate(&self, record: u32) -> (usize, usize) {
         let chunk = self.starts.partition_point(|&start| start <= record) - 1;
-        (&self.chunks[chunk], (record - self.starts[chunk]) as usize)
-    }
-
-    /// Appends a frame of `form`, made from the base.
-    fn derive(&self, chunk: &Chunk, at: usize, form: PlainForm, out: &mut Vec<u8>) {
-        let base = chunk.blocks[self.base.index()].get().expect("the base is there from the beginning").frame(at);
-        derive((&base, self.base), &self.group, form, self.encoder, out);
+        (chunk, (record - self.starts[chunk]) as usize)
     }
 }
 
@@ -296,24 +394,28 @@ pub(super) fn with_encoder(options: EncoderOptions, encode: impl FnOnce(&mut Enc
 impl FrameStore for Track {
     fn frame(&self, record: u32, form: Form) -> Bytes {
         let (chunk, at) = self.locate(record);
-        if let Some(block) = chunk.blocks[form.index()].get() {
+        let form = PlainForm::ALL[form.index()];
+        if let Some(block) = self.block(chunk, form) {
             return block.frame(at);
         }
+        // Lost: the shelf's is bad, and the source is not what it was.
+        let Some(base) = self.block(chunk, self.base) else { return Bytes::new() };
         self.encodings.count_late();
         let mut frame = Vec::new();
-        self.derive(chunk, at, PlainForm::ALL[form.index()], &mut frame);
+        derive((&base.frame(at), self.base), &self.group, form, self.encoder, &mut frame);
         frame.into()
     }
 
     fn payload(&self, record: u32, form: Form) -> Option<Bytes> {
         let (chunk, at) = self.locate(record);
-        let frame = chunk.blocks[form.index()].get()?.frame(at);
-        payload_in(&frame, &self.group, PlainForm::ALL[form.index()])
+        let form = PlainForm::ALL[form.index()];
+        let frame = self.block(chunk, form)?.frame(at);
+        payload_in(&frame, &self.group, form)
     }
 
     fn timestamp(&self, record: u32) -> i64 {
         let (chunk, at) = self.locate(record);
-        chunk.timestamps[at]
+        self.chunks[chunk].timestamps[at]
     }
 }
 
@@ -324,20 +426,7 @@ impl FrameStore for Track {
 pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64) {
     for ordered in forms.orders() {
         let plain = PlainForm::ALL[ordered.index()];
-        let now = position();
-        let longest = tracks.iter().map(|track| track.chunks.len()).max().unwrap_or(0);
-        for step in 0..longest {
-            for track in tracks {
-                let current = track.starts.partition_point(|&start| u64::from(start) <= now % track.records()) - 1;
-                if step < track.chunks.len() {
-                    track.build(track.starts[(current + step) % track.chunks.len()], plain);
-                }
-            }
-            // This chunk and the next: the position may stand at a chunk's end.
-            if step == 1 {
-                forms.set_ready(ordered);
-            }
-        }
+        build_ahead(tracks, &[plain], position(), || forms.set_ready(ordered));
         forms.set_ready(ordered);
         tracing::info!(
             profile = plain.profile.name(),
@@ -345,5 +434,31 @@ pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64)
             bytes = tracks.iter().map(|track| track.bytes(plain)).sum::<u64>(),
             "frames built on first use"
         );
+    }
+}
+
+/// Takes everything from the shelves, ahead of a clock at `now`. Runs on a thread of its own.
+pub fn unshelve(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64) {
+    let shelved: Vec<Arc<Track>> = tracks.iter().filter(|track| track.is_shelved()).cloned().collect();
+    build_ahead(&shelved, forms, now, || {});
+    shelved.iter().filter_map(|track| track.shelf.as_ref()).for_each(|shelf| shelf.finish());
+}
+
+/// Builds `forms` of all chunks in the order in which a clock at `now` comes to them; calls `ready` when it
+/// has a start.
+fn build_ahead(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64, ready: impl Fn()) {
+    let longest = tracks.iter().map(|track| track.chunks.len()).max().unwrap_or(0);
+    for step in 0..longest {
+        for track in tracks.iter().filter(|track| step < track.chunks.len()) {
+            let current = track.starts.partition_point(|&start| u64::from(start) <= now % track.records()) - 1;
+            let next = track.starts[(current + step) % track.chunks.len()];
+            for &form in forms {
+                track.build(next, form);
+            }
+        }
+        // This chunk and the next: the position may stand at a chunk's end.
+        if step == 1 {
+            ready();
+        }
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::arena::{ArenaOptions, Encodings, Track};
+use super::cache::{self, Cache, CacheOptions, CachedFile, Health};
 use super::dataset::{DataDate, Dataset, DatasetError, DatasetOptions};
 use super::lines::GAP_SECONDS;
 use super::load::{self, FileReport};
@@ -26,6 +27,15 @@ pub struct InspectOptions {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub encoder: EncoderOptions,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub cached: CacheOptions,
+    /// Tell instead what the folder --cache-dir holds
+    #[arg(long, requires = "cache_dir")]
+    pub cache: bool,
+    /// Check every byte of it
+    #[arg(long, requires = "cache")]
+    pub verify: bool,
 }
 
 /// Why nothing could be printed.
@@ -37,19 +47,27 @@ pub enum InspectError {
     /// The output cannot be written, or memory for an encoder is missing.
     #[error("cannot inspect: {0}")]
     Io(#[from] io::Error),
+    /// With `--cache`.
+    #[error(
+        "the cache has damaged files; what is damaged is made anew from its source, and a file that is removed is written again"
+    )]
+    Damaged,
     /// With `--strict`.
     #[error("the data has errors, and --strict refuses them")]
     Strict,
 }
 
-/// Prints what the day holds: a line per ticker, then every problem.
+/// Prints what the day holds: a line per ticker, then every problem. With `--cache`: what the cache does.
 pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
+    if options.cache {
+        return inspect_cache(options);
+    }
     let mut wanted = options.dataset.clone();
     wanted.data_date = options.date.unwrap_or(wanted.data_date);
     let dataset = Dataset::find(&wanted)?;
     let arena = ArenaOptions { profile: Profile::V2026_04, pin_profile: false, encoder: options.encoder };
     let encodings = Arc::new(Encodings::new(&Status::default()));
-    let loaded = load::load(&dataset, "blue", &arena, &encodings, &|_, _| {})?;
+    let loaded = load::load(&dataset, "blue", &arena, None, &encodings, &|_, _| {})?;
     load::build_forms(&loaded.tracks, &PlainForm::ALL)?;
 
     match print(&dataset, &loaded) {
@@ -58,6 +76,40 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
         printed => printed?,
     }
     if wanted.strict && !loaded.is_clean() { Err(InspectError::Strict) } else { Ok(()) }
+}
+
+/// A line per cached file; an error if one is damaged.
+fn inspect_cache(options: &InspectOptions) -> Result<(), InspectError> {
+    let folder = options.cached.cache_dir.clone().unwrap_or_default();
+    let cache = Cache::at(&folder);
+    let unreadable = |error| io::Error::other(format!("{}: expected a folder of the cache: {error}", folder.display()));
+    let mut damaged = false;
+    let mut out = io::stdout().lock();
+    let checked = if options.verify { "blocks" } else { "" };
+    writeln!(out, "{:>9} {:>12} {:>8} {:>14}  source", "records", "bytes", "state", checked)?;
+    for path in cache.files().map_err(unreadable)? {
+        let file = match CachedFile::open(&path) {
+            Ok(file) => file,
+            // A server has removed it meanwhile.
+            Err(_) if !path.exists() => continue,
+            Err(error) => {
+                damaged = true;
+                writeln!(out, "{:>9} {:>12} {:>8} {:>14}  {error}", "-", "-", "damaged", "")?;
+                continue;
+            }
+        };
+        let state = if cache::is_current(file.key()) { "current" } else { "stale" };
+        let blocks = match options.verify.then(|| file.verify()) {
+            None => String::new(),
+            Some(Health { blocks, bad: 0 }) => format!("{blocks} good"),
+            Some(Health { blocks, bad }) => {
+                damaged = true;
+                format!("{bad} of {blocks} bad")
+            }
+        };
+        writeln!(out, "{:>9} {:>12} {state:>8} {blocks:>14}  {}", file.lines().records, file.len(), file.key().source)?;
+    }
+    if damaged { Err(InspectError::Damaged) } else { Ok(()) }
 }
 
 fn print(dataset: &Dataset, loaded: &load::Loaded) -> io::Result<()> {
@@ -73,7 +125,7 @@ fn print(dataset: &Dataset, loaded: &load::Loaded) -> io::Result<()> {
     }
     writeln!(out)?;
     let mut tracks = loaded.tracks.iter();
-    for FileReport { file, lines, failed } in &loaded.reports {
+    for FileReport { file, lines, failed, .. } in &loaded.reports {
         let (first, last) =
             lines.span.map_or(("-".into(), "-".into()), |(first, last)| (clock_time(first), clock_time(last)));
         write!(
@@ -91,7 +143,7 @@ fn print(dataset: &Dataset, loaded: &load::Loaded) -> io::Result<()> {
         writeln!(out)?;
     }
     writeln!(out, "a gap is a step of more than {GAP_SECONDS} s between two records")?;
-    for FileReport { file, lines, failed } in &loaded.reports {
+    for FileReport { file, lines, failed, .. } in &loaded.reports {
         for (line, reason) in &lines.first_bad {
             writeln!(out, "{}:{line}: {reason}", file.path.display())?;
         }

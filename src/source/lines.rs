@@ -144,8 +144,10 @@ impl PieceReader {
             self.line(at, line_end, group, &mut lines);
             at = line_end + 1;
         }
-        let chunk = (lines.records > 0)
-            .then(|| Chunk::new(&self.timestamps, &self.spots, self.base, Block::new(&self.frames, &self.ends)));
+        let chunk = (lines.records > 0).then(|| {
+            let block = Block::new(&self.frames, &self.ends);
+            Chunk::new(piece.start..piece.end, &self.timestamps, &self.spots).with(self.base, block)
+        });
         Ok(ReadPiece { chunk, lines })
     }
 

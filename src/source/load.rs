@@ -13,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arena::{ArenaOptions, Chunk, Encodings, Track};
+use super::cache::{Cache, Found};
 use super::dataset::{Dataset, TickerFile};
 use super::lines::{LineStats, Piece, PieceReader, ReadPiece};
-use super::mapping::{MappedFile, ReadError};
+use super::mapping::{Identity, MappedFile, ReadError};
 use crate::wire::gexbot::orderflow_group;
 use crate::wire::webpubsub::PlainForm;
 
@@ -58,6 +59,8 @@ pub struct FileReport {
     pub lines: LineStats,
     /// Why it was left out, if it was.
     pub failed: Option<FileError>,
+    /// What it was when it was opened, if it could be.
+    pub identity: Option<Identity>,
 }
 
 /// Why a file gives no track. The other files are not affected.
@@ -82,18 +85,21 @@ pub enum FileError {
     },
 }
 
-/// Reads every file of `dataset` and builds the forms that are due at start.
+/// Reads every file of `dataset` and builds the forms that are due at start; what `cache` has of them is
+/// taken from there.
 ///
 /// `progress` is told how many source bytes of how many are done, from several threads.
 pub fn load(
     dataset: &Dataset,
     prefix: &str,
     options: &ArenaOptions,
+    cache: Option<&Cache>,
     encodings: &Arc<Encodings>,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> io::Result<Loaded> {
     let started = Instant::now();
-    let sources: Vec<Source<'_>> = dataset.files.iter().map(|file| Source::open(file, prefix)).collect();
+    let files: Vec<&TickerFile> = dataset.files.iter().collect();
+    let sources = on_all_cores(&files, || Ok(()), |(), file| Source::open(file, prefix, options, cache))?;
     let pieces: Vec<Piece> = sources.iter().enumerate().flat_map(|(at, source)| source.pieces(at)).collect();
     let total: u64 = pieces.iter().map(|piece| piece.end - piece.start).sum();
 
@@ -111,21 +117,35 @@ pub fn load(
     .into_iter();
 
     let (mut tracks, mut reports) = (Vec::new(), Vec::new());
-    for (at, source) in sources.into_iter().enumerate() {
+    for (at, mut source) in sources.into_iter().enumerate() {
         let count = pieces.iter().filter(|piece| piece.file == at).count();
         let (file, group) = (source.file.clone(), source.group.clone());
-        let (lines, chunks) = source.assemble(read.by_ref().take(count));
+        let identity = source.mapped.as_ref().ok().map(MappedFile::identity);
+        let (lines, chunks, shelf) = match source.found.take() {
+            Some(Found { lines, chunks, shelf }) => (lines, Ok(chunks), Some(shelf)),
+            None => {
+                let (lines, chunks) = source.assemble(read.by_ref().take(count));
+                (lines, chunks, None)
+            }
+        };
         let failed = match chunks {
             Ok(chunks) => {
-                encodings.count(options.base(), chunks.iter().map(Chunk::len).sum());
-                tracks.push(Arc::new(Track::new(file.ticker.clone(), group, options, chunks, Arc::clone(encodings))));
+                if shelf.is_none() {
+                    encodings.count(options.base(), chunks.iter().map(Chunk::len).sum());
+                }
+                let (ticker, encodings) = (file.ticker.clone(), Arc::clone(encodings));
+                tracks.push(Arc::new(Track::new(ticker, group, options, chunks, shelf, encodings)));
                 None
             }
             Err(error) => Some(error),
         };
-        reports.push(FileReport { file, lines, failed });
+        reports.push(FileReport { file, lines, failed, identity });
     }
-    build_forms(&tracks, &options.at_start())?;
+    let forms = options.at_start();
+    let (shelved, read): (Vec<_>, Vec<_>) = tracks.iter().cloned().partition(|track| track.is_shelved());
+    build_forms(&read, &forms)?;
+    // Of the others what comes first; the rest follows ahead of the clock, see `arena::prepare`.
+    on_all_cores(&shelved, || Ok(()), |(), track| forms.iter().for_each(|&form| track.build(0, form)))?;
     Ok(Loaded { tracks, reports, took: started.elapsed() })
 }
 
@@ -150,16 +170,19 @@ struct Source<'a> {
     file: &'a TickerFile,
     group: String,
     mapped: Result<MappedFile, ReadError>,
+    found: Option<Found>,
 }
 
 impl<'a> Source<'a> {
-    fn open(file: &'a TickerFile, prefix: &str) -> Self {
-        let mapped = MappedFile::open(&file.path);
-        Self { file, group: orderflow_group(prefix, &file.ticker), mapped }
+    fn open(file: &'a TickerFile, prefix: &str, options: &ArenaOptions, cache: Option<&Cache>) -> Self {
+        let (mapped, group) = (MappedFile::open(&file.path), orderflow_group(prefix, &file.ticker));
+        let found = cache.zip(mapped.as_ref().ok()).and_then(|(cache, mapped)| cache.find(mapped, &group, options));
+        Self { file, group, mapped, found }
     }
 
+    /// What of it is to be read: nothing, if the cache has it.
     fn pieces(&self, file: usize) -> impl Iterator<Item = Piece> + use<> {
-        let len = self.mapped.as_ref().map_or(0, MappedFile::len);
+        let len = self.mapped.as_ref().ok().filter(|_| self.found.is_none()).map_or(0, MappedFile::len);
         (0..len.div_ceil(PIECE)).map(move |at| Piece { file, start: at * PIECE, end: len.min((at + 1) * PIECE) })
     }
 

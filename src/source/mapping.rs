@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "the mapping is read through a pointer, under a signal handler; proofs below")]
 
 use std::cell::Cell;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -44,19 +44,28 @@ pub struct MappedFile {
     path: PathBuf,
     file: File,
     opened: Identity,
+    changed: (i64, i64),
+    is_private: bool,
 }
 
-/// What changes when a file's content does.
+/// What changes when a file's content does, or when another file takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    len: u64,
-    modified: (i64, i64),
+pub struct Identity {
+    /// Bytes.
+    pub len: u64,
+    /// When it was written last: Unix seconds, and ns.
+    pub modified: (i64, i64),
+    /// Which file it is: device and inode.
+    pub place: (u64, u64),
 }
 
 impl Identity {
-    fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            place: (metadata.dev(), metadata.ino()),
+        }
     }
 }
 
@@ -67,11 +76,30 @@ impl MappedFile {
         install_handler().map_err(failed)?;
         // Non-blocking: opening a FIFO would wait for a writer. Regular files do not care.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
-        let opened = Identity::of(&file).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, opened })
+        // Whose files we believe: our own that nobody else may write.
+        let is_private = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
+        let (opened, changed) = (Identity::of(&metadata), (metadata.ctime(), metadata.ctime_nsec()));
+        Ok(Self { path: path.to_owned(), file, opened, changed, is_private })
+    }
+
+    /// What it was when it was opened.
+    pub fn identity(&self) -> Identity {
+        self.opened
+    }
+
+    /// When anything about it changed last, its times of change included, which anybody may set: Unix
+    /// seconds, and ns.
+    pub fn changed(&self) -> (i64, i64) {
+        self.changed
+    }
+
+    /// Whether it is ours, and nobody else may write to it.
+    pub fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// Where it is.
@@ -87,7 +115,7 @@ impl MappedFile {
 
     /// Whether it is still what it was when it was opened.
     pub fn check(&self) -> Result<(), ReadError> {
-        match Identity::of(&self.file) {
+        match self.file.metadata().map(|metadata| Identity::of(&metadata)) {
             Ok(identity) if identity == self.opened => Ok(()),
             Ok(_) => Err(ReadError::Changed { path: self.path.clone() }),
             Err(source) => Err(ReadError::Io { path: self.path.clone(), source }),

@@ -4,7 +4,7 @@
 //!
 //! - [`dataset`]: which files a day has, and reading them through [`mapping`].
 //! - [`load`] reads them on all cores, [`lines`] piece by piece, into the [`arena`]: every record's
-//!   frames, built once.
+//!   frames, built once. A [`cache`] may have them from the last time.
 //! - [`replay`]: the clock that publishes them.
 //! - [`trading`]: the same day on the JSON streams: prices, and the records of its folder `streams/`.
 //! - [`inspect`]: what a dataset holds.
@@ -12,6 +12,7 @@
 
 pub mod arena;
 pub mod broker;
+pub mod cache;
 pub mod dataset;
 pub mod inspect;
 pub mod kafka;

@@ -334,14 +334,7 @@ impl Together<'_> {
 
 impl Drop for Together<'_> {
     fn drop(&mut self) {
-        if self.messages.is_empty() {
-            return;
-        }
-        let mut batch = self.streams.hub.begin(None);
-        for (group, frames) in self.messages.drain(..) {
-            batch.wait_for_room(&group);
-            batch.publish(&group, frames);
-        }
+        self.streams.hub.publish_all(self.messages.drain(..));
     }
 }
 

@@ -1,0 +1,268 @@
+//! Frames kept from one start to the next: a restart on unchanged data serves at once.
+//!
+//! ```text
+//! first start:  load ─▶ arena ─▶ (serving) ─▶ store ─▶ a file per source
+//! restart:      find (same source, settings, build?) ─▶ index ─▶ (serving) ─▶ shelf ─▶ arena, ahead of the clock
+//! ```
+//!
+//! A cached file is ours alone, written under another name and renamed when it is whole, and never
+//! modified. It is believed only if the source is what it was (path, size, time of change in ns, device
+//! and inode), and settings and build are too. Its index is checked at the start, each block before
+//! its first use; a bad block is made anew from the source. Bytes are copied out of it through
+//! [`super::mapping`], so whatever happens to the file, nothing in memory changes.
+
+mod file;
+mod shelf;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use self::file::{CacheError, CachedFile, Health};
+use self::shelf::FileShelf;
+use super::arena::{ArenaOptions, Chunk, Shelf, Track};
+use super::lines::LineStats;
+use super::load::{FileReport, Loaded};
+use super::mapping::{Identity, MappedFile, ReadError};
+use crate::wire::proto::cache::Key;
+
+/// How cached files are named.
+const EXTENSION: &str = "frames";
+
+/// How they are named while they are written.
+const PART: &str = "part";
+
+/// Where frames are kept between two starts.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CacheOptions {
+    /// Folder where finished frames are kept, so that a restart on unchanged data serves at once; its
+    /// files are as large as the frames in memory. None by default
+    #[arg(long, env = "FLOWCAST_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Most bytes of files in that folder; those written longest ago are removed first
+    #[arg(long, env = "FLOWCAST_CACHE_BYTES", default_value_t = 16 << 30, value_name = "BYTES")]
+    pub cache_bytes: u64,
+}
+
+/// A folder of cached files.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+    max_bytes: u64,
+}
+
+/// What the cache has of a source.
+#[derive(Debug)]
+pub struct Found {
+    /// Figures over its lines.
+    pub lines: LineStats,
+    /// Its records, without frames.
+    pub chunks: Vec<Chunk>,
+    /// Their frames.
+    pub shelf: Box<dyn Shelf>,
+}
+
+/// Frames to be kept.
+pub struct Job {
+    track: Arc<Track>,
+    lines: LineStats,
+    key: Key,
+}
+
+impl Cache {
+    /// A folder as it is, to look into.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), max_bytes: u64::MAX }
+    }
+
+    /// The cache, if there is to be one and its folder can be used; otherwise it is off, which is told.
+    pub fn open(options: &CacheOptions) -> Option<Self> {
+        let folder = options.cache_dir.clone()?;
+        match DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
+            Ok(()) => Some(Self { folder, max_bytes: options.cache_bytes }),
+            Err(error) => {
+                tracing::warn!("{}: no frames are kept: {error}", folder.display());
+                None
+            }
+        }
+    }
+
+    /// What is kept of `source`, whose frames would be made for `group`.
+    pub fn find(&self, source: &MappedFile, group: &str, options: &ArenaOptions) -> Option<Found> {
+        let key = key(source, group, options).ok()?;
+        let path = self.path(&key);
+        match CachedFile::open(&path) {
+            Ok(cached) if !cached.is_private() => {
+                tracing::warn!("{}: not used: expected a file of ours that nobody else may write to", path.display());
+                None
+            }
+            Ok(cached) if cached.key().build != key.build => {
+                tracing::info!("{}: of another build; its frames are made anew", path.display());
+                None
+            }
+            Ok(mut cached)
+                if cached.key() == &key && options.at_start().iter().all(|form| cached.bytes(0, *form).is_some()) =>
+            {
+                let (lines, chunks) = (cached.lines(), cached.take_chunks());
+                let (identity, group, options) = (source.identity(), group.to_owned(), options.clone());
+                let frames = FileShelf::new(cached, chunks.len(), identity, group, options);
+                Some(Found { lines, chunks, shelf: Box::new(frames) })
+            }
+            Ok(_) => {
+                tracing::info!("{} is not what it was; it is read again", source.path().display());
+                None
+            }
+            Err(CacheError::Read(ReadError::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!("{error}; its frames are made anew");
+                None
+            }
+        }
+    }
+
+    /// What of a dataset just loaded is to be kept: all that was not found here.
+    pub fn jobs(&self, loaded: &Loaded, options: &ArenaOptions) -> Vec<Job> {
+        let of_report = |track: &Arc<Track>, report: &FileReport| {
+            // What it was when it was read; if it is another by now, nobody will look for these frames.
+            let source =
+                MappedFile::open(&report.file.path).ok().filter(|now| Some(now.identity()) == report.identity)?;
+            let key = key(&source, track.group(), options).ok()?;
+            Some(Job { track: Arc::clone(track), lines: report.lines.clone(), key })
+        };
+        let good = loaded.reports.iter().filter(|report| report.failed.is_none());
+        let pairs = loaded.tracks.iter().zip(good).filter(|(track, _)| !track.is_shelved());
+        pairs.filter_map(|(track, report)| of_report(track, report)).collect()
+    }
+
+    /// Keeps frames, and the folder in bounds. Blocks; the caller gives it a thread.
+    pub fn store(&self, jobs: &[Job], options: &ArenaOptions) {
+        self.tidy();
+        let mut bytes = 0;
+        for Job { track, lines, key } in jobs {
+            match self.write(track, lines, key, options) {
+                Ok(written) => bytes += written,
+                Err(error) => {
+                    tracing::warn!("{}: no more frames are kept: {error}", self.folder.display());
+                    break;
+                }
+            }
+        }
+        if bytes > 0 {
+            self.tidy();
+            tracing::info!(folder = %self.folder.display(), bytes, "frames are kept for the next start");
+        }
+    }
+
+    fn write(&self, track: &Track, lines: &LineStats, key: &Key, options: &ArenaOptions) -> io::Result<u64> {
+        let path = self.path(key);
+        // A name that nobody else has, beside the place it will have: a rename stays within the file system.
+        let part = path.with_extension(format!("{}.{PART}", Uuid::new_v4().simple()));
+        let written = file::write(&part, track, lines, key, &options.at_start());
+        let written = written.and_then(|bytes| fs::rename(&part, &path).map(|()| bytes));
+        if written.is_err() {
+            // It may never have been there.
+            let _ = fs::remove_file(&part);
+        }
+        written
+    }
+
+    fn tidy(&self) {
+        if let Err(error) = self.remove_surplus() {
+            tracing::warn!("{}: cannot be tidied: {error}", self.folder.display());
+        }
+    }
+
+    /// Removes what was never finished, and what is too much. Another process may be at it too.
+    fn remove_surplus(&self) -> io::Result<()> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            if has_extension(&path, EXTENSION) {
+                kept.push((metadata.modified()?, path, metadata.size()));
+            } else if has_extension(&path, PART) && is_abandoned(&path) {
+                remove(&path)?;
+            }
+        }
+        kept.sort();
+        let mut total: u64 = kept.iter().map(|(_, _, size)| size).sum();
+        for (_, path, size) in kept {
+            if total <= self.max_bytes {
+                break;
+            }
+            tracing::info!("{}: removed, over --cache-bytes", path.display());
+            remove(&path)?;
+            total -= size;
+        }
+        Ok(())
+    }
+
+    /// Every cached file, in the order of their names.
+    pub fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.folder)?.map(|entry| entry.map(|entry| entry.path()));
+        let mut paths: Vec<PathBuf> = entries.collect::<Result<_, _>>()?;
+        paths.retain(|path| has_extension(path, EXTENSION));
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// One file per source and settings: a changed source takes its old one's place.
+    fn path(&self, key: &Key) -> PathBuf {
+        let name = xxh3_64(format!("{}\0{}", key.source, key.settings).as_bytes());
+        self.folder.join(format!("{name:016x}.{EXTENSION}"))
+    }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|actual| actual == extension)
+}
+
+/// Whether nobody writes to it any more: who does holds its lock.
+fn is_abandoned(part: &Path) -> bool {
+    File::open(part).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Everything that shapes a frame, but for data and settings.
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("FLOWCAST_FRAMES"));
+
+/// What frames of `source` for `group` depend on.
+fn key(source: &MappedFile, group: &str, options: &ArenaOptions) -> io::Result<Key> {
+    let forms: Vec<usize> = options.at_start().iter().map(|form| form.index()).collect();
+    Ok(Key {
+        source: fs::canonicalize(source.path())?.to_string_lossy().into_owned(),
+        settings: format!("{group} forms {forms:?} zstd {}", options.encoder.zstd_level),
+        build: BUILD.to_owned(),
+        ..figures(source)
+    })
+}
+
+/// What a key says of the file itself. Not its device: the number may be another after a restart.
+fn figures(source: &MappedFile) -> Key {
+    let (Identity { len, modified, place }, changed) = (source.identity(), source.changed());
+    Key {
+        size: len,
+        modified_s: modified.0,
+        modified_ns: modified.1,
+        inode: place.1,
+        changed_s: changed.0,
+        changed_ns: changed.1,
+        ..Key::default()
+    }
+}
+
+/// Whether the source of a cached file is still what it was, and this build would use its frames.
+pub fn is_current(key: &Key) -> bool {
+    let Ok(source) = MappedFile::open(Path::new(&key.source)) else { return false };
+    let Key { source: path, build, settings, .. } = key.clone();
+    key.build == BUILD && *key == Key { source: path, build, settings, ..figures(&source) }
+}
