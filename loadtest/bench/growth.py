@@ -22,6 +22,7 @@ from statistics import median
 import servers
 from cases import Settings
 from fanout import build, chosen, number
+from recorder import group
 from report import machine, table
 from servers import running
 from swarm import Load, run
@@ -56,6 +57,15 @@ def connections(settings, count):
     interval = max(10, 1000 * count // BUDGET)
     load = Load(count, "json", "all", settings.seconds, count * 1000 / interval)
     result = serving(settings, 1, f"{interval}ms", load)
+    return result, result.facts["window"]["frames"]
+
+
+def floor_connections(settings, count):
+    """The same against the floor, which does nothing but `send(2)`: what grows here, grows in the kernel."""
+    interval = max(10, 1000 * count // BUDGET)
+    load = Load(count, "json", group("SPX"), settings.seconds, count * 1000 / interval)
+    with running(servers.floor(settings.recording("json"), "json", f"{interval}ms")) as server:
+        result = run(server, load)
     return result, result.facts["window"]["frames"]
 
 
@@ -103,8 +113,10 @@ def shards(settings, count):
     return result, result.facts["window"]["frames"]
 
 
+CONNECTIONS = (10, 100, 1000, 5000, 10_000, 19_000)
 SERIES = (
-    Series("connections", "connections", (10, 100, 1000, 5000, 10_000, 19_000), connections),
+    Series("connections", "connections", CONNECTIONS, connections),
+    Series("connections of the floor", "connections", CONNECTIONS, floor_connections),
     Series("groups", "groups", (1, 10, 100, 500, 2000), groups),
     Series("memberships", "groups of each connection", (1, 5, 20, 50, 150), memberships),
     Series("message size", "bytes", (100, 1024, 4096, 16_384, 65_536), message_bytes),
@@ -141,7 +153,7 @@ def rows(series, points):
             continue
         frames, cpu, each = (median(point[key] for point in good) for key in ("frames", "cpu", "each"))
         # What grows is the work for one tick or message; where the rate was lowered to fit, this still holds.
-        whole = {"connections": each * step, "memberships": each * step}.get(series.name, each)
+        whole = each * step if series.axis == "connections" or series.name == "memberships" else each
         grew = f"{exponent(before, (step, whole)):.2f}" if before and before[0] else "–"
         before = (step, whole)
         yield [f"{step:,}", f"{frames:,.0f}", f"{100 * cpu:.1f} %", f"{1e6 * each:.2f} µs", grew, str(len(good))]

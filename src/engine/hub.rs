@@ -46,6 +46,9 @@ pub struct TooManySilentGroups {
     pub limit: usize,
 }
 
+/// What is to be published, and where.
+pub type Outgoing = (Arc<Group>, Frames);
+
 /// A source that keeps the latest state of groups, for those who join late.
 pub trait Retain: Send + Sync {
     /// The latest state of what `group` carries, if it is a state and there is one. At least as new as
@@ -211,15 +214,35 @@ impl Hub {
     /// One batch at a time: a second publisher waits.
     pub fn begin(&self, due: Option<Due>) -> Batch<'_> {
         // A publisher that panicked left whole numbers behind: the sequence goes on.
-        let sequencer = self.sequencer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.batch(self.sequencer.lock().unwrap_or_else(PoisonError::into_inner), due)
+    }
+
+    fn batch<'a>(&'a self, sequencer: MutexGuard<'a, Sequencer>, due: Option<Due>) -> Batch<'a> {
         let published_ns = clock::monotonic_ns();
         let due = due.unwrap_or(Due { ordinal: 0, scheduled_ns: published_ns });
         Batch { hub: self, sequencer, due, published_ns, published_unix_ns: clock::unix_ns() }
     }
 
+    /// Publishes what belongs together as one batch, if that needs no waiting: nobody else publishes just now,
+    /// and the channels have room. Otherwise gives it back, for [`Hub::publish_all`].
+    pub fn try_publish_all(&self, messages: Vec<Outgoing>) -> Result<(), Vec<Outgoing>> {
+        // They may all be for one group. Shards only make room meanwhile, and nobody else takes it.
+        let has_room = |group: &Group| group.queued() + messages.len() <= CHANNEL_SLOTS;
+        match self.sequencer.try_lock() {
+            Ok(sequencer) if messages.iter().all(|(group, _)| has_room(group)) => {
+                let mut batch = self.batch(sequencer, None);
+                for (group, frames) in messages {
+                    batch.publish(&group, frames);
+                }
+                Ok(())
+            }
+            _ => Err(messages),
+        }
+    }
+
     /// Publishes what belongs together, in order: one batch, as long as the channels have room. Where one
     /// is full the batch ends, other publishers have their turn, and the next one waits for room.
-    pub fn publish_all(&self, messages: impl IntoIterator<Item = (Arc<Group>, Frames)>) {
+    pub fn publish_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
         let mut messages = messages.into_iter().peekable();
         while let Some((group, frames)) = messages.next() {
             let mut batch = self.begin(None);
@@ -440,6 +463,23 @@ mod tests {
             shard.join().unwrap()
         });
         assert!(taken.into_iter().eq(before + 1..=before + records));
+    }
+
+    #[test]
+    fn what_would_have_to_wait_is_given_back_whole() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        let (_, mut receiver) = hub.subscribe("one").unwrap();
+        let before = hub.published();
+        let messages = |count: usize| (0..count).map(|at| (Arc::clone(&group), frames(at as u32))).collect::<Vec<_>>();
+        assert!(hub.try_publish_all(messages(CHANNEL_SLOTS - 1)).is_ok());
+        assert_eq!(hub.try_publish_all(messages(2)).unwrap_err().len(), 2, "there is room for one");
+        let other = hub.begin(None);
+        assert_eq!(hub.try_publish_all(messages(1)).unwrap_err().len(), 1, "somebody else publishes");
+        drop(other);
+        assert!(hub.try_publish_all(messages(1)).is_ok());
+        assert_eq!(hub.published(), before + CHANNEL_SLOTS as u64);
+        assert!((0..CHANNEL_SLOTS).all(|_| receiver.try_recv().is_ok()), "nothing was overrun");
     }
 
     #[test]

@@ -19,8 +19,12 @@ use super::app::{App, error};
 use super::jwt::PUBLISHER;
 use super::stream_upgrade::bearer;
 use super::subscriptions::Grant;
+use crate::engine::hub::Outgoing;
 use crate::streams::{Input, Refused, Together};
 use crate::wire::streams::object;
+
+/// Bytes of a body that takes less to judge than to hand to another thread.
+const SMALL_BODY: usize = 16 << 10;
 
 /// Refusals told in one answer; the rest is only counted.
 const TOLD: usize = 100;
@@ -52,24 +56,38 @@ pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Resu
         }
         Err(rejection) => return error(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    // Off the runtime: a large body takes a while, and publishing waits for the shards.
-    let published = tokio::task::spawn_blocking(move || publish_all(&app, &grant, &body)).await;
-    published.unwrap_or_else(|_| error(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed"))
+    // Off the runtime, where it takes a while: judging a large body, and waiting for the shards.
+    let (judged, streams) = if body.len() <= SMALL_BODY {
+        (Ok(judge(&app, &grant, &body)), Arc::clone(&app.streams))
+    } else {
+        let streams = Arc::clone(&app.streams);
+        (tokio::task::spawn_blocking(move || judge(&app, &grant, &body)).await, streams)
+    };
+    let Ok((answer, waiting)) = judged else { return failed() };
+    // Before the answer: what it calls accepted, the hub has.
+    if !waiting.is_empty() && tokio::task::spawn_blocking(move || streams.hub().publish_all(waiting)).await.is_err() {
+        return failed();
+    }
+    answer
 }
 
-fn publish_all(app: &App, grant: &Grant, body: &[u8]) -> Response {
+fn failed() -> Response {
+    error(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed")
+}
+
+/// The answer, and what was accepted but must wait to be published; mostly nothing.
+fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<Outgoing>) {
     let Ok(body) = std::str::from_utf8(body) else {
-        return error(StatusCode::BAD_REQUEST, "expected JSON in UTF-8");
+        return (error(StatusCode::BAD_REQUEST, "expected JSON in UTF-8"), Vec::new());
     };
     let items = items(body);
     if items.is_empty() {
-        return error(StatusCode::UNPROCESSABLE_ENTITY, r#"expected {"channel":…,"data":…}, got nothing"#);
+        let words = r#"expected {"channel":…,"data":…}, got nothing"#;
+        return (error(StatusCode::UNPROCESSABLE_ENTITY, words), Vec::new());
     }
     let mut together = app.streams.together();
     let outcomes: Vec<_> = items.into_iter().map(|item| accept(&mut together, grant, item)).collect();
-    // Before the answer: what it calls accepted, the hub has.
-    drop(together);
-    answer(&outcomes)
+    (answer(&outcomes), together.try_send().err().unwrap_or_default())
 }
 
 /// What a publisher's token allows.

@@ -25,7 +25,7 @@ use self::options::StreamOptions;
 use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames};
 use crate::engine::group::Group;
-use crate::engine::hub::{Hub, Retain};
+use crate::engine::hub::{Hub, Outgoing, Retain};
 use crate::engine::status::{Status, Stream};
 use crate::wire::streams::shapes::{Portfolio, Price, ShapeError, Signal, Trade};
 use crate::wire::streams::{Channels, Kind, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
@@ -275,7 +275,7 @@ impl Streams {
 pub struct Together<'a> {
     streams: &'a Streams,
     /// As many as there were inputs, or twice as many.
-    messages: Vec<(Arc<Group>, Frames)>,
+    messages: Vec<Outgoing>,
 }
 
 impl Together<'_> {
@@ -329,6 +329,14 @@ impl Together<'_> {
             feed.encoded.fetch_add(1, Ordering::Relaxed);
             self.messages.extend(live.map(|group| (Arc::clone(group), frames.clone())));
         }
+    }
+}
+
+impl Together<'_> {
+    /// Publishes now if that needs no waiting; otherwise gives back what may be published by
+    /// [`Hub::publish_all`] on a thread that may wait.
+    pub fn try_send(mut self) -> Result<(), Vec<Outgoing>> {
+        self.streams.hub.try_publish_all(std::mem::take(&mut self.messages))
     }
 }
 
