@@ -1,6 +1,7 @@
 //! `flowcast inspect`: what a dataset holds, without serving it.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -78,17 +79,26 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if wanted.strict && !loaded.is_clean() { Err(InspectError::Strict) } else { Ok(()) }
 }
 
-/// A line per cached file; an error if one is damaged.
+/// Tells of every cached file; an error if one is damaged.
 fn inspect_cache(options: &InspectOptions) -> Result<(), InspectError> {
     let folder = options.cached.cache_dir.clone().unwrap_or_default();
-    let cache = Cache::at(&folder);
     let unreadable = |error| io::Error::other(format!("{}: expected a folder of the cache: {error}", folder.display()));
+    let files = Cache::at(&folder).files().map_err(unreadable)?;
+    match print_cache(&files, options.verify) {
+        Ok(true) => Err(InspectError::Damaged),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A line per cached file; returns whether one is damaged.
+fn print_cache(files: &[PathBuf], verify: bool) -> io::Result<bool> {
     let mut damaged = false;
     let mut out = io::stdout().lock();
-    let checked = if options.verify { "blocks" } else { "" };
+    let checked = if verify { "blocks" } else { "" };
     writeln!(out, "{:>9} {:>12} {:>8} {:>14}  source", "records", "bytes", "state", checked)?;
-    for path in cache.files().map_err(unreadable)? {
-        let file = match CachedFile::open(&path) {
+    for path in files {
+        let file = match CachedFile::open(path) {
             Ok(file) => file,
             // A server has removed it meanwhile.
             Err(_) if !path.exists() => continue,
@@ -99,7 +109,7 @@ fn inspect_cache(options: &InspectOptions) -> Result<(), InspectError> {
             }
         };
         let state = if cache::is_current(file.key()) { "current" } else { "stale" };
-        let blocks = match options.verify.then(|| file.verify()) {
+        let blocks = match verify.then(|| file.verify()) {
             None => String::new(),
             Some(Health { blocks, bad: 0 }) => format!("{blocks} good"),
             Some(Health { blocks, bad }) => {
@@ -109,7 +119,7 @@ fn inspect_cache(options: &InspectOptions) -> Result<(), InspectError> {
         };
         writeln!(out, "{:>9} {:>12} {state:>8} {blocks:>14}  {}", file.lines().records, file.len(), file.key().source)?;
     }
-    if damaged { Err(InspectError::Damaged) } else { Ok(()) }
+    Ok(damaged)
 }
 
 fn print(dataset: &Dataset, loaded: &load::Loaded) -> io::Result<()> {
