@@ -32,6 +32,8 @@ class Load:
     negotiates: bool = True
     at_limit: bool = False
     """Whether more is asked for than may be possible: ticks may merge, and the generator be busy."""
+    tells_latency: bool = True
+    """Whether latency is asked for: then the generator's own delay counts."""
     reset: float = 0.0
     """Percent of clients that reset their connection every 500 ms on average, and come again."""
     publish_rate: int = 0
@@ -142,8 +144,7 @@ def doubts(result, load):
         reasons.append(f"the generator was saturated: busy {summary['busy']:.0%}")
     if summary["starved"] > STARVED:
         reasons.append(f"the generator waited for a processor {summary['starved']:.0%} of the time")
-    if load.ledger != "off" and not load.at_limit and summary["measurement"] != "valid":
-        # Its own delay matters only where latency is told.
+    if load.ledger != "off" and load.tells_latency and not load.at_limit and summary["measurement"] != "valid":
         reasons += summary["reasons"]
     if load.demand and not load.at_limit and summary["frames_per_s"] < DELIVERED * load.demand:
         reasons.append(f"{summary['frames_per_s']:.0f} of {load.demand:.0f} frames/s arrived")

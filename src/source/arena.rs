@@ -315,10 +315,10 @@ impl Track {
         if let Some(there) = place.get() {
             return Some(there);
         }
-        let stock = self.shelf.as_ref()?;
-        stock.bytes(at, form)?;
-        let block = stock.fetch(at, form).or_else(|| {
-            let anew = if form == self.base { stock.rebuild(at) } else { self.derived(at, form) };
+        let from = self.shelf.as_ref()?;
+        from.bytes(at, form)?;
+        let block = from.fetch(at, form).or_else(|| {
+            let anew = if form == self.base { from.rebuild(at) } else { self.derived(at, form) };
             self.encodings.rebuilt.fetch_add(u64::from(anew.is_some()), Ordering::Relaxed);
             anew
         })?;

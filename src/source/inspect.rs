@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::arena::{ArenaOptions, Encodings, Track};
-use super::cache::{self, Cache, CacheOptions, CachedFile, Health};
+use super::cache::{self, Cache, CacheOptions, CachedFile, Verified};
 use super::dataset::{DataDate, Dataset, DatasetError, DatasetOptions};
 use super::lines::GAP_SECONDS;
 use super::load::{self, FileReport};
@@ -111,8 +111,8 @@ fn print_cache(files: &[PathBuf], verify: bool) -> io::Result<bool> {
         let state = if cache::is_current(file.key()) { "current" } else { "stale" };
         let blocks = match verify.then(|| file.verify()) {
             None => String::new(),
-            Some(Health { blocks, bad: 0 }) => format!("{blocks} good"),
-            Some(Health { blocks, bad }) => {
+            Some(Verified { blocks, bad: 0 }) => format!("{blocks} good"),
+            Some(Verified { blocks, bad }) => {
                 damaged = true;
                 format!("{bad} of {blocks} bad")
             }

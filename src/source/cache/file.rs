@@ -45,9 +45,9 @@ pub enum CacheError {
     },
 }
 
-/// What became of a file's blocks.
+/// What a look at every block has found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Health {
+pub struct Verified {
     /// All of them.
     pub blocks: u64,
     /// Those that are not what was written.
@@ -110,8 +110,8 @@ impl CachedFile {
             return Err(broken("got one whose index is damaged"));
         }
         let mut index = Index::decode(bytes.as_slice()).map_err(|_| broken("got an index that is none"))?;
-        let source_len = index.key.as_ref().map_or(0, |key| key.size);
-        let in_source = index.chunks.iter().all(|chunk| chunk.source_end <= source_len);
+        let in_source =
+            index.key.as_ref().is_some_and(|key| index.chunks.iter().all(|chunk| chunk.source_end <= key.size));
         let stored: Option<Vec<_>> =
             index.chunks.iter_mut().map(|chunk| stored_blocks(chunk, data_at, file.len())).collect();
         let stored = stored.filter(|stored| is_even(stored) && in_source && index.lines.is_some());
@@ -206,15 +206,15 @@ impl CachedFile {
     }
 
     /// Reads every block.
-    pub fn verify(&self) -> Health {
-        let mut health = Health::default();
+    pub fn verify(&self) -> Verified {
+        let mut verified = Verified::default();
         for (at, stored) in self.stored.iter().enumerate() {
             for stored in stored {
-                health.blocks += 1;
-                health.bad += u64::from(self.fetch(at, stored.form).is_none());
+                verified.blocks += 1;
+                verified.bad += u64::from(self.fetch(at, stored.form).is_none());
             }
         }
-        health
+        verified
     }
 
     fn stored(&self, chunk: usize, form: PlainForm) -> Option<&Stored> {

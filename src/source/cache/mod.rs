@@ -23,7 +23,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use self::file::{CacheError, CachedFile, Health};
+pub use self::file::{CacheError, CachedFile, Verified};
 use self::shelf::FileShelf;
 use super::arena::{ArenaOptions, Chunk, Shelf, Track};
 use super::lines::LineStats;
