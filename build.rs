@@ -11,11 +11,11 @@ use std::{fs, io};
 const SHAPES_FRAMES: [&str; 8] = [
     "Cargo.lock",
     "proto",
-    "src/source/arena.rs",
-    "src/source/cache",
-    "src/source/lines.rs",
-    "src/source/load.rs",
-    "src/source/mapping.rs",
+    "src/source/recorded/arena.rs",
+    "src/source/recorded/cache",
+    "src/source/recorded/lines.rs",
+    "src/source/recorded/load.rs",
+    "src/source/recorded/mapping.rs",
     "src/wire",
 ];
 

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use criterion::{Criterion, SamplingMode, Throughput};
-use flowcast::engine::status::Status;
-use flowcast::source::arena::{ArenaOptions, Encodings};
-use flowcast::source::dataset::{DataDate, Dataset, DatasetOptions};
-use flowcast::source::load;
+use flowcast::health::status::Status;
+use flowcast::source::recorded::arena::{ArenaOptions, Encodings};
+use flowcast::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
+use flowcast::source::recorded::load;
 use flowcast::wire::payload::orderflow::{self, Orderflow};
 use flowcast::wire::payload::{Encoder, EncoderOptions};
 use flowcast::wire::webpubsub::{ORDERFLOW_TYPE_URL, Syntax, append_data};

@@ -19,15 +19,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use flowcast::engine::status::Status;
+use flowcast::health::status::Status;
+use flowcast::source::broker::feed_options::BrokerOptions;
 use flowcast::source::broker::feeds::Feeds;
-use flowcast::source::broker::options::BrokerOptions;
+use flowcast::source::broker::kite::packet;
 use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Received};
 use flowcast::source::broker::xts::events::{self, Said};
 use flowcast::source::broker::xts::fields::Code;
 use flowcast::source::broker::xts::socketio::{self, Frame};
-use flowcast::source::broker::zerodha::packet;
-use flowcast::source::broker::{build, settings};
+use flowcast::source::broker::{build, feed_settings};
 use futures_util::{SinkExt, StreamExt};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::net::{TcpListener, TcpStream};
@@ -168,7 +168,7 @@ fn way(records: usize) {
             credentials.display()
         );
         let mut table: toml::Table = toml::from_str(&text).expect("TOML");
-        let feed = settings::feeds(table.remove("feeds").expect("there")).expect("good settings").remove(0);
+        let feed = feed_settings::feeds(table.remove("feeds").expect("there")).expect("good settings").remove(0);
         let feeds = Feeds::new(BrokerOptions::default(), Arc::new(Status::default()));
         feeds.add(build(feed).expect("a feed")).expect("the first");
         let mut receiver = feeds.subscribe("bench", ["INFY"]).expect("offered").receiver;

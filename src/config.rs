@@ -11,20 +11,20 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use crate::engine::hub::HubOptions;
-use crate::server::app::HttpOptions;
-use crate::server::jwt::AuthOptions;
-use crate::server::listen::ListenOptions;
+use crate::server::http::app::HttpOptions;
+use crate::server::http::jwt::AuthOptions;
+use crate::server::http::listen::ListenOptions;
 use crate::server::shard::ShardOptions;
-use crate::source::arena::ArenaOptions;
-use crate::source::broker::options::BrokerOptions;
-use crate::source::broker::settings::{self, FeedSettings};
+use crate::source::broker::feed_options::BrokerOptions;
+use crate::source::broker::feed_settings::{self, FeedSettings};
 use crate::source::broker::table::SettingsError;
-use crate::source::cache::CacheOptions;
-use crate::source::dataset::DatasetOptions;
-use crate::source::kafka::options::KafkaOptions;
-use crate::source::replay::ReplayOptions;
-use crate::source::trading::TradingOptions;
-use crate::streams::options::StreamOptions;
+use crate::source::kafka::kafka_options::KafkaOptions;
+use crate::source::recorded::arena::ArenaOptions;
+use crate::source::recorded::cache::CacheOptions;
+use crate::source::recorded::dataset::DatasetOptions;
+use crate::source::recorded::replay::ReplayOptions;
+use crate::source::recorded::trading::TradingOptions;
+use crate::streams::stream_options::StreamOptions;
 
 /// Everything `serve` can be told.
 #[derive(Debug, Clone, clap::Args)]
@@ -184,7 +184,7 @@ pub fn read(path: &Path) -> Result<Settings, ConfigError> {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         ConfigError::NotToml { path: path.to_owned(), line, reason: error.message().to_owned() }
     })?;
-    let feeds = flags.remove("feeds").map(settings::feeds).transpose();
+    let feeds = flags.remove("feeds").map(feed_settings::feeds).transpose();
     let feeds = feeds.map_err(|reason| ConfigError::Feeds { path: path.to_owned(), reason })?.unwrap_or_default();
     Ok(Settings { path: path.to_owned(), feeds, flags })
 }

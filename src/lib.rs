@@ -13,15 +13,11 @@
 //! Imports run one way: `source` and `server` stand on `streams`, `engine` and `wire` and never meet;
 //! `config` composes what the parts own; `main → cli → serve → all`.
 
-pub mod cli;
+pub mod commands;
 pub mod config;
-pub mod day;
 pub mod engine;
-pub mod feed;
-pub mod serve;
+pub mod health;
 pub mod server;
-pub mod shutdown;
 pub mod source;
 pub mod streams;
-pub mod tail;
 pub mod wire;

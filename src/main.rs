@@ -1,4 +1,4 @@
-//! The `flowcast` program: an exit code around [`flowcast::cli::run`].
+//! The `flowcast` program: an exit code around [`flowcast::commands::run`].
 
 use std::process::ExitCode;
 
@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    flowcast::cli::run()
+    flowcast::commands::run()
 }

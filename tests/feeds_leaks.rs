@@ -11,9 +11,9 @@ use brokers::kite::{Act, Kite};
 use brokers::local::Local;
 use brokers::xts::{self, Xts};
 use brokers::{CredentialsFile, block, eventually, health, parse, start};
-use flowcast::engine::status::Status;
+use flowcast::health::status::Status;
+use flowcast::source::broker::feed_options::{BrokerOptions, Grace};
 use flowcast::source::broker::feeds::Feeds;
-use flowcast::source::broker::options::{BrokerOptions, Grace};
 use tokio::runtime::Handle;
 
 const ROUNDS: u64 = 1000;

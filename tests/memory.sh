@@ -26,7 +26,7 @@ tests() {
   sanitized "${asan[@]}" cargo test "${flowcast[@]}" --target "$host" --lib
   # The skipped one looks at resident memory, and the sanitizer keeps what was freed.
   sanitized "${asan[@]}" cargo test "${flowcast[@]}" --target "$host" \
-    --test groups --test lag --test reliable --test upgrade --test protocol_errors --test shutdown --test streams \
+    --test hub --test streams \
     -- --skip messages_that_everybody_has_are_not_kept
 }
 

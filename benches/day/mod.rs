@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use flowcast::source::sample::{GenerateOptions, generate};
+use flowcast::commands::generate::{GenerateOptions, generate};
 
 /// Group names as a client joins them.
 pub const GROUP: &str = "blue_SPX_orderflow_orderflow";

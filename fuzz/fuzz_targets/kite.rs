@@ -2,7 +2,7 @@
 #![no_main]
 
 use flowcast::source::broker::quote::{Instrument, Received};
-use flowcast::source::broker::zerodha::packet::{self, Body, Fault};
+use flowcast::source::broker::kite::packet::{self, Body, Fault};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|frame: &[u8]| {

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast;
 
 use super::frames::Frames;
-use super::live::LiveCount;
+use super::live_groups::LiveCount;
 
 /// Slots of a group's channel. It is transport only: shards empty it at every doorbell, and at
 /// least every 128 sends. An overrun is a shard's bug, counted and logged, not a client's lag.

@@ -127,11 +127,11 @@ mod tests {
 
     fn publication() -> TickPublication {
         struct Nothing;
-        impl super::super::frames::FrameStore for Nothing {
-            fn frame(&self, _: u32, _: super::super::frames::Form) -> bytes::Bytes {
+        impl crate::engine::frames::FrameStore for Nothing {
+            fn frame(&self, _: u32, _: crate::engine::frames::Form) -> bytes::Bytes {
                 bytes::Bytes::new()
             }
-            fn payload(&self, _: u32, _: super::super::frames::Form) -> Option<bytes::Bytes> {
+            fn payload(&self, _: u32, _: crate::engine::frames::Form) -> Option<bytes::Bytes> {
                 None
             }
             fn timestamp(&self, _: u32) -> i64 {

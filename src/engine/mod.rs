@@ -9,16 +9,14 @@
 //! - [`ring`]: what one shard keeps of one group: lag and recovery.
 //! - [`policy`]: what lag means.
 //! - [`ledger`]: what was published when.
-//! - [`watermark`], [`live`]: what they synchronize with.
-//! - [`status`]: how the sources are, for whoever asks.
+//! - [`watermark`], [`live_groups`]: what they synchronize with.
 
 pub mod clock;
 pub mod frames;
 pub mod group;
 pub mod hub;
 pub mod ledger;
-mod live;
+mod live_groups;
 pub mod policy;
 pub mod ring;
-pub mod status;
 mod watermark;

@@ -16,13 +16,13 @@ use std::thread;
 
 use bytes::Bytes;
 
-use super::arena::{ArenaOptions, Encodings, derive, payload_in, with_encoder};
-use super::dataset::is_ticker;
 use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Due, Hub};
-use crate::engine::status::{Status, Stream};
+use crate::health::status::{Status, Stream};
+use crate::source::recorded::arena::{ArenaOptions, Encodings, derive, payload_in, with_encoder};
+use crate::source::recorded::dataset::is_ticker;
 use crate::wire::gexbot::orderflow_group;
 use crate::wire::payload::orderflow::{self, Parsed, RecordError};
 use crate::wire::payload::{EncoderOptions, Profile};

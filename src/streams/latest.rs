@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::frames;
 use crate::engine::frames::Frames;
+use crate::streams::frames;
 use crate::wire::streams::messages::{self, PriceState};
 use crate::wire::streams::shapes::{Number, Portfolio, Price, change};
 use crate::wire::streams::symbols_of_group;

@@ -10,7 +10,7 @@
 //! those of its symbol, a price update or portfolio per set of symbols that somebody chose.
 
 pub mod latest;
-pub mod options;
+pub mod stream_options;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::latest::{LatestPortfolio, LatestPrices, TooManySymbols};
-use self::options::StreamOptions;
+use self::stream_options::StreamOptions;
 use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Hub, Outgoing, Retain};
-use crate::engine::status::{Status, Stream};
+use crate::health::status::{Status, Stream};
 use crate::wire::streams::shapes::{Portfolio, Price, ShapeError, Signal, Trade};
 use crate::wire::streams::{Channels, Kind, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
 
@@ -362,4 +362,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests;
+mod stream_tests;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use flowcast::source::broker::feed::{Feed, Line, Running, Symbols};
-use flowcast::source::broker::health::Phase;
+use flowcast::source::broker::feed_health::Phase;
 use flowcast::source::broker::price::Decimal;
 use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Kind, MarketData, Received};
 use tokio::sync::{mpsc, watch};

@@ -1,6 +1,6 @@
 //! Brokers of our own, over real sockets on port 0, that do what the real ones do and what they should
 //! not: drop, stall, send garbage, refuse, expire tokens.
-#![allow(dead_code, reason = "every test file uses its own part")]
+#![allow(dead_code, reason = "every test binary uses its own part")]
 
 pub mod kite;
 pub mod local;
@@ -11,14 +11,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowcast::engine::status::Status;
-use flowcast::source::broker::events::{FeedEvent, What};
+use flowcast::health::status::Status;
+use flowcast::source::broker::feed_events::{FeedEvent, What};
+use flowcast::source::broker::feed_health::FeedHealth;
+use flowcast::source::broker::feed_options::BrokerOptions;
+use flowcast::source::broker::feed_settings::{self, FeedSettings};
 use flowcast::source::broker::feeds::Feeds;
-use flowcast::source::broker::health::FeedHealth;
-use flowcast::source::broker::options::BrokerOptions;
 use flowcast::source::broker::quote::MarketData;
 use flowcast::source::broker::receiver::Receiver;
-use flowcast::source::broker::settings::{self, FeedSettings};
 use flowcast::source::broker::{self};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -96,7 +96,7 @@ pub fn block(id: &str, broker: &str, credentials: &CredentialsFile, more: &str) 
 
 pub fn parse(text: &str) -> FeedSettings {
     let mut table: toml::Table = toml::from_str(text).unwrap();
-    settings::feeds(table.remove("feeds").unwrap()).unwrap_or_else(|error| panic!("{error}")).remove(0)
+    feed_settings::feeds(table.remove("feeds").unwrap()).unwrap_or_else(|error| panic!("{error}")).remove(0)
 }
 
 /// Feeds with the given ones, and their events from the start.

@@ -2,7 +2,7 @@
 //! clients that speak literal bytes.
 //!
 //! Nothing here uses flowcast's own code: what it decodes, it decodes by itself.
-#![allow(dead_code, reason = "every test file uses its own part")]
+#![allow(dead_code, reason = "every test binary uses its own part")]
 
 pub mod client;
 pub mod dataset;

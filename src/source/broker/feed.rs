@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::events::{EventSender, FeedEvent, What};
-use super::health::{Health, Phase};
+use super::feed_events::{EventSender, FeedEvent, What};
+use super::feed_health::{Health, Phase};
 use super::quote::{Broker, MarketData, Received};
 
 /// Symbols somebody wants.

@@ -16,14 +16,14 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::events::{EventSender, FeedEvent, What};
 use super::feed::{Feed, Line, Symbols};
-use super::health::{FeedHealth, Health, Phase};
-use super::options::BrokerOptions;
+use super::feed_events::{EventSender, FeedEvent, What};
+use super::feed_health::{FeedHealth, Health, Phase};
+use super::feed_options::BrokerOptions;
 use super::quote::MarketData;
 use super::receiver::{AddError, Receiver, Refusal, SubscribeError, Subscribed};
 use super::subscriptions::{Choice, Ended, Slot, Subscriptions};
-use crate::engine::status::Status;
+use crate::health::status::Status;
 
 /// How long a feed may take to stop before it is cut off.
 const STOPPING: Duration = Duration::from_secs(3);

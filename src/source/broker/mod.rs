@@ -1,60 +1,52 @@
 //! Broker feeds: Zerodha Kite and Symphony XTS in, one normalized market-data stream out.
 //!
 //! ```text
-//! zerodha ─┐
+//! kite ────┐
 //! xts ─────┼─▶ feeds ─┬─▶ merged stream of `Arc<MarketData>` (bounded, back-pressured)
 //! xts ─────┘          ├─▶ receivers of in-process subscribers (bounded, dropped when slow)
-//!                     └─▶ events, health, `engine::status`
+//!                     └─▶ events, health, `health::status`
 //! ```
 //!
 //! - [`quote`] is the record, [`price`] its exact decimals.
-//! - [`zerodha`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
-//! - [`recovery`] keeps a connection ([`backoff`], [`limiter`], [`secret`]); [`socket`], [`http`] and
-//!   [`tls`] open one.
+//! - [`kite`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
+//! - [`net`] opens and keeps a connection, with its [`credentials`].
 //! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what; [`receiver`] is
 //!   what a subscriber holds.
 //! - [`prices`] takes the merged stream to the JSON streams.
-//! - [`settings`], [`symbols`], [`table`] read `[[feeds]]`; [`options`] are the settings of all.
-//! - [`check`] is `flowcast feeds check`.
+//! - [`feed_settings`], [`symbols`], [`table`] read `[[feeds]]`; [`feed_options`] are the settings of all.
 //!
 //! [`start`] puts it all together.
 
-pub mod backoff;
-pub mod check;
-pub mod events;
+pub mod credentials;
 pub mod feed;
+pub mod feed_events;
+pub mod feed_health;
+pub mod feed_options;
+pub mod feed_settings;
 pub mod feeds;
-pub mod health;
-pub mod http;
-pub mod limiter;
-pub mod options;
+pub mod kite;
+pub mod net;
 pub mod price;
 pub mod prices;
 pub mod quote;
 pub mod receiver;
-pub mod recovery;
-pub mod secret;
-pub mod settings;
-pub mod socket;
 pub mod subscriptions;
 pub mod symbols;
 pub mod table;
-pub mod tls;
 pub mod xts;
-pub mod zerodha;
 
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::engine::status::Status;
+use crate::health::status::Status;
 use feed::Feed;
+use feed_options::BrokerOptions;
+use feed_settings::FeedSettings;
 use feeds::Feeds;
-use options::BrokerOptions;
+use net::tls::TlsError;
 use quote::Broker;
 use receiver::AddError;
-use settings::FeedSettings;
-use tls::TlsError;
 
 /// Why the feeds did not start. The operator's to fix; nothing is connected.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +83,7 @@ pub fn start(options: BrokerOptions, status: &Arc<Status>) -> Result<Feeds, Star
 /// The feed of a `[[feeds]]` block. It connects when it is added.
 pub fn build(settings: FeedSettings) -> Result<Arc<dyn Feed>, TlsError> {
     Ok(match settings.broker {
-        Broker::Zerodha => Arc::new(zerodha::Zerodha::new(settings)?),
+        Broker::Zerodha => Arc::new(kite::Zerodha::new(settings)?),
         Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::Xts::new(settings)?),
     })
 }

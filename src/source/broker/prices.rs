@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::feed_options::Demand;
 use super::feeds::Feeds;
-use super::options::Demand;
 use crate::streams::{Input, Streams};
 use crate::wire::streams::{PRICE_UPDATES, symbols_of_group};
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::quote::{Exchange, Instrument};
 use super::table::{SettingsError, Table};
-use super::xts::fields::{self, Key};
-use super::zerodha::packet;
+use crate::source::broker::kite::packet;
+use crate::source::broker::xts::fields::{self, Key};
 
 /// How much is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -19,15 +19,15 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::client::{self, KafkaError};
 use super::discovery::{Discovery, sleep};
-use super::health::{self, Figures, Health};
 use super::intake::{Arrived, Intake, Poison};
-use super::options::{KafkaOptions, ORDERFLOW_TOPIC};
+use super::kafka_health::{self, Figures, Health};
+use super::kafka_options::{KafkaOptions, ORDERFLOW_TOPIC};
+use super::librdkafka::{self, KafkaError};
 use super::pace::Pace;
 use super::placement::{Found, Placement};
 use crate::engine::clock;
-use crate::engine::status::Status;
+use crate::health::status::Status;
 use crate::source::live::LiveOrderflow;
 use crate::streams::Streams;
 
@@ -62,7 +62,7 @@ impl KafkaSource {
             // The hub is not served: nobody could get it.
             options.kafka_topics.retain(|topic| topic != ORDERFLOW_TOPIC);
         }
-        let figures = health::figures(&options, status, &Poison::NAMES);
+        let figures = kafka_health::figures(&options, status, &Poison::NAMES);
         let mut watched: Vec<_> = options.channels().filter_map(|topic| streams.health(topic).cloned()).collect();
         watched.extend(orderflow.as_ref().map(|orderflow| Arc::clone(orderflow.stream())));
         let stop = Arc::new(AtomicBool::new(false));
@@ -112,7 +112,7 @@ struct Shared {
 
 impl Shared {
     fn consumer(&self) -> Result<BaseConsumer<Context>, KafkaError> {
-        let config = client::consumer(&self.options);
+        let config = librdkafka::consumer(&self.options);
         BaseConsumer::from_config_and_context(&config, Context(self.clone())).map_err(KafkaError::Settings)
     }
 

@@ -17,8 +17,8 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::consumer::Context;
-use super::health::Health;
-use super::options::KafkaOptions;
+use super::kafka_health::Health;
+use super::kafka_options::KafkaOptions;
 use super::placement::{ANSWER, Found, Partition, Placement};
 
 /// Finds partitions for one consumer.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::health::Figures;
-use super::options::ORDERFLOW_TOPIC;
+use super::kafka_health::Figures;
+use super::kafka_options::ORDERFLOW_TOPIC;
 use crate::source::live::{LiveError, LiveOrderflow};
 use crate::streams::{Input, Refused, Streams};
 
@@ -160,4 +160,5 @@ impl Told {
 }
 
 #[cfg(test)]
-mod tests;
+#[path = "intake_tests.rs"]
+mod intake_tests;

@@ -7,14 +7,13 @@
 //!                                       store offset ◀─┴▶ LiveOrderflow::publish
 //! ```
 //!
-//! - [`options`]: settings, also of [`publish`].
+//! - [`kafka_options`]: settings, also of `flowcast publish`.
 //! - [`consumer`]: the thread that reads; what it stores is committed every second, and at the end.
 //! - [`discovery`]: which partitions there are, where each starts, whether the broker is there.
 //! - [`placement`]: where a partition starts.
 //! - [`intake`]: where a message goes, and what happens to one that is none.
 //! - [`pace`]: how fast what waited is passed on.
-//! - [`health`]: what `/websocket/status` and the metrics say of it.
-//! - [`publish`]: the command that replays a dataset into Kafka: a `recording`, at its pace.
+//! - [`kafka_health`]: what `/websocket/status` and the metrics say of it.
 //!
 //! Every node gets every message: it assigns itself all partitions, and its consumer group, which
 //! nobody else is in, only keeps its offsets. So no node waits for another to join or leave. A shared
@@ -24,24 +23,20 @@
 //! on since the last commit, and skips nothing.
 
 #[cfg(feature = "kafka")]
-mod client;
-#[cfg(feature = "kafka")]
 pub mod consumer;
 #[cfg(feature = "kafka")]
-mod discovery;
-#[cfg(feature = "kafka")]
-mod health;
+pub(crate) mod discovery;
 #[cfg(feature = "kafka")]
 mod intake;
-pub mod options;
+#[cfg(feature = "kafka")]
+mod kafka_health;
+pub mod kafka_options;
+#[cfg(feature = "kafka")]
+pub(crate) mod librdkafka;
 #[cfg(feature = "kafka")]
 mod pace;
 #[cfg(feature = "kafka")]
 mod placement;
-pub mod publish;
-#[cfg(feature = "kafka")]
-mod publishing;
-mod recording;
 
 #[cfg(feature = "kafka")]
 pub use consumer::KafkaSource;

@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::options::Start;
+use super::kafka_options::Start;
 use crate::engine::clock;
 
 /// How long a broker may take to answer one question.

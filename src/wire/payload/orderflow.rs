@@ -10,8 +10,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Profile;
 use super::decimal::{self, DecimalError};
+use crate::wire::payload::Profile;
 pub use crate::wire::proto::orderflow::Orderflow;
 
 /// A record and what was noticed on the way.
@@ -231,7 +231,7 @@ mod unscale {
 
 /// Integer ÷ value, per kind of field.
 mod factor {
-    use super::Profile;
+    use crate::wire::payload::Profile;
 
     pub(super) fn price(_: Profile) -> u32 {
         100

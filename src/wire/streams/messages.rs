@@ -251,7 +251,7 @@ pub fn portfolio_update<'a>(
         .number("total_pnl", total_pnl)
         .count("position_count", position_count);
     let json = Object::of("portfolio_update")
-        .text("channel", super::PORTFOLIO)
+        .text("channel", crate::wire::streams::PORTFOLIO)
         .text("timestamp", &rfc3339(unix_ms))
         .raw("data", &data.end());
     frame(&json.end())

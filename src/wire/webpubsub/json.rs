@@ -147,8 +147,8 @@ pub(super) fn payload_of(frame: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AckResult, ErrorName};
     use super::*;
+    use crate::wire::webpubsub::{AckResult, ErrorName};
 
     fn said(message: &Downstream<'_>) -> String {
         let mut frame = Vec::new();

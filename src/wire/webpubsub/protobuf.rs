@@ -144,9 +144,9 @@ fn append_field(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ErrorName;
     use super::*;
     use crate::wire::proto::webpubsub::{Any, MessageData, message_data};
+    use crate::wire::webpubsub::ErrorName;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;

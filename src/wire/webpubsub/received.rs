@@ -144,9 +144,9 @@ fn receive_protobuf(message: &[u8]) -> Result<Received, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Downstream, ErrorName, Wire, append_data};
     use super::*;
     use crate::wire::payload::Profile;
+    use crate::wire::webpubsub::{Downstream, ErrorName, Wire, append_data};
     use crate::wire::websocket;
 
     fn wire(syntax: Syntax) -> Wire {

@@ -41,9 +41,9 @@ fn varint_len(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Syntax, append_data};
     use super::*;
     use crate::wire::proto::webpubsub::{DownstreamMessage, downstream_message};
+    use crate::wire::webpubsub::{Syntax, append_data};
     use proptest::prelude::*;
     use prost::Message;
 

@@ -4,10 +4,10 @@
 //! Interleavings with more than three preemptions are left out, since their number explodes; no bug of such
 //! small primitives is known to need more.
 
-#[path = "../../../src/server/bell.rs"]
+#[path = "../../../src/server/shard/bell.rs"]
 pub mod bell;
-#[path = "../../../src/engine/live.rs"]
-pub mod live;
+#[path = "../../../src/engine/live_groups.rs"]
+pub mod live_groups;
 #[path = "../../../src/engine/watermark.rs"]
 pub mod watermark;
 
@@ -18,7 +18,7 @@ mod tests {
     use loom::thread;
 
     use super::bell::{Bell, Signal};
-    use super::live::LiveCount;
+    use super::live_groups::LiveCount;
     use super::watermark::Watermark;
 
     /// An eventfd and an `epoll` that waits for it.

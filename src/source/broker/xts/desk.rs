@@ -10,12 +10,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::feed::Line;
-use super::super::quote::{Broker, MarketData, Received};
-use super::super::symbols::Mapped;
 use super::events::{self, EventFault, Said};
 use super::fields::{Code, Fields, Key};
 use super::partial::{self, Store};
+use crate::source::broker::feed::Line;
+use crate::source::broker::quote::{Broker, MarketData, Received};
+use crate::source::broker::symbols::Mapped;
 
 /// The instruments that are wanted, by XTS's name.
 pub type Routes = HashMap<Key, Arc<Mapped>>;

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::super::price::Decimal;
-use super::super::quote::{DEPTH, Extra, Level};
 use super::fields::{Code, Fields, Key};
 use super::time;
+use crate::source::broker::price::Decimal;
+use crate::source::broker::quote::{DEPTH, Extra, Level};
 
 /// What an event or a snapshot says.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,8 +10,10 @@
 
 use std::sync::Arc;
 
-use super::super::price::Decimal;
-use super::super::quote::{Broker, DEPTH, Exchange, Extra, Instrument, Kind, Level, Levels, MarketData, Received};
+use crate::source::broker::price::Decimal;
+use crate::source::broker::quote::{
+    Broker, DEPTH, Exchange, Extra, Instrument, Kind, Level, Levels, MarketData, Received,
+};
 
 /// The message codes that carry market data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,7 +94,7 @@ const SEGMENTS: [(u16, Exchange); 15] = [
 ];
 
 /// What is known of one instrument by one code. Names and units as in
-/// [`MarketData`](super::super::quote::MarketData).
+/// [`MarketData`](crate::source::broker::quote::MarketData).
 #[derive(Debug, Clone, PartialEq, Default)]
 #[expect(missing_docs, reason = "as in `MarketData`")]
 pub struct Fields {

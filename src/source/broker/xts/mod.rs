@@ -5,7 +5,6 @@
 //!                          socket ─▶ socketio ───────┴─▶ desk ─▶ {events, partial} ─▶ fields ─▶ records
 //! ```
 
-pub mod client;
 pub mod desk;
 pub mod events;
 pub mod fields;
@@ -14,21 +13,22 @@ pub mod rest;
 pub mod socketio;
 pub mod subscriber;
 pub mod time;
+pub mod xts_client;
 
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 
 use super::feed::{Feed, Line, Running};
-use super::http::Http;
-use super::limiter::Limiter;
+use super::feed_settings::FeedSettings;
 use super::quote::Broker;
-use super::recovery;
-use super::settings::FeedSettings;
 use super::symbols::{SymbolMap, unmapped_xts};
-use super::tls::{TlsError, client_config};
-use client::XtsConnection;
+use crate::source::broker::net::http_client::Http;
+use crate::source::broker::net::rate::Limiter;
+use crate::source::broker::net::recovery;
+use crate::source::broker::net::tls::{TlsError, client_config};
 use rest::Rest;
+use xts_client::XtsConnection;
 
 /// A feed of one XTS key.
 pub struct Xts {

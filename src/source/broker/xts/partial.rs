@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 
-use super::super::price::Decimal;
-use super::super::quote::{DEPTH, Level};
 use super::events::EventFault;
 use super::fields::{Code, Fields, Key};
 use super::time;
+use crate::source::broker::price::Decimal;
+use crate::source::broker::quote::{DEPTH, Level};
 
 /// What is known of every instrument, by code. Bounded: it takes no more instruments than asked.
 #[derive(Debug)]

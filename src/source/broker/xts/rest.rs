@@ -9,11 +9,11 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::http::{Answer, Call, Http, HttpError};
-use super::super::limiter::Limiter;
-use super::super::secret::{Credentials, Secret};
-use super::super::settings::FeedSettings;
 use super::fields::{Code, Key};
+use crate::source::broker::credentials::{Credentials, Secret};
+use crate::source::broker::feed_settings::FeedSettings;
+use crate::source::broker::net::http_client::{Answer, Call, Http, HttpError};
+use crate::source::broker::net::rate::Limiter;
 
 /// A session at the broker.
 #[derive(Debug, Clone)]

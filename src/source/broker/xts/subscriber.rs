@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::super::backoff::Backoff;
-use super::super::events::What;
-use super::super::feed::Line;
-use super::super::quote::Received;
-use super::super::secret::Credentials;
-use super::super::settings::FeedSettings;
-use super::super::symbols::{Address, Mapped, Mode, SymbolMap};
 use super::desk::{Desk, Routes};
 use super::fields::{Code, Key};
 use super::rest::{Login, Rest, RestError};
+use crate::source::broker::credentials::Credentials;
+use crate::source::broker::feed::Line;
+use crate::source::broker::feed_events::What;
+use crate::source::broker::feed_settings::FeedSettings;
+use crate::source::broker::net::backoff::Backoff;
+use crate::source::broker::quote::Received;
+use crate::source::broker::symbols::{Address, Mapped, Mode, SymbolMap};
 
 /// One thing that is subscribed.
 type Item = (Code, Key);

@@ -1,0 +1,200 @@
+//! The recorded day: loaded, told of, and set going.
+//!
+//! ```text
+//! Dataset ─▶ load ─▶ tracks ─┬▶ Replay (orderflow hub)
+//!                            └▶ Spots, Trading (JSON streams)
+//! ```
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::config::ServeOptions;
+use crate::engine::clock;
+use crate::engine::frames::Form;
+use crate::health::status::Stream;
+use crate::server::http::app::App;
+use crate::source::recorded::arena::{self, ArenaOptions, Encodings, Track};
+use crate::source::recorded::cache::Cache;
+use crate::source::recorded::dataset::Dataset;
+use crate::source::recorded::load::{self, FileReport, Loaded};
+use crate::source::recorded::replay::Replay;
+use crate::source::recorded::trading::{Spots, Trading, TradingReport};
+use crate::wire::streams::Channels;
+
+/// Loads the day and starts its clock, and with it what else follows it.
+pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    let (hub, status) = (&app.hub, &app.status);
+    let dataset = Dataset::find(&options.dataset)?;
+    let encodings = Arc::new(Encodings::new(status));
+    let progress = Progress::new();
+    let (prefix, cache) = (&options.general.group_prefix, Cache::open(&options.cache));
+    let told = |done, total| progress.tell(done, total);
+    let loaded = load::load(&dataset, prefix, &options.arena, cache.as_ref(), &encodings, &told)
+        .context("cannot load the data")?;
+    progress.finish();
+    report(&dataset, &loaded);
+    let trading = options.replays_trading().then(|| load_trading(options, app, &dataset.path, &loaded.tracks));
+    let trading = trading.transpose()?;
+    let clean = loaded.is_clean() && trading.as_ref().is_none_or(|(_, bad)| *bad == 0);
+    if options.dataset.strict && !clean {
+        bail!("the data has errors, and --strict refuses them");
+    }
+    if loaded.tracks.is_empty() {
+        bail!("expected records for {}, but no file has any", dataset.date);
+    }
+    for form in options.arena.at_start() {
+        hub.forms().set_ready(Form::new(form.index()));
+    }
+
+    let replay = Replay::new(Arc::clone(hub), &loaded.tracks, options.replay.clone(), Arc::clone(status));
+    let stream = Arc::clone(replay.stream());
+    let bad = loaded.reports.iter().map(|report| report.lines.bad + u64::from(report.failed.is_some())).sum();
+    stream.failed(bad);
+    let figure = |name, help, value| status.count(name, help, vec![]).store(value, Ordering::Relaxed);
+    figure("records_loaded", "Records in the arena", loaded.records());
+    figure("bad_input", "Lines and files of the data that were skipped", bad);
+    if let Some((trading, _)) = trading {
+        follow(options, app, &stream, trading, &loaded.tracks, stop)?;
+    }
+    if let Some(cache) = cache {
+        keep(cache, &loaded, &options.arena)?;
+    }
+    let (hub, stop) = (Arc::clone(hub), Arc::clone(stop));
+    let builder = thread::Builder::new().name("forms".to_owned());
+    builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || stream.position()))?;
+    thread::Builder::new().name("replay".to_owned()).spawn(move || replay.run(&stop))?;
+    Ok(())
+}
+
+/// While this start serves: what was kept for it is read ahead of the clock, and what it made is kept for
+/// the next.
+fn keep(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
+    let (jobs, tracks, options) = (cache.jobs(loaded, options), loaded.tracks.clone(), options.clone());
+    let work = move || {
+        arena::unshelve(&tracks, &options.at_start(), 0);
+        cache.store(&jobs, &options);
+    };
+    thread::Builder::new().name("cache".to_owned()).spawn(work)?;
+    Ok(())
+}
+
+/// The day's signals, trades and portfolios, and how many lines of theirs are bad.
+fn load_trading(
+    options: &ServeOptions,
+    app: &App,
+    day: &Path,
+    tracks: &[Arc<Track>],
+) -> anyhow::Result<(Trading, u64)> {
+    let (trading, reports) = Trading::load(day, tracks, options.replay.cache_mode).context("cannot load the data")?;
+    for (TradingReport { path, records, bad, first_bad }, (channel, _)) in
+        reports.iter().zip(Channels::TRADING.iter().skip(1))
+    {
+        let path = path.display();
+        for (line, reason) in first_bad {
+            tracing::warn!("{path}:{line}: {reason}");
+        }
+        if *bad > first_bad.len() as u64 {
+            tracing::warn!("{path}: {} more bad lines, {bad} in all", bad - first_bad.len() as u64);
+        }
+        if let Some(health) = app.streams.health(channel) {
+            health.failed(*bad);
+        }
+        tracing::debug!("{path}: {records} records");
+    }
+    Ok((trading, reports.iter().map(|report| report.bad).sum()))
+}
+
+/// The trading streams go with the replay's clock.
+fn follow(
+    options: &ServeOptions,
+    app: &App,
+    clock: &Arc<Stream>,
+    trading: Trading,
+    tracks: &[Arc<Track>],
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    let mut spots = Spots::new(tracks, Arc::clone(clock), options.replay.cache_mode);
+    app.streams.ask_before_prices(Box::new(move |streams| spots.offer(streams)));
+    let (streams, clock, stop) = (Arc::clone(&app.streams), Arc::clone(clock), Arc::clone(stop));
+    thread::Builder::new().name("trading".to_owned()).spawn(move || trading.run(&streams, &clock, &stop))?;
+    Ok(())
+}
+
+/// Says what was found: bad lines as `path:line: reason`, and one line that sums up.
+fn report(dataset: &Dataset, loaded: &Loaded) {
+    for FileReport { file, lines, failed, .. } in &loaded.reports {
+        let path = file.path.display();
+        for (line, reason) in &lines.first_bad {
+            tracing::warn!("{path}:{line}: {reason}");
+        }
+        let reported = lines.first_bad.len() as u64;
+        if lines.bad > reported {
+            tracing::warn!("{path}: {} more bad lines, {} in all", lines.bad - reported, lines.bad);
+        }
+        if lines.backwards > 0 {
+            tracing::warn!("{path}: {} records are older than the one before; kept in file order", lines.backwards);
+        }
+        if lines.missing > 0 {
+            tracing::info!("{path}: {} numbers are missing or null and count as 0", lines.missing);
+        }
+        if let Some(error) = failed {
+            tracing::error!("{error}; the ticker is left out");
+        }
+    }
+    let seconds = loaded.took.as_secs_f64();
+    let records = loaded.records();
+    tracing::info!(
+        date = %dataset.date,
+        tickers = loaded.tracks.len(),
+        records,
+        bytes = loaded.bytes(),
+        from_cache = loaded.tracks.iter().filter(|track| track.is_shelved()).count(),
+        seconds,
+        records_per_second = (records as f64 / seconds) as u64,
+        "loaded"
+    );
+}
+
+/// How far loading is: a bar on a terminal, a line every two seconds elsewhere.
+struct Progress {
+    bar: Option<ProgressBar>,
+    told_ns: AtomicU64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = "loading {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
+            ProgressBar::new(0).with_style(ProgressStyle::with_template(style).expect("a valid template"))
+        });
+        Self { bar, told_ns: AtomicU64::new(clock::monotonic_ns()) }
+    }
+
+    fn tell(&self, done: u64, total: u64) {
+        const TWO_SECONDS: u64 = 2_000_000_000;
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+            return;
+        }
+        let (now, told) = (clock::monotonic_ns(), self.told_ns.load(Ordering::Relaxed));
+        // One thread wins the exchange and writes the line.
+        if now - told >= TWO_SECONDS
+            && self.told_ns.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            tracing::info!(done, total, "loading");
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Serving: puts the parts together, and takes them apart in order.
+//!
+//! The port is bound first, so that a busy one is told at once and probes see 503 while the data
+//! loads. Nothing here looks at data.
+
+mod day;
+mod live_sources;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+
+use crate::commands::serve::live_sources::Feed;
+use crate::commands::shutdown::{self, Signals};
+use crate::config::ServeOptions;
+use crate::engine::hub::{Hub, HubOptions};
+use crate::engine::ledger::LedgerOptions;
+use crate::health::status::Status;
+use crate::server::http::app::{App, Parts, Stage};
+use crate::server::http::jwt::Authority;
+use crate::server::http::listen::{listen, raise_file_limit};
+use crate::server::http::routes;
+use crate::server::shard::lanes::Hubs;
+use crate::server::shard::{Common, Letter, Shard, ShardHandle};
+use crate::streams::{STREAMS_HUB, Streams};
+use crate::wire::gexbot::ORDERFLOW_HUB;
+
+/// How long live sources may take to say how far they came.
+const COMMIT: Duration = Duration::from_secs(5);
+
+/// Serves until a signal.
+pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let started = {
+        // Listeners and signals register with the runtime that will poll them.
+        let _entered = runtime.enter();
+        start(&options)?
+    };
+    let ended = runtime.block_on(run(options, started));
+    // Idle HTTP connections must not hold the process.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What is there before the data is.
+struct Started {
+    app: Arc<App>,
+    shards: Vec<thread::JoinHandle<()>>,
+    signals: Signals,
+    /// When the process began to start, monotonic ns.
+    began: Instant,
+}
+
+/// Binds the port and starts the shards; nobody is served yet.
+fn start(options: &ServeOptions) -> anyhow::Result<Started> {
+    let began = Instant::now();
+    // mimalloc asks for huge pages, of which a few live bytes hold 2 MB each: 10,000 idle connections
+    // cost three times their size. Nothing here is read in strides that would miss them. Fails on
+    // kernels that have none.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    let signals = Signals::new().context("cannot listen for signals")?;
+    let files = raise_file_limit();
+    let listeners = listen(&options.listen)?;
+    if let Some(files) = files.filter(|&files| files < (options.http.max_connections as u64).saturating_add(64)) {
+        let connections = files.saturating_sub(64);
+        tracing::info!(files, connections, "the hard limit of open files allows about this many connections");
+    }
+
+    let status = Arc::new(Status::default());
+    let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
+    let streams = Streams::new(stream_hub(options), options.kafka.channels(), options.streams.clone(), &status);
+    let prefix: Arc<str> = options.general.group_prefix.as_str().into();
+    let common = Common {
+        hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
+        prefix: Arc::clone(&prefix),
+        options: Arc::new(options.shard.clone()),
+        stream_options: options.streams.clone(),
+        channels: Arc::clone(streams.channels()),
+        silent: Arc::default(),
+    };
+    let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
+        .map(|index| Shard::spawn(index, common.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("cannot start a shard")?
+        .into_iter()
+        .unzip();
+
+    let pinned = options.arena.pin_profile.then_some(options.arena.profile);
+    let app = Arc::new(App::new(Parts {
+        hub,
+        status,
+        shards: handles,
+        streams,
+        stream_options: options.streams.clone(),
+        authority: Authority::new(&options.auth),
+        options: options.http.clone(),
+        prefix,
+        pinned,
+    }));
+    let permits = Arc::new(Semaphore::new(options.http.max_http_connections));
+    let routes = routes::routes(&app);
+    let mut stdout = std::io::stdout();
+    for (at, listener) in listeners.into_iter().enumerate() {
+        let address = listener.local_addr().context("a bound socket has an address")?;
+        if at == 0 {
+            // The one line on standard output, for scripts that start us on port 0. A closed
+            // standard output is no reason not to serve.
+            let _ = writeln!(stdout, "flowcast listening on http://{address}").and_then(|()| stdout.flush());
+        }
+        tracing::info!(%address, "listening");
+        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(&app), Arc::clone(&permits)));
+    }
+    Ok(Started { app, shards: threads, signals, began })
+}
+
+/// The hub of the JSON streams. It has no tick ledger: a source has its own truth of what it sent, and
+/// the ledger would keep every message alive.
+fn stream_hub(options: &ServeOptions) -> Arc<Hub> {
+    let ledger = LedgerOptions { ledger_publications: 0 };
+    Arc::new(Hub::new(STREAMS_HUB, &HubOptions { max_silent_groups: options.streams.max_filters, ledger }))
+}
+
+/// Loads, serves, and stops at a signal.
+async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
+    let Started { app, shards, mut signals, began } = started;
+    let deadline = Duration::from_secs(options.general.shutdown_timeout_seconds);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (streams, stopped) = (Arc::clone(&app.streams), Arc::clone(&stop));
+    thread::Builder::new().name("streams".to_owned()).spawn(move || streams.conflate(&stopped))?;
+    if options.replays() {
+        let loading = {
+            let (app, stop) = (Arc::clone(&app), Arc::clone(&stop));
+            let options = options.clone();
+            tokio::task::spawn_blocking(move || day::begin(&options, &app, &stop))
+        };
+        tokio::select! {
+            loaded = loading => loaded.context("loading panicked")??,
+            signal = signals.next() => {
+                tracing::info!(signal, "stopped while loading");
+                return Ok(());
+            }
+        }
+    }
+    let feed = Feed::begin(&options, &app)?;
+    app.set_stage(Stage::Serving);
+    tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
+
+    let signal = signals.next().await;
+    tracing::info!(signal, connections = app.connections(), "shutting down; a second signal ends at once");
+    shutdown::end_at_next(signals);
+    app.set_stage(Stage::Draining);
+    stop.store(true, Ordering::Relaxed);
+    tokio::join!(feed.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
+    Ok(())
+}
+
+/// Tells every client and waits until all are gone, or the deadline.
+async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duration) {
+    for shard in &app.shards {
+        while shard.send(Letter::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let ended = tokio::task::spawn_blocking(move || shards.into_iter().for_each(|shard| drop(shard.join())));
+    match tokio::time::timeout(deadline, ended).await {
+        Ok(_) => tracing::info!("every connection is closed"),
+        Err(_elapsed) => {
+            tracing::warn!(connections = app.connections(), "the shutdown timeout cuts these connections off");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! How the sources are: a registry of live figures for `/websocket/status` and the metrics.
+//!
+//! A source registers its streams once and updates them with plain atomics; whoever asks reads a
+//! snapshot. Every figure stands alone, so Relaxed is enough throughout.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::engine::clock;
+
+/// One stream of one source, while it runs.
+pub struct Stream {
+    name: String,
+    /// How often it should move; `None` for streams that may be quiet.
+    interval: Option<Duration>,
+    started_unix_ns: u64,
+    connected: AtomicBool,
+    last_update_unix_ns: AtomicU64,
+    errors: AtomicU64,
+    recoveries: AtomicU64,
+    position: AtomicU64,
+    state: Mutex<Option<SourceState>>,
+}
+
+/// What a source says it is doing, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// One word.
+    pub state: &'static str,
+    /// What is wrong, for people; empty when nothing is.
+    pub reason: String,
+}
+
+/// What a stream looked like at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// The stream's name.
+    pub name: String,
+    /// Connected, and moving as often as it should.
+    pub is_healthy: bool,
+    /// Unix ns of the last update; `None` before the first.
+    pub last_update_unix_ns: Option<u64>,
+    /// Input refused and failures of the source.
+    pub errors: u64,
+    /// Reconnects of the source.
+    pub recoveries: u64,
+    /// The source's own count of where it is: the tick ordinal of a replay.
+    pub position: u64,
+    /// Unix ns of its start.
+    pub started_unix_ns: u64,
+    /// What its source says of itself, if it does.
+    pub state: Option<SourceState>,
+}
+
+/// A counter or gauge that its owner sets and the metrics read.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// Whether it can fall; a counter only rises.
+    pub is_gauge: bool,
+    /// The metric's name, without prefix and suffix.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// What tells it from others of its name.
+    pub labels: Vec<(&'static str, Cow<'static, str>)>,
+    /// The value.
+    pub value: Arc<AtomicU64>,
+}
+
+/// All streams of a process, and the counters of its sources.
+pub struct Status {
+    streams: Mutex<Vec<Arc<Stream>>>,
+    figures: Mutex<Vec<Figure>>,
+    drift: Histogram,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        let buckets = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5, 1.0];
+        Self { streams: Mutex::default(), figures: Mutex::default(), drift: Histogram::new(buckets) }
+    }
+}
+
+impl Status {
+    /// Registers a stream.
+    pub fn register(&self, name: impl Into<String>, interval: Option<Duration>) -> Arc<Stream> {
+        let stream = Arc::new(Stream {
+            name: name.into(),
+            interval,
+            started_unix_ns: clock::unix_ns(),
+            connected: AtomicBool::new(true),
+            last_update_unix_ns: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            recoveries: AtomicU64::new(0),
+            position: AtomicU64::new(0),
+            state: Mutex::default(),
+        });
+        locked(&self.streams).push(Arc::clone(&stream));
+        stream
+    }
+
+    /// Registers a counter and returns it, or the one that has this name and these labels already.
+    pub fn count(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: Vec<(&'static str, Cow<'static, str>)>,
+    ) -> Arc<AtomicU64> {
+        self.figure(Figure { is_gauge: false, name, help, labels, value: Arc::default() })
+    }
+
+    /// Registers a figure that may fall, likewise.
+    pub fn gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: Vec<(&'static str, Cow<'static, str>)>,
+    ) -> Arc<AtomicU64> {
+        self.figure(Figure { is_gauge: true, name, help, labels, value: Arc::default() })
+    }
+
+    fn figure(&self, figure: Figure) -> Arc<AtomicU64> {
+        let mut figures = locked(&self.figures);
+        let is_there = |other: &&Figure| other.name == figure.name && other.labels == figure.labels;
+        if let Some(there) = figures.iter().find(is_there) {
+            return Arc::clone(&there.value);
+        }
+        let value = Arc::clone(&figure.value);
+        // Figures of one name stand side by side: the metrics' text format wants them so.
+        let at = figures.iter().rposition(|other| other.name == figure.name).map_or(figures.len(), |last| last + 1);
+        figures.insert(at, figure);
+        value
+    }
+
+    /// Takes a stream out, and the figures with this label: its source is gone.
+    pub fn remove(&self, stream: &Arc<Stream>, label: (&'static str, &str)) {
+        locked(&self.streams).retain(|other| !Arc::ptr_eq(other, stream));
+        locked(&self.figures).retain(|figure| !figure.labels.iter().any(|(name, value)| (*name, &**value) == label));
+    }
+
+    /// Every registered figure; those of one name stand side by side.
+    pub fn figures(&self) -> Vec<Figure> {
+        locked(&self.figures).clone()
+    }
+
+    /// How late ticks began, seconds.
+    pub fn drift(&self) -> &Histogram {
+        &self.drift
+    }
+
+    /// Every stream as it is now.
+    pub fn snapshot(&self) -> Vec<StreamStatus> {
+        locked(&self.streams).iter().map(|stream| stream.snapshot(clock::unix_ns())).collect()
+    }
+}
+
+/// Nothing is left half done under these locks, so a panic elsewhere does not spoil them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stream {
+    /// Another update came.
+    pub fn moved(&self, unix_ns: u64) {
+        self.position.fetch_add(1, Ordering::Relaxed);
+        self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
+    }
+
+    /// The stream moved, and is now at `position`.
+    pub fn updated(&self, position: u64, unix_ns: u64) {
+        self.position.store(position, Ordering::Relaxed);
+        self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
+    }
+
+    /// `count` inputs were refused.
+    pub fn failed(&self, count: u64) {
+        self.errors.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Its source was lost and is tried again.
+    pub fn recovering(&self) {
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether its source is there. A replay that ran out is not.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// What its source is doing, and why.
+    pub fn set_state(&self, state: &'static str, reason: &str) {
+        *locked(&self.state) = Some(SourceState { state, reason: reason.to_owned() });
+    }
+
+    /// Where the source is; `None` before its first update.
+    pub fn moved_to(&self) -> Option<u64> {
+        (self.last_update_unix_ns.load(Ordering::Relaxed) > 0).then(|| self.position())
+    }
+
+    /// Where the source is.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    fn snapshot(&self, now_unix_ns: u64) -> StreamStatus {
+        let last = Some(self.last_update_unix_ns.load(Ordering::Relaxed)).filter(|&last| last > 0);
+        let quiet_ns = now_unix_ns.saturating_sub(last.unwrap_or(self.started_unix_ns));
+        let moving = self.interval.is_none_or(|interval| u128::from(quiet_ns) <= 3 * interval.as_nanos());
+        StreamStatus {
+            name: self.name.clone(),
+            is_healthy: self.connected.load(Ordering::Relaxed) && moving,
+            last_update_unix_ns: last,
+            errors: self.errors.load(Ordering::Relaxed),
+            recoveries: self.recoveries.load(Ordering::Relaxed),
+            position: self.position.load(Ordering::Relaxed),
+            started_unix_ns: self.started_unix_ns,
+            state: locked(&self.state).clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_healthy_while_it_moves_within_three_intervals() {
+        let status = Status::default();
+        let stream = status.register("orderflow", Some(Duration::from_secs(1)));
+        let started = stream.started_unix_ns;
+        assert!(stream.snapshot(started + 3_000_000_000).is_healthy, "it has time for its first update");
+        assert!(!stream.snapshot(started + 3_000_000_001).is_healthy);
+        stream.updated(1, started + 2_000_000_000);
+        assert!(stream.snapshot(started + 5_000_000_000).is_healthy);
+        stream.set_connected(false);
+        assert!(!stream.snapshot(started + 2_000_000_000).is_healthy);
+    }
+
+    #[test]
+    fn figures_of_one_name_stand_side_by_side_and_leave_with_their_source() {
+        let status = Status::default();
+        let label = |id: &str| vec![("feed", id.to_owned().into())];
+        let first = status.count("records", "", label("a"));
+        status.count("errors", "", label("a"));
+        status.count("records", "", label("b"));
+        assert!(Arc::ptr_eq(&first, &status.count("records", "", label("a"))), "the same figure");
+        let names: Vec<_> = status.figures().iter().map(|figure| figure.name).collect();
+        assert_eq!(names, ["records", "records", "errors"]);
+        let stream = status.register("a", None);
+        status.remove(&stream, ("feed", "a"));
+        assert_eq!((status.figures().len(), status.snapshot().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_stream_without_an_interval_may_be_quiet() {
+        let stream = Status::default().register("signals", None);
+        assert!(stream.snapshot(u64::MAX).is_healthy);
+    }
+}

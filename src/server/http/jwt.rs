@@ -1,0 +1,348 @@
+//! JSON Web Tokens: who may use the JSON streams, and for what.
+//!
+//! HS256 only, so that a token cannot choose a weaker algorithm. Tokens and the secret are
+//! credentials: no error and no log line contains them.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::clock;
+use crate::server::shard::lifecycle::LEEWAY_SECONDS;
+use crate::server::shard::subscriptions::Grant;
+
+/// The role that may publish.
+pub const PUBLISHER: &str = "publisher";
+
+/// Bytes of the shortest secret that is as strong as the signature (RFC 7518 §3.2).
+const STRONG_SECRET: usize = 32;
+
+/// Who may use the JSON streams.
+#[derive(Clone, clap::Args)]
+pub struct AuthOptions {
+    /// Secret of the JSON Web Tokens on /ws, HS256; without it anybody is let in, and nobody may publish
+    #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
+    pub auth_secret: Option<String>,
+    /// Audience that tokens must name in `aud`; without it `aud` is not looked at
+    #[arg(long, env = "FLOWCAST_AUTH_AUDIENCE", value_name = "AUDIENCE")]
+    pub auth_audience: Option<String>,
+    /// Browser origins allowed on /ws, comma-separated; * or none: all
+    #[arg(long, env = "WS_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
+    pub allowed_origins: Vec<String>,
+    /// Serve live data from Kafka although no WS_AUTH_SECRET is set
+    #[arg(long, env = "FLOWCAST_ALLOW_ANONYMOUS", default_value_t = false, value_parser = clap::value_parser!(bool))]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub allow_anonymous: bool,
+}
+
+impl std::fmt::Debug for AuthOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthOptions")
+            .field("auth_secret", &self.auth_secret.as_ref().map(|_| "***"))
+            .finish_non_exhaustive()
+    }
+}
+
+fn secret(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("expected a secret that is not empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// What a token says. Times are Unix seconds and may have fractions (RFC 7519 §2).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who.
+    pub sub: String,
+    /// Good until.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<f64>,
+    /// Issued at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<f64>,
+    /// Channels that may be subscribed to; all if missing. A publisher publishes to these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<Box<str>>>,
+    /// [`PUBLISHER`] may publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// For whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<serde_json::Value>,
+}
+
+impl Claims {
+    /// What a connection with this token may.
+    pub fn grant(self) -> Grant {
+        let expires_unix_s = self.exp.map(|exp| exp.max(0.0) as u64);
+        Grant { channels: self.channels.map(Into::into), expires_unix_s }
+    }
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// There is none.
+    #[error("missing token: expected ?token=JWT or Authorization: Bearer JWT")]
+    Missing,
+    /// It is no JWT, or not signed with HS256 and the secret.
+    #[error("invalid token: expected a JWT signed with HS256 and this server's secret")]
+    Invalid,
+    /// Its `exp` is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Its `nbf` or `iat` lies ahead.
+    #[error("the token is not valid yet")]
+    NotYet,
+    /// Its `aud` is another.
+    #[error("the token is for another audience")]
+    Audience,
+    /// It has no `sub`, or a claim of the wrong type.
+    #[error("invalid claims: expected a text sub, and exp, iat, channels and role of their types")]
+    Claims,
+}
+
+/// Checks tokens.
+pub struct Authority {
+    key: Option<(DecodingKey, Validation)>,
+    origins: Vec<String>,
+}
+
+impl Authority {
+    /// As the settings say. Warns of a short secret.
+    pub fn new(options: &AuthOptions) -> Self {
+        let key = options.auth_secret.as_ref().map(|secret| {
+            if secret.len() < STRONG_SECRET {
+                tracing::warn!(
+                    bytes = secret.len(),
+                    "WS_AUTH_SECRET is short: expected at least {STRONG_SECRET} bytes"
+                );
+            }
+            (DecodingKey::from_secret(secret.as_bytes()), validation(options.auth_audience.as_deref()))
+        });
+        let origins = options.allowed_origins.iter().map(|origin| origin.trim().to_ascii_lowercase()).collect();
+        Self { key, origins }
+    }
+
+    /// Whether tokens are asked for at all.
+    pub fn is_open(&self) -> bool {
+        self.key.is_none()
+    }
+
+    /// What a token says, if it is good. `None`: tokens are not asked for.
+    pub fn check(&self, token: Option<&str>) -> Result<Option<Claims>, TokenError> {
+        let Some((key, validation)) = &self.key else { return Ok(None) };
+        let token = token.ok_or(TokenError::Missing)?;
+        // A bad header and bad claims are one error to the library, and two to whoever made the token.
+        decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let claims = decode::<Claims>(token, key, validation).map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => TokenError::Expired,
+            ErrorKind::ImmatureSignature => TokenError::NotYet,
+            ErrorKind::InvalidAudience => TokenError::Audience,
+            ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => TokenError::Audience,
+            ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => TokenError::Claims,
+            _ => TokenError::Invalid,
+        })?;
+        let claims = claims.claims;
+        let now = clock::unix_ns() as f64 / 1e9;
+        if claims.iat.is_some_and(|iat| iat > now + LEEWAY_SECONDS as f64) {
+            return Err(TokenError::NotYet);
+        }
+        Ok(Some(claims))
+    }
+
+    /// Whether a browser's page of this origin may connect.
+    pub fn allows_origin(&self, origin: &str) -> bool {
+        let allowed = |known: &String| known == "*" || known.eq_ignore_ascii_case(origin);
+        self.origins.is_empty() || self.origins.iter().any(allowed)
+    }
+}
+
+fn validation(audience: Option<&str>) -> Validation {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.leeway = LEEWAY_SECONDS;
+    validation.validate_nbf = true;
+    validation.required_spec_claims = HashSet::from(["sub".to_owned()]);
+    match audience {
+        Some(audience) => {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        None => validation.validate_aud = false,
+    }
+    validation
+}
+
+/// What `flowcast token` is asked for.
+#[derive(Clone, clap::Args)]
+pub struct TokenOptions {
+    /// Who the token is for
+    #[arg(long, value_name = "NAME")]
+    pub sub: String,
+    /// How long it is good, such as 1h or 30m; `never` makes one that does not expire
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = ttl)]
+    pub ttl: Ttl,
+    /// Channels it allows, comma-separated; without it all
+    #[arg(long, value_delimiter = ',', value_name = "CHANNELS")]
+    pub channels: Option<Vec<String>>,
+    /// Role; `publisher` may publish over HTTP
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// Audience, as the server's --auth-audience
+    #[arg(long, value_name = "AUDIENCE")]
+    pub audience: Option<String>,
+    /// The server's secret
+    #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
+    pub secret: String,
+}
+
+impl std::fmt::Debug for TokenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenOptions").field("sub", &self.sub).field("secret", &"***").finish_non_exhaustive()
+    }
+}
+
+/// How long a token is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// From now.
+    For(Duration),
+    /// No end.
+    Never,
+}
+
+fn ttl(text: &str) -> Result<Ttl, String> {
+    if text == "never" {
+        return Ok(Ttl::Never);
+    }
+    let ttl = humantime::parse_duration(text);
+    ttl.map(Ttl::For).map_err(|error| format!("expected a duration such as 1h or 30m, or never: {error}"))
+}
+
+/// A signed token.
+pub fn mint(options: &TokenOptions) -> Result<String, jsonwebtoken::errors::Error> {
+    let now = (clock::unix_ns() / 1_000_000_000) as f64;
+    let claims = Claims {
+        sub: options.sub.clone(),
+        exp: match options.ttl {
+            Ttl::For(ttl) => Some(now + ttl.as_secs_f64().floor()),
+            Ttl::Never => None,
+        },
+        iat: Some(now),
+        channels: options.channels.clone().map(|channels| channels.into_iter().map(Into::into).collect()),
+        role: options.role.clone(),
+        aud: options.audience.clone().map(Into::into),
+    };
+    encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(options.secret.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn authority(audience: Option<&str>) -> Authority {
+        Authority::new(&AuthOptions {
+            auth_secret: Some("secret".to_owned()),
+            auth_audience: audience.map(str::to_owned),
+            allowed_origins: vec!["https://a.example".to_owned()],
+            allow_anonymous: false,
+        })
+    }
+
+    fn token(claims: &Value) -> String {
+        signed(claims, Algorithm::HS256, "secret")
+    }
+
+    fn signed(claims: &Value, algorithm: Algorithm, secret: &str) -> String {
+        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    }
+
+    fn checked(claims: &Value) -> Result<Option<Claims>, TokenError> {
+        authority(None).check(Some(&token(claims)))
+    }
+
+    fn now() -> u64 {
+        clock::unix_ns() / 1_000_000_000
+    }
+
+    #[test]
+    fn a_token_needs_a_sub_and_nothing_else() {
+        assert_eq!(checked(&json!({"sub": "me"})).unwrap().unwrap().grant(), Grant::default());
+        for claims in
+            [json!({}), json!({"sub": 7}), json!({"sub": "me", "exp": "soon"}), json!({"sub": "me", "channels": "all"})]
+        {
+            assert_eq!(checked(&claims).unwrap_err(), TokenError::Claims, "{claims}");
+        }
+        assert_eq!(authority(None).check(None).unwrap_err(), TokenError::Missing);
+    }
+
+    #[test]
+    fn only_hs256_and_the_right_secret_are_accepted() {
+        let claims = json!({"sub": "me"});
+        for bad in [
+            signed(&claims, Algorithm::HS256, "other"),
+            signed(&claims, Algorithm::HS384, "secret"),
+            "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.".to_owned(),
+            "a.b.c".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(authority(None).check(Some(&bad)).unwrap_err(), TokenError::Invalid, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_honoured_with_a_minute_of_leeway() {
+        let with = |name: &str, at: u64| checked(&json!({"sub": "me", name: at})).map(|_| ());
+        assert_eq!(with("exp", now() - 50), Ok(()));
+        assert_eq!(with("exp", now() - 70), Err(TokenError::Expired));
+        for name in ["nbf", "iat"] {
+            assert_eq!(with(name, now() + 50), Ok(()));
+            assert_eq!(with(name, now() + 70), Err(TokenError::NotYet));
+        }
+    }
+
+    #[test]
+    fn the_audience_counts_only_where_one_is_configured() {
+        let claims = json!({"sub": "me", "aud": "them"});
+        assert!(checked(&claims).is_ok());
+        assert_eq!(authority(Some("us")).check(Some(&token(&claims))).unwrap_err(), TokenError::Audience);
+        assert_eq!(authority(Some("us")).check(Some(&token(&json!({"sub": "me"})))).unwrap_err(), TokenError::Audience);
+        assert!(authority(Some("them")).check(Some(&token(&claims))).is_ok());
+    }
+
+    #[test]
+    fn a_minted_token_is_accepted_and_says_what_was_asked() {
+        let options = TokenOptions {
+            sub: "me".to_owned(),
+            ttl: Ttl::For(Duration::from_mins(1)),
+            channels: Some(vec!["lines".to_owned()]),
+            role: Some(PUBLISHER.to_owned()),
+            audience: None,
+            secret: "secret".to_owned(),
+        };
+        let claims = authority(None).check(Some(&mint(&options).unwrap())).unwrap().unwrap();
+        assert_eq!((claims.sub.as_str(), claims.role.as_deref()), ("me", Some(PUBLISHER)));
+        let grant = claims.grant();
+        assert!(grant.allows("lines") && !grant.allows("signals"));
+        assert!((now() + 58..=now() + 60).contains(&grant.expires_unix_s.unwrap()));
+    }
+
+    #[test]
+    fn origins_are_compared_without_case() {
+        assert!(authority(None).allows_origin("HTTPS://A.example"));
+        assert!(!authority(None).allows_origin("https://b.example"));
+    }
+
+    #[test]
+    fn debug_output_hides_the_secret() {
+        let options = AuthOptions {
+            auth_secret: Some("hush".to_owned()),
+            auth_audience: None,
+            allowed_origins: Vec::new(),
+            allow_anonymous: false,
+        };
+        assert!(!format!("{options:?}").contains("hush"));
+    }
+}

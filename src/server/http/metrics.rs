@@ -1,0 +1,173 @@
+//! `GET /metrics`: Prometheus text.
+//!
+//! The shards count in their own cache lines; everything is added up when somebody asks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::app::{App, error};
+use crate::health::status::{Figure, StreamStatus};
+use crate::server::shard::stats::{Count, Ending, ShardStats};
+
+/// Everything that is counted, now.
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let mut registry = Registry::with_prefix("flowcast");
+    registry.register("tick_drift_seconds", "How late ticks of the replay clock began", app.status.drift().clone());
+    registry.register_collector(Box::new(Scrape(app)));
+    let mut body = String::new();
+    match text::encode(&mut body, &registry) {
+        Ok(()) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], body).into_response()
+        }
+        Err(fmt::Error) => error(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    }
+}
+
+/// Reads the figures where they are kept.
+struct Scrape(Arc<App>);
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+/// What is told of the shards: name, help, and where it is.
+type Row = (&'static str, &'static str, fn(&ShardStats) -> &Count);
+
+const GAUGES: [Row; 4] = [
+    ("connections", "Open WebSocket connections", |stats| &stats.connections),
+    ("stream_connections", "Open connections of the JSON streams, a part of connections", |stats| {
+        &stats.stream_connections
+    }),
+    ("sessions_detached", "Reliable sessions waiting for their client", |stats| &stats.detached),
+    ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
+];
+
+const COUNTERS: [Row; 11] = [
+    ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
+    ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
+    ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
+    ("sends", "Calls of send", |stats| &stats.sends),
+    ("reliable_frames_finished", "Reliable frames finished, once per shard and publication", |stats| &stats.finished),
+    ("shard_overruns", "Publications lost by an overloaded shard; above 0 is a bug", |stats| &stats.overruns),
+    ("recoveries", "Reliable sessions recovered", |stats| &stats.recoveries),
+    ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| &stats.recovery_gap_frames),
+    ("joins_silent", "Joins of groups without data", |stats| &stats.silent_joins),
+    ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
+    ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
+];
+
+type StreamRow = (&'static str, &'static str, fn(&StreamStatus) -> u64);
+
+/// `stream_health` of `/websocket/status`, for those who are to be woken up.
+const STREAM_GAUGES: [StreamRow; 2] = [
+    ("stream_healthy", "1: the stream's source is connected, and moves as often as it should", |stream| {
+        u64::from(stream.is_healthy)
+    }),
+    ("stream_last_update_seconds", "Unix time of the stream's last update; 0 before the first", |stream| {
+        stream.last_update_unix_ns.unwrap_or(0) / 1_000_000_000
+    }),
+];
+
+const STREAM_COUNTERS: [StreamRow; 2] = [
+    ("stream_errors", "Input refused and failures of the stream's source", |stream| stream.errors),
+    ("stream_recoveries", "Reconnects of the stream's source", |stream| stream.recoveries),
+];
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let app = &self.0;
+        let sum =
+            |count: fn(&ShardStats) -> &Count| app.shards.iter().map(|shard| count(shard.stats()).get()).sum::<u64>();
+        for (name, help, count) in GAUGES {
+            gauge(&mut encoder, name, help, sum(count))?;
+        }
+        for (name, help, count) in COUNTERS {
+            counter(&mut encoder, name, help, sum(count))?;
+        }
+        let endings = ConstCounter::new(0u64);
+        let mut family = encoder.encode_descriptor(
+            "connections_closed",
+            "WebSocket connections ended",
+            None,
+            endings.metric_type(),
+        )?;
+        for ending in Ending::ALL {
+            let ended: u64 = app.shards.iter().map(|shard| shard.stats().endings[ending as usize].get()).sum();
+            ConstCounter::new(ended).encode(family.encode_family(&[("reason", ending.name())])?)?;
+        }
+
+        let (mut groups, mut silent, mut publications) = (0u64, 0u64, 0u64);
+        app.hub.for_each_group(|group| {
+            groups += 1;
+            silent += u64::from(!group.is_declared());
+            publications += group.publications();
+        });
+        gauge(&mut encoder, "groups", "Groups of the hub", groups)?;
+        gauge(&mut encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
+        counter(&mut encoder, "publications", "Records published to groups with subscribers", publications)?;
+
+        let streams = app.status.snapshot();
+        for (name, help, value) in STREAM_GAUGES {
+            let typed = ConstGauge::new(0i64);
+            let mut family = encoder.encode_descriptor(name, help, None, typed.metric_type())?;
+            for stream in &streams {
+                let value = ConstGauge::new(i64::try_from(value(stream)).unwrap_or(i64::MAX));
+                value.encode(family.encode_family(&[("stream", stream.name.as_str())])?)?;
+            }
+        }
+        for (name, help, value) in STREAM_COUNTERS {
+            let typed = ConstCounter::new(0u64);
+            let mut family = encoder.encode_descriptor(name, help, None, typed.metric_type())?;
+            for stream in &streams {
+                ConstCounter::new(value(stream)).encode(family.encode_family(&[("stream", stream.name.as_str())])?)?;
+            }
+        }
+
+        let figures = app.status.figures();
+        for same in figures.chunk_by(|one, other| one.name == other.name) {
+            let kind = if same[0].is_gauge { MetricType::Gauge } else { MetricType::Counter };
+            let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, kind)?;
+            for figure in same {
+                if figure.labels.is_empty() {
+                    encode(figure, family)?;
+                    break;
+                }
+                let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
+                encode(figure, family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(figure: &Figure, encoder: MetricEncoder) -> fmt::Result {
+    let value = figure.value.load(Ordering::Relaxed);
+    if figure.is_gauge {
+        return ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder);
+    }
+    ConstCounter::new(value).encode(encoder)
+}
+
+fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstCounter::new(value);
+    value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
+}

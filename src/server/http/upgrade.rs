@@ -1,0 +1,257 @@
+//! The upgrade: from an HTTP request to a session on a shard.
+//!
+//! Everything that can be refused is refused here, before the `101`: a pinned Python client never
+//! learns a close code (`wire/webpubsub.md` §1.6).
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
+use uuid::Uuid;
+
+use super::app::{App, error};
+use super::auth;
+use crate::engine::frames::Form;
+use crate::server::shard::lifecycle::shard_of;
+use crate::server::shard::{Admitted, Arrival, Letter, Protocol, ShardHandle};
+use crate::wire::gexbot::ORDERFLOW_HUB;
+use crate::wire::payload::Profile;
+use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax, Wire};
+
+/// How long an upgrade waits for a form's first frames. Whoever waits longer is served all the
+/// same, with frames encoded on the spot.
+const FORM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// `GET /ws/{hub}`: the 2025 generation, for which no subprotocol means protobuf.
+pub async fn ws(State(app): State<Arc<App>>, Path(hub): Path<String>, request: Request) -> Response {
+    let unasked = Some((Syntax::Protobuf, false));
+    upgrade(&app, &hub, request, Profile::V2025_11, unasked).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// `GET /client/hubs/{hub}`: the 2026 generation.
+pub async fn client(State(app): State<Arc<App>>, Path(hub): Path<String>, request: Request) -> Response {
+    upgrade(&app, &hub, request, Profile::V2026_04, None).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// `GET /client?hub={hub}`: the same, as Azure also has it.
+pub async fn client_query(State(app): State<Arc<App>>, request: Request) -> Response {
+    let hub = auth::parameter(request.uri().query(), "hub").unwrap_or_default();
+    upgrade(&app, &hub, request, Profile::V2026_04, None).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// A valid WebSocket handshake, not answered yet.
+pub(super) struct Handshake {
+    /// The client's request.
+    pub(super) request: http::Request<()>,
+    /// The `101`.
+    pub(super) response: http::Response<()>,
+    /// The socket, once the answer is sent.
+    pub(super) on_upgrade: OnUpgrade,
+}
+
+impl Handshake {
+    /// Checks a request; anything but a WebSocket upgrade is refused.
+    pub(super) fn of(mut request: Request) -> Result<Self, Refused> {
+        if !request.headers().contains_key(UPGRADE) {
+            return Err(Refused::NotAnUpgrade);
+        }
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let request = http::Request::from_parts(parts, ());
+        let response = create_response(&request).map_err(|error| Refused::BadHandshake(error.to_string()))?;
+        Ok(Self { request, response, on_upgrade })
+    }
+}
+
+/// Why there is no upgrade.
+#[derive(Debug)]
+pub(super) enum Refused {
+    Unavailable(Box<Response>),
+    UnknownHub,
+    NotAnUpgrade,
+    BadHandshake(String),
+    NoToken,
+    LongToken,
+    NoSubprotocol,
+    NoSession,
+    Full,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let supported = SUBPROTOCOLS.map(|(name, ..)| name).join(", ");
+        match self {
+            Self::Unavailable(response) => *response,
+            Self::UnknownHub => error(StatusCode::NOT_FOUND, "no such hub; expected orderflow"),
+            Self::NotAnUpgrade => {
+                let body = error(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket upgrade (RFC 6455)");
+                ([(UPGRADE, "websocket")], body).into_response()
+            }
+            Self::BadHandshake(reason) => {
+                let body = error(StatusCode::BAD_REQUEST, &format!("bad WebSocket handshake: {reason}"));
+                // RFC 6455 §4.4: tells the version that is spoken.
+                ([(SEC_WEBSOCKET_VERSION, "13")], body).into_response()
+            }
+            Self::NoToken => error(StatusCode::UNAUTHORIZED, "missing access_token"),
+            Self::LongToken => error(StatusCode::BAD_REQUEST, "the access_token is too long"),
+            Self::NoSubprotocol => {
+                error(StatusCode::BAD_REQUEST, &format!("expected a subprotocol: one of {supported}"))
+            }
+            Self::NoSession => error(
+                StatusCode::NOT_FOUND,
+                "no such session to recover: it is unknown, ended or expired, or the token is wrong",
+            ),
+            Self::Full => error(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        }
+    }
+}
+
+/// Answers the handshake and leaves the rest to a task that waits for the socket.
+async fn upgrade(
+    app: &Arc<App>,
+    hub: &str,
+    request: Request,
+    profile: Profile,
+    unasked: Option<(Syntax, bool)>,
+) -> Result<Response, Refused> {
+    if let Some(unavailable) = app.unavailable() {
+        return Err(Refused::Unavailable(Box::new(unavailable)));
+    }
+    // Hub names are compared without case (`wire/webpubsub.md` §2).
+    if !hub.eq_ignore_ascii_case(ORDERFLOW_HUB) {
+        return Err(Refused::UnknownHub);
+    }
+    let Handshake { request, mut response, on_upgrade } = Handshake::of(request)?;
+
+    let query = request.uri().query();
+    let token = auth::parameter(query, "access_token");
+    let token = token.as_deref().or_else(|| auth::credential(request.headers())).ok_or(Refused::NoToken)?;
+    if token.len() > auth::MAX_TOKEN {
+        return Err(Refused::LongToken);
+    }
+    let asked = subprotocol(request.headers())?;
+    let (syntax, reliable) = asked.or(unasked).ok_or(Refused::NoSubprotocol)?;
+    let wire = Wire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
+    let (admitted, others) = Admitted::take(&app.pending);
+    if app.connections() + others as u64 >= app.options.max_connections as u64 {
+        return Err(Refused::Full);
+    }
+
+    let recovery = match recovery(query) {
+        Some(recovery) => Some(claim(app, recovery).await?),
+        None => None,
+    };
+    // The session's own subprotocol wins (`wire/webpubsub.md` §7).
+    let wire = recovery.as_ref().map_or(wire, |(_, _, wire)| *wire);
+    if asked.is_some() {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
+    }
+    let form = Form::new(wire.plain_form().index());
+    let _ = tokio::time::timeout(FORM_PATIENCE, app.hub.forms().prepare(form)).await;
+
+    let user: Box<str> = auth::key_of(token).into();
+    if let Some((shard, id, _)) = recovery {
+        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read, admitted }));
+    } else {
+        let protocol = Protocol::WebPubSub(wire);
+        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, protocol, admitted });
+        tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
+    }
+    Ok(response.map(|()| Body::empty()))
+}
+
+/// The first supported subprotocol of the client's list; `None` if it has no list.
+fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, Refused> {
+    let mut asked = false;
+    for list in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+        for name in list.to_str().unwrap_or_default().split(',').map(str::trim) {
+            asked = true;
+            if let Some((_, syntax, reliable)) = SUBPROTOCOLS.into_iter().find(|(known, ..)| *known == name) {
+                return Ok(Some((syntax, reliable)));
+            }
+        }
+    }
+    if asked { Err(Refused::NoSubprotocol) } else { Ok(None) }
+}
+
+/// A recovery's connection id and token, if the query asks for one. What is no id or token of ours
+/// is one that matches nothing.
+fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
+    let id = auth::parameter(query, "awps_connection_id")?;
+    let token = auth::parameter(query, "awps_reconnection_token").unwrap_or_default();
+    let parsed = |text: &str| Uuid::try_parse(text).unwrap_or(Uuid::nil());
+    Some((parsed(&id), parsed(&token).as_u128()))
+}
+
+/// Asks the session's shard before the client is answered.
+async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, Wire), Refused> {
+    let shard = app.shards.get(usize::from(shard_of(id))).ok_or(Refused::NoSession)?;
+    let (reply, answer) = oneshot::channel();
+    shard.send(Letter::Claim { id, token, reply }).map_err(|_| Refused::Full)?;
+    match answer.await {
+        Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
+        _ => Err(Refused::NoSession),
+    }
+}
+
+/// Takes the socket out of hyper, with what the client sent behind the handshake, and gives it to
+/// its shard.
+pub(super) async fn hand_over(
+    on_upgrade: OnUpgrade,
+    shard: ShardHandle,
+    letter: impl FnOnce(TcpStream, bytes::Bytes) -> Letter + Send,
+) {
+    let upgraded = match on_upgrade.await {
+        Ok(upgraded) => upgraded,
+        // The client went away between request and answer.
+        Err(error) => return tracing::debug!(%error, "upgrade not finished"),
+    };
+    match take_socket(upgraded) {
+        Ok((socket, read)) => {
+            if shard.send(letter(socket, read)).is_err() {
+                tracing::warn!("a shard's mailbox is full; a new connection is dropped");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "expected a TCP socket behind the upgrade"),
+    }
+}
+
+fn take_socket(upgraded: Upgraded) -> std::io::Result<(TcpStream, bytes::Bytes)> {
+    let parts = upgraded
+        .downcast::<TokioIo<tokio::net::TcpStream>>()
+        .map_err(|_| std::io::Error::other("the connection is not the one the server accepted"))?;
+    // Leaves tokio's reactor, stays non-blocking.
+    Ok((parts.io.into_inner().into_std()?, parts.read_buf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_supported_subprotocol_of_the_clients_list_is_chosen() {
+        let of = |lists: &[&'static str]| {
+            let headers = lists.iter().map(|list| (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(list))).collect();
+            subprotocol(&headers)
+        };
+        let chosen = of(&["mqtt, json.reliable.webpubsub.azure.v1", "protobuf.webpubsub.azure.v1"]);
+        assert!(matches!(chosen, Ok(Some((Syntax::Json, true)))));
+        assert!(matches!(of(&[]), Ok(None)));
+        assert!(matches!(of(&["mqtt"]), Err(Refused::NoSubprotocol)));
+    }
+
+    #[test]
+    fn a_recovery_without_a_valid_id_or_token_matches_no_session() {
+        assert_eq!(recovery(Some("access_token=x")), None);
+        assert_eq!(recovery(Some("awps_connection_id=nonsense")), Some((Uuid::nil(), 0)));
+    }
+}

@@ -1,0 +1,126 @@
+//! `GET /healthz`, `/tickers` and `/websocket/status`: how the server is, for people and probes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::app::App;
+use crate::engine::hub::Hub;
+use crate::health::status::{Figure, SourceState, StreamStatus};
+use crate::wire::streams::messages;
+
+/// 200 only while clients are served.
+pub async fn healthz(State(app): State<Arc<App>>) -> Response {
+    app.unavailable().unwrap_or_else(|| Json(json!({ "status": "ok" })).into_response())
+}
+
+/// Cash indexes the vendor carries; every other name without `_` is a stock or fund.
+const INDEXES: [&str; 8] = ["SPX", "NDX", "RUT", "VIX", "DJX", "OEX", "XSP", "XND"];
+
+/// The loaded tickers by kind. A name with `_` is a future (`wire/gexbot.md` §6).
+pub async fn tickers(State(app): State<Arc<App>>) -> Response {
+    if let Some(unavailable) = app.unavailable() {
+        return unavailable;
+    }
+    let (mut stocks, mut indexes, mut futures) = (Vec::new(), Vec::new(), Vec::new());
+    app.hub.for_each_group(|group| {
+        if let Some(ticker) = group.symbol() {
+            let kind = match &**ticker {
+                ticker if ticker.contains('_') => &mut futures,
+                ticker if INDEXES.contains(&ticker) => &mut indexes,
+                _ => &mut stocks,
+            };
+            kind.push(Arc::clone(ticker));
+        }
+    });
+    for kind in [&mut stocks, &mut indexes, &mut futures] {
+        kind.sort_unstable();
+    }
+    let text = |kind: Vec<Arc<str>>| kind.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Json(json!({ "stocks": text(stocks), "indexes": text(indexes), "futures": text(futures) })).into_response()
+}
+
+/// The shape its monitors know, with more keys behind.
+pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
+    let streams = app.status.snapshot();
+    let figures = app.status.figures();
+    let health: Map<String, Value> =
+        streams.iter().map(|stream| (stream.name.clone(), health(stream, &figures))).collect();
+    let position = streams.iter().find(|stream| stream.name == app.hub.name()).map(|stream| stream.position);
+    Json(json!({
+        "enabled": app.stream_options.enabled,
+        "active_connections": app.stream_connections(),
+        "max_connections": app.stream_options.max_connections,
+        "ping_interval": app.stream_options.ping_interval,
+        "price_update_interval": app.stream_options.price_update_interval,
+        "portfolio_update_interval": app.stream_options.portfolio_update_interval,
+        "stream_health": health,
+        "stage": format!("{:?}", app.stage()).to_lowercase(),
+        "hubs": {
+            app.hub.name(): hub(&app.hub, app.connections() - app.stream_connections().min(app.connections()), position),
+            app.streams.hub().name(): hub(app.streams.hub(), app.stream_connections(), None),
+        },
+    }))
+    .into_response()
+}
+
+fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
+    let (mut groups, mut subscribers) = (0u64, 0u64);
+    hub.for_each_group(|group| {
+        groups += 1;
+        subscribers += group.subscribers() as u64;
+    });
+    let mut told = json!({
+        "connections": connections,
+        "groups": groups,
+        "subscribers": subscribers,
+        "sequence_id": hub.published(),
+    });
+    if let Some(ordinal) = replay_ordinal {
+        told["replay_ordinal"] = ordinal.into();
+    }
+    told
+}
+
+/// The five figures that every stream has, and what else its source tells of itself. The stream
+/// `feed:kite` has the figures with the label `feed="kite"`, by their names without `feed_`.
+fn health(stream: &StreamStatus, figures: &[Figure]) -> Value {
+    let mut told = json!({
+        "last_update": stream.last_update_unix_ns.map(rfc3339),
+        "error_count": stream.errors,
+        "recovery_attempts": stream.recoveries,
+        "is_healthy": stream.is_healthy,
+        "started_at": rfc3339(stream.started_unix_ns),
+    });
+    if let Some(SourceState { state, reason }) = &stream.state {
+        told["state"] = (*state).into();
+        told["reason"] = reason.as_str().into();
+    }
+    if let Some((kind, id)) = stream.name.split_once(':') {
+        let its_own = figures.iter().filter(|figure| figure.labels.iter().any(|(name, of)| *name == kind && of == id));
+        for figure in its_own {
+            let name = figure.name.strip_prefix(kind).map_or(figure.name, |name| name.trim_start_matches('_'));
+            told[name] = figure.value.load(Ordering::Relaxed).into();
+        }
+    }
+    told
+}
+
+/// UTC with milliseconds.
+fn rfc3339(unix_ns: u64) -> String {
+    messages::rfc3339(i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc_with_milliseconds() {
+        assert_eq!(rfc3339(1_764_340_202_007_999_999), "2025-11-28T14:30:02.007Z");
+    }
+}

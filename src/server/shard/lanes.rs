@@ -1,0 +1,292 @@
+//! One shard's share of the hubs' groups: a receiver per group, a lane per group and wire.
+//!
+//! A **lane** is what the subscribers of one group in one wire share on this shard: the ring of
+//! their frames, each finished once, and the list of who they are. A group's receiver exists while
+//! it has lanes; a lane exists while it has subscribers, detached sessions included.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+
+use super::stats::ShardStats;
+use crate::engine::clock;
+use crate::engine::frames::Form;
+use crate::engine::group::{Group, Publication};
+use crate::engine::hub::{Hub, TooManySilentGroups};
+use crate::engine::policy::LagOptions;
+use crate::engine::ring::Ring;
+use crate::health::log_limit::{Limiter, ToldOnce};
+use crate::wire::Wire;
+
+/// The hubs of a server. A wire speaks for one of them.
+#[derive(Clone)]
+pub struct Hubs {
+    /// Web PubSub.
+    pub orderflow: Arc<Hub>,
+    /// The JSON streams.
+    pub streams: Arc<Hub>,
+}
+
+/// Position of a wire's hub among a shard's shares.
+fn share_of(wire: Wire) -> usize {
+    match wire {
+        Wire::WebPubSub(_) => 0,
+        Wire::Streams => 1,
+    }
+}
+
+/// Frames and subscribers of one group in one wire.
+pub struct Lane {
+    /// What the subscribers still need.
+    pub ring: Ring,
+    /// Keys of their sessions; each membership remembers its place here.
+    pub subscribers: Vec<u32>,
+    /// The ring's head when frames were told of last.
+    told: u64,
+    wire: Wire,
+    group: u32,
+}
+
+struct LocalGroup {
+    group: Arc<Group>,
+    receiver: Receiver<Publication>,
+    /// Received, but newer than what the hub has declared published.
+    held: Option<Publication>,
+    lanes: Vec<u32>,
+}
+
+/// One hub's groups with members on this shard.
+struct Share {
+    hub: Arc<Hub>,
+    locals: Slab<LocalGroup>,
+    names: HashMap<Arc<str>, u32>,
+    /// The hub's `published` up to which everything is in the rings.
+    drained: u64,
+}
+
+impl Share {
+    fn new(hub: Arc<Hub>) -> Self {
+        Self { locals: Slab::new(), names: HashMap::new(), drained: hub.published(), hub }
+    }
+}
+
+/// All groups with members on this shard.
+pub struct Groups {
+    options: LagOptions,
+    stats: Arc<ShardStats>,
+    silent: Arc<ToldOnce>,
+    lines: Limiter,
+    /// By [`share_of`].
+    shares: [Share; 2],
+    lanes: Slab<Lane>,
+    /// Counts the changes of lanes and rings.
+    revision: u64,
+}
+
+impl Groups {
+    /// None yet.
+    pub fn new(hubs: Hubs, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
+        let shares = [hubs.orderflow, hubs.streams].map(Share::new);
+        Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new(), revision: 1 }
+    }
+
+    /// The lane with this key.
+    pub fn lane(&self, lane: u32) -> &Lane {
+        &self.lanes[lane as usize]
+    }
+
+    /// Another one whenever a ring or a lane has changed; never 0. While it is the same, the same cursors
+    /// mean the same frames.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The lane of a group by name, if it has subscribers in `wire` here.
+    pub fn find(&self, name: &str, wire: Wire) -> Option<u32> {
+        let share = &self.shares[share_of(wire)];
+        let group = &share.locals[*share.names.get(name)? as usize];
+        group.lanes.iter().copied().find(|&lane| self.lanes[lane as usize].wire == wire)
+    }
+
+    /// Adds a subscriber; returns its lane and its place there.
+    pub fn join(&mut self, name: &str, wire: Wire, session: u32) -> Result<(u32, u32), TooManySilentGroups> {
+        let lane = match self.find(name, wire) {
+            Some(lane) => lane,
+            None => self.open_lane(name, wire)?,
+        };
+        let lane_mut = &mut self.lanes[lane as usize];
+        let place = lane_mut.subscribers.len() as u32;
+        lane_mut.subscribers.push(session);
+        let share = &self.shares[share_of(wire)];
+        let group = &share.locals[lane_mut.group as usize].group;
+        group.joined();
+        if !group.is_declared() && !share.hub.is_filled() {
+            self.stats.silent_joins.add(1);
+        }
+        Ok((lane, place))
+    }
+
+    /// Removes the subscriber at `place`. Returns the session that took its place, if any: its
+    /// membership must be told.
+    pub fn leave(&mut self, lane: u32, place: u32) -> Option<u32> {
+        let key = lane as usize;
+        self.lanes[key].subscribers.swap_remove(place as usize);
+        let share = &self.shares[share_of(self.lanes[key].wire)];
+        share.locals[self.lanes[key].group as usize].group.left();
+        if self.lanes[key].subscribers.is_empty() {
+            self.close_lane(lane);
+            return None;
+        }
+        self.lanes[key].subscribers.get(place as usize).copied()
+    }
+
+    fn open_lane(&mut self, name: &str, wire: Wire) -> Result<u32, TooManySilentGroups> {
+        let share = &mut self.shares[share_of(wire)];
+        let group = match share.names.get(name) {
+            Some(&group) => group,
+            None => {
+                let (group, receiver) = share.hub.subscribe(name)?;
+                if !group.is_declared()
+                    && !share.hub.is_filled()
+                    && self.silent.is_new(name)
+                    && let Some(suppressed) = self.lines.pass(clock::monotonic_ns() / 1_000_000)
+                {
+                    let name: String = name.chars().take(100).collect();
+                    tracing::info!(group = name, suppressed, "a client joined a group without data; it stays silent");
+                }
+                let name = Arc::clone(group.name());
+                let key = share.locals.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
+                share.names.insert(name, key);
+                key
+            }
+        };
+        self.revision += 1;
+        let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
+        let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), told: 0, wire, group }) as u32;
+        share.locals[group as usize].lanes.push(lane);
+        Ok(lane)
+    }
+
+    fn close_lane(&mut self, lane: u32) {
+        self.revision += 1;
+        let Lane { group: group_key, wire, .. } = self.lanes.remove(lane as usize);
+        let share = &mut self.shares[share_of(wire)];
+        let group = &mut share.locals[group_key as usize];
+        group.lanes.retain(|&other| other != lane);
+        if group.lanes.is_empty() {
+            let group = share.locals.remove(group_key as usize).group;
+            share.names.remove(group.name());
+            share.hub.unsubscribe(&group);
+        }
+    }
+
+    /// Moves everything published into the rings; calls `moved` for each lane that got frames, with its
+    /// key and the position of the first of them. If `moved` says that every subscriber had all that
+    /// came before, a plain lane forgets it: frames of live data are memory of their own.
+    ///
+    /// Ids that are not declared published yet are held back: another group's smaller id may still
+    /// be on its way, and a client that saw the larger one first would drop it.
+    pub fn drain(&mut self, mut moved: impl FnMut(u32, &Lane, u64) -> bool) {
+        let mut changed = |lane, of: &Lane, first_new| {
+            self.revision += 1;
+            moved(lane, of, first_new)
+        };
+        for share in &mut self.shares {
+            share.drain(&mut self.lanes, &self.stats, &mut changed);
+        }
+    }
+
+    /// Everything up to this id of the wire's hub is in the rings.
+    pub fn drained(&self, wire: Wire) -> u64 {
+        self.shares[share_of(wire)].drained
+    }
+
+    /// The latest state of a lane's group, if its hub keeps one.
+    pub fn retained(&self, lane: u32) -> Option<Bytes> {
+        let lane = self.lane(lane);
+        let share = &self.shares[share_of(lane.wire)];
+        let retained = share.hub.retained(share.locals[lane.group as usize].group.name())?;
+        Some(retained.frame(Form::new(lane.wire.form())))
+    }
+}
+
+impl Share {
+    fn drain(&mut self, lanes: &mut Slab<Lane>, stats: &ShardStats, moved: &mut impl FnMut(u32, &Lane, u64) -> bool) {
+        let published = self.hub.published();
+        if published == self.drained {
+            return;
+        }
+        for (_, local) in &mut self.locals {
+            // Everything up to `published` was sent before it was stored, and `last_id` with it.
+            if local.held.is_none() && local.group.last_id() <= self.drained {
+                continue;
+            }
+            while let Some(publication) = local.next(stats) {
+                if publication.id > published {
+                    local.held = Some(publication);
+                    break;
+                }
+                for &lane in &local.lanes {
+                    let lane = &mut lanes[lane as usize];
+                    // None: its frame is lost, which its source has told.
+                    if let Some(frame) = finished(&publication, lane.wire, stats) {
+                        lane.ring.push(publication.id, frame);
+                    }
+                }
+            }
+            for &key in &local.lanes {
+                let lane = &mut lanes[key as usize];
+                let first_new = std::mem::replace(&mut lane.told, lane.ring.head());
+                if first_new == lane.told {
+                    continue;
+                }
+                if moved(key, lane, first_new) && !lane.wire.is_reliable() {
+                    lane.ring.forget_before(first_new);
+                }
+            }
+        }
+        self.drained = published;
+    }
+}
+
+impl LocalGroup {
+    fn next(&mut self, stats: &ShardStats) -> Option<Publication> {
+        if let Some(held) = self.held.take() {
+            return Some(held);
+        }
+        loop {
+            match self.receiver.try_recv() {
+                Ok(publication) => return Some(publication),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+                // The channel is transport only: an overrun means this shard did not look for 64
+                // publications of one group. Its subscribers lost frames and only we know.
+                Err(TryRecvError::Lagged(missed)) => {
+                    stats.overruns.add(missed);
+                    tracing::error!(group = %self.group.name(), missed, "the shard lost publications: it is overloaded");
+                }
+            }
+        }
+    }
+}
+
+/// The frame as this wire's connections get it: the shared plain one, or a reliable one made here,
+/// once for all of them. `None` if the source has lost it.
+fn finished(publication: &Publication, wire: Wire, stats: &ShardStats) -> Option<Bytes> {
+    let plain = publication.frames.frame(Form::new(wire.form()));
+    if plain.is_empty() {
+        return None;
+    }
+    Some(match wire {
+        Wire::WebPubSub(wire) if wire.reliable => {
+            stats.finished.add(1);
+            let mut frame = Vec::with_capacity(plain.len() + 40);
+            wire.finish(&plain, publication.id, &mut frame);
+            frame.into()
+        }
+        _ => plain,
+    })
+}

@@ -1,0 +1,294 @@
+//! A session: what a client is to the hub, with or without a socket.
+//!
+//! On the plain wires it lives and ends with its connection. On the reliable ones it outlives the
+//! socket for a while: memberships and their cursors stay, frames collect in the rings, and a
+//! client that comes back with the token goes on where it was.
+
+use std::collections::VecDeque;
+
+use uuid::Uuid;
+
+use super::connection::Connection;
+use super::lanes::Groups;
+use super::subscriptions::Client;
+use crate::engine::policy::{self, LagOptions};
+use crate::wire::Wire;
+
+/// Ack ids remembered per session, as Azure's service does (`wire/webpubsub.md` §5).
+const REMEMBERED_ACKS: u64 = 1000;
+
+/// A subscription as its session sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Membership {
+    /// The lane of the group.
+    pub lane: u32,
+    /// This session's place among the lane's subscribers.
+    pub place: u32,
+    /// Position of the next frame to send.
+    pub cursor: u64,
+    /// The hub's last id at the join: what was published before is not for this subscriber.
+    pub since: u64,
+}
+
+/// One client.
+pub struct Session {
+    /// The connection id of the wire.
+    pub id: Uuid,
+    /// Allows a recovery; 0 on the plain wires.
+    pub token: u128,
+    /// Who the client says it is. A credential: never logged.
+    pub user: Box<str>,
+    /// What it speaks.
+    pub wire: Wire,
+    /// What a client of the JSON streams is besides.
+    pub client: Option<Box<Client>>,
+    /// Its groups, by lane: sessions with the same groups have them in the same order.
+    pub memberships: Vec<Membership>,
+    /// The socket, unless the session is detached.
+    pub connection: Option<Connection>,
+    /// Changes whenever the socket does; timers carry it, so that they mean nothing afterwards.
+    pub serial: u32,
+    /// Whether its last socket was reset for lag.
+    pub lagged: bool,
+    /// Frames it may be behind in a group: more than configured while it catches up after a
+    /// recovery.
+    pub allowance: u64,
+    /// Bytes it may be behind in all its groups, likewise.
+    pub allowance_bytes: u64,
+    /// The largest sequence id the client confirmed.
+    pub acked: u64,
+    acks: AckIds,
+}
+
+/// What [`Session::due`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Everything there is.
+    All,
+    /// A part; there is more behind it.
+    More,
+    /// A frame it needs is no longer in its ring: it lags.
+    FellOff,
+}
+
+/// A frame that is due, in the order of ids over all groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Pick {
+    /// The publication's id.
+    pub id: u64,
+    /// Position in its lane's ring.
+    pub position: u64,
+    /// Its lane.
+    pub lane: u32,
+    /// The membership it is due for.
+    pub membership: u32,
+}
+
+impl Session {
+    /// A session without memberships.
+    pub fn new(id: Uuid, token: u128, user: Box<str>, wire: Wire, options: &LagOptions) -> Self {
+        Self {
+            id,
+            token,
+            user,
+            wire,
+            client: None,
+            memberships: Vec::new(),
+            connection: None,
+            serial: 0,
+            lagged: false,
+            allowance: options.client_buffer,
+            allowance_bytes: options.client_buffer_bytes,
+            acked: 0,
+            acks: AckIds::default(),
+        }
+    }
+
+    /// Adds a membership. Most sessions have one or a few: no room is kept for more.
+    pub fn add(&mut self, membership: Membership) {
+        if self.memberships.len() == self.memberships.capacity() {
+            self.memberships.reserve_exact(self.memberships.len().max(1));
+        }
+        let at = self.memberships.partition_point(|other| other.lane < membership.lane);
+        self.memberships.insert(at, membership);
+    }
+
+    /// The membership in a lane.
+    pub fn membership(&mut self, lane: u32) -> Option<&mut Membership> {
+        let at = self.memberships.binary_search_by_key(&lane, |membership| membership.lane).ok()?;
+        Some(&mut self.memberships[at])
+    }
+
+    /// Whether a request with this id was executed before.
+    pub fn is_duplicate(&self, ack_id: u64) -> bool {
+        self.acks.contains(ack_id)
+    }
+
+    /// Remembers a request that was executed with success.
+    pub fn remember_ack(&mut self, ack_id: u64) {
+        self.acks.push(ack_id);
+    }
+
+    /// Appends the frames that are due, in id order, at most about `limit` of them.
+    pub fn due(&self, groups: &Groups, limit: usize, picks: &mut Vec<Pick>) -> Due {
+        let first = picks.len();
+        let share = (limit / self.memberships.len().max(1)).max(1) as u64;
+        // Ids above this one may have smaller ones, not picked, before them.
+        let mut complete_to = u64::MAX;
+        for (at, membership) in self.memberships.iter().enumerate() {
+            let ring = &groups.lane(membership.lane).ring;
+            let end = ring.head().min(membership.cursor + share);
+            for position in membership.cursor..end {
+                let Some(entry) = ring.get(position) else { return Due::FellOff };
+                picks.push(Pick { id: entry.id, position, lane: membership.lane, membership: at as u32 });
+            }
+            if end < ring.head()
+                && let Some(last) = picks.last()
+            {
+                complete_to = complete_to.min(last.id);
+            }
+        }
+        if self.memberships.len() > 1 {
+            // Groups are published in a fixed order, so this is mostly sorted already.
+            picks[first..].sort_unstable_by_key(|pick| pick.id);
+        }
+        if complete_to == u64::MAX {
+            return Due::All;
+        }
+        picks.truncate(first + picks[first..].partition_point(|pick| pick.id <= complete_to));
+        Due::More
+    }
+
+    /// Whether it is further behind than it may be.
+    pub fn is_lagging(&self, groups: &Groups) -> bool {
+        let rings =
+            || self.memberships.iter().map(|membership| (&groups.lane(membership.lane).ring, membership.cursor));
+        rings().any(|(ring, cursor)| ring.head() - cursor > self.allowance || cursor < ring.oldest())
+            || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
+    }
+
+    /// It has caught up: what it may be behind is the usual again.
+    pub fn caught_up(&mut self, options: &LagOptions) {
+        self.allowance = options.client_buffer;
+        self.allowance_bytes = options.client_buffer_bytes;
+    }
+
+    /// Sets the cursors for a client that came back. Returns how many frames it will not get.
+    pub fn resume(&mut self, groups: &Groups, options: &LagOptions) -> u64 {
+        let (mut gap, mut behind, mut behind_bytes) = (0, 0, 0);
+        for membership in &mut self.memberships {
+            let ring = &groups.lane(membership.lane).ring;
+            let confirmed = ring.position_after(self.acked.max(membership.since)).min(membership.cursor);
+            let resumed =
+                policy::resume(options, confirmed, membership.cursor, ring.oldest(), ring.head(), self.lagged);
+            membership.cursor = resumed.position;
+            gap += resumed.gap;
+            behind = behind.max(ring.head() - resumed.position);
+            behind_bytes += ring.bytes_from(resumed.position);
+        }
+        self.allowance = options.client_buffer + behind;
+        self.allowance_bytes = options.client_buffer_bytes + behind_bytes;
+        self.lagged = false;
+        gap
+    }
+}
+
+/// The last executed ack ids. SDKs count upwards, so runs are kept, not numbers, and nearly every
+/// session has just one.
+#[derive(Debug, Default)]
+struct AckIds {
+    newest: Run,
+    /// Oldest first.
+    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
+    older: Option<Box<VecDeque<Run>>>,
+    count: u64,
+}
+
+/// Ids one after the other.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    first: u64,
+    length: u64,
+}
+
+impl Run {
+    fn contains(self, id: u64) -> bool {
+        id >= self.first && id - self.first < self.length
+    }
+}
+
+impl AckIds {
+    fn contains(&self, id: u64) -> bool {
+        self.newest.contains(id) || self.older.iter().flat_map(|runs| runs.iter()).any(|run| run.contains(id))
+    }
+
+    fn push(&mut self, id: u64) {
+        let Run { first, length } = self.newest;
+        if length == 0 || first.checked_add(length) != Some(id) {
+            if length > 0 {
+                self.older.get_or_insert_default().push_back(self.newest);
+            }
+            self.newest = Run { first: id, length: 0 };
+        }
+        self.newest.length += 1;
+        self.count += 1;
+        if self.count > REMEMBERED_ACKS {
+            self.count -= 1;
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let older = self.older.as_mut().and_then(|runs| runs.front_mut());
+        let oldest = older.unwrap_or(&mut self.newest);
+        (oldest.first, oldest.length) = (oldest.first.wrapping_add(1), oldest.length - 1);
+        if oldest.length == 0
+            && let Some(runs) = &mut self.older
+        {
+            runs.pop_front();
+            if runs.is_empty() {
+                self.older = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_thousand_ack_ids_are_remembered() {
+        let mut acks = AckIds::default();
+        for id in [7, 5, 6, u64::MAX, 0].into_iter().chain(100..=1095) {
+            assert!(!acks.contains(id), "{id}");
+            acks.push(id);
+        }
+        // 1001 were pushed: the oldest is forgotten.
+        assert!(!acks.contains(7));
+        for id in [5, 6, u64::MAX, 0, 100, 1095] {
+            assert!(acks.contains(id), "{id}");
+        }
+        assert_eq!(acks.older.as_ref().unwrap().len() + 1, 4, "runs: 5-6, MAX, 0, 100-1095");
+    }
+
+    #[test]
+    fn ack_ids_that_count_upwards_take_no_memory_of_their_own() {
+        let mut acks = AckIds::default();
+        for id in 1..=3000 {
+            acks.push(id);
+        }
+        assert!(acks.older.is_none());
+        assert!(!acks.contains(2000) && acks.contains(2001) && acks.contains(3000) && !acks.contains(3001));
+        acks.push(1);
+        for id in 4000..5000 {
+            acks.push(id);
+        }
+        assert!(acks.older.is_none() && !acks.contains(1) && acks.contains(4000), "older runs are forgotten whole");
+    }
+
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<Session>() <= 208, "{}", size_of::<Session>());
+    }
+}

@@ -1,0 +1,282 @@
+//! How a feed is: plain atomics that its tasks set, and snapshots for whoever asks.
+//!
+//! The figures are those of `engine::status`, so `/websocket/status` and the metrics show them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::quote::{Broker, Received};
+use crate::health::status::{Status, Stream};
+
+/// What a feed is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Not started yet, or stopped.
+    Idle,
+    /// Logging in or connecting.
+    Connecting,
+    /// Every connection it needs is open.
+    Open,
+    /// It waits before it tries again.
+    Backoff,
+    /// The broker refuses the credentials; it waits for others.
+    AuthFailed,
+    /// Its tries are used up; it waits for SIGHUP.
+    GaveUp,
+}
+
+impl Phase {
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Open => "open",
+            Self::Backoff => "backoff",
+            Self::AuthFailed => "auth_failed",
+            Self::GaveUp => "gave_up",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A feed at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedHealth {
+    /// The feed's id.
+    pub id: Arc<str>,
+    /// Whose feed it is.
+    pub broker: Broker,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Why, if not all is well.
+    pub reason: String,
+    /// Connections that are open.
+    pub connections: u64,
+    /// When the last frame came, UTC milliseconds.
+    pub last_message_ms: Option<i64>,
+    /// Records it gave.
+    pub records: u64,
+    /// Connections opened again.
+    pub reconnects: u64,
+    /// Failures of connections and calls.
+    pub errors: u64,
+    /// Frames and packets that could not be read.
+    pub malformed: u64,
+    /// Frames, events and records nobody asked for.
+    pub ignored: u64,
+    /// Instruments subscribed at the broker.
+    pub subscribed: u64,
+    /// Instruments the broker refused.
+    pub refused: u64,
+}
+
+impl FeedHealth {
+    /// Whether all its connections are open.
+    pub fn is_connected(&self) -> bool {
+        self.phase == Phase::Open
+    }
+}
+
+/// A feed's figures while it runs.
+pub struct Health {
+    id: Arc<str>,
+    broker: Broker,
+    stream: Arc<Stream>,
+    state: Mutex<State>,
+    last_message_ms: AtomicU64,
+    records: Arc<AtomicU64>,
+    reconnects: Arc<AtomicU64>,
+    errors: Arc<AtomicU64>,
+    malformed: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+    ignored: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
+    /// Connections it needs.
+    needed: AtomicU64,
+    subscribed: Arc<AtomicU64>,
+}
+
+struct State {
+    phase: Phase,
+    reason: String,
+    /// Lines of the log that were written in this window, and those that were not.
+    window: Option<Instant>,
+    told: u32,
+    suppressed: u64,
+}
+
+/// So many lines about bad input are written in each window.
+const LINES: u32 = 5;
+const WINDOW: Duration = Duration::from_secs(10);
+
+impl Health {
+    /// Registers the figures of a feed.
+    pub fn register(status: &Status, id: &Arc<str>, broker: Broker) -> Arc<Self> {
+        let labels = || vec![("feed", id.to_string().into())];
+        let count = |name, help| status.count(name, help, labels());
+        let gauge = |name, help| status.gauge(name, help, labels());
+        let stream = status.register(stream_name(id), None);
+        stream.set_connected(false);
+        stream.set_state(Phase::Idle.name(), "");
+        Arc::new(Self {
+            id: Arc::clone(id),
+            broker,
+            stream,
+            state: Mutex::new(State {
+                phase: Phase::Idle,
+                reason: String::new(),
+                window: None,
+                told: 0,
+                suppressed: 0,
+            }),
+            last_message_ms: AtomicU64::new(0),
+            records: count("feed_records", "Records a broker feed gave"),
+            reconnects: count("feed_reconnects", "Connections a broker feed opened again"),
+            errors: count("feed_errors", "Failed connections and calls of a broker feed"),
+            malformed: count("feed_malformed", "Frames and packets of a broker feed that could not be read"),
+            refused: count("feed_refused", "Instruments a broker refused"),
+            ignored: count("feed_ignored", "Frames, events and records of a broker feed that nobody asked for"),
+            needed: AtomicU64::new(1),
+            connections: gauge("feed_connections", "Open connections of a broker feed"),
+            subscribed: gauge("feed_subscribed", "Instruments subscribed at a broker"),
+        })
+    }
+
+    /// Takes the figures out of the registry.
+    pub fn unregister(&self, status: &Status) {
+        status.remove(&self.stream, ("feed", &self.id));
+    }
+
+    /// A frame came.
+    pub fn message(&self, received: Received) {
+        self.last_message_ms.store(received.unix_ms.max(0) as u64, Ordering::Relaxed);
+        let position = self.records.load(Ordering::Relaxed);
+        self.stream.updated(position, received.unix_ms.max(0) as u64 * 1_000_000);
+    }
+
+    /// Records left for the merged stream.
+    pub fn records(&self, count: u64) {
+        self.records.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A connection opened.
+    pub fn opened(&self, again: bool) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        if again {
+            self.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.stream.recovering();
+        }
+    }
+
+    /// A connection that had opened is closed.
+    pub fn closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A connection or a call failed.
+    pub fn error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.stream.failed(1);
+    }
+
+    /// Input that could not be read; logged at a bounded rate.
+    pub fn malformed(&self, what: &dyn fmt::Display) {
+        self.malformed.fetch_add(1, Ordering::Relaxed);
+        self.stream.failed(1);
+        let Some(suppressed) = self.may_log() else { return };
+        tracing::warn!(feed = %self.id, suppressed, "{what}");
+    }
+
+    /// Whether a line may be written now, and how many were not since the last one.
+    pub fn may_log(&self) -> Option<u64> {
+        let mut state = self.state();
+        let now = Instant::now();
+        if state.window.is_none_or(|began| now - began >= WINDOW) {
+            (state.window, state.told) = (Some(now), 0);
+        }
+        if state.told == LINES {
+            state.suppressed += 1;
+            return None;
+        }
+        state.told += 1;
+        Some(std::mem::take(&mut state.suppressed))
+    }
+
+    /// Something that is of no use to us, and no fault.
+    pub fn ignored(&self) {
+        self.ignored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The broker refused an instrument.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.stream.failed(1);
+    }
+
+    /// Instruments subscribed: `added` more, `removed` fewer.
+    pub fn subscribed(&self, added: usize, removed: usize) {
+        self.subscribed.fetch_add(added as u64, Ordering::Relaxed);
+        self.subscribed.fetch_sub(removed as u64, Ordering::Relaxed);
+    }
+
+    /// How many connections the feed needs from now on.
+    pub fn needs(&self, connections: usize) {
+        self.needed.store(connections as u64, Ordering::Relaxed);
+    }
+
+    /// What the feed does from now on, and why. It is open when all the connections it needs are.
+    pub fn set_phase(&self, phase: Phase, reason: impl Into<String>) {
+        let open = self.connections.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed);
+        if phase == Phase::Open && !open {
+            return;
+        }
+        let mut state = self.state();
+        (state.phase, state.reason) = (phase, reason.into());
+        self.stream.set_connected(phase == Phase::Open);
+        self.stream.set_state(phase.name(), &state.reason);
+    }
+
+    /// The figures as they are now.
+    pub fn snapshot(&self) -> FeedHealth {
+        let (phase, reason) = {
+            let state = self.state();
+            (state.phase, state.reason.clone())
+        };
+        let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        FeedHealth {
+            id: Arc::clone(&self.id),
+            broker: self.broker,
+            phase,
+            reason,
+            connections: of(&self.connections),
+            last_message_ms: Some(of(&self.last_message_ms) as i64).filter(|&last| last > 0),
+            records: of(&self.records),
+            reconnects: of(&self.reconnects),
+            errors: of(&self.errors),
+            malformed: of(&self.malformed),
+            ignored: of(&self.ignored),
+            subscribed: of(&self.subscribed),
+            refused: of(&self.refused),
+        }
+    }
+
+    /// Nothing is left half done under this lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the feed is called in `stream_health`.
+pub fn stream_name(id: &str) -> String {
+    format!("feed:{id}")
+}

@@ -1,0 +1,115 @@
+//! Which instruments go over which connection.
+//!
+//! A connection carries so many instruments, a key so many connections. An instrument stays where it
+//! is while it is wanted; new ones go to the first connection with room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::source::broker::quote::Instrument;
+use crate::source::broker::symbols::Mode;
+
+/// An instrument that a connection should carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// What it is.
+    pub instrument: Instrument,
+    /// How much of it.
+    pub mode: Mode,
+}
+
+/// What one connection should carry, by token.
+pub type Wishes = BTreeMap<u32, Arc<Wish>>;
+
+/// The instruments of all connections.
+#[derive(Debug)]
+pub struct Assignment {
+    connections: Vec<Wishes>,
+    /// Instruments a connection may carry.
+    room: usize,
+    refused: BTreeSet<u32>,
+}
+
+impl Assignment {
+    /// `connections` empty ones.
+    pub fn new(connections: usize, room: usize) -> Self {
+        Self { connections: vec![Wishes::new(); connections], room, refused: BTreeSet::new() }
+    }
+
+    /// Takes what is wanted now. Gives the tokens that found no room and were not refused before.
+    pub fn update(&mut self, wanted: &Wishes) -> Vec<u32> {
+        for connection in &mut self.connections {
+            connection.retain(|token, wish| match wanted.get(token) {
+                Some(now) => {
+                    *wish = Arc::clone(now);
+                    true
+                }
+                None => false,
+            });
+        }
+        let placed: BTreeSet<u32> = self.connections.iter().flat_map(BTreeMap::keys).copied().collect();
+        let mut refused = BTreeSet::new();
+        for (token, wish) in wanted.iter().filter(|(token, _)| !placed.contains(token)) {
+            match self.connections.iter_mut().find(|connection| connection.len() < self.room) {
+                Some(connection) => drop(connection.insert(*token, Arc::clone(wish))),
+                None => drop(refused.insert(*token)),
+            }
+        }
+        let news = refused.difference(&self.refused).copied().collect();
+        self.refused = refused;
+        news
+    }
+
+    /// What each connection carries.
+    pub fn connections(&self) -> &[Wishes] {
+        &self.connections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::broker::quote::Exchange;
+    use proptest::prelude::*;
+
+    fn wishes(tokens: impl IntoIterator<Item = u32>) -> Wishes {
+        let wish = |token: u32| {
+            let instrument = Instrument { symbol: token.to_string().into(), exchange: Exchange::Nse, id: token.into() };
+            (token, Arc::new(Wish { instrument, mode: Mode::Quote }))
+        };
+        tokens.into_iter().map(wish).collect()
+    }
+
+    #[test]
+    fn instruments_spread_over_connections_and_what_finds_no_room_is_told_once() {
+        let mut assignment = Assignment::new(3, 3000);
+        assert_eq!(assignment.update(&wishes(0..9002)), [9000, 9001]);
+        assert_eq!(assignment.connections().iter().map(BTreeMap::len).collect::<Vec<_>>(), [3000, 3000, 3000]);
+        assert_eq!(assignment.update(&wishes(0..9002)), [0u32; 0]);
+        assert_eq!(assignment.update(&wishes(1..9002)), [0u32; 0], "9000 moves up where there is room");
+        assert!(assignment.connections()[0].contains_key(&9000));
+    }
+
+    proptest! {
+        #[test]
+        fn every_wanted_instrument_has_one_place_and_keeps_it(rounds in prop::collection::vec(prop::collection::btree_set(0u32..40, 0..30), 1..10)) {
+            let mut assignment = Assignment::new(3, 12);
+            let mut places = BTreeMap::new();
+            for round in rounds {
+                prop_assert!(assignment.update(&wishes(round.iter().copied())).is_empty());
+                let mut now = BTreeMap::new();
+                for (at, connection) in assignment.connections().iter().enumerate() {
+                    prop_assert!(connection.len() <= 12);
+                    for token in connection.keys() {
+                        prop_assert!(now.insert(*token, at).is_none());
+                    }
+                }
+                prop_assert_eq!(now.keys().copied().collect::<BTreeSet<_>>(), round);
+                for (token, at) in &places {
+                    prop_assert!(now.get(token).is_none_or(|now| now == at));
+                }
+                places = now;
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! REST calls: one connection each, over hyper, that ends with its answer.
+//!
+//! Calls are rare (a login, a subscription of many instruments), so there is no pool to keep, and
+//! nothing remains when a call is cancelled. No error quotes a URL.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::socket::retry_after;
+use crate::source::broker::credentials::Secret;
+
+/// How calls are made.
+#[derive(Clone)]
+pub struct Http {
+    /// Whose certificates are accepted.
+    pub tls: Arc<ClientConfig>,
+    /// How long a call may take in all.
+    pub timeout: Duration,
+    /// The largest answer, bytes.
+    pub max_answer_bytes: usize,
+}
+
+/// One call.
+pub struct Call<'a> {
+    /// Its method.
+    pub method: Method,
+    /// Its URL, without secrets.
+    pub url: &'a str,
+    /// The token of its session.
+    pub token: Option<&'a Secret>,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// What `Retry-After` asks for.
+    pub retry_after: Option<Duration>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Name, TCP or TLS.
+    #[error("cannot connect to {host}: {source}")]
+    Network {
+        /// Host and port.
+        host: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{host} gave no answer within {timeout:?}")]
+    TimedOut {
+        /// Host and port.
+        host: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
+    /// The answer is no HTTP, ends too early, or is too large.
+    #[error("{host} gave no HTTP answer of at most {limit} bytes")]
+    Broken {
+        /// Host and port.
+        host: String,
+        /// The largest answer.
+        limit: usize,
+    },
+    /// The configured URL is none.
+    #[error("expected a http:// or https:// URL with a host")]
+    BadUrl,
+}
+
+impl Http {
+    /// Makes one call.
+    pub async fn call(&self, call: Call<'_>) -> Result<Answer, HttpError> {
+        let uri: Uri = call.url.parse().map_err(|_| HttpError::BadUrl)?;
+        let secure = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(HttpError::BadUrl),
+        };
+        let name = uri.host().ok_or(HttpError::BadUrl)?.trim_matches(['[', ']']).to_owned();
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let host = format!("{name}:{port}");
+        let request = request(call, &uri).ok_or(HttpError::BadUrl)?;
+        let calling = async {
+            let network = |source| HttpError::Network { host: host.clone(), source };
+            let tcp = TcpStream::connect((name.as_str(), port)).await.map_err(network)?;
+            if !secure {
+                return self.exchange(tcp, request, &host).await;
+            }
+            let server = ServerName::try_from(name.clone()).map_err(|_| HttpError::BadUrl)?;
+            let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(server, tcp).await.map_err(network)?;
+            self.exchange(tls, request, &host).await
+        };
+        let timed_out = || HttpError::TimedOut { host: host.clone(), timeout: self.timeout };
+        tokio::time::timeout(self.timeout, calling).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+        host: &str,
+    ) -> Result<Answer, HttpError> {
+        let broken = || HttpError::Broken { host: host.to_owned(), limit: self.max_answer_bytes };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| broken())?;
+        let answering = async {
+            let response = sender.send_request(request).await.map_err(|_| broken())?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, self.max_answer_bytes).collect().await.map_err(|_| broken())?;
+            let retry_after = retry_after(&parts.headers);
+            Ok(Answer { status: parts.status.as_u16(), retry_after, body: body.to_bytes() })
+        };
+        // The connection is driven here, not in a task: it ends with the answer.
+        let mut answering = std::pin::pin!(answering);
+        tokio::select! {
+            answer = &mut answering => answer,
+            _ended = connection => answering.await,
+        }
+    }
+}
+
+/// `None` if the token is no header's value.
+fn request(call: Call<'_>, uri: &Uri) -> Option<Request<Full<Bytes>>> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::builder()
+        .method(call.method)
+        .uri(path)
+        .header(HOST, uri.authority()?.as_str())
+        .header(USER_AGENT, concat!("flowcast/", env!("CARGO_PKG_VERSION")))
+        .header(ACCEPT, "application/json")
+        .header(CONTENT_TYPE, "application/json");
+    if let Some(token) = call.token {
+        let mut value = HeaderValue::from_str(token.expose()).ok()?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    request.body(Full::new(call.body.into())).ok()
+}

@@ -1,0 +1,183 @@
+//! Keeping one connection alive: connect, and when it ends, decide how to go on.
+//!
+//! ```text
+//! connecting ─▶ open ─▶ lost ─▶ backoff ─▶ connecting …      (reset once it was open for long enough)
+//!      │                  └─ tries used up ─▶ gave up        (until SIGHUP)
+//!      ├─ 429 ──▶ as long as Retry-After says
+//!      └─ credentials refused ─▶ auth failed                 (until they change, or SIGHUP)
+//! ```
+//!
+//! Dead credentials are never tried twice: a broker may lock who hammers it.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::backoff::{Backoff, BackoffSettings};
+use super::rate::Limiter;
+use crate::source::broker::feed::Line;
+use crate::source::broker::feed_events::What;
+use crate::source::broker::feed_health::Phase;
+
+/// How connections are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoverySettings {
+    /// How tries are spaced.
+    pub backoff: BackoffSettings,
+    /// How long a connection must have been open for the tries to count anew. A server that accepts
+    /// and drops at once would be hammered otherwise.
+    pub stable_after: Duration,
+    /// How often refused credentials are compared with what their source says now.
+    pub credentials_poll: Duration,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The network, the server or silence.
+    Lost(String),
+    /// The credentials are refused, or missing.
+    Refused(String),
+    /// Too many requests.
+    Busy {
+        /// How long the server wants to be left alone.
+        retry_after: Option<Duration>,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// One connection that [`keep`] opens again and again.
+pub trait Connection: Send {
+    /// Opens it, calls [`Opened::now`], works, and returns when it has ended.
+    fn run(&mut self, opened: &mut Opened) -> impl Future<Output = Ended> + Send;
+
+    /// Whether the credentials are others than those last refused.
+    fn credentials_changed(&mut self) -> impl Future<Output = bool> + Send;
+}
+
+/// Whether and since when a connection is open.
+pub struct Opened {
+    line: Line,
+    since: Option<Instant>,
+    before: bool,
+}
+
+impl Opened {
+    /// The connection is open: tells so.
+    pub fn now(&mut self) {
+        if self.since.is_some() {
+            return;
+        }
+        self.since = Some(Instant::now());
+        self.line.health().opened(self.before);
+        self.line.set_phase(Phase::Open, "");
+        self.line.tell(if self.before { What::Reconnected } else { What::Connected }, "");
+        self.before = true;
+    }
+
+    /// The connection is closed: how long it was open.
+    fn end(&mut self) -> Option<Duration> {
+        let since = self.since.take()?;
+        self.line.health().closed();
+        Some(since.elapsed())
+    }
+}
+
+/// A task may be cut off while its connection is open.
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// How long a connection has for its goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Keeps a connection until the line stops.
+pub async fn keep<C: Connection>(mut line: Line, settings: &RecoverySettings, connects: &Limiter, connection: &mut C) {
+    let mut backoff = Backoff::new(settings.backoff);
+    let mut opened = Opened { line: line.clone(), since: None, before: false };
+    loop {
+        let ended = once(&line, connects, connection, &mut opened).await;
+        if opened.end().is_some_and(|lived| lived >= settings.stable_after) {
+            backoff.reset();
+        }
+        line.forget_reload();
+        let go_on = match ended {
+            Ended::Stopped => false,
+            Ended::Lost(reason) => wait(&mut line, &mut backoff, None, reason).await,
+            Ended::Busy { retry_after, reason } => {
+                let pause = retry_after.unwrap_or(settings.backoff.cap);
+                wait(&mut line, &mut backoff, Some(pause), reason).await
+            }
+            Ended::Refused(reason) => {
+                line.set_phase(Phase::AuthFailed, reason.as_str());
+                line.health().error();
+                line.tell(What::AuthFailed, reason);
+                backoff.reset();
+                other_credentials(&mut line, settings.credentials_poll, connection).await
+            }
+        };
+        if !go_on {
+            line.set_phase(Phase::Idle, "stopped");
+            return;
+        }
+    }
+}
+
+/// One connection, from its moment on to its end.
+async fn once<C: Connection>(line: &Line, connects: &Limiter, connection: &mut C, opened: &mut Opened) -> Ended {
+    let mut connect = pin!(async {
+        connects.acquire().await;
+        line.set_phase(Phase::Connecting, "");
+        connection.run(opened).await
+    });
+    tokio::select! {
+        ended = &mut connect => ended,
+        // An open connection says goodbye; one that is still opening is cut off.
+        () = line.stopped() => timeout(GOODBYE, connect).await.unwrap_or(Ended::Stopped),
+    }
+}
+
+/// Waits for the next try. `false`: the line stops.
+async fn wait(line: &mut Line, backoff: &mut Backoff, pause: Option<Duration>, reason: String) -> bool {
+    let stopping = line.clone();
+    let Some(drawn) = backoff.next_wait() else {
+        line.set_phase(Phase::GaveUp, reason.as_str());
+        line.health().error();
+        line.tell(What::GaveUp, format!("{reason}; {} tries failed, SIGHUP tries again", backoff.tries()));
+        return tokio::select! {
+            () = line.reloaded() => {
+                backoff.reset();
+                true
+            }
+            () = stopping.stopped() => false,
+        };
+    };
+    line.set_phase(Phase::Backoff, reason.as_str());
+    line.tell(What::Error, reason);
+    tokio::select! {
+        () = sleep(pause.unwrap_or(drawn)) => true,
+        () = line.reloaded() => true,
+        () = stopping.stopped() => false,
+    }
+}
+
+/// Waits until trying again makes sense. `false`: the line stops.
+async fn other_credentials<C: Connection>(line: &mut Line, poll: Duration, connection: &mut C) -> bool {
+    let stopping = line.clone();
+    loop {
+        tokio::select! {
+            () = sleep(poll) => {}
+            () = line.reloaded() => return true,
+            () = stopping.stopped() => return false,
+        }
+        if connection.credentials_changed().await {
+            return true;
+        }
+    }
+}

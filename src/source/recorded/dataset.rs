@@ -1,0 +1,246 @@
+//! A dataset: the recorded files of one day.
+//!
+//! Layout: `{DATA_DIR}/{date}/{ticker}/orderflow/orderflow.jsonl`. The folder `streams` of a date is
+//! reserved and never a ticker.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+
+/// Where the data is and how strictly it is read.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DatasetOptions {
+    /// Folder of the recorded data: {date}/{ticker}/orderflow/orderflow.jsonl
+    #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The day to load: YYYY-MM-DD, or `latest`
+    #[arg(long, env = "DATA_DATE", default_value = "latest", value_name = "DATE")]
+    pub data_date: DataDate,
+    /// Refuse to start when anything in the data is bad, instead of skipping and counting it
+    #[arg(long, env = "FLOWCAST_STRICT", default_value_t = false, value_parser = clap::value_parser!(bool))]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub strict: bool,
+}
+
+/// Which day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataDate {
+    /// The newest day that has any ticker.
+    Latest,
+    /// This one.
+    On(Date),
+}
+
+impl std::str::FromStr for DataDate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            _ => parse_date(text)
+                .map(Self::On)
+                .ok_or_else(|| "expected `latest` or a date as YYYY-MM-DD, such as 2025-11-28".to_owned()),
+        }
+    }
+}
+
+/// Why there is no dataset. All variants are the operator's to fix.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// The data folder is missing or unreadable.
+    #[error("{path}: expected a folder of recorded days (DATA_DIR), but it cannot be read: {source}")]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data folder holds no day at all.
+    #[error(
+        "{path}: expected folders named YYYY-MM-DD with a ticker in them, found none; make one with `flowcast generate`"
+    )]
+    NoDates {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The wanted day is not there.
+    #[error("{path}: expected data for {date}, found none; dates there are: {available}")]
+    NoSuchDate {
+        /// The data folder.
+        path: PathBuf,
+        /// The wanted day.
+        date: Date,
+        /// The days there are, or a word that there are none.
+        available: String,
+    },
+    /// The day's folder holds no ticker with a file.
+    #[error("{path}: expected folders {{TICKER}}/orderflow/orderflow.jsonl, found none")]
+    NoTickers {
+        /// The day's folder.
+        path: PathBuf,
+    },
+}
+
+/// The files of one day, by ticker.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The day.
+    pub date: Date,
+    /// Its folder.
+    pub path: PathBuf,
+    /// One file a ticker, sorted by ticker.
+    pub files: Vec<TickerFile>,
+}
+
+/// Where a ticker's records are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TickerFile {
+    /// The folder's name, as it stands in group names.
+    pub ticker: String,
+    /// Its `orderflow.jsonl`.
+    pub path: PathBuf,
+}
+
+impl Dataset {
+    /// Finds the day's files. Nothing is read yet.
+    pub fn find(options: &DatasetOptions) -> Result<Self, DatasetError> {
+        let dates = dates(&options.data_dir)?;
+        match options.data_date {
+            DataDate::On(date) if !dates.contains(&date) => {
+                let available = dates.iter().map(Date::to_string).collect::<Vec<_>>().join(", ");
+                let available = if available.is_empty() { "none".to_owned() } else { available };
+                Err(DatasetError::NoSuchDate { path: options.data_dir.clone(), date, available })
+            }
+            DataDate::On(date) => Self::of(&options.data_dir, date),
+            DataDate::Latest => {
+                for date in dates.into_iter().rev() {
+                    match Self::of(&options.data_dir, date) {
+                        Err(DatasetError::NoTickers { .. }) => {}
+                        found => return found,
+                    }
+                }
+                Err(DatasetError::NoDates { path: options.data_dir.clone() })
+            }
+        }
+    }
+
+    fn of(data_dir: &Path, date: Date) -> Result<Self, DatasetError> {
+        let path = data_dir.join(date.to_string());
+        let mut files: Vec<TickerFile> = folders(&path)?
+            .filter(|ticker| is_ticker(ticker))
+            .map(|ticker| TickerFile { path: path.join(&ticker).join("orderflow").join("orderflow.jsonl"), ticker })
+            .filter(|file| file.path.symlink_metadata().is_ok())
+            .collect();
+        files.sort_by(|a, b| a.ticker.cmp(&b.ticker));
+        if files.is_empty() { Err(DatasetError::NoTickers { path }) } else { Ok(Self { date, path, files }) }
+    }
+}
+
+/// Days that have a folder, oldest first.
+fn dates(data_dir: &Path) -> Result<Vec<Date>, DatasetError> {
+    let mut dates: Vec<Date> = folders(data_dir)?.filter_map(|name| parse_date(&name)).collect();
+    dates.sort_unstable();
+    Ok(dates)
+}
+
+fn folders(path: &Path) -> Result<impl Iterator<Item = String> + use<>, DatasetError> {
+    let entries = fs::read_dir(path).map_err(|source| DatasetError::Unreadable { path: path.to_owned(), source })?;
+    Ok(entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok()))
+}
+
+/// Only the full form: jiff also reads 20251128, which is no folder's name here.
+fn parse_date(text: &str) -> Option<Date> {
+    text.parse::<Date>().ok().filter(|date| date.to_string() == text)
+}
+
+/// Names that can stand in a group name and a log line.
+pub(in crate::source) fn is_ticker(name: &str) -> bool {
+    name != "streams"
+        && (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte))
+        && !name.starts_with('.')
+        // Would make the group's name another hub's.
+        && !["_classic_", "_state_", "_orderflow_"].iter().any(|package| format!("_{name}_").contains(package))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::date;
+
+    fn options(dir: &Path, data_date: DataDate) -> DatasetOptions {
+        DatasetOptions { data_dir: dir.to_owned(), data_date, strict: false }
+    }
+
+    fn write(dir: &Path, file: &str) {
+        let path = dir.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+
+    #[test]
+    fn tickers_are_the_folders_with_an_orderflow_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in [
+            "2025-11-28/SPX/orderflow/orderflow.jsonl",
+            "2025-11-28/ES_SPX/orderflow/orderflow.jsonl",
+            "2025-11-28/NDX/classic/gex_full.jsonl",
+            "2025-11-28/streams/orderflow/orderflow.jsonl",
+            "2025-11-28/.trash/orderflow/orderflow.jsonl",
+            "2025-11-28/notes.txt",
+        ] {
+            write(dir.path(), file);
+        }
+        let dataset = Dataset::find(&options(dir.path(), DataDate::On(date(2025, 11, 28)))).unwrap();
+        let tickers: Vec<_> = dataset.files.iter().map(|file| file.ticker.as_str()).collect();
+        assert_eq!(tickers, ["ES_SPX", "SPX"]);
+    }
+
+    #[test]
+    fn latest_is_the_newest_day_that_has_a_ticker() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "2025-11-27/SPX/orderflow/orderflow.jsonl");
+        write(dir.path(), "2025-11-28/SPX/orderflow/orderflow.jsonl");
+        write(dir.path(), "2025-12-01/SPX/empty");
+        write(dir.path(), "20251230/SPX/orderflow/orderflow.jsonl");
+        let dataset = Dataset::find(&options(dir.path(), DataDate::Latest)).unwrap();
+        assert_eq!(dataset.date, date(2025, 11, 28));
+    }
+
+    #[test]
+    fn a_missing_day_lists_the_days_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "2025-11-27/SPX/orderflow/orderflow.jsonl");
+        write(dir.path(), "2025-11-28/SPX/orderflow/orderflow.jsonl");
+        let error = Dataset::find(&options(dir.path(), DataDate::On(date(2025, 1, 2)))).unwrap_err().to_string();
+        assert!(
+            error.ends_with("expected data for 2025-01-02, found none; dates there are: 2025-11-27, 2025-11-28"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn each_kind_of_nothing_has_its_own_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = |date| Dataset::find(&options(dir.path(), date)).unwrap_err();
+        assert!(matches!(find(DataDate::Latest), DatasetError::NoDates { .. }));
+        write(dir.path(), "2025-11-28/notes.txt");
+        assert!(matches!(find(DataDate::On(date(2025, 11, 28))), DatasetError::NoTickers { .. }));
+        let missing = Dataset::find(&options(&dir.path().join("missing"), DataDate::Latest)).unwrap_err();
+        assert!(matches!(missing, DatasetError::Unreadable { .. }));
+    }
+
+    #[test]
+    fn a_date_is_written_in_full() {
+        assert_eq!("latest".parse(), Ok(DataDate::Latest));
+        assert_eq!("2025-11-28".parse(), Ok(DataDate::On(date(2025, 11, 28))));
+        for text in ["20251128", "2025-13-01", "yesterday", ""] {
+            assert!(text.parse::<DataDate>().is_err(), "{text}");
+        }
+    }
+}

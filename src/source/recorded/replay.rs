@@ -1,0 +1,188 @@
+//! The replay: one clock on which every ticker stands.
+//!
+//! A tick publishes the next record of every group that has subscribers: the record at the tick's
+//! ordinal, modulo the track's length, so a ticker is where a live feed would be whether anybody
+//! listens or not. The clock is a thread of its own on absolute deadlines (tokio's timer has steps
+//! of 1 ms); it clones handles and encodes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::thread::{ClockId, clock_nanosleep_absolute};
+
+use super::arena::Track;
+use crate::engine::clock;
+use crate::engine::frames::{FrameStore, Frames};
+use crate::engine::group::Group;
+use crate::engine::hub::{Due, Hub};
+use crate::health::status::{Status, Stream};
+
+/// How records are replayed.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReplayOptions {
+    /// Time between two ticks: a number with a unit, such as 1s, 500ms or 1m30s
+    #[arg(long, env = "WS_STREAM_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
+    pub interval: Duration,
+    /// What follows a ticker's last record: `rotation` begins again, `exhaust` falls silent
+    #[arg(long, env = "CACHE_MODE", value_enum, default_value_t = CacheMode::Rotation, value_name = "MODE")]
+    pub cache_mode: CacheMode,
+}
+
+/// What follows the last record. Name and values are the predecessor's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CacheMode {
+    /// Begin again.
+    Rotation,
+    /// Fall silent.
+    Exhaust,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(interval) if (Duration::from_micros(10)..=Duration::from_hours(24)).contains(&interval) => Ok(interval),
+        Ok(_) => Err("expected a duration from 10us to 24h".to_owned()),
+        Err(error) => Err(format!("expected a duration with a unit, such as 1s, 500ms or 1m30s: {error}")),
+    }
+}
+
+/// The tracks of a dataset on one clock.
+pub struct Replay {
+    hub: Arc<Hub>,
+    lanes: Vec<Lane>,
+    options: ReplayOptions,
+    status: Arc<Status>,
+    stream: Arc<Stream>,
+    missed: Arc<AtomicU64>,
+}
+
+struct Lane {
+    group: Arc<Group>,
+    store: Arc<dyn FrameStore>,
+    records: u64,
+}
+
+impl Replay {
+    /// Declares a group per track; nothing is published yet.
+    pub fn new(hub: Arc<Hub>, tracks: &[Arc<Track>], options: ReplayOptions, status: Arc<Status>) -> Self {
+        let lane = |track: &Arc<Track>| Lane {
+            group: hub.declare(track.group(), track.ticker()),
+            store: Arc::clone(track) as Arc<dyn FrameStore>,
+            records: track.records(),
+        };
+        let lanes = tracks.iter().map(lane).collect();
+        let stream = status.register(hub.name(), Some(options.interval));
+        let missed = status.count("ticks_missed", "Beats of the replay clock given up because a tick was late", vec![]);
+        Self { hub, lanes, options, status, stream, missed }
+    }
+
+    /// Tells where the clock is, and takes note of bad data.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// Ticks until `stop`. Blocks; the caller gives it a thread.
+    pub fn run(self, stop: &AtomicBool) {
+        let mut beat = Beat::starting_at(first_deadline(self.options.interval), self.options.interval);
+        for ordinal in 0.. {
+            sleep_until(beat.deadline_ns);
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            self.tick(ordinal, beat.deadline_ns);
+            let missed = beat.advance(clock::monotonic_ns());
+            if missed > 0 {
+                self.missed.fetch_add(missed, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Publishes the record at `ordinal` of every live group, as one batch.
+    fn tick(&self, ordinal: u64, scheduled_ns: u64) {
+        let mut batch = self.hub.begin(Some(Due { ordinal, scheduled_ns }));
+        self.status.drift().observe(batch.drift_ns() as f64 / 1e9);
+        let mut exhausted = true;
+        for lane in &self.lanes {
+            let Some(record) = self.record_at(ordinal, lane.records) else { continue };
+            exhausted = false;
+            if lane.group.is_live() {
+                batch.publish(&lane.group, Frames::new(Arc::clone(&lane.store), record));
+            }
+        }
+        drop(batch);
+        if !exhausted {
+            self.stream.updated(ordinal, clock::unix_ns());
+        } else if self.options.cache_mode == CacheMode::Exhaust && self.lanes.iter().any(|lane| lane.records == ordinal)
+        {
+            self.stream.set_connected(false);
+            tracing::info!(ordinal, "every ticker's records are exhausted; the hub falls silent");
+        }
+    }
+
+    fn record_at(&self, ordinal: u64, records: u64) -> Option<u32> {
+        let record = match self.options.cache_mode {
+            CacheMode::Rotation => ordinal % records,
+            CacheMode::Exhaust => Some(ordinal).filter(|&ordinal| ordinal < records)?,
+        };
+        u32::try_from(record).ok()
+    }
+}
+
+/// The grid of deadlines. A late tick is late once: the grid does not move.
+struct Beat {
+    deadline_ns: u64,
+    interval_ns: u64,
+}
+
+impl Beat {
+    fn starting_at(deadline_ns: u64, interval: Duration) -> Self {
+        Self { deadline_ns, interval_ns: interval.as_nanos() as u64 }
+    }
+
+    /// Moves to the next deadline; returns how many whole beats lie in the past and are given up.
+    /// One that has just passed is not: its tick runs at once, late.
+    fn advance(&mut self, now_ns: u64) -> u64 {
+        self.deadline_ns += self.interval_ns;
+        let missed = now_ns.saturating_sub(self.deadline_ns) / self.interval_ns;
+        self.deadline_ns += missed * self.interval_ns;
+        missed
+    }
+}
+
+/// On a whole wall-clock second, as the real feed; at once for clocks that beat faster.
+fn first_deadline(interval: Duration) -> u64 {
+    const SECOND: u64 = 1_000_000_000;
+    let now = clock::monotonic_ns();
+    if interval < Duration::from_secs(1) { now } else { now + SECOND - clock::unix_ns() % SECOND }
+}
+
+fn sleep_until(deadline_ns: u64) {
+    // Interrupted by a signal: sleep on, the deadline is absolute.
+    while let Err(rustix::io::Errno::INTR) = clock_nanosleep_absolute(ClockId::Monotonic, &clock::timespec(deadline_ns))
+    {
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_tick_is_late_once() {
+        let mut beat = Beat::starting_at(1000, Duration::from_nanos(100));
+        assert_eq!((beat.advance(1010), beat.deadline_ns), (0, 1100));
+        assert_eq!((beat.advance(1150), beat.deadline_ns), (0, 1200), "50 late, and the grid stands");
+        assert_eq!((beat.advance(1390), beat.deadline_ns), (0, 1300), "due meanwhile: runs at once");
+        assert_eq!((beat.advance(1740), beat.deadline_ns), (3, 1700), "three whole beats are given up");
+        assert_eq!((beat.advance(1741), beat.deadline_ns), (0, 1800));
+    }
+
+    #[test]
+    fn an_interval_is_a_duration_with_a_unit() {
+        assert_eq!(interval("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(interval("1m30s"), Ok(Duration::from_secs(90)));
+        for text in ["1", "", "fast", "0s", "1us", "25h", "-1s"] {
+            assert!(interval(text).unwrap_err().starts_with("expected a duration"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The recorded day on the JSON streams: prices from the replayed spots, and the day's signals, trades
+//! and portfolios.
+//!
+//! ```text
+//! replay's ordinal ─┬▶ spot of every ticker ─▶ open, high, low, last ─▶ price_updates (when asked)
+//!                   └▶ {date}/streams/{channel}.jsonl, by their times ─▶ signals, trades, portfolio
+//! ```
+//!
+//! One tick of the clock is one second of the recorded session, whatever its interval is. Nothing
+//! here is on the path of a tick: the clock's position is read, not its publications.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use serde_json::value::RawValue;
+
+use super::arena::Track;
+use super::replay::CacheMode;
+use crate::health::status::Stream;
+use crate::streams::{Input, Streams};
+use crate::wire::streams::shapes::{Number, Portfolio, Price, Signal, Trade};
+use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
+
+/// Folder of a day's trading streams.
+pub const STREAMS_FOLDER: &str = "streams";
+
+/// The longest line that is read.
+const MAX_LINE: u64 = 1 << 20;
+
+/// Bad lines told per file.
+const TOLD: usize = 5;
+
+/// How often the clock's position is looked at: what is due goes out at most this late.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Settings of the recorded day's trading streams.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TradingOptions {
+    /// Feed the trading streams of /ws from the recorded day: prices from its spots, and its folder
+    /// streams/ [default: true, unless Kafka or a broker feed is configured]
+    #[arg(long, env = "FLOWCAST_REPLAY_TRADING", value_parser = clap::value_parser!(bool), value_name = "BOOL")]
+    pub replay_trading: Option<bool>,
+}
+
+/// Something of the day, due when the clock stands at its second.
+#[derive(Debug, PartialEq, Eq)]
+struct Event {
+    /// Unix seconds.
+    at: i64,
+    channel: &'static str,
+    /// The record without its time: what is replayed is stamped when it is sent.
+    payload: Box<[u8]>,
+}
+
+/// A day's trading streams.
+pub struct Trading {
+    /// By time.
+    events: Vec<Event>,
+    /// The session's first second.
+    begins: i64,
+    /// Seconds until it begins again.
+    lap: u64,
+    mode: CacheMode,
+}
+
+/// What a file held.
+#[derive(Debug)]
+pub struct TradingReport {
+    /// The file.
+    pub path: PathBuf,
+    /// Records that will be played.
+    pub records: u64,
+    /// Lines that will not.
+    pub bad: u64,
+    /// The first of them: line number, from 1, and reason.
+    pub first_bad: Vec<(u64, String)>,
+}
+
+impl Trading {
+    /// Reads the files there are; none is no error. `tracks` tell when the session begins and how
+    /// long it is.
+    pub fn load(day: &Path, tracks: &[Arc<Track>], mode: CacheMode) -> io::Result<(Self, Vec<TradingReport>)> {
+        let (mut events, mut reports) = (Vec::new(), Vec::new());
+        for channel in [SIGNALS, TRADES, PORTFOLIO] {
+            let path = day.join(STREAMS_FOLDER).join(format!("{channel}.jsonl"));
+            match File::open(&path) {
+                Ok(file) => reports.push(read(&path, file, channel, &mut events)?),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            }
+        }
+        // Stable: records of one second keep the order of their file.
+        events.sort_by_key(|event| event.at);
+        let begins = tracks.iter().map(|track| track.begins()).chain(events.first().map(|event| event.at)).min();
+        let begins = begins.unwrap_or(0);
+        let longest = tracks.iter().map(|track| track.records()).max().unwrap_or(1);
+        let last = events.last().map_or(0, |event| event.at.saturating_sub(begins).max(0) as u64 + 1);
+        Ok((Self { events, begins, lap: longest.max(last), mode }, reports))
+    }
+
+    /// Plays what is due as the clock goes on, until `stop`. Blocks; the caller gives it a thread.
+    pub fn run(&self, streams: &Streams, clock: &Stream, stop: &AtomicBool) {
+        if self.events.is_empty() {
+            return;
+        }
+        let mut next = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let now = clock.position();
+            // Far behind: what was missed is not made up for in one burst.
+            next = next.max(now.saturating_sub(self.lap));
+            while next <= now {
+                self.due(next).for_each(|event| {
+                    // Checked when it was read; a limit that refuses it has been counted.
+                    let _ = streams.publish(event.channel, &Input::new(&event.payload));
+                });
+                next += 1;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    fn due(&self, ordinal: u64) -> impl Iterator<Item = &Event> {
+        let second = match self.mode {
+            CacheMode::Rotation => ordinal % self.lap,
+            CacheMode::Exhaust => ordinal,
+        };
+        let at = self.begins.saturating_add_unsigned(second);
+        let first = self.events.partition_point(|event| event.at < at);
+        self.events[first..].iter().take_while(move |event| event.at == at)
+    }
+}
+
+/// Reads one file; bad lines are noted.
+fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>) -> io::Result<TradingReport> {
+    let mut report = TradingReport { path: path.to_owned(), records: 0, bad: 0, first_bad: Vec::new() };
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let failed = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        if reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            break;
+        }
+        if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
+            reader.skip_until(b'\n').map_err(failed)?;
+            line.clear();
+            line.push(b'!');
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match event(channel, line.trim_ascii()) {
+            Ok(event) => {
+                events.push(event);
+                report.records += 1;
+            }
+            Err(reason) => {
+                report.bad += 1;
+                if report.first_bad.len() < TOLD {
+                    report.first_bad.push((number, reason));
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
+    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = std::str::from_utf8(line)
+        .map_err(|error| error.to_string())
+        .and_then(object)
+        .map_err(|reason| format!("expected one JSON object of at most 1 MiB: {reason}"))?;
+    let timestamp = fields.remove("timestamp").and_then(|text| serde_json::from_str::<Cow<'_, str>>(text.get()).ok());
+    let timestamp: jiff::Timestamp = timestamp
+        .and_then(|text| text.parse().ok())
+        .ok_or("timestamp: expected RFC 3339, such as 2024-12-19T12:00:00Z; it says when the record is due")?;
+    let payload = serde_json::to_vec(&fields).map_err(|error| error.to_string())?;
+    let shape = match channel {
+        SIGNALS => Signal::parse(&payload).map(drop),
+        TRADES => Trade::parse(&payload).map(drop),
+        _ => Portfolio::parse(&payload).map(drop),
+    };
+    shape.map_err(|error| error.to_string())?;
+    Ok(Event { at: timestamp.as_second(), channel, payload: payload.into() })
+}
+
+/// The replayed tickers' prices: asked before each price update.
+pub struct Spots {
+    days: Vec<Day>,
+    clock: Arc<Stream>,
+    mode: CacheMode,
+}
+
+/// One ticker's day so far, in hundredths.
+struct Day {
+    track: Arc<Track>,
+    /// The clock's position whose record comes next.
+    next: u64,
+    open: u32,
+    high: u32,
+    low: u32,
+}
+
+impl Spots {
+    /// Of every track, as the replay's `clock` goes.
+    pub fn new(tracks: &[Arc<Track>], clock: Arc<Stream>, mode: CacheMode) -> Self {
+        let day = |track: &Arc<Track>| Day { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
+        Self { days: tracks.iter().map(day).collect(), clock, mode }
+    }
+
+    /// Offers the price of every ticker as it stands now.
+    pub fn offer(&mut self, streams: &Streams) {
+        let Some(now) = self.clock.moved_to() else { return };
+        let mut any = false;
+        for day in &mut self.days {
+            let Some(spot) = day.advance(now, self.mode) else { continue };
+            let cents = |cents: u32| Number(Decimal::new(i64::from(cents), 2));
+            any |= streams
+                .offer_price(&Price {
+                    symbol: day.track.ticker().into(),
+                    price: cents(spot),
+                    volume: None,
+                    high: Some(cents(day.high)),
+                    low: Some(cents(day.low)),
+                    open: Some(cents(day.open)),
+                    prev_close: None,
+                    reference: Some(cents(day.open)),
+                })
+                .is_ok();
+        }
+        if any {
+            streams.prices_moved();
+        }
+    }
+}
+
+impl Day {
+    /// Takes up the records up to the clock's position; returns the last spot that is one.
+    fn advance(&mut self, now: u64, mode: CacheMode) -> Option<u32> {
+        let records = self.track.records();
+        let (lap, last) = match mode {
+            CacheMode::Rotation => (now / records, now % records),
+            CacheMode::Exhaust => (0, now.min(records - 1)),
+        };
+        let begins = lap * records;
+        if self.next <= begins {
+            // A new day: what the last one was is forgotten.
+            (self.next, self.open, self.high, self.low) = (begins, 0, 0, u32::MAX);
+        }
+        for record in self.next - begins..=last {
+            let spot = self.track.spot(record as u32);
+            // 0 stands for a number that was missing.
+            if spot > 0 {
+                self.open = if self.open == 0 { spot } else { self.open };
+                (self.high, self.low) = (self.high.max(spot), self.low.min(spot));
+            }
+        }
+        self.next = self.next.max(begins + last + 1);
+        (0..=last).rev().map(|record| self.track.spot(record as u32)).find(|&spot| spot > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(lines: &str) -> (Trading, Vec<TradingReport>) {
+        let day = tempfile::tempdir().unwrap();
+        std::fs::create_dir(day.path().join(STREAMS_FOLDER)).unwrap();
+        std::fs::write(day.path().join(STREAMS_FOLDER).join("trades.jsonl"), lines).unwrap();
+        Trading::load(day.path(), &[], CacheMode::Rotation).unwrap()
+    }
+
+    fn trade(second: u32, quantity: u32) -> String {
+        let at = format!("2025-11-28T14:30:{second:02}Z");
+        format!(r#"{{"timestamp":"{at}","symbol":"A","side":"BUY","quantity":{quantity},"price":1.50}}"#)
+    }
+
+    #[test]
+    fn records_are_due_at_their_second_and_again_after_a_lap() {
+        let (trading, reports) = load(&[trade(5, 2), trade(3, 1), trade(5, 3)].join("\n"));
+        assert_eq!((reports.len(), reports[0].records, reports[0].bad), (1, 3, 0));
+        let due = |ordinal| {
+            trading.due(ordinal).map(|event| Trade::parse(&event.payload).unwrap().quantity.unwrap().to_string())
+        };
+        let due: Vec<Vec<String>> = (0..6).map(|ordinal| due(ordinal).collect()).collect();
+        assert_eq!(due, [vec!["1"], vec![], vec!["2", "3"], vec!["1"], vec![], vec!["2", "3"]]);
+    }
+
+    #[test]
+    fn a_replayed_record_has_no_time_of_its_own_and_keeps_its_digits() {
+        let (trading, _) = load(&trade(0, 1));
+        let text = std::str::from_utf8(&trading.events[0].payload).unwrap();
+        assert!(!text.contains("timestamp") && text.contains("1.50"), "{text}");
+    }
+
+    #[test]
+    fn bad_lines_are_told_and_cost_nothing_else() {
+        let long = format!("{{\"timestamp\":\"{}\"}}", "x".repeat(1 << 21));
+        let lines =
+            ["nonsense", "", &trade(1, 1), "{\"symbol\":\"A\"}", &long, &trade(2, 1), "{\"timestamp\":7}"].join("\n");
+        let (trading, reports) = load(&lines);
+        assert_eq!((trading.events.len(), reports[0].records, reports[0].bad), (2, 2, 4));
+        let told: Vec<u64> = reports[0].first_bad.iter().map(|(line, _)| *line).collect();
+        assert_eq!(told, [1, 4, 5, 7]);
+        assert!(reports[0].first_bad[1].1.starts_with("timestamp: expected RFC 3339"));
+    }
+}

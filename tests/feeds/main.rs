@@ -1,0 +1,14 @@
+//! Broker feeds against brokers of our own, over real sockets.
+
+#[path = "../brokers/mod.rs"]
+mod brokers;
+#[path = "../common/mod.rs"]
+mod common;
+
+mod check;
+mod fixtures;
+mod kite;
+mod prices;
+mod supervision;
+mod tls;
+mod xts;

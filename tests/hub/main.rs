@@ -1,0 +1,18 @@
+//! The Web PubSub hub, from a recorded file to a client's socket: bytes over real sockets to the built server.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cache;
+mod data;
+mod encodings;
+mod golden;
+mod groups;
+mod lag;
+mod negotiate;
+mod protocol_errors;
+mod reliable;
+mod replay;
+mod shutdown;
+mod status;
+mod upgrade;

@@ -1,0 +1,201 @@
+//! Who may use the JSON streams, and publish to them (`docs/streams.md`).
+
+use crate::common;
+use crate::common::dataset::Dataset;
+use crate::common::server::{Server, refusal, serve};
+use crate::common::socket::Socket;
+use crate::common::streams::{Heard, SECRET, StreamClient, now, post, publish, publisher, signed, token};
+use serde_json::{Value, json};
+
+fn server(more: &[(&str, &str)]) -> Server {
+    Server::with(&Dataset::usual(), &[&[("WS_AUTH_SECRET", SECRET)], more].concat())
+}
+
+fn refused(server: &Server, claims: &Value) -> (u16, String) {
+    let token = signed(claims, "HS256", SECRET);
+    let response = StreamClient::at(server, &format!("/ws?token={token}")).err().expect("a refusal");
+    (response.status, response.error())
+}
+
+#[test]
+fn without_a_secret_anybody_is_let_in_and_nobody_may_publish() {
+    let server = Server::start(&Dataset::usual());
+    let mut client = StreamClient::at(&server, "/ws?token=whatever&client_id=me").unwrap();
+    client.until_pong();
+    let answer = publish(&server, &publisher(), r#"{"channel":"lines","data":1}"#);
+    assert_eq!((answer.status, answer.error()), (403, "publishing needs WS_AUTH_SECRET on the server".to_owned()));
+}
+
+#[test]
+fn a_token_is_taken_from_the_query_or_the_header() {
+    let server = server(&[]);
+    let token = token(&[]);
+    assert!(StreamClient::at(&server, &format!("/ws?token={token}")).is_ok());
+    let bearer = format!("Bearer {token}");
+    assert!(Socket::open(server.address, "/ws", &[("Authorization", &bearer)]).is_ok());
+    let basic = format!("Basic {token}");
+    assert_eq!(Socket::open(server.address, "/ws", &[("Authorization", &basic)]).unwrap_err().status, 401);
+}
+
+#[test]
+fn a_bad_token_is_refused_with_401_before_the_upgrade() {
+    let server = server(&[]);
+    let without = StreamClient::at(&server, "/ws").err().unwrap();
+    assert_eq!((without.status, without.error().starts_with("missing token")), (401, true));
+    for bad in [
+        signed(&json!({"sub": "me"}), "HS256", "another secret"),
+        signed(&json!({"sub": "me"}), "none", SECRET),
+        "nonsense".to_owned(),
+        "a.b.c".to_owned(),
+    ] {
+        let response = StreamClient::at(&server, &format!("/ws?token={bad}")).err().unwrap();
+        assert_eq!((response.status, response.error().starts_with("invalid token")), (401, true), "{bad}");
+    }
+    assert_eq!(refused(&server, &json!({})).0, 401, "sub is required");
+    assert_eq!(refused(&server, &json!({"sub": "me", "exp": now() - 100})), (401, "the token has expired".to_owned()));
+    assert_eq!(refused(&server, &json!({"sub": "me", "nbf": now() + 100})).1, "the token is not valid yet");
+    assert_eq!(refused(&server, &json!({"sub": "me", "iat": now() + 100})).1, "the token is not valid yet");
+    assert!(!server.log().contains(SECRET), "the secret is in no log");
+}
+
+#[test]
+fn an_audience_counts_once_it_is_configured() {
+    let server = server(&[("FLOWCAST_AUTH_AUDIENCE", "feed")]);
+    assert_eq!(refused(&server, &json!({"sub": "me", "aud": "other"})).1, "the token is for another audience");
+    assert!(StreamClient::at(&server, &format!("/ws?token={}", token(&["--audience", "feed"]))).is_ok());
+}
+
+#[test]
+fn a_connection_ends_with_its_token() {
+    let server = server(&[]);
+    // Accepted within the leeway of a minute, and over when that is.
+    let token = signed(&json!({"sub": "me", "exp": now() - 58}), "HS256", SECRET);
+    let mut client = StreamClient::at(&server, &format!("/ws?token={token}")).unwrap();
+    let rest = client.rest();
+    assert!(rest.contains(&Heard::Closed(Some((4401, "token expired".to_owned())))), "{rest:?}");
+    drop(client);
+    server.closed_until("token_expired", 1);
+}
+
+#[test]
+fn a_tokens_channels_limit_what_may_be_subscribed() {
+    let server = server(&[]);
+    let token = token(&["--channels", "lines,signals"]);
+    let mut client = StreamClient::at(&server, &format!("/ws?token={token}")).unwrap();
+    let answer = client.ask(&json!({"type": "subscribe", "channels": ["lines", "trades"]}));
+    assert_eq!(answer["code"], "forbidden_channel");
+    let answer = client.ask(&json!({"type": "unsubscribe", "channels": ["lines"]}));
+    assert_eq!(answer["channels"], json!(["signals"]), "auto-subscription gives only what is allowed");
+}
+
+#[test]
+fn a_browsers_origin_must_be_on_the_list_if_there_is_one() {
+    let with = |server: &Server, origin: &str| {
+        Socket::open(server.address, "/ws", &[("Origin", origin)]).map(drop).map_err(|response| response.status)
+    };
+    let listed = Server::with(&Dataset::usual(), &[("WS_ALLOWED_ORIGINS", "https://a.example,https://b.example:8443")]);
+    assert_eq!(with(&listed, "https://a.example"), Ok(()));
+    assert_eq!(with(&listed, "https://b.example:8443"), Ok(()));
+    assert_eq!(with(&listed, "https://b.example"), Err(403));
+    assert!(StreamClient::at(&listed, "/ws").is_ok(), "a client without an origin is no browser");
+    let all = Server::with(&Dataset::usual(), &[("WS_ALLOWED_ORIGINS", "*")]);
+    assert_eq!(with(&all, "https://c.example"), Ok(()));
+}
+
+#[test]
+fn connections_of_the_streams_have_a_limit_of_their_own() {
+    let server = Server::with(&Dataset::usual(), &[("WEBSOCKET_MAX_CONNECTIONS", "2")]);
+    // Each is heard before the next: one under way counts twice for a moment.
+    let opened = || {
+        let mut client = StreamClient::open(&server);
+        client.until_pong();
+        client
+    };
+    let clients = [opened(), opened()];
+    assert_eq!(StreamClient::at(&server, "/ws").err().unwrap().status, 503);
+    drop(common::client::Client::open(&server, common::client::JSON));
+    drop(clients);
+    server.metric_until("flowcast_stream_connections", |connections| connections == 0);
+    assert!(StreamClient::at(&server, "/ws").is_ok());
+}
+
+#[test]
+fn two_connections_with_one_client_id_both_live() {
+    let server = Server::start(&Dataset::usual());
+    let mut clients = [(); 2].map(|()| StreamClient::at(&server, "/ws?client_id=same").unwrap());
+    let _ = clients.each_mut().map(StreamClient::until_pong);
+    let long = format!("/ws?client_id={}", "x".repeat(129));
+    assert_eq!(StreamClient::at(&server, &long).err().unwrap().status, 400);
+}
+
+#[test]
+fn what_is_no_upgrade_is_told_so() {
+    let server = Server::start(&Dataset::usual());
+    assert_eq!(server.get("/ws").status, 426);
+}
+
+#[test]
+fn publishing_needs_the_role() {
+    let server = server(&[]);
+    let body = r#"{"channel":"lines","data":1}"#;
+    assert_eq!(post(&server, "/api/publish", &[], body).status, 401);
+    assert_eq!(publish(&server, &token(&[]), body).status, 403);
+    assert_eq!(publish(&server, &token(&["--role", "reader"]), body).status, 403);
+    assert_eq!(publish(&server, &publisher(), body).status, 200);
+    let narrow = token(&["--role", "publisher", "--channels", "trades"]);
+    assert_eq!(publish(&server, &narrow, body).status, 403);
+    assert_eq!(server.get("/api/publish").status, 405);
+}
+
+#[test]
+fn each_message_of_a_body_is_judged_alone() {
+    let server = server(&[]);
+    let mut client =
+        StreamClient::at(&server, &format!("/ws?token={}", token(&[]))).unwrap().subscribed(&["lines", "trades"]);
+    let body = json!([
+        {"channel": "lines", "data": "first"},
+        {"channel": "nope", "data": 1},
+        {"channel": "trades", "data": {"symbol": "A", "side": "HOLD", "quantity": 1, "price": 1}},
+        {"channel": "lines"},
+        {"channel": "lines", "data": "last"},
+    ]);
+    let answer = publish(&server, &publisher(), &body.to_string());
+    let told = answer.json();
+    assert_eq!((answer.status, &told["accepted"], &told["refused"]), (422, &json!(2), &json!(3)));
+    let refusals = told["refusals"].as_array().unwrap();
+    let indexes: Vec<u64> = refusals.iter().map(|refusal| refusal["index"].as_u64().unwrap()).collect();
+    assert_eq!(indexes, [1, 2, 3]);
+    assert_eq!(refusals[1]["error"], "side: expected BUY or SELL");
+    assert_eq!(
+        [client.message()["payload"].clone(), client.message()["payload"].clone()],
+        [json!("first"), json!("last")]
+    );
+    assert_eq!(publish(&server, &publisher(), "").status, 422);
+    assert_eq!(publish(&server, &publisher(), "{").status, 422);
+}
+
+#[test]
+fn a_body_or_message_over_the_limit_is_refused_with_413() {
+    let server = server(&[("FLOWCAST_MAX_BODY_BYTES", "4000"), ("FLOWCAST_MAX_PUBLISH_BYTES", "1000")]);
+    let of = |length: usize| json!({"channel": "lines", "data": "x".repeat(length)}).to_string();
+    let answer = publish(&server, &publisher(), &of(1000));
+    assert_eq!((answer.status, answer.error()), (413, "expected at most 1000 bytes, got 1002".to_owned()));
+    let answer = publish(&server, &publisher(), &of(4000));
+    assert_eq!((answer.status, answer.error()), (413, "expected a body of at most 4000 bytes".to_owned()));
+    assert_eq!(publish(&server, &publisher(), &of(900)).status, 200);
+}
+
+#[test]
+fn a_short_secret_is_warned_of_and_an_empty_one_refused() {
+    let server = Server::with(&Dataset::usual(), &[("WS_AUTH_SECRET", "short")]);
+    assert!(server.logged("WS_AUTH_SECRET is short").contains("bytes=5"));
+    let said = refusal(serve(&Dataset::usual(), &[]).args(["serve", "--auth-secret", ""]));
+    assert!(said.contains("expected a secret that is not empty"), "{said}");
+}
+
+#[test]
+fn kafka_without_a_secret_refuses_to_start_unless_that_is_meant() {
+    let dataset = Dataset::usual();
+    let said = refusal(&mut serve(&dataset, &[("WS_KAFKA_BROKERS", "127.0.0.1:1")]));
+    assert!(said.contains("--allow-anonymous"), "{said}");
+}

@@ -1,0 +1,7 @@
+//! The JSON streams of `/ws`: bytes over real sockets to the built server.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod messages;
