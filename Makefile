@@ -62,17 +62,22 @@ bench: ## all benchmarks; compares with the last run
 bench-encode: ## JSONL line to finished frames, records/s of one core
 	cargo bench -p flowcast --bench encode
 
-bench-fanout: ## flowcast against the floor and its peers; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
+# $(call flags,ROWS SERIES) passes the variables that are set on as --rows and --series.
+flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
+
+bench-fanout: ## flowcast against the floor and its peers, or AGAINST=another binary; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
 	cargo build $(LOCKED) --release --workspace --bins
+ifndef AGAINST
 	cargo build --release --manifest-path loadtest/peers/tungstenite/Cargo.toml --target-dir target/peers
 	cd loadtest/peers && npm install --no-audit --no-fund --silent
-	python3 loadtest/bench/fanout.py
+endif
+	python3 loadtest/bench/fanout.py $(call flags,AGAINST ROWS WIRES ROUNDS SECONDS PEERS)
 
-bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn
-	python3 loadtest/bench/growth.py
+bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn; SERIES= ROUNDS= SECONDS= choose
+	python3 loadtest/bench/growth.py $(call flags,SERIES ROUNDS SECONDS)
 
 bench-streams: ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with
-	python3 loadtest/bench/streams.py
+	python3 loadtest/bench/streams.py $(call flags,ROUNDS SECONDS)
 
 # Stable Rust has no sanitizers; the code under test has none of the bugs they find, since `unsafe`
 # stands outside the parsers.

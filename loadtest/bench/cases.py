@@ -54,6 +54,10 @@ class Settings:
     wires: tuple
     seconds: int
     peers: bool
+    program: str = FLOWCAST
+    """The flowcast under test. Data and recordings always come from this tree's."""
+    idle_s: int = 10
+    """How long the clients of W3 hear nothing before the memory is read."""
 
     def data(self, name, tickers, records):
         """A generated day of those tickers."""

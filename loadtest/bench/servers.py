@@ -71,9 +71,9 @@ class Server:
         return float(found[1])
 
 
-def flowcast(data, interval, *options):
-    """The command for flowcast."""
-    return [FLOWCAST, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", "1",
+def flowcast(data, interval, *options, program=FLOWCAST):
+    """The command for flowcast, this tree's or another one."""
+    return [program, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", "1",
             *options]
 
 
