@@ -30,7 +30,7 @@ pub struct CrewOutcome {
 }
 
 /// That, and what main has seen itself.
-pub struct Outcome {
+pub struct RunOutcome {
     /// What the threads have left behind.
     pub crew: CrewOutcome,
     /// How long the ramp took.
@@ -42,8 +42,8 @@ pub struct Outcome {
 }
 
 /// Puts everything together.
-pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome) -> Facts {
-    let Outcome { crew: outcome, ramp_ns, memory, server } = outcome;
+pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutcome) -> Facts {
+    let RunOutcome { crew: outcome, ramp_ns, memory, server } = outcome;
     let (mut tally, mut ticks, mut receipts) = (Tally::default(), Ticks::default(), Receipts::default());
     let (mut verified, mut unjudged, mut latency) = (0, 0, histogram::new());
     let mut fault_counts = std::collections::BTreeMap::<FaultKind, u64>::new();

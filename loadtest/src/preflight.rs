@@ -11,9 +11,9 @@ use crate::ledger::offset::Offset;
 use crate::limits::{self, LimitError};
 use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl};
 use crate::plan::{Mix, Plan, PlanError, check, resolve_groups};
+use crate::reference::{LedgerSource, Reference};
 use crate::sequence::publisher::Publishing;
 use crate::sequence::token::{self, TokenError};
-use crate::truth::{LedgerSource, Truth};
 use crate::wire::form::{Profile, Protocol};
 use crate::wire::streams::is_topic;
 
@@ -58,7 +58,7 @@ pub struct Preflight {
     /// The socket of the first negotiation, or the given one.
     pub grant: Grant,
     /// What will say what was published, if anything does.
-    pub truth: Option<Truth>,
+    pub reference: Option<Reference>,
     /// What the reader of the report should know.
     pub notes: Vec<String>,
 }
@@ -100,9 +100,9 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         let tickers = if args.groups == ["all"] { tickers(&http, &base)? } else { None };
         resolve_groups(&args.groups, &grant.prefix, tickers.as_deref())?
     };
-    let truth = match args.ledger {
-        _ if args.streams.publish_rate > 0 => Some(Truth::Publisher(publishing(args, &trust)?)),
-        _ if args.streams.external_producer => Some(Truth::Producer { last_seq: args.streams.last_seq }),
+    let reference = match args.ledger {
+        _ if args.streams.publish_rate > 0 => Some(Reference::Publisher(publishing(args, &trust)?)),
+        _ if args.streams.external_producer => Some(Reference::Producer { last_seq: args.streams.last_seq }),
         _ if is_streams => {
             notes.push(
                 "the stream protocol has no ledger: messages are counted and checked for shape, loss cannot be seen"
@@ -114,7 +114,7 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         LedgerUse::Auto | LedgerUse::Require => {
             let url = format!("{base}/ticks");
             match Offset::estimate(&http, &url, Some(grant.socket.address)) {
-                Ok(offset) => Some(Truth::Ledger(LedgerSource { url, http: http.clone(), offset })),
+                Ok(offset) => Some(Reference::Ledger(LedgerSource { url, http: http.clone(), offset })),
                 Err(error) if args.ledger == LedgerUse::Require => return Err(PreflightError::NoLedger(error)),
                 Err(error) => {
                     notes.push(format!(
@@ -158,13 +158,13 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         slow_rate: args.slow_rate,
         reset_after_ns: args.reset_after.as_nanos() as u64,
         reconnects: args.reconnect,
-        has_ledger: truth.is_some(),
-        clock_error_ns: match &truth {
-            Some(Truth::Ledger(ledger)) => ledger.offset.error_ns,
+        has_ledger: reference.is_some(),
+        clock_error_ns: match &reference {
+            Some(Reference::Ledger(ledger)) => ledger.offset.error_ns,
             _ => 0,
         },
     };
-    Ok(Preflight { plan, trust, negotiator, grant, truth, notes })
+    Ok(Preflight { plan, trust, negotiator, grant, reference, notes })
 }
 
 /// The channels that carry a publisher's payloads.

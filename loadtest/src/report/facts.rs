@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::offset::Offset;
+use crate::reference::Source;
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
-use crate::truth::Source;
 use crate::verify::fault::{Fault, FaultKind};
 use crate::wire::form::{Profile, Protocol};
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
 use crate::clock::SECOND;
+use crate::reference::Source;
 use crate::stats::histogram::{self, Pairs, Percentiles};
-use crate::truth::Source;
 use crate::verify::fault::FaultKind;
 use crate::wire::form::Protocol;
 

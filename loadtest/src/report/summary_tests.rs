@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::ledger::offset::Offset;
+use crate::reference::Source;
 use crate::report::facts::{LedgerFacts, Machine, OwnMemory, Receipts, Setup, Window};
 use crate::stats::ticks::Ticks;
-use crate::truth::Source;
 use crate::wire::form::{Profile, Protocol};
 
 /// The facts of a perfect run.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::Report;
 use super::summary::{Delivery, Measurement};
+use crate::reference::Source;
 use crate::stats::histogram::Percentiles;
-use crate::truth::Source;
 
 /// How many faults the terminal shows.
 const SHOWN_FAULTS: usize = 20;

@@ -1,7 +1,7 @@
 //! Where a run learns what was published: the server's tick ledger, the swarm's own publisher, or the
 //! numbers of somebody else's.
 //!
-//! [`Truth`] is decided before the run, [`Feed`] is it at work; workers hear the same events of all three.
+//! [`Reference`] is decided before the run, [`Tracker`] is it at work; workers hear the same events of all three.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -17,7 +17,7 @@ use crate::ledger::{Groups, Now};
 use crate::plan::Plan;
 use crate::report::facts::LedgerFacts;
 use crate::sequence::publisher::{Publisher, Publishing};
-use crate::sequence::witness::{self, Sight, Testimony};
+use crate::sequence::witness::{self, HeardNumber, WitnessStatus};
 
 /// How long connecting to the ledger may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub struct LedgerSource {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub enum Truth {
+pub enum Reference {
     /// The server's own ledger.
     Ledger(LedgerSource),
     /// We publish.
@@ -60,9 +60,9 @@ pub enum Source {
     Witness,
 }
 
-/// Why a feed could not start.
+/// Why a tracker could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum FeedError {
+pub enum TrackerError {
     /// The ledger was there and cannot be followed.
     #[error("{0}")]
     Follow(#[from] FollowError),
@@ -71,9 +71,9 @@ pub enum FeedError {
     Thread(#[from] std::io::Error),
 }
 
-/// A truth at work.
+/// A reference being read while the run goes on.
 #[derive(Debug)]
-pub enum Feed {
+pub enum Tracker {
     /// Nobody says what was published.
     Nothing,
     /// The ledger is being read.
@@ -85,36 +85,36 @@ pub enum Feed {
     /// Publishing is over.
     Published(Arc<Status>),
     /// Numbers are being followed.
-    Witness(Arc<Testimony>),
+    Witness(Arc<WitnessStatus>),
 }
 
-impl Feed {
+impl Tracker {
     /// Starts to tell the workers behind `sinks`. What it returns beside itself takes the numbers that
     /// workers hear, if it needs them.
     pub fn start(
-        truth: Option<Truth>,
+        reference: Option<Reference>,
         trust: &Trust,
         plan: &Plan,
         sinks: Vec<Sender<Event>>,
-    ) -> Result<(Self, Option<SyncSender<Sight>>), FeedError> {
-        Ok(match truth {
+    ) -> Result<(Self, Option<SyncSender<HeardNumber>>), TrackerError> {
+        Ok(match reference {
             None => (Self::Nothing, None),
-            Some(Truth::Ledger(source)) => {
+            Some(Reference::Ledger(source)) => {
                 let stream = Http::for_streams(trust, CONNECT);
                 let groups = Groups::new(&plan.groups);
                 let status = follow(stream, &source.url, groups, source.offset.clone(), sinks)?;
                 (Self::Ledger(source, status), None)
             }
-            Some(Truth::Publisher(publishing)) => (Self::Ready(publishing, sinks), None),
-            Some(Truth::Producer { last_seq }) => {
-                let (testimony, sights) = witness::start(plan.groups.len(), last_seq, sinks)?;
-                (Self::Witness(testimony), Some(sights))
+            Some(Reference::Publisher(publishing)) => (Self::Ready(publishing, sinks), None),
+            Some(Reference::Producer { last_seq }) => {
+                let (witness_status, heard_numbers) = witness::start(plan.groups.len(), last_seq, sinks)?;
+                (Self::Witness(witness_status), Some(heard_numbers))
             }
         })
     }
 
     /// All clients are up: who waits for that begins.
-    pub fn begin(&mut self) -> Result<(), FeedError> {
+    pub fn begin(&mut self) -> Result<(), TrackerError> {
         *self = match std::mem::replace(self, Self::Nothing) {
             Self::Ready(publishing, sinks) => Self::Publishing(Publisher::start(publishing, sinks)?),
             other => other,
@@ -142,7 +142,7 @@ impl Feed {
     /// Whether everything published until `cut_ns` is known, or will not be known later either.
     pub fn covers(&self, cut_ns: u64) -> bool {
         match self {
-            Self::Witness(testimony) => testimony.covers(cut_ns),
+            Self::Witness(witness_status) => witness_status.covers(cut_ns),
             _ => true,
         }
     }
@@ -162,7 +162,7 @@ impl Feed {
             }
             Self::Publishing(publisher) => publisher.status.seq.load(Acquire),
             Self::Published(status) => status.seq.load(Acquire),
-            Self::Witness(testimony) if testimony.covers(cut_ns) => testimony.status.seq.load(Acquire),
+            Self::Witness(witness_status) if witness_status.covers(cut_ns) => witness_status.status.seq.load(Acquire),
             Self::Witness(_) => u64::MAX,
         }
     }
@@ -171,7 +171,7 @@ impl Feed {
     pub fn stop(&self) {
         match self {
             Self::Ledger(_, status) => status.stop(),
-            Self::Witness(testimony) => testimony.status.stop(),
+            Self::Witness(witness_status) => witness_status.status.stop(),
             Self::Nothing | Self::Ready(..) | Self::Publishing(_) | Self::Published(_) => {}
         }
     }
@@ -196,9 +196,9 @@ impl Feed {
             Self::Publishing(Publisher { status, .. }) | Self::Published(status) => {
                 Some(of(Source::Publisher, Offset::same_clock(), status))
             }
-            Self::Witness(testimony) => {
-                let is_foreign_clock = testimony.is_foreign_clock.load(Relaxed);
-                let facts = of(Source::Witness, Offset::same_clock(), &testimony.status);
+            Self::Witness(witness_status) => {
+                let is_foreign_clock = witness_status.is_foreign_clock.load(Relaxed);
+                let facts = of(Source::Witness, Offset::same_clock(), &witness_status.status);
                 Some(LedgerFacts { is_foreign_clock, ..facts })
             }
         }

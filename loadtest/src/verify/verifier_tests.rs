@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::verify::slot::Times;
+use crate::verify::slot::LedgerTimes;
 
 const PUBLICATIONS: u64 = 12;
 const TICK_NS: u64 = 1_000;
@@ -12,8 +12,8 @@ const TICK_NS: u64 = 1_000;
 struct Clients(Vec<Member>);
 
 impl Members for Clients {
-    fn member(&mut self, seat: Seat) -> Option<&mut Member> {
-        self.0.get_mut(seat.client as usize)
+    fn member(&mut self, member_id: MemberId) -> Option<&mut Member> {
+        self.0.get_mut(member_id.client as usize)
     }
 
     fn for_each_in(&mut self, _log: u32, visit: &mut dyn FnMut(u32, &mut Member)) {
@@ -102,9 +102,9 @@ fn expected_fault(tamper: Tamper) -> Option<(FaultKind, u64)> {
     }
 }
 
-/// Feeds all streams and the ledger in order of time; returns the desk after the end of the run.
-fn run(key: Key, plans: &[ClientPlan], ledger_delay: u64) -> Desk {
-    let mut desk = Desk::new(&[key], 1, true, 0);
+/// Feeds all streams and the ledger in order of time; returns the verifier after the end of the run.
+fn run(key: Key, plans: &[ClientPlan], ledger_delay: u64) -> Verifier {
+    let mut verifier = Verifier::new(&[key], 1, true, 0);
     let mut clients = Clients(
         plans
             .iter()
@@ -125,30 +125,30 @@ fn run(key: Key, plans: &[ClientPlan], ledger_delay: u64) -> Desk {
         let Some(client) = client else {
             let mut identity = identity(key, publication, false);
             identity.sequence_id = 500 + publication;
-            let times = Times {
+            let times = LedgerTimes {
                 tick: publication,
                 scheduled_ns: published_ns(publication) - 1,
                 published_ns: published_ns(publication),
             };
-            desk.offer(&mut clients, 0, Entry { identity, times });
-            desk.heard(&mut clients, published_ns(publication));
+            verifier.offer(&mut clients, 0, LedgerEntry { identity, times });
+            verifier.heard(&mut clients, published_ns(publication));
             continue;
         };
         let identity = identity(key, publication, is_corrupted);
         let frame = format!("{identity:?}").into_bytes();
         // As the worker does it: first the comparison, then the decoder.
-        if desk.logs[0].take_next(&mut clients.0[client as usize], &frame).is_some() {
-            desk.verified += 1;
+        if verifier.logs[0].take_next(&mut clients.0[client as usize], &frame).is_some() {
+            verifier.verified += 1;
             continue;
         }
-        let seat = Seat { client, session: 0, place: 0, is_measured: true };
-        desk.receive(&mut clients, seat, &Arrival { identity, frame: &frame, at_ns });
+        let member_id = MemberId { client, session: 0, place: 0, is_measured: true };
+        verifier.receive(&mut clients, member_id, &Arrival { identity, frame: &frame, at_ns });
     }
-    desk.heard(&mut clients, u64::MAX);
+    verifier.heard(&mut clients, u64::MAX);
     for (client, member) in clients.0.iter_mut().enumerate() {
-        desk.judge_end(client as u32, member, u64::MAX, u64::MAX);
+        verifier.judge_end(client as u32, member, u64::MAX, u64::MAX);
     }
-    desk
+    verifier
 }
 
 fn plan() -> impl Strategy<Value = ClientPlan> {
@@ -167,9 +167,9 @@ fn plan() -> impl Strategy<Value = ClientPlan> {
     )
 }
 
-fn found(desk: &Desk) -> Vec<(u32, FaultKind, Option<u64>)> {
+fn found(verifier: &Verifier) -> Vec<(u32, FaultKind, Option<u64>)> {
     let mut found: Vec<_> =
-        desk.faults.listed().iter().map(|fault| (fault.client, fault.kind, fault.sequence_id)).collect();
+        verifier.faults.listed().iter().map(|fault| (fault.client, fault.kind, fault.sequence_id)).collect();
     found.sort();
     found
 }
@@ -183,7 +183,7 @@ proptest! {
         ledger_delay in prop_oneof![Just(0u64), 1..500u64, 500..5_000u64],
         key in prop_oneof![Just(Key::Sequence), Just(Key::Payload)],
     ) {
-        let desk = run(key, &plans, ledger_delay);
+        let verifier = run(key, &plans, ledger_delay);
         let mut expected: Vec<_> = plans
             .iter()
             .enumerate()
@@ -195,19 +195,19 @@ proptest! {
             })
             .collect();
         expected.sort();
-        let mut found = found(&desk);
+        let mut found = found(&verifier);
         // A sequence id from the future puts what follows out of order, and the SDKs would drop it.
         found.retain(|&(client, kind, _)| {
             let is_invented = matches!(plans[client as usize].tamper, Tamper::Invent(_));
             !(key == Key::Sequence && is_invented && kind == FaultKind::Reordered)
         });
         prop_assert_eq!(found, expected);
-        prop_assert_eq!(desk.parked(), 0);
-        prop_assert_eq!(desk.unjudged, 0);
+        prop_assert_eq!(verifier.parked(), 0);
+        prop_assert_eq!(verifier.unjudged, 0);
         // Every copy is accounted for: right, or blamed.
         let due: u64 = plans.iter().map(|plan| PUBLICATIONS - plan.joined_after).sum();
-        let lost = desk.faults.count(FaultKind::Missing) + desk.faults.count(FaultKind::Corrupted);
-        prop_assert_eq!(desk.verified + lost, due);
+        let lost = verifier.faults.count(FaultKind::Missing) + verifier.faults.count(FaultKind::Corrupted);
+        prop_assert_eq!(verifier.verified + lost, due);
     }
 }
 
@@ -217,49 +217,49 @@ fn plain(joined_after: u64, tamper: Tamper) -> ClientPlan {
 
 #[test]
 fn a_first_frame_that_is_late_is_a_missing_frame() {
-    let desk = run(Key::Sequence, &[plain(2, Tamper::Drop(3)), plain(0, Tamper::Nothing)], 10);
-    assert_eq!(found(&desk), [(0, FaultKind::Missing, Some(503))]);
+    let verifier = run(Key::Sequence, &[plain(2, Tamper::Drop(3)), plain(0, Tamper::Nothing)], 10);
+    assert_eq!(found(&verifier), [(0, FaultKind::Missing, Some(503))]);
 }
 
 #[test]
 fn a_last_frame_that_does_not_come_is_a_missing_frame() {
-    let desk = run(Key::Payload, &[plain(0, Tamper::Drop(PUBLICATIONS))], 10);
-    assert_eq!(found(&desk), [(0, FaultKind::Missing, Some(500 + PUBLICATIONS))]);
+    let verifier = run(Key::Payload, &[plain(0, Tamper::Drop(PUBLICATIONS))], 10);
+    assert_eq!(found(&verifier), [(0, FaultKind::Missing, Some(500 + PUBLICATIONS))]);
 }
 
 #[test]
 fn a_fault_names_its_tick() {
-    let desk = run(Key::Payload, &[plain(0, Tamper::Drop(5))], 10);
-    assert_eq!(desk.faults.listed()[0].tick, Some(5));
+    let verifier = run(Key::Payload, &[plain(0, Tamper::Drop(5))], 10);
+    assert_eq!(verifier.faults.listed()[0].tick, Some(5));
 }
 
 #[test]
 fn a_client_that_receives_nothing_misses_everything_after_its_ack() {
-    let mut desk = Desk::new(&[Key::Sequence], 1, true, 0);
+    let mut verifier = Verifier::new(&[Key::Sequence], 1, true, 0);
     let mut clients = Clients(vec![Member { acked_ns: 2_500, ..Member::new(0, 2_400) }]);
     for publication in 1..=4 {
         let identity = identity(Key::Sequence, publication, false);
         let published_ns = published_ns(publication);
-        let times = Times { tick: publication, scheduled_ns: published_ns, published_ns };
-        desk.offer(&mut clients, 0, Entry { identity, times });
+        let times = LedgerTimes { tick: publication, scheduled_ns: published_ns, published_ns };
+        verifier.offer(&mut clients, 0, LedgerEntry { identity, times });
     }
-    desk.judge_end(0, &mut clients.0[0], u64::MAX, 9_000);
-    assert_eq!(desk.faults.count(FaultKind::Missing), 2);
+    verifier.judge_end(0, &mut clients.0[0], u64::MAX, 9_000);
+    assert_eq!(verifier.faults.count(FaultKind::Missing), 2);
 }
 
 #[test]
 fn without_a_ledger_clients_are_compared_with_each_other() {
-    let mut desk = Desk::new(&[Key::Payload], 1, false, 0);
+    let mut verifier = Verifier::new(&[Key::Payload], 1, false, 0);
     let mut clients = Clients((0..2).map(|_| Member { acked_ns: 1, ..Member::new(0, 1) }).collect());
     for (at_ns, client, publication) in
         [(10, 0, 1_u32), (11, 1, 1), (20, 0, 3), (21, 1, 2), (22, 1, 3), (30, 0, 4), (31, 1, 4)]
     {
         let identity =
             Identity { timestamp: i64::from(publication), ..identity(Key::Payload, u64::from(publication), false) };
-        let seat = Seat { client, session: 0, place: 0, is_measured: true };
-        desk.receive(&mut clients, seat, &Arrival { identity, frame: b"", at_ns });
+        let member_id = MemberId { client, session: 0, place: 0, is_measured: true };
+        verifier.receive(&mut clients, member_id, &Arrival { identity, frame: b"", at_ns });
     }
-    assert_eq!(found(&desk), [(0, FaultKind::Missing, None)]);
-    assert_eq!(desk.faults.listed()[0].record_timestamp, Some(2));
-    assert_eq!(desk.verified, 7);
+    assert_eq!(found(&verifier), [(0, FaultKind::Missing, None)]);
+    assert_eq!(verifier.faults.listed()[0].record_timestamp, Some(2));
+    assert_eq!(verifier.verified, 7);
 }

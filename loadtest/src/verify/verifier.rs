@@ -1,23 +1,23 @@
 //! Where one worker's frames are judged: its logs, the frames that wait for the ledger, the faults.
 //!
-//! The worker owns the clients; the desk reaches their places in the groups through [`Members`].
+//! The worker owns the clients; the verifier reaches their places in the groups through [`Members`].
 
 use std::collections::VecDeque;
 
+use super::correction::Correction;
 use super::fault::{Fault, FaultKind, Faults};
-use super::log::{Arrival, GroupLog, Receipt, Reconciled};
+use super::log::{Arrival, GroupLog, Reconciled, Verdict};
 use super::member::Member;
-use super::mend::Mend;
-use super::slot::{Entry, Slot, Times};
+use super::slot::{LedgerEntry, LedgerTimes, Slot};
 use super::{Identity, Key};
 
 /// The most frames that may wait for the ledger in one worker; more, and the run is not verified.
 const MAX_PARKED: usize = 200_000;
 
-/// The worker's clients, as far as the desk needs them.
+/// The worker's clients, as far as the verifier needs them.
 pub trait Members {
     /// The place of a client in a group, if that client's session is still the same.
-    fn member(&mut self, seat: Seat) -> Option<&mut Member>;
+    fn member(&mut self, member_id: MemberId) -> Option<&mut Member>;
 
     /// Visits every place in groups of `log`, with the client's number.
     fn for_each_in(&mut self, log: u32, visit: &mut dyn FnMut(u32, &mut Member));
@@ -25,7 +25,7 @@ pub trait Members {
 
 /// Which place, of which session, of which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat {
+pub struct MemberId {
     /// The client's number in the run.
     pub client: u32,
     /// The session; joins after a reconnect are new places.
@@ -38,7 +38,7 @@ pub struct Seat {
 
 /// The latency of one copy, ready to be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timed {
+pub struct LatencySample {
     /// Who received it.
     pub client: u32,
     /// When it was due.
@@ -49,7 +49,7 @@ pub struct Timed {
 
 #[derive(Debug)]
 struct Parked {
-    seat: Seat,
+    member_id: MemberId,
     identity: Identity,
     frame: Box<[u8]>,
     at_ns: u64,
@@ -57,7 +57,7 @@ struct Parked {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Verifier {
     /// One per wire form and group.
     pub logs: Vec<GroupLog>,
     /// What was wrong.
@@ -65,7 +65,7 @@ pub struct Desk {
     /// Copies that were found right.
     pub verified: u64,
     /// Latencies that became known; the worker drains them.
-    pub timed: Vec<Timed>,
+    pub timed: Vec<LatencySample>,
     /// Frames that could not be judged: too many waited, their session ended, or the client was too
     /// far behind for the log. A run with any of them is not verified.
     pub unjudged: u64,
@@ -76,8 +76,8 @@ pub struct Desk {
     error_ns: u64,
 }
 
-impl Desk {
-    /// A desk for `forms × groups` logs; `keys` holds how each form tells publications apart, and
+impl Verifier {
+    /// A verifier for `forms × groups` logs; `keys` holds how each form tells publications apart, and
     /// `error_ns` is the uncertainty of ledger times in the client's clock.
     pub fn new(keys: &[Key], groups: u32, has_ledger: bool, error_ns: u64) -> Self {
         let logs: Vec<GroupLog> =
@@ -99,8 +99,8 @@ impl Desk {
 
     /// Takes a decoded data frame that is not simply the next one of its group. Returns whether it was
     /// the next one after all.
-    pub fn receive(&mut self, members: &mut dyn Members, seat: Seat, arrival: &Arrival<'_>) -> bool {
-        let Some(member) = members.member(seat) else { return false };
+    pub fn receive(&mut self, members: &mut dyn Members, member_id: MemberId, arrival: &Arrival<'_>) -> bool {
+        let Some(member) = members.member(member_id) else { return false };
         let log = member.log;
         if member.has_started() && member.cursor < self.logs[log as usize].base() {
             self.unjudged += 1;
@@ -108,21 +108,21 @@ impl Desk {
         }
         if member.parked > 0 {
             member.parked += 1;
-            self.park(log, seat, arrival);
+            self.park(log, member_id, arrival);
             return false;
         }
-        let receipt = self.logs[log as usize].receive(member, arrival, self.heard_ns);
-        if receipt == Receipt::MustWait {
+        let verdict = self.logs[log as usize].receive(member, arrival, self.heard_ns);
+        if verdict == Verdict::MustWait {
             member.parked = 1;
-            self.park(log, seat, arrival);
+            self.park(log, member_id, arrival);
         } else {
-            self.enter(members, log, seat, arrival, receipt);
+            self.enter(members, log, member_id, arrival, verdict);
         }
-        matches!(receipt, Receipt::Accepted(_) | Receipt::Inserted { .. })
+        matches!(verdict, Verdict::Accepted(_) | Verdict::Inserted { .. })
     }
 
     /// Puts a ledger entry into `log`.
-    pub fn offer(&mut self, members: &mut dyn Members, log: u32, entry: Entry) {
+    pub fn offer(&mut self, members: &mut dyn Members, log: u32, entry: LedgerEntry) {
         self.logs[log as usize].offer(entry);
         self.reconcile(members, log);
     }
@@ -242,8 +242,9 @@ impl Desk {
         }
     }
 
-    fn park(&mut self, log: u32, seat: Seat, arrival: &Arrival<'_>) {
-        let parked = Parked { seat, identity: arrival.identity, frame: arrival.frame.into(), at_ns: arrival.at_ns };
+    fn park(&mut self, log: u32, member_id: MemberId, arrival: &Arrival<'_>) {
+        let parked =
+            Parked { member_id, identity: arrival.identity, frame: arrival.frame.into(), at_ns: arrival.at_ns };
         self.parked[log as usize].push_back(parked);
         self.parked_count += 1;
     }
@@ -251,7 +252,7 @@ impl Desk {
     fn reconcile(&mut self, members: &mut dyn Members, log: u32) {
         while let Some(step) = self.logs[log as usize].reconcile(self.heard_ns) {
             match step {
-                Reconciled::Mended(mend) => self.mend(members, log, &mend, self.heard_ns, None),
+                Reconciled::Corrected(correction) => self.correct(members, log, &correction, self.heard_ns, None),
                 Reconciled::Confirmed(index) => self.release(log, index),
             }
         }
@@ -260,10 +261,10 @@ impl Desk {
     /// What could not be said of a publication before the ledger named it.
     fn release(&mut self, log: u32, index: u64) {
         let Some(slot) = self.logs[log as usize].slot_mut(index) else { return };
-        let Some(Times { scheduled_ns, .. }) = slot.times else { return };
+        let Some(LedgerTimes { scheduled_ns, .. }) = slot.times else { return };
         let waiting = std::mem::take(&mut slot.waiting).into_iter();
         let blamed = std::mem::take(&mut slot.blamed);
-        self.timed.extend(waiting.map(|(client, at_ns)| Timed { client, scheduled_ns, at_ns }));
+        self.timed.extend(waiting.map(|(client, at_ns)| LatencySample { client, scheduled_ns, at_ns }));
         for (kind, client, at_ns) in blamed {
             self.blame(kind, client, log, index, at_ns);
         }
@@ -273,46 +274,55 @@ impl Desk {
     fn judge_parked(&mut self, members: &mut dyn Members, log: u32) {
         while let Some(parked) = self.parked[log as usize].pop_front() {
             self.parked_count -= 1;
-            let Some(member) = members.member(parked.seat) else {
+            let Some(member) = members.member(parked.member_id) else {
                 self.unjudged += 1;
                 continue;
             };
             let arrival = Arrival { identity: parked.identity, frame: &parked.frame, at_ns: parked.at_ns };
-            let receipt = self.logs[log as usize].receive(member, &arrival, self.heard_ns);
-            if receipt == Receipt::MustWait && self.parked_count < MAX_PARKED {
+            let verdict = self.logs[log as usize].receive(member, &arrival, self.heard_ns);
+            if verdict == Verdict::MustWait && self.parked_count < MAX_PARKED {
                 self.parked[log as usize].push_front(parked);
                 self.parked_count += 1;
                 return;
             }
             member.parked -= 1;
-            if receipt == Receipt::MustWait {
+            if verdict == Verdict::MustWait {
                 self.unjudged += 1;
             } else {
-                self.enter(members, log, parked.seat, &arrival, receipt);
+                self.enter(members, log, parked.member_id, &arrival, verdict);
             }
         }
     }
 
     /// Books a final verdict.
-    fn enter(&mut self, members: &mut dyn Members, log: u32, seat: Seat, arrival: &Arrival<'_>, receipt: Receipt) {
-        let (client, at_ns) = (seat.client, arrival.at_ns);
-        match receipt {
-            Receipt::Accepted(index) => self.count(log, seat, index, at_ns),
-            Receipt::Skipped { missing, accepted } => {
+    fn enter(
+        &mut self,
+        members: &mut dyn Members,
+        log: u32,
+        member_id: MemberId,
+        arrival: &Arrival<'_>,
+        verdict: Verdict,
+    ) {
+        let (client, at_ns) = (member_id.client, arrival.at_ns);
+        match verdict {
+            Verdict::Accepted(index) => self.count(log, member_id, index, at_ns),
+            Verdict::Skipped { missing, accepted } => {
                 self.miss(client, log, (missing..accepted).collect(), at_ns);
-                self.count(log, seat, accepted, at_ns);
+                self.count(log, member_id, accepted, at_ns);
             }
-            Receipt::Inserted { missing, at } => {
+            Verdict::Inserted { missing, at } => {
                 self.miss(client, log, (missing..at).collect(), at_ns);
                 // The receiver has moved on already.
-                self.mend(members, log, &Mend::Inserted { at }, at_ns, Some(client));
-                self.count(log, seat, at, at_ns);
+                self.correct(members, log, &Correction::Inserted { at }, at_ns, Some(client));
+                self.count(log, member_id, at, at_ns);
             }
-            Receipt::Repeated(index) if self.was_missing(client, log, index) => self.count(log, seat, index, at_ns),
-            Receipt::Repeated(index) => self.blame(FaultKind::Duplicate, client, log, index, at_ns),
-            Receipt::Corrupted(index) => self.blame(FaultKind::Corrupted, client, log, index, at_ns),
-            Receipt::Unknown => self.blame_claim(FaultKind::Unexpected, client, log, arrival.identity, at_ns),
-            Receipt::MustWait => {}
+            Verdict::Repeated(index) if self.was_missing(client, log, index) => {
+                self.count(log, member_id, index, at_ns)
+            }
+            Verdict::Repeated(index) => self.blame(FaultKind::Duplicate, client, log, index, at_ns),
+            Verdict::Corrupted(index) => self.blame(FaultKind::Corrupted, client, log, index, at_ns),
+            Verdict::Unknown => self.blame_claim(FaultKind::Unexpected, client, log, arrival.identity, at_ns),
+            Verdict::MustWait => {}
         }
     }
 
@@ -330,36 +340,46 @@ impl Desk {
     }
 
     /// Counts a copy that is right.
-    fn count(&mut self, log: u32, seat: Seat, index: u64, at_ns: u64) {
+    fn count(&mut self, log: u32, member_id: MemberId, index: u64, at_ns: u64) {
         self.verified += 1;
         let Some(slot) = self.logs[log as usize].slot_mut(index) else { return };
         slot.copies += 1;
-        if seat.is_measured {
+        if member_id.is_measured {
             slot.last_ns = slot.last_ns.max(at_ns);
             match slot.times {
-                Some(Times { scheduled_ns, .. }) => self.timed.push(Timed { client: seat.client, scheduled_ns, at_ns }),
-                None if self.has_ledger => slot.waiting.push((seat.client, at_ns)),
+                Some(LedgerTimes { scheduled_ns, .. }) => {
+                    self.timed.push(LatencySample { client: member_id.client, scheduled_ns, at_ns })
+                }
+                None if self.has_ledger => slot.waiting.push((member_id.client, at_ns)),
                 None => {}
             }
         }
     }
 
-    fn mend(&mut self, members: &mut dyn Members, log: u32, mend: &Mend, at_ns: u64, except: Option<u32>) {
+    fn correct(
+        &mut self,
+        members: &mut dyn Members,
+        log: u32,
+        correction: &Correction,
+        at_ns: u64,
+        except: Option<u32>,
+    ) {
         members.for_each_in(log, &mut |client, member| {
             if except == Some(client) {
                 return;
             }
-            mend.apply(member, |kind, index| match mend {
-                Mend::Expelled { excused, .. } | Mend::Refuted { excused, .. } if excused.contains(&client) => {}
-                Mend::Expelled { claimed, .. } => {
+            correction.apply(member, |kind, index| match correction {
+                Correction::Expelled { excused, .. } | Correction::Refuted { excused, .. }
+                    if excused.contains(&client) => {}
+                Correction::Expelled { claimed, .. } => {
                     self.verified = self.verified.saturating_sub(1);
                     self.blame_claim(kind, client, log, *claimed, at_ns);
                 }
-                Mend::Refuted { .. } => {
+                Correction::Refuted { .. } => {
                     self.verified = self.verified.saturating_sub(1);
                     self.blame(kind, client, log, index, at_ns);
                 }
-                Mend::Inserted { .. } | Mend::Moved { .. } => self.blame(kind, client, log, index, at_ns),
+                Correction::Inserted { .. } | Correction::Moved { .. } => self.blame(kind, client, log, index, at_ns),
             });
         });
     }
@@ -368,7 +388,7 @@ impl Desk {
     /// a connection, `sequenceId` must rise over all groups, or the SDKs drop the frame.
     pub fn blame_order(
         &mut self,
-        seat: Seat,
+        member_id: MemberId,
         group: u32,
         identity: Identity,
         tick: Option<u64>,
@@ -377,7 +397,7 @@ impl Desk {
     ) {
         self.faults.add(Fault {
             kind: FaultKind::Reordered,
-            client: seat.client,
+            client: member_id.client,
             group,
             tick,
             sequence_id: Some(identity.sequence_id),
@@ -436,5 +456,5 @@ impl Desk {
 }
 
 #[cfg(test)]
-#[path = "desk_tests.rs"]
+#[path = "verifier_tests.rs"]
 mod tests;

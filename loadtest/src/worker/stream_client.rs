@@ -1,7 +1,7 @@
 //! A client of the JSON streams: subscriptions, and messages with and without a number.
 //!
 //! ```text
-//! subscribe ─▶ subscribed ─▶ message ─┬▶ of a channel with a sequence ─▶ the desk, as an orderflow frame
+//! subscribe ─▶ subscribed ─▶ message ─┬▶ of a channel with a sequence ─▶ the verifier, as an orderflow frame
 //!                                     └▶ of any other ─▶ counted, shape and time of sending checked
 //! ```
 
@@ -12,7 +12,7 @@ use super::client::Phase;
 use super::ending::Ending;
 use super::message::NO_GROUP;
 use crate::clock::unix_ns;
-use crate::sequence::witness::Sight;
+use crate::sequence::witness::HeardNumber;
 use crate::verify::Identity;
 use crate::verify::fault::FaultKind;
 use crate::verify::log::Arrival;
@@ -58,7 +58,7 @@ impl Worker {
             }
             Err(error) => {
                 let number = self.clients.list[index].number;
-                self.desk.blame_frame(FaultKind::Corrupted, number, NO_GROUP, error.to_string(), now);
+                self.verifier.blame_frame(FaultKind::Corrupted, number, NO_GROUP, error.to_string(), now);
             }
         }
         Ok(())
@@ -100,22 +100,30 @@ impl Worker {
         let (number, log) = (client.number, client.form * self.plan.groups.len() as u32 + group);
         let Ok(place) = client.members.binary_search_by_key(&log, |member| member.log) else {
             let detail = "before it was subscribed to".to_owned();
-            return self.desk.blame_frame(FaultKind::Unexpected, number, group, detail, now);
+            return self.verifier.blame_frame(FaultKind::Unexpected, number, group, detail, now);
         };
         let numbered = match streams::numbered(payload) {
             Ok(numbered) => numbered,
-            Err(error) => return self.desk.blame_frame(FaultKind::Corrupted, number, group, error.to_string(), now),
+            Err(error) => {
+                return self.verifier.blame_frame(FaultKind::Corrupted, number, group, error.to_string(), now);
+            }
         };
         let (sequence_id, hash) = (numbered.seq, xxh3_64(payload.as_bytes()));
-        if let Some(sights) = &self.sights {
-            // A full queue loses a sight, not a message: another worker or client shows it too, and a
+        if let Some(heard_numbers) = &self.heard_numbers {
+            // A full queue loses this report, not the message: another worker or client shows it too, and a
             // number nobody has shown makes the run fail, not pass.
-            let _ = sights.try_send(Sight { group, seq: sequence_id, hash, sent_ns: numbered.sent_ns, at_ns: now });
+            let _ = heard_numbers.try_send(HeardNumber {
+                group,
+                seq: sequence_id,
+                hash,
+                sent_ns: numbered.sent_ns,
+                at_ns: now,
+            });
         }
-        let seat = client.seat(place);
+        let member_id = client.member_id(place);
         // The number is the publication's name in every respect; there is no other record time.
         let identity = Identity { sequence_id, hash: Some(hash), timestamp: sequence_id.cast_signed() };
         self.clients.list[index].hint = (place + 1) % self.clients.list[index].members.len();
-        self.judge(seat, &Arrival { identity, frame, at_ns: now });
+        self.judge(member_id, &Arrival { identity, frame, at_ns: now });
     }
 }

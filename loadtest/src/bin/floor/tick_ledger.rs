@@ -12,12 +12,12 @@ use std::thread;
 
 use serde_json::json;
 
-use super::recording::Tick;
-use super::talk;
+use super::messages;
+use super::recording::TickFrames;
 
 /// When a tick was due and begun.
 #[derive(Clone, Copy, Debug)]
-pub struct Times {
+pub struct TickTimes {
     /// Its number.
     pub ordinal: u64,
     /// When it was due.
@@ -26,12 +26,12 @@ pub struct Times {
     pub published_ns: u64,
 }
 
-enum Letter {
+enum LedgerMessage {
     Follow(Arc<TcpStream>),
-    Tick { times: Times, publications: Vec<Publication> },
+    Tick { times: TickTimes, publications: Vec<LedgerLine> },
 }
 
-struct Publication {
+struct LedgerLine {
     group: String,
     sequence_id: u64,
     timestamp: i64,
@@ -40,7 +40,7 @@ struct Publication {
 
 /// See the module's documentation.
 pub struct Ledger {
-    letters: Sender<Letter>,
+    messages: Sender<LedgerMessage>,
     followers: Arc<AtomicUsize>,
     newest: Arc<AtomicU64>,
 }
@@ -48,11 +48,11 @@ pub struct Ledger {
 impl Ledger {
     /// Starts the writing thread.
     pub fn start() -> std::io::Result<Self> {
-        let (letters, mailbox) = channel();
+        let (messages, mailbox) = channel();
         let (followers, newest) = (Arc::<AtomicUsize>::default(), Arc::<AtomicU64>::default());
         let writer = Writer { followers: Arc::clone(&followers), newest: Arc::clone(&newest), sockets: Vec::new() };
         thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&mailbox))?;
-        Ok(Self { letters, followers, newest })
+        Ok(Self { messages, followers, newest })
     }
 
     /// The position of the newest tick that was written.
@@ -64,22 +64,22 @@ impl Ledger {
     pub fn follow(&self, socket: Arc<TcpStream>) {
         self.followers.fetch_add(1, Ordering::Relaxed);
         // The writer lives as long as the process.
-        let _ = self.letters.send(Letter::Follow(socket));
+        let _ = self.messages.send(LedgerMessage::Follow(socket));
     }
 
     /// Enters a tick that has been sent.
-    pub fn append(&self, times: Times, tick: &Tick, first_id: u64) {
+    pub fn append(&self, times: TickTimes, tick: &TickFrames, first_id: u64) {
         if self.followers.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let publication = |(sequence_id, record): (u64, &super::recording::Record)| Publication {
+        let publication = |(sequence_id, record): (u64, &super::recording::Record)| LedgerLine {
             group: record.group.clone(),
             sequence_id,
             timestamp: record.timestamp,
             hash: record.hash,
         };
         let publications = (first_id..).zip(&tick.records).map(publication).collect();
-        let _ = self.letters.send(Letter::Tick { times, publications });
+        let _ = self.messages.send(LedgerMessage::Tick { times, publications });
     }
 }
 
@@ -90,16 +90,16 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mailbox: &Receiver<Letter>) {
-        for letter in mailbox {
+    fn run(mut self, mailbox: &Receiver<LedgerMessage>) {
+        for message in mailbox {
             let newest = self.newest.load(Ordering::Relaxed);
-            match letter {
-                Letter::Follow(socket) => {
-                    let greeting = format!("event: now\ndata: {}\n\n", talk::clock(newest));
+            match message {
+                LedgerMessage::Follow(socket) => {
+                    let greeting = format!("event: now\ndata: {}\n\n", messages::clock(newest));
                     // A reader that is slow holds nobody up but readers.
                     let greeted = socket
                         .set_nonblocking(false)
-                        .and_then(|()| (&*socket).write_all(talk::EVENTS))
+                        .and_then(|()| (&*socket).write_all(messages::EVENTS))
                         .and_then(|()| (&*socket).write_all(greeting.as_bytes()));
                     if greeted.is_ok() {
                         self.sockets.push(socket);
@@ -107,12 +107,12 @@ impl Writer {
                         self.followers.fetch_sub(1, Ordering::Relaxed);
                     }
                 }
-                Letter::Tick { times, publications } => self.write(newest + 1, times, &publications),
+                LedgerMessage::Tick { times, publications } => self.write(newest + 1, times, &publications),
             }
         }
     }
 
-    fn write(&mut self, seq: u64, times: Times, publications: &[Publication]) {
+    fn write(&mut self, seq: u64, times: TickTimes, publications: &[LedgerLine]) {
         let publications: Vec<_> = publications
             .iter()
             .map(|publication| {

@@ -15,9 +15,9 @@ const ROUND_NS: u64 = 250 * MILLISECOND;
 /// Slots of the logs are kept for this long, for joins that are under way.
 const KEEP_NS: u64 = 3 * SECOND;
 
-/// Where the patrol is.
+/// Which client is visited next.
 #[derive(Debug, Default)]
-pub struct Patrol {
+pub struct Timers {
     last_ns: u64,
     next: usize,
     rounds: u64,
@@ -27,23 +27,23 @@ pub struct Patrol {
 
 impl Worker {
     /// Visits the clients whose turn it is.
-    pub(super) fn patrol(&mut self, now: u64) {
+    pub(super) fn run_timers(&mut self, now: u64) {
         let count = self.clients.list.len();
-        if self.patrol.last_ns == 0 {
-            self.patrol.last_ns = now;
+        if self.timers.last_ns == 0 {
+            self.timers.last_ns = now;
         }
-        let passed_ns = now - self.patrol.last_ns;
-        self.patrol.last_ns = now;
-        self.patrol.owed += passed_ns.min(ROUND_NS) * count as u64;
-        let visits = self.patrol.owed / ROUND_NS;
-        self.patrol.owed %= ROUND_NS;
+        let passed_ns = now - self.timers.last_ns;
+        self.timers.last_ns = now;
+        self.timers.owed += passed_ns.min(ROUND_NS) * count as u64;
+        let visits = self.timers.owed / ROUND_NS;
+        self.timers.owed %= ROUND_NS;
         for _ in 0..visits.min(count as u64) {
-            self.visit(self.patrol.next, now);
-            self.patrol.next += 1;
-            if self.patrol.next == count {
-                self.patrol.next = 0;
-                self.patrol.rounds += 1;
-                if self.patrol.rounds.is_multiple_of(4) {
+            self.visit(self.timers.next, now);
+            self.timers.next += 1;
+            if self.timers.next == count {
+                self.timers.next = 0;
+                self.timers.rounds += 1;
+                if self.timers.rounds.is_multiple_of(4) {
                     self.trim(now);
                 }
             }
@@ -54,15 +54,15 @@ impl Worker {
         let client = &mut self.clients.list[index];
         match client.phase {
             Phase::Idle | Phase::Gone => {}
-            Phase::Resting(until_ns) => {
+            Phase::Pausing(until_ns) => {
                 if now >= until_ns {
-                    self.rise(index, now);
+                    self.end_pause(index, now);
                 }
             }
             Phase::Up => {
                 if client.class == Class::Attentive {
                     for member in client.members.iter_mut().filter(|member| !member.first_judged) {
-                        self.desk.judge_first(client.number, member);
+                        self.verifier.judge_first(client.number, member);
                     }
                 }
                 if now >= client.next_due_ns {
@@ -100,17 +100,17 @@ impl Worker {
 
     /// Drops what every client has passed.
     fn trim(&mut self, now: u64) {
-        let Self { clients, desk, ticks, .. } = self;
-        let mut keep_from = vec![u64::MAX; desk.logs.len()];
+        let Self { clients, verifier, ticks, .. } = self;
+        let mut keep_from = vec![u64::MAX; verifier.logs.len()];
         for client in &clients.list {
             let reads_on = client.class != Class::Stalled && !matches!(client.phase, Phase::Gone);
             for member in client.members.iter().filter(|_| reads_on) {
                 let keep = &mut keep_from[member.log as usize];
-                *keep = (*keep).min(desk.keep_from(member));
+                *keep = (*keep).min(verifier.keep_from(member));
             }
         }
         for (log, keep_from) in (0..).zip(keep_from) {
-            desk.trim(log, keep_from, now.saturating_sub(KEEP_NS), &mut |slot| ticks.add_slot(slot));
+            verifier.trim(log, keep_from, now.saturating_sub(KEEP_NS), &mut |slot| ticks.add_slot(slot));
         }
     }
 }

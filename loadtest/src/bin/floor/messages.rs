@@ -1,4 +1,4 @@
-//! What the door says and hears: just enough HTTP and WebSocket for the swarm.
+//! What the acceptor says and hears: just enough HTTP and WebSocket for the swarm.
 
 use serde_json::json;
 use swarm::clock::{now_ns, unix_ns};

@@ -5,8 +5,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use swarm::wire::form::Protocol;
 
-use super::recording::Tick;
-use super::talk::{append, ok};
+use super::messages::{append, ok};
+use super::recording::TickFrames;
 
 #[derive(Deserialize)]
 struct Item<'a> {
@@ -16,8 +16,8 @@ struct Item<'a> {
 }
 
 /// The messages of a body, one per line.
-pub fn tick(body: &[u8]) -> serde_json::Result<Tick> {
-    let mut tick = Tick::default();
+pub fn tick(body: &[u8]) -> serde_json::Result<TickFrames> {
+    let mut tick = TickFrames::default();
     for line in body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let Item { channel, data } = serde_json::from_slice(line)?;
         let (payload, now) = (data.get(), humantime::format_rfc3339_millis(std::time::SystemTime::now()));
@@ -29,7 +29,7 @@ pub fn tick(body: &[u8]) -> serde_json::Result<Tick> {
 }
 
 /// The answer: how many messages there were.
-pub fn accepted(tick: &Tick) -> Vec<u8> {
+pub fn accepted(tick: &TickFrames) -> Vec<u8> {
     ok(&json!({ "accepted": tick.ends.len() }))
 }
 

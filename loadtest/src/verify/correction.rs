@@ -1,6 +1,6 @@
 //! A correction of a log's provisional order, and what it means for each member.
 //!
-//! A member has received the slots `first..cursor`. A mend changes what those indexes mean, so it is
+//! A member has received the slots `first..cursor`. A correction changes what those indexes mean, so it is
 //! applied to every member of the log, and decides who is to blame.
 
 use super::Identity;
@@ -9,7 +9,7 @@ use super::member::Member;
 
 /// One change of a log that its members must follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mend {
+pub enum Correction {
     /// A publication nobody had received was put in at `at`: who is past it has missed it.
     Inserted {
         /// Its slot.
@@ -42,10 +42,10 @@ pub enum Mend {
     },
 }
 
-impl Mend {
+impl Correction {
     /// Moves a member's indexes along and reports what the member did not receive as it should.
     ///
-    /// `blame` gets the slot *after* the mend; for [`Mend::Expelled`] the slot is gone.
+    /// `blame` gets the slot *after* the correction; for [`Correction::Expelled`] the slot is gone.
     pub fn apply(&self, member: &mut Member, mut blame: impl FnMut(FaultKind, u64)) {
         if !member.has_started() {
             return;
@@ -122,11 +122,11 @@ mod tests {
         Member { first, cursor, ..Member::new(0, 0) }
     }
 
-    /// Applies a mend to a member with slots `first..cursor`; returns its slots after, and the blame.
-    fn apply(mend: &Mend, first: u64, cursor: u64) -> (u64, u64, Vec<(FaultKind, u64)>) {
+    /// Applies a correction to a member with slots `first..cursor`; returns its slots after, and the blame.
+    fn apply(correction: &Correction, first: u64, cursor: u64) -> (u64, u64, Vec<(FaultKind, u64)>) {
         let mut member = member(first, cursor);
         let mut blamed = Vec::new();
-        mend.apply(&mut member, |kind, slot| blamed.push((kind, slot)));
+        correction.apply(&mut member, |kind, slot| blamed.push((kind, slot)));
         (member.first, member.cursor, blamed)
     }
 
@@ -134,48 +134,48 @@ mod tests {
 
     #[test]
     fn who_is_past_an_insertion_missed_it_and_nobody_else() {
-        let mend = Mend::Inserted { at: 5 };
-        assert_eq!(apply(&mend, 2, 5), (2, 5, vec![]));
-        assert_eq!(apply(&mend, 2, 6), (2, 7, vec![(FaultKind::Missing, 5)]));
-        assert_eq!(apply(&mend, 5, 6), (6, 7, vec![]));
-        assert_eq!(apply(&mend, 8, 9), (9, 10, vec![]));
+        let correction = Correction::Inserted { at: 5 };
+        assert_eq!(apply(&correction, 2, 5), (2, 5, vec![]));
+        assert_eq!(apply(&correction, 2, 6), (2, 7, vec![(FaultKind::Missing, 5)]));
+        assert_eq!(apply(&correction, 5, 6), (6, 7, vec![]));
+        assert_eq!(apply(&correction, 8, 9), (9, 10, vec![]));
     }
 
     #[test]
     fn who_had_both_received_them_the_wrong_way_round() {
-        let mend = Mend::Moved { from: 6, to: 5 };
-        assert_eq!(apply(&mend, 2, 7), (2, 7, vec![(FaultKind::Reordered, 5)]));
-        assert_eq!(apply(&mend, 2, 6), (2, 7, vec![(FaultKind::Missing, 5)]));
-        assert_eq!(apply(&mend, 2, 5), (2, 5, vec![]));
+        let correction = Correction::Moved { from: 6, to: 5 };
+        assert_eq!(apply(&correction, 2, 7), (2, 7, vec![(FaultKind::Reordered, 5)]));
+        assert_eq!(apply(&correction, 2, 6), (2, 7, vec![(FaultKind::Missing, 5)]));
+        assert_eq!(apply(&correction, 2, 5), (2, 5, vec![]));
         // First frame is the one that stays: what moved before it was not due.
-        assert_eq!(apply(&mend, 5, 6), (6, 7, vec![]));
+        assert_eq!(apply(&correction, 5, 6), (6, 7, vec![]));
         // First frame is the one that moved.
-        assert_eq!(apply(&mend, 6, 7), (5, 6, vec![]));
-        assert_eq!(apply(&mend, 6, 8), (5, 8, vec![(FaultKind::Missing, 6)]));
-        assert_eq!(apply(&mend, 7, 9), (7, 9, vec![]));
+        assert_eq!(apply(&correction, 6, 7), (5, 6, vec![]));
+        assert_eq!(apply(&correction, 6, 8), (5, 8, vec![(FaultKind::Missing, 6)]));
+        assert_eq!(apply(&correction, 7, 9), (7, 9, vec![]));
     }
 
     #[test]
     fn what_was_never_published_is_blamed_on_who_received_it() {
-        let mend = Mend::Expelled { at: 5, claimed: CLAIMED, excused: vec![] };
-        assert_eq!(apply(&mend, 2, 6), (2, 5, vec![(FaultKind::Unexpected, 5)]));
-        assert_eq!(apply(&mend, 2, 5), (2, 5, vec![]));
-        assert_eq!(apply(&mend, 6, 8), (5, 7, vec![]));
+        let correction = Correction::Expelled { at: 5, claimed: CLAIMED, excused: vec![] };
+        assert_eq!(apply(&correction, 2, 6), (2, 5, vec![(FaultKind::Unexpected, 5)]));
+        assert_eq!(apply(&correction, 2, 5), (2, 5, vec![]));
+        assert_eq!(apply(&correction, 6, 8), (5, 7, vec![]));
         let never = Member::NOT_STARTED;
-        assert_eq!(apply(&mend, 5, 6), (never, never, vec![(FaultKind::Unexpected, 5)]));
+        assert_eq!(apply(&correction, 5, 6), (never, never, vec![(FaultKind::Unexpected, 5)]));
     }
 
     #[test]
     fn a_refuted_copy_is_blamed_on_who_received_it() {
-        let mend = Mend::Refuted { at: 5, claimed: CLAIMED, excused: vec![] };
-        assert_eq!(apply(&mend, 5, 6), (5, 6, vec![(FaultKind::Corrupted, 5)]));
-        assert_eq!(apply(&mend, 2, 5), (2, 5, vec![]));
-        assert_eq!(apply(&mend, 6, 7), (6, 7, vec![]));
+        let correction = Correction::Refuted { at: 5, claimed: CLAIMED, excused: vec![] };
+        assert_eq!(apply(&correction, 5, 6), (5, 6, vec![(FaultKind::Corrupted, 5)]));
+        assert_eq!(apply(&correction, 2, 5), (2, 5, vec![]));
+        assert_eq!(apply(&correction, 6, 7), (6, 7, vec![]));
     }
 
     #[test]
     fn a_member_without_a_first_frame_is_left_alone() {
         let never = Member::NOT_STARTED;
-        assert_eq!(apply(&Mend::Inserted { at: 0 }, never, never), (never, never, vec![]));
+        assert_eq!(apply(&Correction::Inserted { at: 0 }, never, never), (never, never, vec![]));
     }
 }

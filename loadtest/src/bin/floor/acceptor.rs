@@ -14,10 +14,10 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use swarm::wire::form::Protocol;
 
-use super::ledger::Ledger;
-use super::post;
-use super::recording::Tick;
-use super::talk::{self, Request};
+use super::messages::{self, Request};
+use super::publish;
+use super::recording::TickFrames;
+use super::tick_ledger::Ledger;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -41,7 +41,7 @@ enum Stage {
 }
 
 /// What becomes of a visitor.
-enum Outcome {
+enum VisitorFate {
     Stays,
     /// Its socket reads the ledger from now on.
     Follows,
@@ -49,11 +49,11 @@ enum Outcome {
 }
 
 /// See the module's documentation.
-pub struct Door {
+pub struct Acceptor {
     listener: TcpListener,
     protocol: Protocol,
     members: Channel<Arc<TcpStream>>,
-    posts: Channel<Tick>,
+    posts: Channel<TickFrames>,
     ledger: Arc<Ledger>,
     epoll: OwnedFd,
     /// By the number of their descriptor.
@@ -61,13 +61,13 @@ pub struct Door {
     buffer: Box<[u8]>,
 }
 
-impl Door {
-    /// A door at `listener`, which must not block.
+impl Acceptor {
+    /// A acceptor at `listener`, which must not block.
     pub fn new(
         listener: TcpListener,
         protocol: Protocol,
         members: Channel<Arc<TcpStream>>,
-        posts: Channel<Tick>,
+        posts: Channel<TickFrames>,
         ledger: Arc<Ledger>,
     ) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -76,7 +76,7 @@ impl Door {
         Ok(Self { listener, protocol, members, posts, ledger, epoll, visitors, buffer })
     }
 
-    /// Keeps the door until the process ends.
+    /// Keeps the acceptor until the process ends.
     pub fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS);
         let own = self.listener.as_raw_fd() as u64;
@@ -108,30 +108,30 @@ impl Door {
     fn hear(&mut self, key: u64) {
         let Some(visitor) = self.visitors.get_mut(&key) else { return };
         let outcome = match (&*visitor.socket).read(&mut self.buffer) {
-            Ok(0) => Outcome::Leaves,
+            Ok(0) => VisitorFate::Leaves,
             Ok(length) => {
                 visitor.inbox.extend_from_slice(&self.buffer[..length]);
                 self.answer(key)
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Outcome::Stays,
-            Err(_) => Outcome::Leaves,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => VisitorFate::Stays,
+            Err(_) => VisitorFate::Leaves,
         };
-        if matches!(outcome, Outcome::Stays) {
+        if matches!(outcome, VisitorFate::Stays) {
             return;
         }
         let Some(visitor) = self.visitors.remove(&key) else { return };
         // The sender may hold the socket too, so dropping it does not take it from the descriptor.
         let _ = epoll::delete(&self.epoll, visitor.socket.as_fd());
         match outcome {
-            Outcome::Follows => self.ledger.follow(visitor.socket),
+            VisitorFate::Follows => self.ledger.follow(visitor.socket),
             _ => drop(visitor.socket.shutdown(Shutdown::Both)),
         }
     }
 
     /// Answers everything that is whole in a visitor's inbox.
-    fn answer(&mut self, key: u64) -> Outcome {
+    fn answer(&mut self, key: u64) -> VisitorFate {
         let Self { visitors, protocol, members, posts, ledger, .. } = self;
-        let Some(visitor) = visitors.get_mut(&key) else { return Outcome::Leaves };
+        let Some(visitor) = visitors.get_mut(&key) else { return VisitorFate::Leaves };
         let mut inbox = std::mem::take(&mut visitor.inbox);
         let mut at = 0;
         loop {
@@ -146,7 +146,7 @@ impl Door {
             }
         }
         visitor.inbox = inbox.split_off(at);
-        Outcome::Stays
+        VisitorFate::Stays
     }
 }
 
@@ -155,35 +155,35 @@ enum Heard {
     Whole(usize),
     /// The rest is yet to come.
     Part,
-    End(Outcome),
+    End(VisitorFate),
 }
 
 impl Visitor {
-    fn on_request(&mut self, bytes: &[u8], protocol: Protocol, posts: &Channel<Tick>, ledger: &Ledger) -> Heard {
-        let (request, length) = match talk::parse_request(bytes) {
+    fn on_request(&mut self, bytes: &[u8], protocol: Protocol, posts: &Channel<TickFrames>, ledger: &Ledger) -> Heard {
+        let (request, length) = match messages::parse_request(bytes) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return Heard::Part,
-            Err(_) => return Heard::End(Outcome::Leaves),
+            Err(_) => return Heard::End(VisitorFate::Leaves),
         };
         let answer = match request {
-            Request::Negotiate { host } => talk::negotiated(&host),
-            Request::Now => talk::ok(&talk::clock(ledger.newest())),
-            Request::Ticks => return Heard::End(Outcome::Follows),
-            Request::Publish { body } => match post::tick(&body) {
+            Request::Negotiate { host } => messages::negotiated(&host),
+            Request::Now => messages::ok(&messages::clock(ledger.newest())),
+            Request::Ticks => return Heard::End(VisitorFate::Follows),
+            Request::Publish { body } => match publish::tick(&body) {
                 Ok(tick) => {
-                    let answer = post::accepted(&tick);
+                    let answer = publish::accepted(&tick);
                     // The sender lives as long as the process.
                     let _ = posts.send(tick);
                     answer
                 }
-                Err(_) => talk::refused("422 Unprocessable Content"),
+                Err(_) => messages::refused("422 Unprocessable Content"),
             },
             Request::Upgrade { key, subprotocol } if subprotocol.as_deref() == protocol.subprotocol() => {
                 self.stage = Stage::Upgraded;
-                talk::welcome(&key, protocol)
+                messages::welcome(&key, protocol)
             }
-            Request::Upgrade { .. } => talk::refused("400 Bad Request"),
-            Request::Unknown => talk::refused("404 Not Found"),
+            Request::Upgrade { .. } => messages::refused("400 Bad Request"),
+            Request::Unknown => messages::refused("404 Not Found"),
         };
         self.say(&answer, length)
     }
@@ -191,11 +191,11 @@ impl Visitor {
     fn on_frame(&mut self, bytes: &mut [u8], protocol: Protocol, members: &Channel<Arc<TcpStream>>) -> Heard {
         const CLOSE: u8 = 0x8;
         const PING: u8 = 0x9;
-        match talk::parse_frame(bytes) {
+        match messages::parse_frame(bytes) {
             None => Heard::Part,
-            Some((CLOSE, ..)) => Heard::End(Outcome::Leaves),
-            Some((PING, payload, length)) => self.say(&talk::pong(payload), length),
-            Some((_, message, length)) => match talk::welcome_to_group(protocol, message) {
+            Some((CLOSE, ..)) => Heard::End(VisitorFate::Leaves),
+            Some((PING, payload, length)) => self.say(&messages::pong(payload), length),
+            Some((_, message, length)) => match messages::welcome_to_group(protocol, message) {
                 Some(answer) => {
                     if self.stage == Stage::Upgraded {
                         self.stage = Stage::Joined;
@@ -213,7 +213,7 @@ impl Visitor {
     fn say(&self, answer: &[u8], heard: usize) -> Heard {
         match (&*self.socket).write_all(answer) {
             Ok(()) => Heard::Whole(heard),
-            Err(_) => Heard::End(Outcome::Leaves),
+            Err(_) => Heard::End(VisitorFate::Leaves),
         }
     }
 }
