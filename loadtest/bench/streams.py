@@ -33,7 +33,7 @@ ROWS = ("load", "idle")
 def swarm(server, *options):
     """One run; the report, and a meter that watched the server."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report, Meter(server.pid, with_memory=True) as meter:
-        command = [SWARM, "--quiet", "--url", server.url, "--protocols", "streams", "--workers", 1,
+        command = [SWARM, "--quiet", "--url", server.url, "--protocols", "streams", "--workers", 1, "--claim", "latency",
                    "--server-pid", server.pid, "--json", report.name, *options]
         done = subprocess.run(pinned(CLIENT_CORE, command), capture_output=True, text=True, timeout=LIMIT_S, check=False)
         if done.returncode == 2 or not os.path.getsize(report.name):

@@ -94,6 +94,7 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
     Facts {
         setup: Setup {
             command: shown(std::env::args()),
+            claim: args.claim,
             target: shown(std::iter::once(args.url.clone())).concat(),
             profile: plan.profile,
             protocols: plan.protocols.clone(),

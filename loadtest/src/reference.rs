@@ -8,14 +8,12 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::http::{Http, Trust};
 use crate::ledger::follow::{Event, FollowError, Status, follow};
 use crate::ledger::offset::Offset;
 use crate::ledger::{Groups, Now};
 use crate::plan::Plan;
-use crate::report::facts::LedgerFacts;
+use crate::report::facts::{Evidence, LedgerFacts};
 use crate::sequence::publisher::{Publisher, Publishing};
 use crate::sequence::witness::{self, HeardNumber, WitnessStatus};
 
@@ -45,19 +43,6 @@ pub enum Reference {
         /// That number.
         last_seq: Option<u64>,
     },
-}
-
-/// Which of them a report is based on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// The server's tick ledger.
-    #[default]
-    TickLedger,
-    /// What the swarm published and the server accepted.
-    Publisher,
-    /// The numbers the swarm heard.
-    Witness,
 }
 
 /// Why a tracker could not start.
@@ -162,7 +147,7 @@ impl Tracker {
             }
             Self::Publishing(publisher) => publisher.status.seq.load(Acquire),
             Self::Published(status) => status.seq.load(Acquire),
-            Self::Witness(witness_status) if witness_status.covers(cut_ns) => witness_status.status.seq.load(Acquire),
+            Self::Witness(witness_status) if witness_status.covers(cut_ns) => witness_status.ledger.seq.load(Acquire),
             Self::Witness(_) => u64::MAX,
         }
     }
@@ -171,7 +156,7 @@ impl Tracker {
     pub fn stop(&self) {
         match self {
             Self::Ledger(_, status) => status.stop(),
-            Self::Witness(witness_status) => witness_status.status.stop(),
+            Self::Witness(witness_status) => witness_status.ledger.stop(),
             Self::Nothing | Self::Ready(..) | Self::Publishing(_) | Self::Published(_) => {}
         }
     }
@@ -191,14 +176,14 @@ impl Tracker {
         match self {
             Self::Nothing => None,
             // The run has ended before anything was published.
-            Self::Ready(..) => Some(of(Source::Publisher, Offset::same_clock(), &Status::default())),
-            Self::Ledger(source, status) => Some(of(Source::TickLedger, source.offset.clone(), status)),
+            Self::Ready(..) => Some(of(Evidence::Publisher, Offset::same_clock(), &Status::default())),
+            Self::Ledger(source, status) => Some(of(Evidence::TickLedger, source.offset.clone(), status)),
             Self::Publishing(Publisher { status, .. }) | Self::Published(status) => {
-                Some(of(Source::Publisher, Offset::same_clock(), status))
+                Some(of(Evidence::Publisher, Offset::same_clock(), status))
             }
             Self::Witness(witness_status) => {
                 let is_foreign_clock = witness_status.is_foreign_clock.load(Relaxed);
-                let facts = of(Source::Witness, Offset::same_clock(), &witness_status.status);
+                let facts = of(Evidence::Witness, Offset::same_clock(), &witness_status.ledger);
                 Some(LedgerFacts { is_foreign_clock, ..facts })
             }
         }

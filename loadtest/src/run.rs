@@ -184,7 +184,7 @@ impl Supervisor<'_> {
         // Set once, here.
         let _ = self.crew.shared.window_ns.set((from_ns, until_ns));
         let mut begin = None;
-        let mut seen_ns = now_ns();
+        let mut gone_since_ns = None;
         while now_ns() < until_ns {
             let remaining = Duration::from_nanos(until_ns.saturating_sub(now_ns()));
             self.look_for("measure", remaining.min(LOOK));
@@ -195,9 +195,10 @@ impl Supervisor<'_> {
                 self.aborted = Some(error);
                 break;
             }
+            // Counted from the first look that finds nobody: main itself may not have run for a while.
             if self.up() > 0 || self.args.reconnect {
-                seen_ns = now_ns();
-            } else if now_ns() > seen_ns + ALL_GONE_NS {
+                gone_since_ns = None;
+            } else if now_ns() > *gone_since_ns.get_or_insert_with(now_ns) + ALL_GONE_NS {
                 self.aborted = Some("all connections are gone: the run was ended".to_owned());
                 break;
             }

@@ -91,7 +91,7 @@ def swarm(*arguments, seconds=90, secret=SECRET):
 
 
 def proven(report, output):
-    """Nothing lost. Whether the figures are valid depends on who else uses the machine."""
+    """Nothing lost. Whether the latencies are valid depends on who else uses the machine, and is not claimed."""
     assert report["summary"]["delivery"] == "proven", output
     assert report["summary"]["faults"] == 0, output
 
@@ -102,7 +102,7 @@ def check_all_protocols(url, pid, folder):
     result = swarm("--url", url, "-c", 400, "-d", "4s", "--protocols", ALL_PROTOCOLS, "--server-pid", pid, *files)
     report = json.loads((folder / "all.json").read_text())
     proven(report, result.stdout)
-    assert result.returncode in (0, 3), result
+    assert result.returncode == 0, result
     assert report["facts"]["verified"] > 400 * 20, result.stdout
     assert report["summary"]["latency"]["count"] > 0
     assert report["summary"]["decoded_share"] < 0.1, "copies are compared, not decoded"

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Claim;
 use crate::ledger::offset::Offset;
-use crate::reference::Source;
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
 use crate::verify::fault::{Fault, FaultKind};
@@ -19,6 +19,9 @@ const MAX_LISTED: usize = 10_000;
 pub struct Setup {
     /// The command line.
     pub command: Vec<String>,
+    /// What the run was for; reports from before there was a choice measured latency.
+    #[serde(default = "Claim::of_old_reports")]
+    pub claim: Claim,
     /// The server.
     pub target: String,
     /// The generation of clients.
@@ -55,12 +58,25 @@ pub struct Machine {
     pub kernel: String,
 }
 
+/// What a report about delivery is based on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The server's tick ledger.
+    #[default]
+    TickLedger,
+    /// What the swarm published and the server accepted.
+    Publisher,
+    /// The numbers the swarm heard.
+    Witness,
+}
+
 /// What is known of what was published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LedgerFacts {
     /// Who says so.
     #[serde(default)]
-    pub source: Source,
+    pub source: Evidence,
     /// How its clock relates to ours.
     pub offset: Offset,
     /// Ticks read.
@@ -240,6 +256,7 @@ pub struct Facts {
 impl Facts {
     /// Adds the facts of another process or host of the same run.
     pub fn merge(&mut self, other: Self) {
+        self.setup.claim = self.setup.claim.max(other.setup.claim);
         self.setup.connections += other.setup.connections;
         self.setup.attentive += other.setup.attentive;
         self.setup.ramp += other.setup.ramp;

@@ -54,7 +54,7 @@ pub struct HeardNumber {
 #[derive(Debug, Default)]
 pub struct WitnessStatus {
     /// As a ledger's.
-    pub status: Arc<Status>,
+    pub ledger: Arc<Status>,
     /// Numbers that nobody has heard and later ones have overtaken.
     pub unheard: AtomicU64,
     /// Whether a message was sent after it was read: the producer's clock is another.
@@ -91,7 +91,7 @@ struct ChannelSequence {
 struct Witness {
     sequences: Vec<ChannelSequence>,
     sinks: Vec<Sender<Event>>,
-    witness_status: Arc<WitnessStatus>,
+    status: Arc<WitnessStatus>,
     last_seq: Option<u64>,
     told: u64,
 }
@@ -102,27 +102,22 @@ pub fn start(
     last_seq: Option<u64>,
     sinks: Vec<Sender<Event>>,
 ) -> std::io::Result<(Arc<WitnessStatus>, SyncSender<HeardNumber>)> {
-    let witness_status = Arc::new(WitnessStatus::default());
+    let status = Arc::new(WitnessStatus::default());
     let (sink, heard_numbers) = sync_channel(DEPTH);
-    let mut witness = Witness::new(channels, last_seq, sinks, Arc::clone(&witness_status));
+    let mut witness = Witness::new(channels, last_seq, sinks, Arc::clone(&status));
     thread::Builder::new().name("witness".to_owned()).spawn(move || witness.run(&heard_numbers))?;
-    Ok((witness_status, sink))
+    Ok((status, sink))
 }
 
 impl Witness {
-    fn new(
-        channels: usize,
-        last_seq: Option<u64>,
-        sinks: Vec<Sender<Event>>,
-        witness_status: Arc<WitnessStatus>,
-    ) -> Self {
+    fn new(channels: usize, last_seq: Option<u64>, sinks: Vec<Sender<Event>>, status: Arc<WitnessStatus>) -> Self {
         let sequences = (0..channels).map(|_| ChannelSequence::default()).collect();
-        Self { sequences, sinks, witness_status, last_seq, told: 0 }
+        Self { sequences, sinks, status, last_seq, told: 0 }
     }
 
     /// Until all workers have ended, or it is told to stop.
     fn run(&mut self, heard_numbers: &Receiver<HeardNumber>) {
-        while !self.witness_status.status.is_stopped() {
+        while !self.status.ledger.is_stopped() {
             match heard_numbers.recv_timeout(LOOK) {
                 Ok(heard) => self.see(&heard),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -137,7 +132,7 @@ impl Witness {
 
     fn see(&mut self, heard: &HeardNumber) {
         if heard.sent_ns > heard.at_ns {
-            self.witness_status.is_foreign_clock.store(true, Relaxed);
+            self.status.is_foreign_clock.store(true, Relaxed);
         }
         let Some(sequence) = self.sequences.get_mut(heard.group as usize) else { return };
         if sequence.next.is_none() && sequence.pending.is_empty() {
@@ -155,15 +150,15 @@ impl Witness {
         for group in 0..self.sequences.len() {
             while let Some(publication) = self.sequences[group].step(group as u32, now) {
                 if publication.hashes[0].is_none() {
-                    self.witness_status.unheard.fetch_add(1, Relaxed);
+                    self.status.unheard.fetch_add(1, Relaxed);
                 }
                 self.tell(group, publication);
             }
         }
         let covered_ns = self.sequences.iter().map(|sequence| sequence.sent_ns).min().unwrap_or(0);
-        self.witness_status.covered_ns.store(covered_ns, Relaxed);
+        self.status.covered_ns.store(covered_ns, Relaxed);
         let is_at_end = self.last_seq.is_some_and(|end| self.sequences.iter().all(|sequence| sequence.last >= end));
-        self.witness_status.is_at_end.store(is_at_end, Relaxed);
+        self.status.is_at_end.store(is_at_end, Relaxed);
     }
 
     fn tell(&mut self, group: usize, publication: Publication) {
@@ -175,7 +170,7 @@ impl Witness {
         let heard_ns = self.sequences.iter().map(|sequence| sequence.sent_ns).min().unwrap_or(0);
         let tick = Tick { seq: self.told, times, publications: vec![publication], heard_ns };
         tell(&self.sinks, &Event::Tick(Arc::new(tick)));
-        let status = &self.witness_status.status;
+        let status = &self.status.ledger;
         status.ticks.fetch_add(1, Relaxed);
         status.publications.fetch_add(1, Relaxed);
         // After the send: who sees this position finds the tick in its channel.
@@ -250,7 +245,7 @@ mod tests {
         see(&mut witness, 0, 8, 80);
         witness.proceed(LATER);
         assert_eq!(told(&events), [(0, 7, true, 70), (0, 8, true, 80), (0, 9, true, 90)]);
-        assert!(witness.witness_status.covers(89) && !witness.witness_status.covers(90));
+        assert!(witness.status.covers(89) && !witness.status.covers(90));
     }
 
     #[test]
@@ -263,7 +258,7 @@ mod tests {
         assert_eq!(told(&events), [(0, 1, true, 10)]);
         witness.proceed(LATER + OVERDUE_NS);
         assert_eq!(told(&events), [(0, 2, false, 10), (0, 3, true, 30)]);
-        assert_eq!(witness.witness_status.unheard.load(Relaxed), 1);
+        assert_eq!(witness.status.unheard.load(Relaxed), 1);
     }
 
     #[test]
@@ -276,10 +271,10 @@ mod tests {
         see(&mut witness, 1, 1, 15);
         witness.proceed(2 * LATER);
         assert_eq!(told(&events), [(1, 1, true, 15)]);
-        assert!(!witness.witness_status.covers(15));
+        assert!(!witness.status.covers(15));
         see(&mut witness, 1, 2, 16);
         witness.proceed(2 * LATER);
-        assert!(witness.witness_status.covers(u64::MAX), "both have come to the last number");
+        assert!(witness.status.covers(u64::MAX), "both have come to the last number");
     }
 
     #[test]
@@ -287,7 +282,7 @@ mod tests {
         let (mut witness, events) = witness(1, None);
         witness.see(&HeardNumber { group: 0, seq: 1, hash: 1, sent_ns: 10, at_ns: 9 });
         witness.proceed(LATER);
-        assert!(witness.witness_status.is_foreign_clock.load(Relaxed));
+        assert!(witness.status.is_foreign_clock.load(Relaxed));
         assert_eq!(told(&events), [(0, 1, true, 9)]);
     }
 }

@@ -317,7 +317,7 @@ impl Verifier {
                 self.count(log, member_id, at, at_ns);
             }
             Verdict::Repeated(index) if self.was_missing(client, log, index) => {
-                self.count(log, member_id, index, at_ns)
+                self.count(log, member_id, index, at_ns);
             }
             Verdict::Repeated(index) => self.blame(FaultKind::Duplicate, client, log, index, at_ns),
             Verdict::Corrupted(index) => self.blame(FaultKind::Corrupted, client, log, index, at_ns),
@@ -348,7 +348,7 @@ impl Verifier {
             slot.last_ns = slot.last_ns.max(at_ns);
             match slot.times {
                 Some(LedgerTimes { scheduled_ns, .. }) => {
-                    self.timed.push(LatencySample { client: member_id.client, scheduled_ns, at_ns })
+                    self.timed.push(LatencySample { client: member_id.client, scheduled_ns, at_ns });
                 }
                 None if self.has_ledger => slot.waiting.push((member_id.client, at_ns)),
                 None => {}

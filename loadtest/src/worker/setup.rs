@@ -1,6 +1,7 @@
 //! How a client comes up: connect, upgrade, connected message, joins, acks.
 
 use std::io::ErrorKind;
+use std::mem;
 use std::os::fd::AsFd as _;
 
 use rustix::event::epoll::{self, EventFlags};
@@ -8,6 +9,8 @@ use rustix::event::epoll::{self, EventFlags};
 use super::Worker;
 use super::client::{Client, Phase, Reconnect, Session};
 use super::ending::Ending;
+use super::receive::READ_BYTES;
+use super::transport::Transport;
 use crate::clock::now_ns;
 use crate::negotiate::SocketUrl;
 use crate::plan::Class;
@@ -214,7 +217,20 @@ impl Worker {
         if now < client.since_ns + self.plan.setup_timeout_ns {
             return;
         }
-        let stage = match client.phase {
+        let phase = client.phase;
+        // A busy worker comes here late: the answer may have arrived in time and lie in the kernel.
+        match phase {
+            Phase::Connecting if client.transport.as_ref().is_some_and(Transport::is_connected) => {
+                self.on_connected(index);
+            }
+            Phase::Connecting => {}
+            _ => self.on_readable(index, READ_BYTES),
+        }
+        let client = &self.clients.list[index];
+        if mem::discriminant(&client.phase) != mem::discriminant(&phase) {
+            return;
+        }
+        let stage = match phase {
             Phase::Connecting => "connecting",
             Phase::Upgrading => "waiting for the upgrade",
             Phase::Greeting => "waiting for the connected message",

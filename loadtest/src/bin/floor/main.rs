@@ -5,8 +5,8 @@
 //! every tick: no groups, no cursors, no lag rule. The bytes are a recording of what flowcast sent, so
 //! frames are equally long; on the JSON streams they are what the swarm has just posted, to either.
 //!
-//! Reading order: [`recording`] and [`publish`] (what is sent) → [`acceptor`] (who it is sent to; [`messages`] are what it says) →
-//! [`sender`] (the sweep; [`uring`] is one of its ways) → [`ledger`] (what was sent when).
+//! Reading order: [`recording`] and [`publish`] (what is sent) → [`acceptor`] (who it is sent to;
+//! [`messages`] are what it says) → [`sender`] (the sweep; [`uring`] is one of its ways) → [`tick_ledger`] (what was sent when).
 
 mod acceptor;
 mod messages;
