@@ -20,9 +20,10 @@ def cases(settings, other, rows, turn):
     settings = replace(settings, peers=False, idle_s=IDLE_S)
     pairs = zip(all_cases(settings, turn), all_cases(replace(settings, program=other), turn))
     for new, old in pairs:
-        goals = tuple(goal for goal in new.goals if goal.row in rows and goal.contender == NEW)
+        # Two goals may ask for one figure.
+        goals = {(goal.row, goal.figure): goal for goal in new.goals if goal.row in rows and goal.contender == NEW}
         if goals:
-            yield Case(new.name, goals, {NEW: new.contenders[NEW], OLD: old.contenders[NEW]}, new.every)
+            yield Case(new.name, tuple(goals.values()), {NEW: new.contenders[NEW], OLD: old.contenders[NEW]}, new.every)
 
 
 def table(runs, compared):

@@ -29,7 +29,8 @@ class Goal:
     stretch: float | None
     at_least: bool = True
     contender: str = "flowcast"
-    against: str | None = None
+    against: tuple = ()
+    """The contenders to divide by; of several, the better one of the round."""
 
 
 @dataclass(frozen=True)
