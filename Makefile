@@ -92,7 +92,7 @@ endif
 bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn; SERIES= ROUNDS= SECONDS= choose
 	python3 loadtest/bench/growth.py $(call flags,SERIES ROUNDS SECONDS)
 
-bench-streams: ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with
+bench-streams: target/release/flowcast ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with; ROUNDS= SECONDS= choose
 	python3 loadtest/bench/streams.py $(call flags,ROUNDS SECONDS)
 
 # Stable Rust has no sanitizers; the code under test has none of the bugs they find, since `unsafe`

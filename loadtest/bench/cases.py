@@ -4,8 +4,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import servers
 from recorder import record
-from servers import FLOWCAST
 
 STREAMS = "streams"
 WIRES = ("json", "json.reliable", "protobuf", "protobuf.reliable", STREAMS)
@@ -55,8 +55,8 @@ class Settings:
     wires: tuple
     seconds: int
     peers: bool
-    program: str = FLOWCAST
-    """The flowcast under test. Data and recordings always come from this tree's."""
+    program: str | None = None
+    """Another flowcast to put under test than the usual one, from which data and recordings come."""
     idle_s: int = 10
     """How long the clients of W3 hear nothing before the memory is read."""
 
@@ -64,7 +64,7 @@ class Settings:
         """A generated day of those tickers."""
         out, part = self.work / name, self.work / f"{name}.part"
         if not out.exists():
-            command = [FLOWCAST, "generate", "--force", "--out", part, "--tickers", ",".join(tickers)]
+            command = [servers.FLOWCAST, "generate", "--force", "--out", part, "--tickers", ",".join(tickers)]
             subprocess.run([*command, "--records", str(records)], check=True, stdout=subprocess.DEVNULL)
             part.rename(out)
         return out

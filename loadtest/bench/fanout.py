@@ -60,13 +60,6 @@ def count(text):
     return int(text)
 
 
-def program(text):
-    """An argument type: the absolute path of a program that is there."""
-    if not os.access(text, os.X_OK) or os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"{text} is not a program")
-    return str(Path(text).resolve())
-
-
 def options():
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,8 +72,11 @@ def options():
     parser.add_argument("--peers", type=count, default=3,
                         help="run tokio-tungstenite and Node's ws every so many rounds, 0 for never; "
                         "default: %(default)s")  # fmt: skip
-    parser.add_argument("--against", type=program, metavar="FLOWCAST", help="another flowcast binary to compare with")
-    return parser.parse_args()
+    parser.add_argument("--against", type=servers.program, metavar="PROGRAM", help="another flowcast to compare with")
+    servers.add_programs(parser)
+    asked = parser.parse_args()
+    servers.use(asked)
+    return asked
 
 
 def name_of(binary):

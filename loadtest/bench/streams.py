@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The load of the JSON streams: 5,000 clients on one topic, and the figures `docs/scaling.md` computes with.
 
-    cargo build --release --bin flowcast && cargo build --release -p swarm --bin swarm
+    cargo build --release --workspace --bins
     python3 loadtest/bench/streams.py --rounds 3 --seconds 25 --rows load,idle
 
 flowcast (one shard) on core 0, the swarm with its publisher on core 1, nothing kept from round to round.
-FLOWCAST_BIN and SWARM_BIN name other programs. `machine` is how many processors were busy on average,
-whoever used them: with these two pinned, what is over their sum is somebody else's.
+`machine` is how many processors were busy on average, whoever used them: what exceeds the sum of server and
+swarm was used by other programs.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from fanout import count as whole_number, some_of
 from meter import Meter
-from servers import CLIENT_CORE, FLOWCAST, SWARM, flowcast, pinned, running
+import servers
+from servers import CLIENT_CORE, flowcast, pinned, running
 
 CLIENTS, BYTES = 5_000, 300
 FEW, IDLE_CLIENTS, QUIET = 5_000, 10_000, "10s"
@@ -33,7 +34,7 @@ ROWS = ("load", "idle")
 def swarm(server, *options):
     """One run; the report, and a meter that watched the server."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report, Meter(server.pid, with_memory=True) as meter:
-        command = [SWARM, "--quiet", "--url", server.url, "--protocols", "streams", "--workers", 1, "--claim", "latency",
+        command = [servers.SWARM, "--quiet", "--url", server.url, "--protocols", "streams", "--workers", 1, "--claim", "latency",
                    "--server-pid", server.pid, "--json", report.name, *options]
         done = subprocess.run(pinned(CLIENT_CORE, command), capture_output=True, text=True, timeout=LIMIT_S, check=False)
         if done.returncode == 2 or not os.path.getsize(report.name):
@@ -103,11 +104,13 @@ def main():
     parser.add_argument("--rounds", type=whole_number, default=3, help="default: %(default)s")
     parser.add_argument("--seconds", type=whole_number, default=25, help="measured time of a run; default: %(default)s")
     parser.add_argument("--rows", type=some_of(ROWS), default=ROWS, help=f"default: {','.join(ROWS)}")
+    servers.add_programs(parser)
     asked = parser.parse_args()
+    servers.use(asked)
     rounds, seconds, wanted = asked.rounds, asked.seconds, asked.rows
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        subprocess.run([FLOWCAST, "generate", "--out", data, "--records", "600"], check=True, capture_output=True)
+        subprocess.run([servers.FLOWCAST, "generate", "--out", data, "--records", "600"], check=True, capture_output=True)
         os.environ |= {"WS_AUTH_SECRET": secrets.token_urlsafe(32), "FLOWCAST_REPLAY_TRADING": "false"}
         for number in range(rounds):
             runs = [(load, rate) for rate in RATES if "load" in wanted] + [(idle, 0)] * ("idle" in wanted)

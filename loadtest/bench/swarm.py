@@ -7,7 +7,8 @@ import tempfile
 from dataclasses import dataclass, field
 
 from meter import Meter
-from servers import CLIENT_CORE, SWARM, pinned
+import servers
+from servers import CLIENT_CORE, pinned
 
 GRACE_S = 90
 MERGED = 1.03
@@ -66,7 +67,7 @@ class Load:
     def command(self, server, report):
         """The swarm's whole command line."""
         url = server.url if self.negotiates else server.url.replace("http", "ws") + "/client/hubs/orderflow"
-        return [SWARM, "--url", url, *self.options(), "--server-pid", str(server.pid), "--json", report, "--quiet"]
+        return [servers.SWARM, "--url", url, *self.options(), "--server-pid", str(server.pid), "--json", report, "--quiet"]
 
 
 @dataclass

@@ -256,12 +256,7 @@ pub struct Facts {
 impl Facts {
     /// Adds the facts of another process or host of the same run.
     pub fn merge(&mut self, other: Self) {
-        self.setup.claim = self.setup.claim.max(other.setup.claim);
-        self.setup.connections += other.setup.connections;
-        self.setup.attentive += other.setup.attentive;
-        self.setup.ramp += other.setup.ramp;
-        self.setup.processes += other.setup.processes;
-        self.setup.workers += other.setup.workers;
+        self.setup.merge(&other.setup);
         let renumbered = self.take_groups(&other.setup.groups);
         self.started_unix_ms = self.started_unix_ms.min(other.started_unix_ms);
         for note in other.notes {
@@ -311,9 +306,7 @@ impl Facts {
             (one, other) => one.or(other),
         };
         merge_seconds(&mut self.seconds, other.seconds);
-        self.receipts.frames.extend(other.receipts.frames);
-        self.receipts.mean_us.extend(other.receipts.mean_us);
-        self.receipts.max_us.extend(other.receipts.max_us);
+        self.receipts.merge(other.receipts);
         self.memory.before_bytes += other.memory.before_bytes;
         self.memory.up_bytes += other.memory.up_bytes;
         self.memory.up += other.memory.up;
@@ -338,6 +331,26 @@ impl Facts {
     /// The name of a group in a fault.
     pub fn group_name(&self, number: u32) -> &str {
         self.setup.groups.get(number as usize).map_or("?", String::as_str)
+    }
+}
+
+impl Setup {
+    /// Takes over the clients of another part. Its groups are renumbered apart from that.
+    fn merge(&mut self, other: &Self) {
+        self.claim = self.claim.max(other.claim);
+        self.connections += other.connections;
+        self.attentive += other.attentive;
+        self.ramp += other.ramp;
+        self.processes += other.processes;
+        self.workers += other.workers;
+    }
+}
+
+impl Receipts {
+    fn merge(&mut self, other: Self) {
+        self.frames.extend(other.frames);
+        self.mean_us.extend(other.mean_us);
+        self.max_us.extend(other.max_us);
     }
 }
 

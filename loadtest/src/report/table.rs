@@ -59,6 +59,18 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
             summary.frames_per_read
         ),
     )?;
+    write_latencies(out, report)?;
+    write_clients(out, report)?;
+    write_processes(out, report)?;
+    for note in &facts.notes {
+        row(out, "note", note)?;
+    }
+    verdict(out, report)
+}
+
+/// From when to when, and how long it took.
+fn write_latencies(out: &mut String, report: &Report) -> std::fmt::Result {
+    let (summary, facts) = (&report.summary, &report.facts);
     if summary.latency.count > 0 {
         let from = match facts.ledger.as_ref().map(|ledger| ledger.source) {
             Some(Evidence::TickLedger) => "latency from scheduled tick",
@@ -80,12 +92,7 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
             row(out, drift, &times(&summary.drift))?;
         }
     }
-    write_clients(out, report)?;
-    write_processes(out, report)?;
-    for note in &facts.notes {
-        row(out, "note", note)?;
-    }
-    verdict(out, report)
+    Ok(())
 }
 
 /// What became of the clients.

@@ -9,9 +9,9 @@ use crate::verify::slot::LedgerTimes;
 const PUBLICATIONS: u64 = 12;
 const TICK_NS: u64 = 1_000;
 
-struct Clients(Vec<Member>);
+struct FewClients(Vec<Member>);
 
-impl Members for Clients {
+impl Members for FewClients {
     fn member(&mut self, member_id: MemberId) -> Option<&mut Member> {
         self.0.get_mut(member_id.client as usize)
     }
@@ -105,7 +105,7 @@ fn expected_fault(tamper: Tamper) -> Option<(FaultKind, u64)> {
 /// Feeds all streams and the ledger in order of time; returns the verifier after the end of the run.
 fn run(key: Key, plans: &[ClientPlan], ledger_delay: u64) -> Verifier {
     let mut verifier = Verifier::new(&[key], 1, true, 0);
-    let mut clients = Clients(
+    let mut clients = FewClients(
         plans
             .iter()
             .map(|plan| {
@@ -236,7 +236,7 @@ fn a_fault_names_its_tick() {
 #[test]
 fn a_client_that_receives_nothing_misses_everything_after_its_ack() {
     let mut verifier = Verifier::new(&[Key::Sequence], 1, true, 0);
-    let mut clients = Clients(vec![Member { acked_ns: 2_500, ..Member::new(0, 2_400) }]);
+    let mut clients = FewClients(vec![Member { acked_ns: 2_500, ..Member::new(0, 2_400) }]);
     for publication in 1..=4 {
         let identity = identity(Key::Sequence, publication, false);
         let published_ns = published_ns(publication);
@@ -250,7 +250,7 @@ fn a_client_that_receives_nothing_misses_everything_after_its_ack() {
 #[test]
 fn without_a_ledger_clients_are_compared_with_each_other() {
     let mut verifier = Verifier::new(&[Key::Payload], 1, false, 0);
-    let mut clients = Clients((0..2).map(|_| Member { acked_ns: 1, ..Member::new(0, 1) }).collect());
+    let mut clients = FewClients((0..2).map(|_| Member { acked_ns: 1, ..Member::new(0, 1) }).collect());
     for (at_ns, client, publication) in
         [(10, 0, 1_u32), (11, 1, 1), (20, 0, 3), (21, 1, 2), (22, 1, 3), (30, 0, 4), (31, 1, 4)]
     {
