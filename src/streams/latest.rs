@@ -23,13 +23,13 @@ pub struct TooManySymbols {
 
 /// Every symbol's price.
 pub struct LatestPrices {
-    symbols: BTreeMap<Box<str>, Symbol>,
+    symbols: BTreeMap<Box<str>, LatestPrice>,
     limit: usize,
     flushed_ms: i64,
     retained: HashMap<Box<str>, Frames>,
 }
 
-struct Symbol {
+struct LatestPrice {
     state: PriceState,
     /// The state as it was told last; empty before the first flush.
     fragment: Box<str>,
@@ -56,7 +56,7 @@ impl LatestPrices {
         if self.symbols.len() >= self.limit {
             return Err(TooManySymbols { limit: self.limit });
         }
-        let symbol = Symbol { state: merged(None, price), fragment: "".into(), changed: true, told: false };
+        let symbol = LatestPrice { state: merged(None, price), fragment: "".into(), changed: true, told: false };
         self.symbols.insert(price.symbol.as_ref().into(), symbol);
         Ok(())
     }
@@ -94,8 +94,8 @@ impl LatestPrices {
         Some(retained)
     }
 
-    fn message(&self, group: &str, wanted: impl Fn(&Symbol) -> bool) -> Option<Vec<u8>> {
-        let wanted = |symbol: &&Symbol| wanted(symbol);
+    fn message(&self, group: &str, wanted: impl Fn(&LatestPrice) -> bool) -> Option<Vec<u8>> {
+        let wanted = |symbol: &&LatestPrice| wanted(symbol);
         let fragments: Vec<&str> = match symbols_of_group(group) {
             None => self.symbols.values().filter(wanted).map(|symbol| &*symbol.fragment).collect(),
             Some(names) => {
@@ -127,14 +127,14 @@ fn merged(before: Option<&PriceState>, price: &Price<'_>) -> PriceState {
 #[derive(Default)]
 pub struct LatestPortfolio {
     /// What came last and is told with the next flush.
-    next: Option<Positions>,
-    told: Option<Positions>,
+    next: Option<LatestPositions>,
+    told: Option<LatestPositions>,
     flushed_ms: i64,
     retained: HashMap<Box<str>, Frames>,
 }
 
 #[derive(PartialEq, Eq)]
-struct Positions {
+struct LatestPositions {
     fragments: BTreeMap<Box<str>, Box<str>>,
     total_pnl: Option<Number>,
     position_count: u64,
@@ -147,7 +147,7 @@ impl LatestPortfolio {
             let name: &str = name;
             (name.into(), messages::position_fragment(name, position))
         };
-        let positions = Positions {
+        let positions = LatestPositions {
             fragments: portfolio.positions.iter().map(|(name, position)| fragment((name, position))).collect(),
             total_pnl: portfolio.total_pnl,
             position_count: portfolio.position_count.unwrap_or(portfolio.positions.len() as u64),

@@ -1,7 +1,7 @@
 //! The JSON streams: what is published to their channels becomes publications of one hub.
 //!
 //! ```text
-//! Kafka, HTTP, files ─▶ Together::publish ─┬▶ topic, signal, trade ─▶ one frame ─▶ groups, at once
+//! Kafka, HTTP, files ─▶ PublishBatch::publish ─┬▶ topic, signal, trade ─▶ one frame ─▶ groups, at once
 //!                                          └▶ price, portfolio ─▶ latest state ─▶ (interval) ─▶ groups
 //! ```
 //!
@@ -27,8 +27,8 @@ use crate::engine::frames::{Form, FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Hub, Outgoing, Retain};
 use crate::health::status::{Status, Stream};
-use crate::wire::streams::shapes::{Portfolio, Price, ShapeError, Signal, Trade};
-use crate::wire::streams::{Channels, Kind, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
+use crate::wire::streams::shapes::{Portfolio, Price, ShapeError, Trade, TradingSignal};
+use crate::wire::streams::{ChannelKind, Channels, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
 
 /// The hub's name.
 pub const STREAMS_HUB: &str = "streams";
@@ -53,7 +53,7 @@ impl<'a> Input<'a> {
 
 /// Why an input is not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum InputError {
     /// No such channel.
     #[error("expected a channel there is, got {0:?}")]
     UnknownChannel(String),
@@ -79,7 +79,7 @@ pub struct Streams {
     options: StreamOptions,
     channels: Arc<Channels>,
     /// By channel number.
-    feeds: Vec<Feed>,
+    outputs: Vec<ChannelOutput>,
     prices: Mutex<LatestPrices>,
     portfolio: Mutex<LatestPortfolio>,
     /// Asked before each price update.
@@ -90,19 +90,19 @@ pub struct Streams {
 pub type PriceSource = Box<dyn FnMut(&Streams) + Send>;
 
 /// What belongs to one channel.
-struct Feed {
+struct ChannelOutput {
     group: Arc<Group>,
     health: Arc<Stream>,
     encoded: Arc<AtomicU64>,
 }
 
 /// One message, finished.
-struct Message {
+struct EncodedMessage {
     frame: Bytes,
     unix_s: i64,
 }
 
-impl FrameStore for Message {
+impl FrameStore for EncodedMessage {
     fn frame(&self, _: u32, _: Form) -> Bytes {
         self.frame.clone()
     }
@@ -117,7 +117,7 @@ impl FrameStore for Message {
 }
 
 fn frames(frame: Vec<u8>, unix_ms: i64) -> Frames {
-    Frames::new(Arc::new(Message { frame: frame.into(), unix_s: unix_ms.div_euclid(1000) }), 0)
+    Frames::new(Arc::new(EncodedMessage { frame: frame.into(), unix_s: unix_ms.div_euclid(1000) }), 0)
 }
 
 fn now_ms() -> i64 {
@@ -134,26 +134,26 @@ impl Streams {
     ) -> Arc<Self> {
         let channels = Arc::new(Channels::new(topics));
         let interval = |kind| match kind {
-            Kind::Prices => Some(Duration::from_secs(options.price_update_interval)),
-            Kind::Portfolio => Some(Duration::from_secs(options.portfolio_update_interval)),
-            Kind::Topic | Kind::Signals | Kind::Trades => None,
+            ChannelKind::Prices => Some(Duration::from_secs(options.price_update_interval)),
+            ChannelKind::Portfolio => Some(Duration::from_secs(options.portfolio_update_interval)),
+            ChannelKind::Topic | ChannelKind::Signals | ChannelKind::Trades => None,
         };
-        let feed = |(name, kind): (&str, Kind)| {
+        let output = |(name, kind): (&str, ChannelKind)| {
             let labels = vec![("channel", Cow::Owned(name.to_owned()))];
             let help = "Messages encoded, once for all their subscribers or once per filter";
-            Feed {
+            ChannelOutput {
                 group: hub.declare(name, name),
                 health: status.register(name, interval(kind)),
                 encoded: status.count("stream_messages_encoded", help, labels),
             }
         };
-        let feeds = channels.all().iter().map(|channel| feed((&channel.name, channel.kind))).collect();
+        let outputs = channels.all().iter().map(|channel| output((&channel.name, channel.kind))).collect();
         let prices = Mutex::new(LatestPrices::new(options.max_symbols));
         let streams = Arc::new(Self {
             hub,
             options,
             channels,
-            feeds,
+            outputs,
             prices,
             portfolio: Mutex::default(),
             asked: Mutex::default(),
@@ -175,17 +175,17 @@ impl Streams {
 
     /// How a channel is: its sources tell of their connection here.
     pub fn health(&self, channel: &str) -> Option<&Arc<Stream>> {
-        self.channels.find(channel).map(|(at, _)| &self.feeds[at].health)
+        self.channels.find(channel).map(|(at, _)| &self.outputs[at].health)
     }
 
     /// Publishes one input. Inputs of one caller keep their order within a channel.
-    pub fn publish(&self, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
-        self.together().publish(channel, input)
+    pub fn publish(&self, channel: &str, input: &Input<'_>) -> Result<(), InputError> {
+        self.batch().publish(channel, input)
     }
 
     /// For inputs that arrived together.
-    pub fn together(&self) -> Together<'_> {
-        Together { streams: self, messages: Vec::new() }
+    pub fn batch(&self) -> PublishBatch<'_> {
+        PublishBatch { streams: self, messages: Vec::new() }
     }
 
     /// Takes a symbol's price without counting it as input, for sources of this process. Those say
@@ -263,7 +263,7 @@ impl Streams {
         let mut batch = self.hub.begin(None);
         for group in groups {
             if let Some(message) = message(group.name()) {
-                self.feeds[at].encoded.fetch_add(1, Ordering::Relaxed);
+                self.outputs[at].encoded.fetch_add(1, Ordering::Relaxed);
                 batch.publish(&group, frames(message, now));
             }
         }
@@ -272,67 +272,73 @@ impl Streams {
 
 /// Inputs that arrived together: what they say leaves together when this is dropped, so that a client of
 /// several channels gets it in one piece.
-pub struct Together<'a> {
+pub struct PublishBatch<'a> {
     streams: &'a Streams,
     /// As many as there were inputs, or twice as many.
     messages: Vec<Outgoing>,
 }
 
-impl Together<'_> {
+impl PublishBatch<'_> {
     /// Judges one input, and takes it if it is as it should be.
-    pub fn publish(&mut self, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
+    pub fn publish(&mut self, channel: &str, input: &Input<'_>) -> Result<(), InputError> {
         let streams = self.streams;
         let Some((at, known)) = streams.channels.find(channel) else {
-            return Err(Refused::UnknownChannel(channel.chars().take(100).collect()));
+            return Err(InputError::UnknownChannel(channel.chars().take(100).collect()));
         };
-        let feed = &streams.feeds[at];
-        let accepted = self.accept(feed, known.kind, channel, input);
+        let output = &streams.outputs[at];
+        let accepted = self.accept(output, known.kind, channel, input);
         match accepted {
-            Ok(()) => feed.health.moved(clock::unix_ns()),
-            Err(_) => feed.health.failed(1),
+            Ok(()) => output.health.moved(clock::unix_ns()),
+            Err(_) => output.health.failed(1),
         }
         accepted
     }
 
-    fn accept(&mut self, feed: &Feed, kind: Kind, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
+    fn accept(
+        &mut self,
+        output: &ChannelOutput,
+        kind: ChannelKind,
+        channel: &str,
+        input: &Input<'_>,
+    ) -> Result<(), InputError> {
         let limit = self.streams.options.max_publish_bytes;
         if input.payload.len() > limit {
-            return Err(Refused::TooLarge { limit, actual: input.payload.len() });
+            return Err(InputError::TooLarge { limit, actual: input.payload.len() });
         }
         let now = now_ms();
         match kind {
-            Kind::Topic => {
+            ChannelKind::Topic => {
                 let at = input.timestamp_ms.unwrap_or(now);
-                self.add(feed, None, now, || messages::message(channel, input.payload, input.key, at));
+                self.add(output, None, now, || messages::message(channel, input.payload, input.key, at));
             }
-            Kind::Signals => {
-                let signal = Signal::parse(input.payload)?;
-                self.add(feed, Some(&signal.symbol), now, || messages::signal(&signal, now));
+            ChannelKind::Signals => {
+                let signal = TradingSignal::parse(input.payload)?;
+                self.add(output, Some(&signal.symbol), now, || messages::signal(&signal, now));
             }
-            Kind::Trades => {
+            ChannelKind::Trades => {
                 let trade = Trade::parse(input.payload)?;
-                self.add(feed, Some(&trade.symbol), now, || messages::trade(&trade, now));
+                self.add(output, Some(&trade.symbol), now, || messages::trade(&trade, now));
             }
-            Kind::Prices => self.streams.offer_price(&Price::parse(input.payload)?)?,
-            Kind::Portfolio => locked(&self.streams.portfolio).replace(&Portfolio::parse(input.payload)?),
+            ChannelKind::Prices => self.streams.offer_price(&Price::parse(input.payload)?)?,
+            ChannelKind::Portfolio => locked(&self.streams.portfolio).replace(&Portfolio::parse(input.payload)?),
         }
         Ok(())
     }
 
     /// Adds one message for the channel's group and its symbol's. Nobody there: nothing is encoded.
-    fn add(&mut self, feed: &Feed, symbol: Option<&str>, now: i64, encode: impl FnOnce() -> Vec<u8>) {
-        let filtered = symbol.and_then(|symbol| self.streams.hub.find(&group_of_symbol(feed.group.name(), symbol)));
-        let groups = [Some(&feed.group), filtered.as_ref()].into_iter().flatten();
+    fn add(&mut self, output: &ChannelOutput, symbol: Option<&str>, now: i64, encode: impl FnOnce() -> Vec<u8>) {
+        let filtered = symbol.and_then(|symbol| self.streams.hub.find(&group_of_symbol(output.group.name(), symbol)));
+        let groups = [Some(&output.group), filtered.as_ref()].into_iter().flatten();
         let mut live = groups.filter(|group| group.is_live()).peekable();
         if live.peek().is_some() {
             let frames = frames(encode(), now);
-            feed.encoded.fetch_add(1, Ordering::Relaxed);
+            output.encoded.fetch_add(1, Ordering::Relaxed);
             self.messages.extend(live.map(|group| (Arc::clone(group), frames.clone())));
         }
     }
 }
 
-impl Together<'_> {
+impl PublishBatch<'_> {
     /// Publishes now if that needs no waiting; otherwise gives back what may be published by
     /// [`Hub::publish_all`] on a thread that may wait.
     pub fn try_send(mut self) -> Result<(), Vec<Outgoing>> {
@@ -340,7 +346,7 @@ impl Together<'_> {
     }
 }
 
-impl Drop for Together<'_> {
+impl Drop for PublishBatch<'_> {
     fn drop(&mut self) {
         self.streams.hub.publish_all(self.messages.drain(..));
     }

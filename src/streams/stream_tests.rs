@@ -34,7 +34,7 @@ fn publish(streams: &Streams, channel: &str, payload: &Value) {
 }
 
 fn encoded(streams: &Streams, channel: &str) -> u64 {
-    streams.feeds[streams.channels.find(channel).unwrap().0].encoded.load(Ordering::Relaxed)
+    streams.outputs[streams.channels.find(channel).unwrap().0].encoded.load(Ordering::Relaxed)
 }
 
 #[test]
@@ -55,13 +55,13 @@ fn what_arrives_together_becomes_visible_together_and_a_refusal_keeps_nothing_ba
     let streams = streams();
     let (mut lines, mut signals) = (join(&streams, "lines"), join(&streams, "signals"));
     let before = streams.hub.published();
-    let mut together = streams.together();
-    together.publish("lines", &Input::new(b"1")).unwrap();
-    together.publish("nowhere", &Input::new(b"2")).unwrap_err();
-    together.publish("signals", &Input::new(br#"{"signal_type":"BUY","symbol":"AAPL"}"#)).unwrap();
-    together.publish("lines", &Input::new(b"3")).unwrap();
+    let mut batch = streams.batch();
+    batch.publish("lines", &Input::new(b"1")).unwrap();
+    batch.publish("nowhere", &Input::new(b"2")).unwrap_err();
+    batch.publish("signals", &Input::new(br#"{"signal_type":"BUY","symbol":"AAPL"}"#)).unwrap();
+    batch.publish("lines", &Input::new(b"3")).unwrap();
     assert_eq!((streams.hub.published(), next(&mut lines)), (before, None), "not before all of it is");
-    drop(together);
+    drop(batch);
     assert_eq!(streams.hub.published(), before + 3);
     let payloads = [next(&mut lines).unwrap()["payload"].take(), next(&mut lines).unwrap()["payload"].take()];
     assert_eq!(payloads, [json!(1), json!(3)]);
@@ -142,13 +142,13 @@ fn a_portfolio_replaces_the_one_before_and_a_filter_chooses_positions() {
 fn what_is_out_of_shape_is_refused_and_counted() {
     let streams = streams();
     let refused = |channel: &str, payload: &[u8]| streams.publish(channel, &Input::new(payload)).unwrap_err();
-    assert_eq!(refused("nope", b"1"), Refused::UnknownChannel("nope".to_owned()));
-    assert_eq!(refused("lines", &[b'1'; 201]), Refused::TooLarge { limit: 200, actual: 201 });
-    assert!(matches!(refused(PRICE_UPDATES, b"{}"), Refused::Shape(_)));
+    assert_eq!(refused("nope", b"1"), InputError::UnknownChannel("nope".to_owned()));
+    assert_eq!(refused("lines", &[b'1'; 201]), InputError::TooLarge { limit: 200, actual: 201 });
+    assert!(matches!(refused(PRICE_UPDATES, b"{}"), InputError::Shape(_)));
     for symbol in ["A", "B", "C"] {
         publish(&streams, PRICE_UPDATES, &json!({"symbol": symbol, "price": 1}));
     }
-    assert!(matches!(refused(PRICE_UPDATES, br#"{"symbol":"D","price":1}"#), Refused::TooManySymbols(_)));
+    assert!(matches!(refused(PRICE_UPDATES, br#"{"symbol":"D","price":1}"#), InputError::TooManySymbols(_)));
     publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 2}));
     assert!(streams.health("lines").is_some() && streams.health("nope").is_none());
 }

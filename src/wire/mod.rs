@@ -19,7 +19,7 @@ pub mod websocket;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wire {
     /// Azure Web PubSub, one of its subprotocols.
-    WebPubSub(webpubsub::Wire),
+    WebPubSub(webpubsub::PubSubWire),
     /// The JSON streams.
     Streams,
 }
@@ -27,7 +27,7 @@ pub enum Wire {
 impl Wire {
     /// Whether sessions outlive their sockets.
     pub const fn is_reliable(self) -> bool {
-        matches!(self, Self::WebPubSub(webpubsub::Wire { reliable: true, .. }))
+        matches!(self, Self::WebPubSub(webpubsub::PubSubWire { reliable: true, .. }))
     }
 
     /// The number of the form whose frames it sends, in its hub.

@@ -73,7 +73,7 @@ pub fn append_close(code: u16, reason: &str, out: &mut Vec<u8>) {
 
 /// One thing a client said.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a> {
+pub enum ClientMessage<'a> {
     /// A text message; the bytes are valid UTF-8.
     Text(&'a str),
     /// A binary message.
@@ -128,10 +128,10 @@ impl Violation {
 
 /// What is kept of a client's bytes between two reads: nothing, unless something is partial.
 #[derive(Debug, Default)]
-pub struct Inbound(Option<Box<Partial>>);
+pub struct Inbound(Option<Box<PartialMessage>>);
 
 #[derive(Debug, Default)]
-struct Partial {
+struct PartialMessage {
     /// Bytes of a frame that is not complete yet, as they came.
     frame: Vec<u8>,
     /// Payload of the fragments so far, unmasked, and the opcode of the first.
@@ -147,7 +147,7 @@ impl Inbound {
         &mut self,
         bytes: &mut [u8],
         limit: usize,
-        mut deliver: impl FnMut(Message<'_>) -> bool,
+        mut deliver: impl FnMut(ClientMessage<'_>) -> bool,
     ) -> Result<(), Violation> {
         let mut partial = self.0.take().unwrap_or_default();
         if partial.frame.is_empty() {
@@ -167,13 +167,13 @@ impl Inbound {
     }
 }
 
-impl Partial {
+impl PartialMessage {
     /// Reads the whole frames in `bytes`; returns where the first incomplete one starts.
     fn consume(
         &mut self,
         bytes: &mut [u8],
         limit: usize,
-        deliver: &mut impl FnMut(Message<'_>) -> bool,
+        deliver: &mut impl FnMut(ClientMessage<'_>) -> bool,
     ) -> Result<usize, Violation> {
         let mut start = 0;
         loop {
@@ -202,12 +202,12 @@ impl Partial {
         &mut self,
         header: &FrameHeader,
         payload: &[u8],
-        deliver: &mut impl FnMut(Message<'_>) -> bool,
+        deliver: &mut impl FnMut(ClientMessage<'_>) -> bool,
     ) -> Result<bool, Violation> {
         let opcode = match (header.opcode, self.opcode) {
-            (OpCode::Control(Control::Ping), _) => return Ok(deliver(Message::Ping(payload))),
-            (OpCode::Control(Control::Pong), _) => return Ok(deliver(Message::Pong)),
-            (OpCode::Control(Control::Close), _) => return Ok(deliver(Message::Close(close_code(payload)?))),
+            (OpCode::Control(Control::Ping), _) => return Ok(deliver(ClientMessage::Ping(payload))),
+            (OpCode::Control(Control::Pong), _) => return Ok(deliver(ClientMessage::Pong)),
+            (OpCode::Control(Control::Close), _) => return Ok(deliver(ClientMessage::Close(close_code(payload)?))),
             (OpCode::Data(Data::Continue), Some(opcode))
             | (OpCode::Data(opcode @ (Data::Text | Data::Binary)), None) => opcode,
             (OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)), _) => {
@@ -244,10 +244,10 @@ fn check(header: &FrameHeader, length: u64, collected: usize, limit: usize) -> R
     }
 }
 
-fn data(opcode: Data, payload: &[u8]) -> Result<Message<'_>, Violation> {
+fn data(opcode: Data, payload: &[u8]) -> Result<ClientMessage<'_>, Violation> {
     match opcode {
-        Data::Text => std::str::from_utf8(payload).map(Message::Text).map_err(|_| Violation::NotUtf8),
-        _ => Ok(Message::Binary(payload)),
+        Data::Text => std::str::from_utf8(payload).map(ClientMessage::Text).map_err(|_| Violation::NotUtf8),
+        _ => Ok(ClientMessage::Binary(payload)),
     }
 }
 
@@ -383,7 +383,7 @@ mod tests {
         ) {
             let cut = cut.min(payload.len());
             let bytes = [masked(0x02, &payload[..cut]), masked(0x80, &payload[cut..])].concat();
-            prop_assert_eq!(heard(&bytes, piece, 400), Ok(vec![format!("{:?}", Message::Binary(&payload))]));
+            prop_assert_eq!(heard(&bytes, piece, 400), Ok(vec![format!("{:?}", ClientMessage::Binary(&payload))]));
         }
 
         #[test]

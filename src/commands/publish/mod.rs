@@ -118,7 +118,7 @@ pub enum PublishError {
 
 /// What was done.
 #[derive(Debug, Clone, Default)]
-pub struct Summary {
+pub struct PublishSummary {
     /// The topic.
     pub topic: String,
     /// Messages that Kafka confirmed.
@@ -137,14 +137,14 @@ pub struct Summary {
     pub took: Duration,
 }
 
-impl Summary {
+impl PublishSummary {
     /// Whether Kafka has every message that was sent.
     pub fn is_complete(&self) -> bool {
         self.failed == 0
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for PublishSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, delivered, bytes, failed, .. } = self;
         let seconds = self.took.as_secs_f64();
@@ -164,14 +164,14 @@ impl fmt::Display for Summary {
 
 /// Publishes until the end of the data, or until `stop` is raised. Blocks.
 #[cfg(feature = "kafka")]
-pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, PublishError> {
+pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<PublishSummary, PublishError> {
     options.security.check().map_err(PublishError::Settings)?;
     crate::commands::publish::producer::publish(options, stop)
 }
 
 /// Refuses: built without Kafka.
 #[cfg(not(feature = "kafka"))]
-pub fn publish(_: &PublishOptions, _: &AtomicBool) -> Result<Summary, PublishError> {
+pub fn publish(_: &PublishOptions, _: &AtomicBool) -> Result<PublishSummary, PublishError> {
     Err(PublishError::NoKafka)
 }
 
@@ -190,7 +190,8 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_failed() {
-        let mut summary = Summary { topic: "lines".to_owned(), delivered: 3, bytes: 42, ..Summary::default() };
+        let mut summary =
+            PublishSummary { topic: "lines".to_owned(), delivered: 3, bytes: 42, ..PublishSummary::default() };
         assert_eq!(summary.to_string(), "lines: 3 messages delivered, 42 bytes, 0 failed, in 0.0 s");
         assert!(summary.is_complete());
         summary.failed = 1;

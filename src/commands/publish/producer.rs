@@ -9,8 +9,8 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
-use super::recording::{Line, Recording};
-use crate::commands::publish::{PublishError, PublishOptions, Speed, Summary};
+use super::recording::{RecordedLine, Recording};
+use crate::commands::publish::{PublishError, PublishOptions, PublishSummary, Speed};
 use crate::source::kafka::discovery::sleep;
 use crate::source::kafka::librdkafka;
 
@@ -66,7 +66,7 @@ impl Deliveries {
 }
 
 /// Sends the recording that `options` names until its end, or until `stop` is raised.
-pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, PublishError> {
+pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<PublishSummary, PublishError> {
     let mut recording = Recording::open(options)?;
     let deliveries = Deliveries(Arc::default());
     let config = librdkafka::producer(&options.brokers, &options.security, options.message_timeout);
@@ -104,7 +104,7 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, P
         let _ = deliveries.0.first_error.set(error.to_string());
     }
     let counts = &deliveries.0;
-    Ok(Summary {
+    Ok(PublishSummary {
         topic: options.topic.clone(),
         delivered: counts.delivered.load(Ordering::Relaxed),
         bytes: counts.bytes.load(Ordering::Relaxed),
@@ -117,7 +117,13 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, P
 }
 
 /// Hands one line to the producer; waits while its queue is full.
-fn send(producer: &ThreadedProducer<Deliveries>, deliveries: &Deliveries, topic: &str, line: &Line, stop: &AtomicBool) {
+fn send(
+    producer: &ThreadedProducer<Deliveries>,
+    deliveries: &Deliveries,
+    topic: &str,
+    line: &RecordedLine,
+    stop: &AtomicBool,
+) {
     let mut record = BaseRecord::<str, [u8]>::to(topic).payload(&line.payload);
     if let Some(key) = &line.key {
         record = record.key(key);

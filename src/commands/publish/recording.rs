@@ -23,7 +23,7 @@ use crate::source::recorded::lines::MAX_LINE;
 
 /// One line, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct RecordedLine {
     /// Its ticker or symbol.
     pub key: Option<String>,
     /// The line, without its break.
@@ -34,7 +34,7 @@ pub struct Line {
 
 /// Lines of several files, merged.
 pub struct Recording {
-    tracks: Vec<Track>,
+    tracks: Vec<RecordedFile>,
     /// The next line of each track, by time (Unix µs) and then by track.
     next: BinaryHeap<Reverse<(i64, usize)>>,
     first_us: Option<i64>,
@@ -42,7 +42,7 @@ pub struct Recording {
 }
 
 /// One file.
-struct Track {
+struct RecordedFile {
     path: PathBuf,
     reader: BufReader<File>,
     /// The key of every line; its own ticker or symbol otherwise.
@@ -89,7 +89,7 @@ impl Recording {
 
     /// The lines of these files, each with the key of all its lines, if they have one.
     fn of(files: Vec<(PathBuf, Option<String>)>, interval: Option<Duration>) -> Result<Self, PublishError> {
-        let tracks = files.into_iter().map(|(path, key)| Track::open(path, key)).collect::<Result<_, _>>()?;
+        let tracks = files.into_iter().map(|(path, key)| RecordedFile::open(path, key)).collect::<Result<_, _>>()?;
         let mut recording = Self { tracks, next: BinaryHeap::new(), first_us: None, too_long: 0 };
         for track in 0..recording.tracks.len() {
             recording.advance(track, interval)?;
@@ -98,13 +98,13 @@ impl Recording {
     }
 
     /// The next line; `None` at the end.
-    pub fn next(&mut self, interval: Option<Duration>) -> Result<Option<Line>, PublishError> {
+    pub fn next(&mut self, interval: Option<Duration>) -> Result<Option<RecordedLine>, PublishError> {
         let Some(Reverse((time_us, track))) = self.next.pop() else { return Ok(None) };
         let Some((key, payload)) = self.tracks[track].waiting.take() else { return Ok(None) };
         let first_us = *self.first_us.get_or_insert(time_us);
         let due = Duration::from_micros(time_us.saturating_sub(first_us).max(0).unsigned_abs());
         self.advance(track, interval)?;
-        Ok(Some(Line { key, payload, due }))
+        Ok(Some(RecordedLine { key, payload, due }))
     }
 
     /// Lines left out so far, for they are longer than a message may be.
@@ -124,7 +124,7 @@ impl Recording {
     }
 }
 
-impl Track {
+impl RecordedFile {
     fn open(path: PathBuf, key: Option<String>) -> Result<Self, PublishError> {
         let file = File::open(&path).map_err(|source| PublishError::Unreadable { path: path.clone(), source })?;
         Ok(Self { path, reader: BufReader::new(file), key, waiting: None, last_us: 0, lines: 0 })
@@ -188,7 +188,7 @@ mod tests {
         });
         let mut recording = Recording::of(files.collect(), interval).unwrap();
         let mut lines = Vec::new();
-        while let Some(Line { key, payload, due }) = recording.next(interval).unwrap() {
+        while let Some(RecordedLine { key, payload, due }) = recording.next(interval).unwrap() {
             lines.push((key, String::from_utf8(payload).unwrap(), due.as_millis()));
         }
         lines

@@ -20,7 +20,7 @@ use super::jwt::PUBLISHER;
 use super::stream_upgrade::bearer;
 use crate::engine::hub::Outgoing;
 use crate::server::shard::subscriptions::Grant;
-use crate::streams::{Input, Refused, Together};
+use crate::streams::{Input, InputError, PublishBatch};
 use crate::wire::streams::object;
 
 /// Bytes of a body that takes less to judge than to hand to another thread.
@@ -85,9 +85,9 @@ fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<Outgoing>) {
         let words = r#"expected {"channel":…,"data":…}, got nothing"#;
         return (error(StatusCode::UNPROCESSABLE_ENTITY, words), Vec::new());
     }
-    let mut together = app.streams.together();
-    let outcomes: Vec<_> = items.into_iter().map(|item| accept(&mut together, grant, item)).collect();
-    (answer(&outcomes), together.try_send().err().unwrap_or_default())
+    let mut batch = app.streams.batch();
+    let outcomes: Vec<_> = items.into_iter().map(|item| accept(&mut batch, grant, item)).collect();
+    (answer(&outcomes), batch.try_send().err().unwrap_or_default())
 }
 
 /// What a publisher's token allows.
@@ -120,37 +120,37 @@ fn items(body: &str) -> Vec<Result<Item<'_>, String>> {
     }
 }
 
-enum Outcome {
+enum ItemOutcome {
     Accepted,
     Forbidden(String),
     TooLarge(String),
     Refused(String),
 }
 
-fn accept(together: &mut Together<'_>, grant: &Grant, item: Result<Item<'_>, String>) -> Outcome {
+fn accept(batch: &mut PublishBatch<'_>, grant: &Grant, item: Result<Item<'_>, String>) -> ItemOutcome {
     let item = match item {
         Ok(item) => item,
-        Err(reason) => return Outcome::Refused(reason),
+        Err(reason) => return ItemOutcome::Refused(reason),
     };
     if !grant.allows(&item.channel) {
-        return Outcome::Forbidden(format!("the token does not allow the channel {:?}", item.channel));
+        return ItemOutcome::Forbidden(format!("the token does not allow the channel {:?}", item.channel));
     }
     let key = item.key.as_ref().map(String::as_bytes);
-    match together.publish(&item.channel, &Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None }) {
-        Ok(()) => Outcome::Accepted,
-        Err(reason @ Refused::TooLarge { .. }) => Outcome::TooLarge(reason.to_string()),
-        Err(reason) => Outcome::Refused(reason.to_string()),
+    match batch.publish(&item.channel, &Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None }) {
+        Ok(()) => ItemOutcome::Accepted,
+        Err(reason @ InputError::TooLarge { .. }) => ItemOutcome::TooLarge(reason.to_string()),
+        Err(reason) => ItemOutcome::Refused(reason.to_string()),
     }
 }
 
 /// 200 if everything was accepted; otherwise the status of the first refusal.
-fn answer(outcomes: &[Outcome]) -> Response {
-    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted)).count();
+fn answer(outcomes: &[ItemOutcome]) -> Response {
+    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, ItemOutcome::Accepted)).count();
     let refusals = outcomes.iter().enumerate().filter_map(|(index, outcome)| match outcome {
-        Outcome::Accepted => None,
-        Outcome::Forbidden(reason) => Some((index, StatusCode::FORBIDDEN, reason)),
-        Outcome::TooLarge(reason) => Some((index, StatusCode::PAYLOAD_TOO_LARGE, reason)),
-        Outcome::Refused(reason) => Some((index, StatusCode::UNPROCESSABLE_ENTITY, reason)),
+        ItemOutcome::Accepted => None,
+        ItemOutcome::Forbidden(reason) => Some((index, StatusCode::FORBIDDEN, reason)),
+        ItemOutcome::TooLarge(reason) => Some((index, StatusCode::PAYLOAD_TOO_LARGE, reason)),
+        ItemOutcome::Refused(reason) => Some((index, StatusCode::UNPROCESSABLE_ENTITY, reason)),
     });
     let Some((_, status, reason)) = refusals.clone().next() else {
         return Json(json!({ "accepted": accepted })).into_response();

@@ -20,12 +20,12 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::discovery::{Discovery, sleep};
-use super::intake::{Arrived, Intake, Poison};
-use super::kafka_health::{self, Figures, Health};
+use super::intake::{Intake, Poison, TopicMessage};
+use super::kafka_health::{self, KafkaHealth, TopicFigures};
 use super::kafka_options::{KafkaOptions, ORDERFLOW_TOPIC};
 use super::librdkafka::{self, KafkaError};
 use super::pace::Pace;
-use super::placement::{Found, Placement};
+use super::placement::{FoundPartition, Placement};
 use crate::engine::clock;
 use crate::health::status::Status;
 use crate::source::live::LiveOrderflow;
@@ -67,8 +67,8 @@ impl KafkaSource {
         watched.extend(orderflow.as_ref().map(|orderflow| Arc::clone(orderflow.stream())));
         let stop = Arc::new(AtomicBool::new(false));
         let options = Arc::new(options);
-        let shared = Shared {
-            health: Arc::new(Health::new(watched, status)),
+        let shared = KafkaShared {
+            health: Arc::new(KafkaHealth::new(watched, status)),
             placement: Arc::new(Placement::new(options.kafka_start)),
             figures: Arc::new(figures.clone()),
             stop: Arc::clone(&stop),
@@ -78,7 +78,7 @@ impl KafkaSource {
         let intake = Intake::new(streams, orderflow, figures, options.kafka_max_message_bytes);
         // Made here, so that settings it refuses are told at once.
         let consumer = shared.consumer()?;
-        let reader = Reader { shared, intake, pace: Pace::new(options.kafka_catch_up_speed) };
+        let reader = ConsumerLoop { shared, intake, pace: Pace::new(options.kafka_catch_up_speed) };
         let thread = thread::Builder::new().name("kafka".to_owned());
         let thread = thread.spawn(move || reader.run(consumer)).map_err(KafkaError::Thread)?;
         tracing::info!(group = options.group(), topics = ?options.kafka_topics, "reading from Kafka");
@@ -100,20 +100,20 @@ impl KafkaSource {
 
 /// What outlives one consumer.
 #[derive(Clone)]
-struct Shared {
-    health: Arc<Health>,
+struct KafkaShared {
+    health: Arc<KafkaHealth>,
     placement: Arc<Placement>,
-    figures: Arc<HashMap<String, Figures>>,
+    figures: Arc<HashMap<String, TopicFigures>>,
     stop: Arc<AtomicBool>,
     /// Partitions being read.
     assigned: Arc<AtomicUsize>,
     options: Arc<KafkaOptions>,
 }
 
-impl Shared {
-    fn consumer(&self) -> Result<BaseConsumer<Context>, KafkaError> {
+impl KafkaShared {
+    fn consumer(&self) -> Result<BaseConsumer<KafkaContext>, KafkaError> {
         let config = librdkafka::consumer(&self.options);
-        BaseConsumer::from_config_and_context(&config, Context(self.clone())).map_err(KafkaError::Settings)
+        BaseConsumer::from_config_and_context(&config, KafkaContext(self.clone())).map_err(KafkaError::Settings)
     }
 
     fn is_stopped(&self) -> bool {
@@ -122,15 +122,15 @@ impl Shared {
 }
 
 /// The thread's own.
-struct Reader {
-    shared: Shared,
+struct ConsumerLoop {
+    shared: KafkaShared,
     intake: Intake,
     pace: Pace,
 }
 
-impl Reader {
+impl ConsumerLoop {
     /// Reads until it is stopped; makes a new consumer when one fails for good.
-    fn run(mut self, first: BaseConsumer<Context>) {
+    fn run(mut self, first: BaseConsumer<KafkaContext>) {
         let mut next = Some(first);
         while !self.shared.is_stopped() {
             let ended = match next.take().map_or_else(|| self.shared.consumer(), Ok) {
@@ -146,7 +146,7 @@ impl Reader {
     }
 
     /// Reads with one consumer until it fails, or the stop.
-    fn read(&mut self, consumer: &Arc<BaseConsumer<Context>>) -> Result<(), String> {
+    fn read(&mut self, consumer: &Arc<BaseConsumer<KafkaContext>>) -> Result<(), String> {
         let options = Arc::clone(&self.shared.options);
         if options.kafka_shared_group {
             let topics: Vec<&str> = options.kafka_topics.iter().map(String::as_str).collect();
@@ -156,7 +156,7 @@ impl Reader {
         let (found, placed) = unbounded();
         let ended = Arc::new(AtomicBool::new(false));
         let discovery = {
-            let Shared { health, placement, options, .. } = self.shared.clone();
+            let KafkaShared { health, placement, options, .. } = self.shared.clone();
             let discovery = Discovery::new(Arc::clone(consumer), health, placement, options, found);
             let ended = Arc::clone(&ended);
             let thread = thread::Builder::new().name("kafka-ask".to_owned());
@@ -174,7 +174,11 @@ impl Reader {
         result
     }
 
-    fn poll(&mut self, consumer: &BaseConsumer<Context>, placed: &Receiver<TopicPartitionList>) -> Result<(), String> {
+    fn poll(
+        &mut self,
+        consumer: &BaseConsumer<KafkaContext>,
+        placed: &Receiver<TopicPartitionList>,
+    ) -> Result<(), String> {
         let mut renewed = Instant::now();
         while !self.shared.is_stopped() {
             for starts in placed.try_iter() {
@@ -199,7 +203,7 @@ impl Reader {
 
     /// Adds partitions. Their starts are stored and committed before anything is read: a node that dies
     /// before its first message goes on from there, and not from what is newest by then.
-    fn begin(&self, consumer: &BaseConsumer<Context>, starts: &TopicPartitionList) -> Result<(), ClientError> {
+    fn begin(&self, consumer: &BaseConsumer<KafkaContext>, starts: &TopicPartitionList) -> Result<(), ClientError> {
         consumer.incremental_assign(starts)?;
         self.shared.placement.begun(starts);
         self.shared.assigned.fetch_add(starts.count(), Ordering::Relaxed);
@@ -209,7 +213,7 @@ impl Reader {
         consumer.commit(starts, CommitMode::Async)
     }
 
-    fn take(&mut self, consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) {
+    fn take(&mut self, consumer: &BaseConsumer<KafkaContext>, message: &BorrowedMessage<'_>) {
         let timestamp_ms = message.timestamp().to_millis();
         if let Some(timestamp_ms) = timestamp_ms {
             let now_ms = (clock::unix_ns() / 1_000_000) as i64;
@@ -222,7 +226,7 @@ impl Reader {
         }
         let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
         let (key, payload) = (message.key(), message.payload());
-        self.intake.take(&Arrived { topic, partition, offset, key, payload, timestamp_ms });
+        self.intake.take(&TopicMessage { topic, partition, offset, key, payload, timestamp_ms });
         self.shared.placement.passed_on(topic, partition, offset);
         // Fails when the partition was just taken away; then whoever has it now goes on from what was
         // committed.
@@ -239,10 +243,10 @@ impl Reader {
 }
 
 /// What librdkafka calls back.
-pub struct Context(Shared);
+pub struct KafkaContext(KafkaShared);
 
-impl ClientContext for Context {
-    /// At debug: it says every failed try, and [`Health`] says once what matters.
+impl ClientContext for KafkaContext {
+    /// At debug: it says every failed try, and [`KafkaHealth`] says once what matters.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "librdkafka", "{facility}: {message}");
     }
@@ -261,7 +265,7 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {
+impl ConsumerContext for KafkaContext {
     /// A shared group was dealt out anew: what is ours now starts where it should.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, why: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
@@ -292,14 +296,17 @@ impl ConsumerContext for Context {
     }
 }
 
-impl Context {
+impl KafkaContext {
     /// The starts of partitions just dealt to us. What cannot be settled in time starts where Kafka
     /// says, which is the newest message if nobody has read it.
     fn settle(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> TopicPartitionList {
         let elements = partitions.elements();
-        let found: Vec<Found> = elements
+        let found: Vec<FoundPartition> = elements
             .iter()
-            .map(|element| Found { partition: (element.topic().to_owned(), element.partition()), is_new: false })
+            .map(|element| FoundPartition {
+                partition: (element.topic().to_owned(), element.partition()),
+                is_new: false,
+            })
             .collect();
         let deadline = Instant::now() + SETTLE;
         while !self.0.is_stopped() && Instant::now() < deadline {

@@ -16,15 +16,15 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::consumer::Context;
-use super::kafka_health::Health;
+use super::consumer::KafkaContext;
+use super::kafka_health::KafkaHealth;
 use super::kafka_options::KafkaOptions;
-use super::placement::{ANSWER, Found, Partition, Placement};
+use super::placement::{ANSWER, FoundPartition, Partition, Placement};
 
 /// Finds partitions for one consumer.
 pub struct Discovery {
-    consumer: Arc<BaseConsumer<Context>>,
-    health: Arc<Health>,
+    consumer: Arc<BaseConsumer<KafkaContext>>,
+    health: Arc<KafkaHealth>,
     placement: Arc<Placement>,
     options: Arc<KafkaOptions>,
     /// Partitions to read, with their starts; nobody listens in a shared group.
@@ -38,8 +38,8 @@ pub struct Discovery {
 impl Discovery {
     /// Nothing was asked yet.
     pub fn new(
-        consumer: Arc<BaseConsumer<Context>>,
-        health: Arc<Health>,
+        consumer: Arc<BaseConsumer<KafkaContext>>,
+        health: Arc<KafkaHealth>,
         placement: Arc<Placement>,
         options: Arc<KafkaOptions>,
         found: Sender<TopicPartitionList>,
@@ -102,7 +102,7 @@ impl Discovery {
                 }
                 let partition = (topic.clone(), number);
                 if !self.placed.contains(&partition) {
-                    fresh.push(Found { is_new: !known.contains(&number), partition });
+                    fresh.push(FoundPartition { is_new: !known.contains(&number), partition });
                 }
             }
         }

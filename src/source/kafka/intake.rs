@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::kafka_health::Figures;
+use super::kafka_health::TopicFigures;
 use super::kafka_options::ORDERFLOW_TOPIC;
 use crate::source::live::{LiveError, LiveOrderflow};
-use crate::streams::{Input, Refused, Streams};
+use crate::streams::{Input, InputError, Streams};
 
 /// One message as it lies in the topic.
 #[derive(Debug, Clone, Copy)]
-pub struct Arrived<'a> {
+pub struct TopicMessage<'a> {
     /// Its topic.
     pub topic: &'a str,
     /// Its partition.
@@ -62,7 +62,7 @@ pub struct Intake {
 }
 
 struct Topic {
-    figures: Figures,
+    figures: TopicFigures,
     /// By [`Poison::index`].
     told: [Told; Poison::NAMES.len()],
 }
@@ -79,7 +79,7 @@ impl Intake {
     pub fn new(
         streams: Arc<Streams>,
         orderflow: Option<LiveOrderflow>,
-        figures: HashMap<String, Figures>,
+        figures: HashMap<String, TopicFigures>,
         max_message_bytes: usize,
     ) -> Self {
         let topic = |(name, figures)| (name, Topic { figures, told: [Told::default(); Poison::NAMES.len()] });
@@ -87,7 +87,7 @@ impl Intake {
     }
 
     /// Passes one message on. When it returns, the hub has the message, or it is skipped for good.
-    pub fn take(&mut self, message: &Arrived<'_>) {
+    pub fn take(&mut self, message: &TopicMessage<'_>) {
         let taken = self.pass_on(message);
         let Some(topic) = self.topics.get_mut(message.topic) else { return };
         topic.figures.messages.fetch_add(1, Ordering::Relaxed);
@@ -98,7 +98,7 @@ impl Intake {
         }
     }
 
-    fn pass_on(&mut self, message: &Arrived<'_>) -> Result<(), (Poison, String)> {
+    fn pass_on(&mut self, message: &TopicMessage<'_>) -> Result<(), (Poison, String)> {
         let fits = match message.payload {
             None => Err((Poison::Tombstone, "expected a payload, got none".to_owned())),
             Some(payload) if payload.len() > self.max_message_bytes => {
@@ -135,24 +135,24 @@ fn live(error: &LiveError) -> (Poison, String) {
     (poison, error.to_string())
 }
 
-fn kind(refused: &Refused) -> Poison {
+fn kind(refused: &InputError) -> Poison {
     match refused {
-        Refused::TooLarge { .. } => Poison::TooLarge,
-        Refused::TooManySymbols(_) => Poison::OverLimit,
-        Refused::UnknownChannel(_) | Refused::Shape(_) => Poison::Invalid,
+        InputError::TooLarge { .. } => Poison::TooLarge,
+        InputError::TooManySymbols(_) => Poison::OverLimit,
+        InputError::UnknownChannel(_) | InputError::Shape(_) => Poison::Invalid,
     }
 }
 
 impl Told {
     /// Says what was skipped, unless it was said a short time ago. Returns whether it did.
-    fn tell(&mut self, message: &Arrived<'_>, poison: Poison, reason: &str, now: Instant) -> bool {
+    fn tell(&mut self, message: &TopicMessage<'_>, poison: Poison, reason: &str, now: Instant) -> bool {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
             self.since += 1;
             return false;
         }
         let more = std::mem::take(&mut self.since);
         self.last = Some(now);
-        let Arrived { topic, partition, offset, .. } = message;
+        let TopicMessage { topic, partition, offset, .. } = message;
         let kind = Poison::NAMES[poison.index()];
         tracing::warn!(topic, partition, offset, kind, more, "a Kafka message is skipped: {reason}");
         true

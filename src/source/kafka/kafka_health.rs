@@ -12,7 +12,7 @@ use crate::health::status::{Status, Stream};
 /// Whether the broker is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum State {
+enum BrokerState {
     /// Not asked yet.
     Unknown,
     Up,
@@ -21,7 +21,7 @@ enum State {
 
 /// What is counted of one topic.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub struct TopicFigures {
     /// Messages that came, poison included.
     pub messages: Arc<AtomicU64>,
     /// Their payloads' bytes.
@@ -33,27 +33,27 @@ pub struct Figures {
 }
 
 /// The connection as others see it.
-pub struct Health {
+pub struct KafkaHealth {
     state: AtomicU8,
     streams: Vec<Arc<Stream>>,
     attempts: Arc<AtomicU64>,
     doubts: (Sender<()>, Receiver<()>),
 }
 
-impl Health {
+impl KafkaHealth {
     /// Not connected yet.
     pub fn new(streams: Vec<Arc<Stream>>, status: &Status) -> Self {
         for stream in &streams {
             stream.set_connected(false);
         }
         let attempts = status.count("kafka_reconnects", "Tries to reach Kafka while it was away", vec![]);
-        Self { state: AtomicU8::new(State::Unknown as u8), streams, attempts, doubts: bounded(1) }
+        Self { state: AtomicU8::new(BrokerState::Unknown as u8), streams, attempts, doubts: bounded(1) }
     }
 
     /// The broker answered.
     pub fn up(&self) {
-        let before = self.state.swap(State::Up as u8, Ordering::Relaxed);
-        if before != State::Up as u8 {
+        let before = self.state.swap(BrokerState::Up as u8, Ordering::Relaxed);
+        if before != BrokerState::Up as u8 {
             self.set_connected(true);
             tracing::info!("Kafka answers");
         }
@@ -61,8 +61,8 @@ impl Health {
 
     /// The broker did not answer.
     pub fn down(&self, reason: &dyn std::fmt::Display) {
-        let before = self.state.swap(State::Down as u8, Ordering::Relaxed);
-        if before != State::Down as u8 {
+        let before = self.state.swap(BrokerState::Down as u8, Ordering::Relaxed);
+        if before != BrokerState::Down as u8 {
             self.set_connected(false);
             tracing::warn!("Kafka does not answer: {reason}; serving on, and trying again");
         }
@@ -70,12 +70,12 @@ impl Health {
 
     /// Whether the broker answered last time.
     pub fn is_up(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == State::Up as u8
+        self.state.load(Ordering::Relaxed) == BrokerState::Up as u8
     }
 
     /// It is tried again.
     pub fn attempt(&self) {
-        if self.state.load(Ordering::Relaxed) == State::Down as u8 {
+        if self.state.load(Ordering::Relaxed) == BrokerState::Down as u8 {
             self.attempts.fetch_add(1, Ordering::Relaxed);
             for stream in &self.streams {
                 stream.recovering();
@@ -83,7 +83,7 @@ impl Health {
         }
     }
 
-    /// Something is wrong: whoever waits on [`Health::doubts`] should ask the broker.
+    /// Something is wrong: whoever waits on [`KafkaHealth::doubts`] should ask the broker.
     pub fn doubt(&self) {
         // Full: somebody has doubts already.
         let _ = self.doubts.0.try_send(());
@@ -109,7 +109,7 @@ impl Health {
 }
 
 /// Registers the figures of every topic.
-pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]) -> HashMap<String, Figures> {
+pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]) -> HashMap<String, TopicFigures> {
     let topics = &options.kafka_topics;
     let label = |topic: &String| vec![("topic", topic.clone().into())];
     // Counters of one name are registered one after the other.
@@ -133,7 +133,7 @@ pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]
         })
         .collect();
     let columns = messages.into_iter().zip(bytes).zip(lag).zip(skipped);
-    let rows = columns.map(|(((messages, bytes), lag), skipped)| Figures { messages, bytes, lag, skipped });
+    let rows = columns.map(|(((messages, bytes), lag), skipped)| TopicFigures { messages, bytes, lag, skipped });
     topics.iter().cloned().zip(rows).collect()
 }
 
@@ -141,9 +141,9 @@ pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]
 mod tests {
     use super::*;
 
-    fn health() -> (Status, Health) {
+    fn health() -> (Status, KafkaHealth) {
         let status = Status::default();
-        let health = Health::new(vec![status.register("lines", None)], &status);
+        let health = KafkaHealth::new(vec![status.register("lines", None)], &status);
         (status, health)
     }
 

@@ -68,9 +68,9 @@ pub struct KafkaOptions {
 #[derive(Debug, Clone, clap::Args)]
 pub struct SecurityOptions {
     /// How brokers are spoken to; those with TLS (ssl, sasl_ssl) need the feature kafka-ssl
-    #[arg(long, env = "WS_KAFKA_SECURITY_PROTOCOL", value_enum, default_value_t = Protocol::Plaintext)]
+    #[arg(long, env = "WS_KAFKA_SECURITY_PROTOCOL", value_enum, default_value_t = SecurityProtocol::Plaintext)]
     #[arg(ignore_case = true, value_name = "PROTOCOL")]
-    pub kafka_security_protocol: Protocol,
+    pub kafka_security_protocol: SecurityProtocol,
     /// How user name and password are proved; SCRAM needs the feature kafka-ssl
     #[arg(long, env = "WS_KAFKA_SASL_MECHANISM", value_enum, default_value_t = Mechanism::Plain)]
     #[arg(ignore_case = true, value_name = "MECHANISM")]
@@ -121,7 +121,7 @@ pub enum Start {
 /// Kafka's `security.protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum Protocol {
+pub enum SecurityProtocol {
     /// Neither encrypted nor proved.
     Plaintext,
     /// TLS.
@@ -132,7 +132,7 @@ pub enum Protocol {
     SaslSsl,
 }
 
-impl Protocol {
+impl SecurityProtocol {
     /// As librdkafka calls it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -298,13 +298,13 @@ mod tests {
     use clap::Parser;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct TestSettings {
         #[command(flatten)]
         kafka: KafkaOptions,
     }
 
     fn options(line: &str) -> Result<KafkaOptions, String> {
-        let line = Line::try_parse_from(std::iter::once("x").chain(line.split_whitespace()));
+        let line = TestSettings::try_parse_from(std::iter::once("x").chain(line.split_whitespace()));
         line.map(|line| line.kafka).map_err(|error| error.to_string())
     }
 

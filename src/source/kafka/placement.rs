@@ -29,7 +29,7 @@ pub type Partition = (String, i32);
 
 /// A partition that is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundPartition {
     /// Which.
     pub partition: Partition,
     /// Whether it appeared after we had looked once.
@@ -89,10 +89,10 @@ impl Placement {
     pub fn place<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
-        found: &[Found],
+        found: &[FoundPartition],
     ) -> KafkaResult<TopicPartitionList> {
         let mut asked = TopicPartitionList::with_capacity(found.len());
-        for Found { partition: (topic, partition), .. } in found {
+        for FoundPartition { partition: (topic, partition), .. } in found {
             asked.add_partition(topic, *partition);
         }
         // Also when the committed offsets are not used: it tells that the group's coordinator is there,

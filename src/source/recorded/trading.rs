@@ -26,7 +26,7 @@ use super::arena::Track;
 use super::replay::CacheMode;
 use crate::health::status::Stream;
 use crate::streams::{Input, Streams};
-use crate::wire::streams::shapes::{Number, Portfolio, Price, Signal, Trade};
+use crate::wire::streams::shapes::{Number, Portfolio, Price, Trade, TradingSignal};
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
 
 /// Folder of a day's trading streams.
@@ -184,7 +184,7 @@ fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
         .ok_or("timestamp: expected RFC 3339, such as 2024-12-19T12:00:00Z; it says when the record is due")?;
     let payload = serde_json::to_vec(&fields).map_err(|error| error.to_string())?;
     let shape = match channel {
-        SIGNALS => Signal::parse(&payload).map(drop),
+        SIGNALS => TradingSignal::parse(&payload).map(drop),
         TRADES => Trade::parse(&payload).map(drop),
         _ => Portfolio::parse(&payload).map(drop),
     };

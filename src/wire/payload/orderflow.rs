@@ -75,7 +75,7 @@ pub fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(RecordError::NotAnObject(shortened(text)));
     }
-    let line: Line<'_> =
+    let line: OrderflowLine<'_> =
         serde_json::from_str(text).map_err(|error| RecordError::NotAnObject(shortened(&without_line(&error))))?;
     line.into_record()
 }
@@ -87,7 +87,7 @@ macro_rules! numbers {
     ($($key:ident => $field:ident: $kind:ident,)*) => {
         /// The numbers stay text until they are scaled; unknown keys are ignored.
         #[derive(Deserialize)]
-        struct Line<'a> {
+        struct OrderflowLine<'a> {
             #[serde(borrow, default)]
             timestamp: Option<&'a RawValue>,
             #[serde(borrow, default)]
@@ -98,7 +98,7 @@ macro_rules! numbers {
             )*
         }
 
-        impl Line<'_> {
+        impl OrderflowLine<'_> {
             fn into_record(self) -> Result<Parsed, RecordError> {
                 let mut missing = 0;
                 let record = Orderflow {

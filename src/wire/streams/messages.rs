@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::request::RequestError;
-use super::shapes::{Number, Position, Signal, Trade};
+use super::shapes::{Number, PortfolioPosition, Trade, TradingSignal};
 use super::{Channels, Filter};
 use crate::wire::websocket::{self, Opcode};
 
@@ -137,7 +137,7 @@ pub fn message(channel: &str, payload: &[u8], key: Option<&[u8]>, unix_ms: i64) 
 }
 
 /// A signal, stamped `unix_ms` unless it has a time of its own.
-pub fn signal(signal: &Signal<'_>, unix_ms: i64) -> Vec<u8> {
+pub fn signal(signal: &TradingSignal<'_>, unix_ms: i64) -> Vec<u8> {
     let json = Object::of("signal")
         .text("signal_type", &signal.signal_type)
         .text("symbol", &signal.symbol)
@@ -201,7 +201,7 @@ pub fn price_fragment(symbol: &str, state: &PriceState) -> Box<str> {
 }
 
 /// `"AAPL":{…}` of a portfolio.
-pub fn position_fragment(symbol: &str, position: &Position) -> Box<str> {
+pub fn position_fragment(symbol: &str, position: &PortfolioPosition) -> Box<str> {
     let json = Object::nested()
         .text("symbol", symbol)
         .number("quantity", Some(position.quantity))
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn signals_and_trades_keep_a_time_of_their_own() {
-        let own = Signal::parse(
+        let own = TradingSignal::parse(
             br#"{"signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#,
         );
         let expected = r#"{"type":"signal","signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#;

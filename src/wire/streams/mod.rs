@@ -1,7 +1,7 @@
 //! The JSON streams (`docs/streams.md`): text frames of one JSON object each.
 //!
 //! ```text
-//! client ─▶ Request::parse ─▶ Filter per channel ─▶ names of groups
+//! client ─▶ StreamRequest::parse ─▶ Filter per channel ─▶ names of groups
 //! input  ─▶ shapes (checked, numbers kept to the digit) ─▶ messages ─▶ one finished frame for everybody
 //! ```
 //!
@@ -29,7 +29,7 @@ pub const MAX_SYMBOL: usize = 64;
 
 /// What a channel carries, and so what its filter means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ChannelKind {
     /// Any message, as it came; no filter.
     Topic,
     /// Prices: one message per interval, of every symbol that changed.
@@ -42,7 +42,7 @@ pub enum Kind {
     Portfolio,
 }
 
-impl Kind {
+impl ChannelKind {
     /// Whether symbols can be chosen.
     pub const fn is_filtered(self) -> bool {
         !matches!(self, Self::Topic)
@@ -62,7 +62,7 @@ pub struct Channel {
     /// Its name.
     pub name: Box<str>,
     /// What it carries.
-    pub kind: Kind,
+    pub kind: ChannelKind,
 }
 
 /// The channels of a server: the four trading streams, then the topics.
@@ -71,8 +71,12 @@ pub struct Channels(Box<[Channel]>);
 
 impl Channels {
     /// The trading streams; auto-subscription gives these.
-    pub const TRADING: [(&str, Kind); 4] =
-        [(PRICE_UPDATES, Kind::Prices), (SIGNALS, Kind::Signals), (TRADES, Kind::Trades), (PORTFOLIO, Kind::Portfolio)];
+    pub const TRADING: [(&str, ChannelKind); 4] = [
+        (PRICE_UPDATES, ChannelKind::Prices),
+        (SIGNALS, ChannelKind::Signals),
+        (TRADES, ChannelKind::Trades),
+        (PORTFOLIO, ChannelKind::Portfolio),
+    ];
 
     /// The trading streams and one channel for each other name in `topics`.
     pub fn new<'a>(topics: impl IntoIterator<Item = &'a str>) -> Self {
@@ -80,7 +84,7 @@ impl Channels {
             Self::TRADING.into_iter().map(|(name, kind)| Channel { name: name.into(), kind }).collect();
         for name in topics {
             if channels.iter().all(|channel| &*channel.name != name) {
-                channels.push(Channel { name: name.into(), kind: Kind::Topic });
+                channels.push(Channel { name: name.into(), kind: ChannelKind::Topic });
             }
         }
         Self(channels.into())
@@ -158,7 +162,7 @@ mod tests {
         let channels = Channels::new(["lines", "signals", "lines"]);
         let names: Vec<&str> = channels.all().iter().map(|channel| &*channel.name).collect();
         assert_eq!(names, [PRICE_UPDATES, SIGNALS, TRADES, PORTFOLIO, "lines"]);
-        assert_eq!(channels.find("lines").map(|(at, channel)| (at, channel.kind)), Some((4, Kind::Topic)));
+        assert_eq!(channels.find("lines").map(|(at, channel)| (at, channel.kind)), Some((4, ChannelKind::Topic)));
         assert_eq!(channels.find("analytics"), None);
     }
 

@@ -130,7 +130,7 @@ pub fn change(price: Number, reference: Number) -> Option<(Number, Option<Number
 
 /// A trading signal.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Signal<'a> {
+pub struct TradingSignal<'a> {
     /// `BUY`, `SELL` or `HOLD`.
     #[serde(borrow)]
     pub signal_type: Cow<'a, str>,
@@ -151,7 +151,7 @@ pub struct Signal<'a> {
     pub timestamp: Option<Cow<'a, str>>,
 }
 
-impl<'a> Signal<'a> {
+impl<'a> TradingSignal<'a> {
     /// Parses and checks a record.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
         let signal: Self = parse(payload)?;
@@ -215,7 +215,7 @@ fn timestamp(text: Option<&str>) -> Result<(), ShapeError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Portfolio<'a> {
     /// By symbol.
-    pub positions: BTreeMap<Cow<'a, str>, Position>,
+    pub positions: BTreeMap<Cow<'a, str>, PortfolioPosition>,
     /// Profit or loss of all positions.
     pub total_pnl: Option<Number>,
     /// How many positions; counted if missing.
@@ -235,7 +235,7 @@ struct RawPortfolio<'a> {
 
 /// One position. The symbol is its key in the portfolio.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Position {
+pub struct PortfolioPosition {
     /// The key again, if given.
     #[serde(default)]
     pub symbol: Option<Box<str>>,
@@ -265,7 +265,7 @@ impl<'a> Portfolio<'a> {
         let mut positions = BTreeMap::new();
         for (name, position) in raw {
             symbol(&name)?;
-            let position: Position =
+            let position: PortfolioPosition =
                 object(position.get()).map_err(|reason| ShapeError::new("positions", format!("{name:?}: {reason}")))?;
             if position.symbol.as_deref().is_some_and(|symbol| *symbol != *name) {
                 return Err(ShapeError::new(
@@ -328,11 +328,11 @@ mod tests {
         let signal =
             |kind: &str, rest: &str| format!(r#"{{"signal_type":"{kind}","symbol":"AAPL"{rest}}}"#).into_bytes();
         for kind in ["BUY", "SELL", "HOLD"] {
-            assert!(Signal::parse(&signal(kind, "")).is_ok());
+            assert!(TradingSignal::parse(&signal(kind, "")).is_ok());
         }
-        assert!(refused(Signal::parse(&signal("buy", ""))).starts_with("signal_type: expected BUY"));
-        assert!(refused(Signal::parse(&signal("BUY", r#","confidence":1.01"#))).starts_with("confidence: "));
-        assert!(refused(Signal::parse(&signal("BUY", r#","timestamp":"noon""#))).starts_with("timestamp: "));
+        assert!(refused(TradingSignal::parse(&signal("buy", ""))).starts_with("signal_type: expected BUY"));
+        assert!(refused(TradingSignal::parse(&signal("BUY", r#","confidence":1.01"#))).starts_with("confidence: "));
+        assert!(refused(TradingSignal::parse(&signal("BUY", r#","timestamp":"noon""#))).starts_with("timestamp: "));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::payload::Profile;
-use super::websocket::Message;
+use super::websocket::ClientMessage;
 
 /// The type URL of an orderflow payload; clients match it as a substring.
 pub const ORDERFLOW_TYPE_URL: &str = "proto.orderflow";
@@ -34,7 +34,7 @@ pub enum Syntax {
 
 /// What a connection speaks: chosen once at the upgrade, a value from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Wire {
+pub struct PubSubWire {
     /// JSON or protobuf.
     pub syntax: Syntax,
     /// Sequence ids, sequence acks and recovery.
@@ -44,7 +44,7 @@ pub struct Wire {
 }
 
 /// What is built once per record and shared by plain and reliable connections: a syntax in a
-/// profile. The reliable frame is the plain one with a sequence id, see [`Wire::finish`].
+/// profile. The reliable frame is the plain one with a sequence id, see [`PubSubWire::finish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlainForm {
     /// JSON or protobuf.
@@ -218,7 +218,7 @@ pub enum Downstream<'a> {
     Pong,
 }
 
-impl Wire {
+impl PubSubWire {
     /// The subprotocol's name, as in `Sec-WebSocket-Protocol`.
     pub fn subprotocol(self) -> &'static str {
         SUBPROTOCOLS
@@ -233,10 +233,10 @@ impl Wire {
     }
 
     /// Understands one message of a client, pings and closes excepted.
-    pub fn parse<'a>(self, message: &Message<'a>) -> Result<Upstream<'a>, Malformed> {
+    pub fn parse<'a>(self, message: &ClientMessage<'a>) -> Result<Upstream<'a>, Malformed> {
         let upstream = match (self.syntax, message) {
-            (Syntax::Json, Message::Text(text)) => json::parse(text)?,
-            (Syntax::Protobuf, Message::Binary(bytes)) => protobuf::parse(bytes)?,
+            (Syntax::Json, ClientMessage::Text(text)) => json::parse(text)?,
+            (Syntax::Protobuf, ClientMessage::Binary(bytes)) => protobuf::parse(bytes)?,
             (Syntax::Json, _) => return Err(Malformed::WrongFrameType { expected: "text", actual: "binary" }),
             (Syntax::Protobuf, _) => return Err(Malformed::WrongFrameType { expected: "binary", actual: "text" }),
         };
