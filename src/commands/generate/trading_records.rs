@@ -167,7 +167,8 @@ fn portfolio(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::streams::shapes::{Portfolio, Trade, TradingSignal};
+    use crate::wire::streams::portfolio::Portfolio;
+    use crate::wire::streams::shapes::{Trade, TradingSignal};
     use rand_chacha::rand_core::SeedableRng;
 
     fn day(seed: u8) -> TradingDay {

@@ -59,8 +59,7 @@ impl Client {
         let mut numbers = Vec::with_capacity(selection.channels.len());
         for name in &selection.channels {
             let Some((number, channel)) = channels.find(name) else {
-                let words = format!("expected a channel there is, got {name:?}");
-                return Err(RequestError::new(ErrorCode::UnknownChannel, words));
+                return Err(RequestError::new(ErrorCode::UnknownChannel, channels.unknown(name).to_string()));
             };
             if !self.grant.allows(name) {
                 let words = format!("the token does not allow the channel {name:?}");

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::{is_symbol, object};
+use super::checks::{is_symbol, object};
 
-/// Channels one request may name. More than there are is certainly an error.
+/// Channels one request may name.
 const MAX_CHANNELS: usize = 256;
 
 /// A request. Names are as the client wrote them, not known to exist.
@@ -14,35 +14,35 @@ const MAX_CHANNELS: usize = 256;
 pub enum StreamRequest<'a> {
     /// Answered with a pong.
     Ping,
-    /// Begin to receive channels.
+    /// Send these channels from now on.
     Subscribe(Selection<'a>),
-    /// Stop.
+    /// Send them no longer.
     Unsubscribe(Selection<'a>),
 }
 
 /// Channels, and symbols in them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Selection<'a> {
-    /// At least one.
+    /// At least one, at most 256.
     pub channels: Vec<Cow<'a, str>>,
-    /// `None`: all. Otherwise at least one, each valid.
+    /// `None`: every symbol. Otherwise at least one, each a valid symbol.
     pub symbols: Option<Vec<Cow<'a, str>>>,
 }
 
 /// The codes of error messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// Not a request.
+    /// The message is no request.
     InvalidMessage,
-    /// A request of no known type.
+    /// A request whose `type` this server does not know.
     UnknownType,
-    /// A channel there is not.
+    /// A channel that this server does not have.
     UnknownChannel,
-    /// A channel this client may not have.
+    /// A channel that the client's token does not allow.
     ForbiddenChannel,
     /// More symbols or filters than allowed.
     LimitExceeded,
-    /// A longer message than allowed.
+    /// A message over `--max-request-bytes`.
     TooLarge,
 }
 
@@ -60,18 +60,18 @@ impl ErrorCode {
     }
 }
 
-/// Why a request is refused: a code for programs and words for people.
+/// Why a request is refused: a code for programs, and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{words}")]
 pub struct RequestError {
-    /// What programs go by.
+    /// What programs go by; never renamed.
     pub code: ErrorCode,
-    /// What was expected and what came.
+    /// What was expected and what came; at most 200 characters.
     pub words: String,
 }
 
 impl RequestError {
-    /// An error with words of at most 200 characters: they may quote the client.
+    /// Cuts `words` to 200 characters, since they may quote the client.
     pub fn new(code: ErrorCode, words: impl Into<String>) -> Self {
         const LIMIT: usize = 200;
         let mut words = words.into();
@@ -101,7 +101,7 @@ struct RawRequest<'a> {
 }
 
 impl<'a> StreamRequest<'a> {
-    /// Understands one text message.
+    /// Parses one text message.
     pub fn parse(text: &'a str) -> Result<Self, RequestError> {
         let raw: RawRequest<'a> = object(text).map_err(RequestError::invalid)?;
         match &*raw.kind {
