@@ -16,7 +16,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::commands::publish::{PublishError, PublishOptions};
+use super::publish_options::PublishOptions;
+use super::publish_outcome::PublishError;
 use crate::source::kafka::kafka_options::ORDERFLOW_TOPIC;
 use crate::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
 use crate::source::recorded::lines::MAX_LINE;
@@ -34,8 +35,8 @@ pub struct RecordedLine {
 
 /// Lines of several files, merged.
 pub struct Recording {
-    tracks: Vec<RecordedFile>,
-    /// The next line of each track, by time (Unix µs) and then by track.
+    files: Vec<RecordedFile>,
+    /// The next line of each file, by time (Unix µs) and then by file.
     next: BinaryHeap<Reverse<(i64, usize)>>,
     first_us: Option<i64>,
     too_long: u64,
@@ -89,21 +90,21 @@ impl Recording {
 
     /// The lines of these files, each with the key of all its lines, if they have one.
     fn of(files: Vec<(PathBuf, Option<String>)>, interval: Option<Duration>) -> Result<Self, PublishError> {
-        let tracks = files.into_iter().map(|(path, key)| RecordedFile::open(path, key)).collect::<Result<_, _>>()?;
-        let mut recording = Self { tracks, next: BinaryHeap::new(), first_us: None, too_long: 0 };
-        for track in 0..recording.tracks.len() {
-            recording.advance(track, interval)?;
+        let files = files.into_iter().map(|(path, key)| RecordedFile::open(path, key)).collect::<Result<_, _>>()?;
+        let mut recording = Self { files, next: BinaryHeap::new(), first_us: None, too_long: 0 };
+        for file in 0..recording.files.len() {
+            recording.advance(file, interval)?;
         }
         Ok(recording)
     }
 
     /// The next line; `None` at the end.
     pub fn next(&mut self, interval: Option<Duration>) -> Result<Option<RecordedLine>, PublishError> {
-        let Some(Reverse((time_us, track))) = self.next.pop() else { return Ok(None) };
-        let Some((key, payload)) = self.tracks[track].waiting.take() else { return Ok(None) };
+        let Some(Reverse((time_us, file))) = self.next.pop() else { return Ok(None) };
+        let Some((key, payload)) = self.files[file].waiting.take() else { return Ok(None) };
         let first_us = *self.first_us.get_or_insert(time_us);
         let due = Duration::from_micros(time_us.saturating_sub(first_us).max(0).unsigned_abs());
-        self.advance(track, interval)?;
+        self.advance(file, interval)?;
         Ok(Some(RecordedLine { key, payload, due }))
     }
 
@@ -113,10 +114,10 @@ impl Recording {
     }
 
     fn advance(&mut self, at: usize, interval: Option<Duration>) -> Result<(), PublishError> {
-        let track = &mut self.tracks[at];
+        let file = &mut self.files[at];
         let unreadable = |source, path: &Path| PublishError::Unreadable { path: path.to_owned(), source };
         if let Some(time_us) =
-            track.advance(interval, &mut self.too_long).map_err(|source| unreadable(source, &track.path))?
+            file.advance(interval, &mut self.too_long).map_err(|source| unreadable(source, &file.path))?
         {
             self.next.push(Reverse((time_us, at)));
         }

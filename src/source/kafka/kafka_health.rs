@@ -1,4 +1,5 @@
-//! What `/websocket/status` and the metrics say of Kafka: one entry per topic, all on one connection.
+//! What `/websocket/status` and the metrics say about Kafka: an entry per topic, and whether the broker
+//! answers, which is the same for all of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,30 +10,30 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use super::kafka_options::KafkaOptions;
 use crate::health::status::{Status, Stream};
 
-/// Whether the broker is there.
+/// Whether the broker answered last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum BrokerState {
-    /// Not asked yet.
+    /// It was not asked yet.
     Unknown,
     Up,
     Down,
 }
 
-/// What is counted of one topic.
+/// The figures of one topic.
 #[derive(Debug, Clone)]
 pub struct TopicFigures {
-    /// Messages that came, poison included.
+    /// Messages read, including those that were skipped.
     pub messages: Arc<AtomicU64>,
-    /// Their payloads' bytes.
+    /// Bytes of their payloads.
     pub bytes: Arc<AtomicU64>,
-    /// Messages there are in Kafka that did not come yet.
+    /// Messages in Kafka that were not read yet.
     pub lag: Arc<AtomicU64>,
     /// Messages skipped, by [`Poison::index`](super::intake::Poison::index).
     pub skipped: Vec<Arc<AtomicU64>>,
 }
 
-/// The connection as others see it.
+/// Whether the broker answers, told to the stream health of every topic.
 pub struct KafkaHealth {
     state: AtomicU8,
     streams: Vec<Arc<Stream>>,
@@ -41,7 +42,7 @@ pub struct KafkaHealth {
 }
 
 impl KafkaHealth {
-    /// Not connected yet.
+    /// For these streams; none is connected yet.
     pub fn new(streams: Vec<Arc<Stream>>, status: &Status) -> Self {
         for stream in &streams {
             stream.set_connected(false);
@@ -64,7 +65,7 @@ impl KafkaHealth {
         let before = self.state.swap(BrokerState::Down as u8, Ordering::Relaxed);
         if before != BrokerState::Down as u8 {
             self.set_connected(false);
-            tracing::warn!("Kafka does not answer: {reason}; serving on, and trying again");
+            tracing::warn!("Kafka does not answer: {reason}; flowcast keeps serving its clients and tries again");
         }
     }
 
@@ -73,7 +74,7 @@ impl KafkaHealth {
         self.state.load(Ordering::Relaxed) == BrokerState::Up as u8
     }
 
-    /// It is tried again.
+    /// The broker is about to be asked; counted while it does not answer.
     pub fn attempt(&self) {
         if self.state.load(Ordering::Relaxed) == BrokerState::Down as u8 {
             self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -83,18 +84,18 @@ impl KafkaHealth {
         }
     }
 
-    /// Something is wrong: whoever waits on [`KafkaHealth::doubts`] should ask the broker.
+    /// librdkafka reports an error: whoever waits on [`KafkaHealth::doubts`] should ask the broker.
     pub fn doubt(&self) {
-        // Full: somebody has doubts already.
+        // Full: the broker is going to be asked anyway.
         let _ = self.doubts.0.try_send(());
     }
 
-    /// Doubts as they come.
+    /// A message per doubt; at most one waits.
     pub fn doubts(&self) -> &Receiver<()> {
         &self.doubts.1
     }
 
-    /// An error of the source itself.
+    /// Counts an error of the source itself.
     pub fn failed(&self) {
         for stream in &self.streams {
             stream.failed(1);
@@ -108,7 +109,7 @@ impl KafkaHealth {
     }
 }
 
-/// Registers the figures of every topic.
+/// Registers the figures of every topic. `poisons` names the kinds of messages that are skipped.
 pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]) -> HashMap<String, TopicFigures> {
     let topics = &options.kafka_topics;
     let label = |topic: &String| vec![("topic", topic.clone().into())];
