@@ -71,29 +71,29 @@ pub fn append_close(code: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&reason.as_bytes()[..end]);
 }
 
-/// One thing a client said.
+/// One message of a client, or one of its control frames.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
-    /// A text message; the bytes are valid UTF-8.
+    /// A text message.
     Text(&'a str),
     /// A binary message.
     Binary(&'a [u8]),
     /// A ping, to be answered with its payload.
     Ping(&'a [u8]),
-    /// A pong.
+    /// The answer to a ping of ours.
     Pong,
-    /// The client closes. `None`: without a code.
+    /// The client closes; `None`: without a code.
     Close(Option<u16>),
 }
 
-/// What a client did against RFC 6455. The connection ends with [`Violation::code`].
+/// A breach of RFC 6455 by a client. The connection is closed with [`Violation::code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// §5.1: every client frame is masked.
     #[error("expected a masked frame, got an unmasked one")]
     Unmasked,
     /// §5.2: no extension was negotiated.
-    #[error("expected reserved bits and opcodes unused, got one in use")]
+    #[error("expected no reserved bits and opcodes, got one")]
     Reserved,
     /// §5.5: control frames are whole and at most 125 bytes.
     #[error("expected a whole control frame of at most 125 bytes, got a longer or fragmented one")]
@@ -107,16 +107,16 @@ pub enum Violation {
     /// §8.1
     #[error("expected UTF-8 in a text message, got something else")]
     NotUtf8,
-    /// A message over the configured limit.
+    /// A message over `--max-message-bytes`.
     #[error("expected messages of at most {limit} bytes, got a longer one")]
     TooLarge {
-        /// The limit in bytes.
+        /// `--max-message-bytes`.
         limit: usize,
     },
 }
 
 impl Violation {
-    /// The close code the client gets.
+    /// The code of the close frame that the client gets.
     pub const fn code(self) -> u16 {
         match self {
             Self::Unmasked | Self::Reserved | Self::BadControl | Self::BadContinuation | Self::BadClose => 1002,
@@ -126,13 +126,13 @@ impl Violation {
     }
 }
 
-/// What is kept of a client's bytes between two reads: nothing, unless something is partial.
+/// What is kept of a client's bytes between two reads: nothing, unless a frame or message is incomplete.
 #[derive(Debug, Default)]
 pub struct Inbound(Option<Box<PartialMessage>>);
 
 #[derive(Debug, Default)]
 struct PartialMessage {
-    /// Bytes of a frame that is not complete yet, as they came.
+    /// Bytes of an incomplete frame, still masked.
     frame: Vec<u8>,
     /// Payload of the fragments so far, unmasked, and the opcode of the first.
     message: Vec<u8>,

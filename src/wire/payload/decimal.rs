@@ -4,7 +4,7 @@
 //! vendor's `trunc2` does; for sources without finer digits that equals rounding.
 //! Source: `docs/protocols/gexbot.md`, "Scaling".
 
-/// Why a number's text has no value at the wanted scale.
+/// Why a text cannot be scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecimalError {
     /// Not a number by JSON's grammar (RFC 8259 §6).

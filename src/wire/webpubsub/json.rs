@@ -8,7 +8,8 @@ use prost::Message;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Downstream, Malformed, Upstream, protobuf};
+use super::control::{Downstream, Malformed, Upstream};
+use super::protobuf;
 use crate::wire::proto::webpubsub::Any;
 use crate::wire::websocket::{self, Opcode};
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::{Downstream, Malformed, Upstream};
+use super::control::{Downstream, Malformed, Upstream};
 use crate::wire::proto::webpubsub::{DownstreamMessage, UpstreamMessage, downstream_message, upstream_message};
 use crate::wire::websocket::{self, Opcode};
 

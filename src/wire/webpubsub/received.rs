@@ -1,31 +1,32 @@
-//! The client's side: understanding what a service sends. For `tail` and for captures.
+//! The client's side: reads what a service sends. For `flowcast tail` and the tests of captures.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use serde::Deserialize;
 
-use super::{Malformed, Syntax};
+use super::control::Malformed;
+use super::forms::Syntax;
 use crate::wire::proto::webpubsub::{Any, DownstreamMessage, downstream_message, message_data};
 
-/// A downstream message, as far as a reader of protobuf payloads needs it.
+/// A message of the service, as far as a reader of protobuf payloads needs it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServiceMessage {
-    /// The connection stands.
+    /// The first message of a connection.
     Connected {
-        /// Names the session.
+        /// The id of the session.
         connection_id: String,
-        /// Allows a recovery; empty on the plain wires.
+        /// The secret for a recovery; empty on the plain subprotocols.
         reconnection_token: String,
     },
-    /// The service is about to close.
+    /// The service is about to close the connection.
     Disconnected {
-        /// Why.
+        /// For people.
         reason: String,
     },
-    /// An answer.
+    /// The answer to a request.
     Ack {
-        /// The request's id.
+        /// The id that the request carried.
         ack_id: u64,
         /// Error name and message, if it failed.
         error: Option<(String, String)>,
@@ -34,20 +35,20 @@ pub enum ServiceMessage {
     },
     /// A group's data in an `Any`.
     Data {
-        /// The group.
+        /// The group it was published to.
         group: String,
-        /// Only on the reliable wires.
+        /// Only on the reliable subprotocols.
         sequence_id: Option<u64>,
-        /// What the value is.
+        /// The type of the payload, such as `proto.orderflow`.
         type_url: String,
-        /// The payload.
+        /// For orderflow: protobuf in zstd.
         payload: Vec<u8>,
     },
-    /// Anything else: pongs, other kinds of data, what newer services say.
+    /// Anything else: pongs, other kinds of data, messages of newer services.
     Other,
 }
 
-/// Reads one message of a service.
+/// Parses one message of a service.
 pub fn receive(syntax: Syntax, message: &[u8]) -> Result<ServiceMessage, Malformed> {
     match syntax {
         Syntax::Json => receive_json(message),
