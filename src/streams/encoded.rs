@@ -1,4 +1,4 @@
-//! A finished message: one text frame, the same for everybody who gets it.
+//! A finished message: one text frame, the same for all its subscribers.
 
 use std::sync::Arc;
 

@@ -83,12 +83,9 @@ impl LatestPortfolio {
 
 impl LatestPositions {
     fn is_same(&self, other: &Self) -> bool {
-        let same =
-            |((name, piece), (other_name, other)): ((&Box<str>, &Box<RawValue>), (&Box<str>, &Box<RawValue>))| {
-                name == other_name && piece.get() == other.get()
-            };
-        self.pieces.len() == other.pieces.len()
-            && self.pieces.iter().zip(&other.pieces).all(same)
-            && (self.total_pnl, self.position_count) == (other.total_pnl, other.position_count)
+        let mut both = self.pieces.iter().zip(&other.pieces);
+        (self.pieces.len(), self.total_pnl, self.position_count)
+            == (other.pieces.len(), other.total_pnl, other.position_count)
+            && both.all(|(one, other)| (one.0, one.1.get()) == (other.0, other.1.get()))
     }
 }

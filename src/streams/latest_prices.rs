@@ -49,7 +49,7 @@ impl LatestPrices {
         Self { symbols: BTreeMap::new(), limit, flushed_ms: 0, retained: RetainedMessages::default() }
     }
 
-    /// Takes a price. What the record does not say stays as it was known.
+    /// Takes a price. Fields that the record lacks keep their values.
     pub fn update(&mut self, price: &Price<'_>) -> Result<(), TooManySymbols> {
         if let Some(symbol) = self.symbols.get_mut(&*price.symbol) {
             let state = merged(Some(&symbol.state), price);

@@ -7,8 +7,8 @@
 //!                                 └▶ price, portfolio ─▶ latest state ─▶ (interval) ─▶ groups
 //! ```
 //!
-//! Sources and the server's publish call put records in; neither knows who else does. A message is
-//! encoded once: a passthrough channel's for all its subscribers, a signal or trade for those of
+//! Sources and the server's publish call put records in, independently of each other. A message is encoded
+//! once: a passthrough channel's for all its subscribers, a signal or trade for those of
 //! everything and those of its symbol, a price update or portfolio per set of symbols in use.
 //!
 //! - [`input`]: what may be handed in, and why it is refused.
@@ -204,8 +204,8 @@ impl Streams {
         }
     }
 
-    // The state's lock is held until the batch is published: who joins meanwhile asks for the state
-    // afterwards, and gets one that is at least as new as what the group has carried.
+    // The state's lock is held until the batch is published: a client that joins meanwhile gets the state
+    // afterwards, and so one that is at least as new as what its group has carried.
     fn send_prices(&self) {
         let mut prices = locked(&self.prices);
         if prices.flush(now_ms()) {
@@ -231,12 +231,16 @@ impl Streams {
                 groups.push(Arc::clone(group));
             }
         });
+        // Encoded before the batch begins, since nobody else publishes while it is open.
+        let encoded = |group: Arc<Group>| {
+            let message = message(group.name())?;
+            self.outputs[at].encoded.fetch_add(1, Ordering::Relaxed);
+            Some((group, frames(message, now)))
+        };
+        let messages: Vec<Outgoing> = groups.into_iter().filter_map(encoded).collect();
         let mut batch = self.hub.begin(None);
-        for group in groups {
-            if let Some(message) = message(group.name()) {
-                self.outputs[at].encoded.fetch_add(1, Ordering::Relaxed);
-                batch.publish(&group, frames(message, now));
-            }
+        for (group, frames) in messages {
+            batch.publish(&group, frames);
         }
     }
 }

@@ -22,7 +22,7 @@ impl RetainedMessages {
         self.messages.get(group).cloned()
     }
 
-    /// Keeps a message for whoever else joins `group`.
+    /// Keeps a message for the next clients that join `group`.
     pub fn keep(&mut self, group: &str, message: &Frames) {
         let bytes = group.len() + message.frame(Form::new(0)).len();
         if self.bytes + bytes > BYTES {
@@ -32,7 +32,7 @@ impl RetainedMessages {
         self.messages.insert(group.into(), message.clone());
     }
 
-    /// The state has changed: no message says it any more.
+    /// Forgets all messages, since the state has changed.
     pub fn forget(&mut self) {
         self.messages.clear();
         self.bytes = 0;

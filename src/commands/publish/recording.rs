@@ -2,7 +2,7 @@
 //!
 //! Each file is in order by itself; together they are merged by the records' timestamps (Unix seconds,
 //! or RFC 3339), so that a day of many tickers comes as it came then. Lines are passed on untouched:
-//! whether they are good is for whoever reads the topic to judge.
+//! the readers of the topic decide whether they are valid.
 #![cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only publishing reads recordings"))]
 
 use std::borrow::Cow;
@@ -25,11 +25,11 @@ use crate::source::recorded::lines::MAX_LINE;
 /// One line, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedLine {
-    /// Its ticker or symbol.
+    /// The record's ticker or symbol.
     pub key: Option<String>,
-    /// The line, without its break.
+    /// The line without its line break.
     pub payload: Vec<u8>,
-    /// When it is due, counted from the first line.
+    /// When it is due at recorded speed, after the first line.
     pub due: Duration,
 }
 
@@ -54,7 +54,7 @@ struct RecordedFile {
     lines: i64,
 }
 
-/// What a line may say of its time and key.
+/// The fields of a line that give its time and key.
 #[derive(Deserialize)]
 struct Hints<'a> {
     #[serde(borrow, default)]
@@ -65,7 +65,7 @@ struct Hints<'a> {
     symbol: Option<Cow<'a, str>>,
 }
 
-/// A line without a time comes so long after the one before.
+/// A line without a time is due this long after the one before.
 const USUAL_US: i64 = 1_000_000;
 
 impl Recording {
@@ -108,7 +108,7 @@ impl Recording {
         Ok(Some(RecordedLine { key, payload, due }))
     }
 
-    /// Lines left out so far, for they are longer than a message may be.
+    /// Lines left out so far because they are longer than a message may be.
     pub fn too_long(&self) -> u64 {
         self.too_long
     }

@@ -33,7 +33,7 @@ pub struct TopicFigures {
     pub skipped: Vec<Arc<AtomicU64>>,
 }
 
-/// Whether the broker answers, told to the stream health of every topic.
+/// Whether the broker answers; passes it on to the stream health of every topic.
 pub struct KafkaHealth {
     state: AtomicU8,
     streams: Vec<Arc<Stream>>,

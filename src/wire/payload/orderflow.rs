@@ -245,7 +245,7 @@ mod factor {
     }
 }
 
-/// serde's message says "at line 1", which would contradict the file's line number beside it.
+/// serde's message contains "at line 1", which would contradict the line number of the file in the log.
 fn without_line(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }

@@ -21,7 +21,7 @@ use super::request::RequestError;
 use super::shapes::{Trade, TradingSignal};
 use crate::wire::websocket::{self, Opcode};
 
-/// A symbol and what a message says about it, as JSON.
+/// A symbol, and its object in a message about several symbols.
 pub type Piece<'a> = (&'a str, &'a RawValue);
 
 /// UTC with milliseconds: RFC 3339, as every time here.
@@ -60,7 +60,7 @@ pub fn append_subscribed<'a>(
 ) {
     #[derive(Serialize)]
     #[serde(tag = "type", rename = "subscribed")]
-    struct Subscribed<'a> {
+    struct SubscribedMessage<'a> {
         channels: Vec<&'a str>,
         #[serde(serialize_with = "as_map", skip_serializing_if = "<[_]>::is_empty")]
         symbols: &'a [(&'a str, Vec<&'a str>)],
@@ -71,7 +71,10 @@ pub fn append_subscribed<'a>(
         Filter::Symbols(symbols) => Some((name(channel), symbols.iter().map(AsRef::as_ref).collect())),
     });
     let symbols: Vec<(&str, Vec<&str>)> = chosen.collect();
-    append(&Subscribed { channels: subscriptions.map(|(channel, _)| name(channel)).collect(), symbols: &symbols }, out);
+    append(
+        &SubscribedMessage { channels: subscriptions.map(|(channel, _)| name(channel)).collect(), symbols: &symbols },
+        out,
+    );
 }
 
 /// Appends why a request was refused.
@@ -301,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topics_json_passes_through_to_the_byte() {
+    fn json_passes_through_to_the_byte() {
         let frame = message("lines", br#"{"any": "json", "n": 1.50}"#, Some(b"k1"), NOW);
         let expected = concat!(
             r#"{"type":"message","channel":"lines","payload":{"any": "json", "n": 1.50},"key":"k1","#,
