@@ -25,7 +25,7 @@ use flowcast::server::shard::{Admitted, Arrival, Common, Letter, Protocol, Shard
 use flowcast::streams::stream_options::StreamOptions;
 use flowcast::wire::payload::Profile;
 use flowcast::wire::streams::Channels;
-use flowcast::wire::webpubsub::{Syntax, Wire};
+use flowcast::wire::webpubsub::{PubSubWire, Syntax};
 use flowcast::wire::websocket::{self, Opcode};
 
 const GROUP: &str = "blue_SPX_orderflow_orderflow";
@@ -149,7 +149,7 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
     // A mask of zeros leaves the payload as it is.
     client.write_all(&[&[0x82, 0x80 | join.len() as u8, 0, 0, 0, 0], &join[..]].concat()).expect("an open socket");
     client.set_nonblocking(true).expect("a socket option");
-    let wire = Wire { syntax: Syntax::Protobuf, reliable: false, profile: Profile::V2026_04 };
+    let wire = PubSubWire { syntax: Syntax::Protobuf, reliable: false, profile: Profile::V2026_04 };
     let protocol = Protocol::WebPubSub(wire);
     let (admitted, _) = Admitted::take(&Arc::default());
     let mut letter =

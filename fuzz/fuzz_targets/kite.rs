@@ -1,8 +1,8 @@
 //! Can bytes of a Kite ticker panic the decoder, loop it, or make a record out of nothing?
 #![no_main]
 
-use flowcast::source::broker::quote::{Instrument, Received};
 use flowcast::source::broker::kite::packet::{self, Body, Fault};
+use flowcast::source::broker::quote::{Instrument, Received};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|frame: &[u8]| {

@@ -22,7 +22,7 @@ use crate::wire::gexbot::orderflow_group;
 use crate::wire::payload::orderflow::{self, Orderflow};
 use crate::wire::payload::{Profile, decompress};
 use crate::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
-use crate::wire::webpubsub::received::{Received, receive};
+use crate::wire::webpubsub::received::{ServiceMessage, receive};
 use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax};
 
 /// What to subscribe to, and how.
@@ -105,7 +105,7 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
             capture.flush().context("cannot write the capture")?;
         }
         match receive(syntax, bytes)? {
-            Received::Data { group, sequence_id, payload, .. } => {
+            ServiceMessage::Data { group, sequence_id, payload, .. } => {
                 if let (true, Some(id)) = (reliable, sequence_id) {
                     socket.send(sequence_ack(syntax, id)).await.context("the connection broke")?;
                 }
@@ -117,13 +117,13 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
                 }
                 printed += 1;
             }
-            Received::Ack { ack_id, success: false, error } => {
+            ServiceMessage::Ack { ack_id, success: false, error } => {
                 let group = groups.get(ack_id.saturating_sub(1) as usize).map_or("?", String::as_str);
                 let (name, reason) = error.unwrap_or_default();
                 bail!("cannot join {group}: {name}: {reason}");
             }
-            Received::Disconnected { reason } => eprintln!("the service disconnects: {reason}"),
-            Received::Connected { .. } | Received::Ack { .. } | Received::Other => {}
+            ServiceMessage::Disconnected { reason } => eprintln!("the service disconnects: {reason}"),
+            ServiceMessage::Connected { .. } | ServiceMessage::Ack { .. } | ServiceMessage::Other => {}
         }
     }
     // Code 1000 ends a reliable session at once. If the service is gone, so is the session.

@@ -10,8 +10,8 @@ use crate::common::server::{Server, program, refusal, run};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flowcast::wire::payload::Profile;
-use flowcast::wire::webpubsub::received::{Received, receive};
-use flowcast::wire::webpubsub::{Downstream, ErrorName, SUBPROTOCOLS, Syntax, Wire, append_data};
+use flowcast::wire::webpubsub::received::{ServiceMessage, receive};
+use flowcast::wire::webpubsub::{Downstream, ErrorName, PubSubWire, SUBPROTOCOLS, Syntax, append_data};
 use flowcast::wire::websocket;
 use serde_json::Value;
 
@@ -197,7 +197,7 @@ fn tail_stores_every_downstream_message_as_it_came() {
 /// Every message of a capture is understood, and our encoder writes it again byte for byte.
 fn assert_capture(file: &Path, subprotocol: &str) {
     let (_, syntax, reliable) = SUBPROTOCOLS.into_iter().find(|(name, ..)| *name == subprotocol).unwrap();
-    let wire = Wire { syntax, reliable, profile: Profile::V2026_04 };
+    let wire = PubSubWire { syntax, reliable, profile: Profile::V2026_04 };
     let (mut data, mut first) = (0, true);
     for line in fs::read_to_string(file).unwrap().lines() {
         let captured: Value = serde_json::from_str(line).unwrap();
@@ -209,21 +209,21 @@ fn assert_capture(file: &Path, subprotocol: &str) {
         let received = receive(syntax, &message).unwrap_or_else(|error| panic!("{line}: {error}"));
         let mut frame = Vec::new();
         match &received {
-            Received::Connected { connection_id, reconnection_token } => {
+            ServiceMessage::Connected { connection_id, reconnection_token } => {
                 assert!(first, "connected comes first");
                 assert_eq!(reconnection_token.is_empty(), !reliable);
                 let token = Some(reconnection_token.as_str()).filter(|token| !token.is_empty());
                 let user_id = "flowcast-tail";
                 wire.append(&Downstream::Connected { connection_id, user_id, reconnection_token: token }, &mut frame);
             }
-            Received::Disconnected { reason } => wire.append(&Downstream::Disconnected { reason }, &mut frame),
-            Received::Ack { ack_id, error, success } => {
+            ServiceMessage::Disconnected { reason } => wire.append(&Downstream::Disconnected { reason }, &mut frame),
+            ServiceMessage::Ack { ack_id, error, success } => {
                 assert_eq!(*success, error.is_none());
                 let result =
                     error.as_ref().map_or(Ok(()), |(_, message)| Err((ErrorName::Forbidden, message.as_str())));
                 wire.append(&Downstream::Ack { ack_id: *ack_id, result }, &mut frame);
             }
-            Received::Data { group, sequence_id, type_url, payload } => {
+            ServiceMessage::Data { group, sequence_id, type_url, payload } => {
                 assert_eq!(sequence_id.is_some(), reliable);
                 append_data(syntax, group, type_url, payload, &mut frame);
                 if let Some(id) = sequence_id {
@@ -233,7 +233,7 @@ fn assert_capture(file: &Path, subprotocol: &str) {
                 zstd::decode_all(payload.as_slice()).expect("a zstd frame");
                 data += 1;
             }
-            Received::Other => panic!("nothing else is captured: {line}"),
+            ServiceMessage::Other => panic!("nothing else is captured: {line}"),
         }
         assert_eq!(websocket::payload(&frame), message, "{line}");
         first = false;

@@ -167,7 +167,8 @@ fn portfolio(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::streams::shapes::{Portfolio, Signal, Trade};
+    use crate::wire::streams::portfolio::Portfolio;
+    use crate::wire::streams::shapes::{Trade, TradingSignal};
     use rand_chacha::rand_core::SeedableRng;
 
     fn day(seed: u8) -> TradingDay {
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn every_record_has_its_channels_shape() {
         let day = day(1);
-        assert!(lines(&day.signals).all(|line| Signal::parse(line).is_ok()));
+        assert!(lines(&day.signals).all(|line| TradingSignal::parse(line).is_ok()));
         assert!(lines(&day.trades).all(|line| Trade::parse(line).is_ok()));
         for line in lines(&day.portfolio) {
             let portfolio = Portfolio::parse(line).unwrap();

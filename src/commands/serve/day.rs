@@ -120,7 +120,7 @@ fn follow(
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let mut spots = Spots::new(tracks, Arc::clone(clock), options.replay.cache_mode);
-    app.streams.ask_before_prices(Box::new(move |streams| spots.offer(streams)));
+    app.streams.add_price_source(Box::new(move |streams| spots.offer(streams)));
     let (streams, clock, stop) = (Arc::clone(&app.streams), Arc::clone(clock), Arc::clone(stop));
     thread::Builder::new().name("trading".to_owned()).spawn(move || trading.run(&streams, &clock, &stop))?;
     Ok(())

@@ -25,7 +25,7 @@ use crate::server::shard::lifecycle::shard_of;
 use crate::server::shard::{Admitted, Arrival, Letter, Protocol, ShardHandle};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 use crate::wire::payload::Profile;
-use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax, Wire};
+use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
 
 /// How long an upgrade waits for a form's first frames. Whoever waits longer is served all the
 /// same, with frames encoded on the spot.
@@ -140,7 +140,7 @@ async fn upgrade(
     }
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(Refused::NoSubprotocol)?;
-    let wire = Wire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
+    let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
     let (admitted, others) = Admitted::take(&app.pending);
     if app.connections() + others as u64 >= app.options.max_connections as u64 {
         return Err(Refused::Full);
@@ -193,7 +193,7 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
 }
 
 /// Asks the session's shard before the client is answered.
-async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, Wire), Refused> {
+async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, PubSubWire), Refused> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(Refused::NoSession)?;
     let (reply, answer) = oneshot::channel();
     shard.send(Letter::Claim { id, token, reply }).map_err(|_| Refused::Full)?;

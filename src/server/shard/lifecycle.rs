@@ -65,7 +65,7 @@ impl Shard {
 
     /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
     /// the session waits anew, for the socket that is being upgraded.
-    pub(super) fn claim(&mut self, id: Uuid, token: u128) -> Option<webpubsub::Wire> {
+    pub(super) fn claim(&mut self, id: Uuid, token: u128) -> Option<webpubsub::PubSubWire> {
         let key = *self.ids.get(&id)?;
         let session = &self.sessions[key as usize];
         if session.token != token || self.draining {
@@ -143,7 +143,7 @@ impl Shard {
     }
 
     /// `connected`, the first message of every Web PubSub connection.
-    fn greet(&mut self, key: u32, wire: webpubsub::Wire) {
+    fn greet(&mut self, key: u32, wire: webpubsub::PubSubWire) {
         let session = &mut self.sessions[key as usize];
         let Some(connection) = session.connection.as_mut() else { return };
         let (mut id, mut token) = (Uuid::encode_buffer(), Uuid::encode_buffer());

@@ -133,7 +133,7 @@ pub enum Letter {
         /// The token it was given.
         token: u128,
         /// The session's wire, or nothing if it cannot be recovered.
-        reply: oneshot::Sender<Option<webpubsub::Wire>>,
+        reply: oneshot::Sender<Option<webpubsub::PubSubWire>>,
     },
     /// A client whose claim was granted has been upgraded.
     Attach {
@@ -167,7 +167,7 @@ pub struct Arrival {
 /// What an upgraded client speaks, and may.
 pub enum Protocol {
     /// Azure Web PubSub.
-    WebPubSub(webpubsub::Wire),
+    WebPubSub(webpubsub::PubSubWire),
     /// The JSON streams.
     Streams {
         /// What its token allows.

@@ -12,7 +12,7 @@ use crate::server::shard::{Shard, now_ms};
 use crate::wire::Wire;
 use crate::wire::gexbot;
 use crate::wire::webpubsub::{Downstream, Upstream};
-use crate::wire::websocket::{self, Message, Opcode};
+use crate::wire::websocket::{self, ClientMessage, Opcode};
 
 impl Shard {
     /// The kernel says a socket can be read, or written, or is gone.
@@ -68,20 +68,20 @@ impl Shard {
     }
 
     /// One message. False: nothing more is wanted from this client.
-    fn message(&mut self, key: u32, message: &Message<'_>) -> bool {
+    fn message(&mut self, key: u32, message: &ClientMessage<'_>) -> bool {
         let Some(session) = self.sessions.get_mut(key as usize) else { return false };
         let wire = session.wire;
         let Some(connection) = session.connection.as_mut() else { return false };
         match message {
-            Message::Close(code) => {
+            ClientMessage::Close(code) => {
                 self.closed_by_client(key, *code);
                 return false;
             }
             // Closing: only the client's close frame still matters.
             _ if !connection.is_open() => {}
-            Message::Ping(payload) => websocket::append(Opcode::Pong, payload, connection.control()),
-            Message::Pong => {}
-            Message::Text(_) | Message::Binary(_) => match wire {
+            ClientMessage::Ping(payload) => websocket::append(Opcode::Pong, payload, connection.control()),
+            ClientMessage::Pong => {}
+            ClientMessage::Text(_) | ClientMessage::Binary(_) => match wire {
                 Wire::WebPubSub(wire) => match wire.parse(message) {
                     Ok(request) => self.request(key, request),
                     Err(malformed) => {

@@ -11,9 +11,9 @@ use super::connection::Connection;
 use super::stats::Ending;
 use crate::engine::clock;
 use crate::server::shard::{Shard, now_ms};
-use crate::wire::streams::request::{ErrorCode, Request, RequestError, Selection};
+use crate::wire::streams::request::{ErrorCode, RequestError, Selection, StreamRequest};
 use crate::wire::streams::{Channels, Filter, messages};
-use crate::wire::websocket::Message;
+use crate::wire::websocket::ClientMessage;
 
 /// Errors are counted over this time.
 const ERROR_WINDOW_MS: u64 = 60_000;
@@ -59,8 +59,7 @@ impl Client {
         let mut numbers = Vec::with_capacity(selection.channels.len());
         for name in &selection.channels {
             let Some((number, channel)) = channels.find(name) else {
-                let words = format!("expected a channel there is, got {name:?}");
-                return Err(RequestError::new(ErrorCode::UnknownChannel, words));
+                return Err(RequestError::new(ErrorCode::UnknownChannel, channels.unknown(name).to_string()));
             };
             if !self.grant.allows(name) {
                 let words = format!("the token does not allow the channel {name:?}");
@@ -146,23 +145,23 @@ fn groups_of(channels: &Channels, filters: &[(usize, Filter)]) -> BTreeSet<Strin
 
 impl Shard {
     /// One message of a client of the JSON streams. False: nothing more is wanted from it.
-    pub(super) fn stream_message(&mut self, key: u32, message: &Message<'_>) -> bool {
+    pub(super) fn stream_message(&mut self, key: u32, message: &ClientMessage<'_>) -> bool {
         let limit = self.stream_options.max_request_bytes;
         let request = match message {
-            Message::Text(text) if text.len() <= limit => Request::parse(text),
-            Message::Text(text) => {
+            ClientMessage::Text(text) if text.len() <= limit => StreamRequest::parse(text),
+            ClientMessage::Text(text) => {
                 let words = format!("expected messages of at most {limit} bytes, got {}", text.len());
                 Err(RequestError::new(ErrorCode::TooLarge, words))
             }
             _ => Err(RequestError::new(ErrorCode::InvalidMessage, "expected text, got a binary message")),
         };
         let done = request.and_then(|request| match request {
-            Request::Ping => {
+            StreamRequest::Ping => {
                 self.answer(key, messages::append_pong);
                 Ok(())
             }
-            Request::Subscribe(selection) => self.subscribe(key, &selection),
-            Request::Unsubscribe(selection) => self.unsubscribe(key, &selection),
+            StreamRequest::Subscribe(selection) => self.subscribe(key, &selection),
+            StreamRequest::Unsubscribe(selection) => self.unsubscribe(key, &selection),
         });
         match done {
             Ok(()) => self.has_room_for_answers(key),

@@ -8,7 +8,7 @@ use crate::streams::stream_options::StreamOptions;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
-struct Line {
+struct TestSettings {
     #[command(flatten)]
     kafka: KafkaOptions,
     #[command(flatten)]
@@ -29,7 +29,7 @@ struct Fed {
 
 fn fed() -> Fed {
     let line = ["x", "--kafka-topics", "lines,orderflow,signals", "--kafka-max-tickers", "1"];
-    let Line { kafka, arena, streams: settings, hub } = Line::try_parse_from(line).unwrap();
+    let TestSettings { kafka, arena, streams: settings, hub } = TestSettings::try_parse_from(line).unwrap();
     let status = Status::default();
     let streams = Arc::new(Hub::new("streams", &hub));
     let orderflow = Arc::new(Hub::new("orderflow", &hub));
@@ -41,9 +41,9 @@ fn fed() -> Fed {
     Fed { status, streams, orderflow, intake, _streams: channels }
 }
 
-fn message<'a>(topic: &'a str, key: Option<&'a str>, payload: Option<&'a str>) -> Arrived<'a> {
+fn message<'a>(topic: &'a str, key: Option<&'a str>, payload: Option<&'a str>) -> TopicMessage<'a> {
     let (key, payload) = (key.map(str::as_bytes), payload.map(str::as_bytes));
-    Arrived { topic, partition: 0, offset: 7, key, payload, timestamp_ms: Some(1_764_340_202_123) }
+    TopicMessage { topic, partition: 0, offset: 7, key, payload, timestamp_ms: Some(1_764_340_202_123) }
 }
 
 impl Fed {

@@ -5,31 +5,31 @@
 //! zero, which is exactly what cutting the source text at that scale gives. So a record is good or
 //! bad in both profiles alike, and no second parse is ever needed.
 //!
-//! Keys, fields and factors: `wire/gexbot.md` §4 and §5.
+//! Keys, fields and factors: `docs/protocols/gexbot.md`, "Orderflow".
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::decimal::{self, DecimalError};
-use crate::wire::payload::Profile;
+use super::profile::Profile;
 pub use crate::wire::proto::orderflow::Orderflow;
 
-/// A record and what was noticed on the way.
+/// A parsed record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
     /// The message at the scale of [`Profile::V2026_04`].
     pub record: Orderflow,
-    /// Numbers that were missing or null and became zero.
+    /// How many numbers were missing or null, and became zero.
     pub missing: u32,
 }
 
-/// Why a line is not a record. The operator's to fix in the data; the line is skipped.
+/// Why a line is no record. The operator's to fix in the data; the line is skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The line is not text.
+    /// The line is not UTF-8.
     #[error("expected UTF-8, got byte 0x{byte:02x} at column {column}")]
     NotUtf8 {
-        /// The offending byte.
+        /// The first invalid byte.
         byte: u8,
         /// Its 1-based position in the line.
         column: usize,
@@ -37,20 +37,20 @@ pub enum RecordError {
     /// The line is not one JSON object of this shape.
     #[error("expected one JSON object, got: {0}")]
     NotAnObject(String),
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("{key}: expected {expected}, got nothing")]
     Missing {
         /// The JSONL key.
         key: &'static str,
-        /// What stands there in a good record.
+        /// What a valid record has there.
         expected: &'static str,
     },
-    /// A field is of another JSON type.
+    /// A field has another JSON type.
     #[error("{key}: expected {expected}, got {}", shortened(.actual))]
     WrongType {
         /// The JSONL key.
         key: &'static str,
-        /// The type it has in a good record.
+        /// The type in a valid record.
         expected: &'static str,
         /// The JSON text that came.
         actual: String,
@@ -75,7 +75,7 @@ pub fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(RecordError::NotAnObject(shortened(text)));
     }
-    let line: Line<'_> =
+    let line: OrderflowLine<'_> =
         serde_json::from_str(text).map_err(|error| RecordError::NotAnObject(shortened(&without_line(&error))))?;
     line.into_record()
 }
@@ -87,7 +87,7 @@ macro_rules! numbers {
     ($($key:ident => $field:ident: $kind:ident,)*) => {
         /// The numbers stay text until they are scaled; unknown keys are ignored.
         #[derive(Deserialize)]
-        struct Line<'a> {
+        struct OrderflowLine<'a> {
             #[serde(borrow, default)]
             timestamp: Option<&'a RawValue>,
             #[serde(borrow, default)]
@@ -98,7 +98,7 @@ macro_rules! numbers {
             )*
         }
 
-        impl Line<'_> {
+        impl OrderflowLine<'_> {
             fn into_record(self) -> Result<Parsed, RecordError> {
                 let mut missing = 0;
                 let record = Orderflow {
@@ -231,7 +231,7 @@ mod unscale {
 
 /// Integer ÷ value, per kind of field.
 mod factor {
-    use crate::wire::payload::Profile;
+    use crate::wire::payload::profile::Profile;
 
     pub(super) fn price(_: Profile) -> u32 {
         100
@@ -245,7 +245,7 @@ mod factor {
     }
 }
 
-/// serde's message says "at line 1", which would contradict the file's line number beside it.
+/// serde's message contains "at line 1", which would contradict the line number of the file in the log.
 fn without_line(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
