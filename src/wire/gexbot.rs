@@ -1,7 +1,8 @@
 //! GexBot's names: `{prefix}_{ticker}_{package}_{category}` for groups.
 //!
 //! The prefix has no `_`, the ticker may (`ES_SPX`). Clients find the category behind the *last*
-//! package separator and the ticker behind the *first* `_`; so do we. Source: `wire/gexbot.md` §3.
+//! package separator and the ticker behind the *first* `_`; so do we. Source:
+//! `docs/protocols/gexbot.md`, "Hubs and groups".
 
 /// The hub of orderflow records, and the package of its groups.
 pub const ORDERFLOW_HUB: &str = "orderflow";

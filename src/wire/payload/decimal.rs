@@ -2,7 +2,7 @@
 //!
 //! The text is never turned into a float. Digits finer than the scale are cut toward zero, as the
 //! vendor's `trunc2` does; for sources without finer digits that equals rounding.
-//! Source: `wire/gexbot.md` §4, "trunc2, trunc3".
+//! Source: `docs/protocols/gexbot.md`, "Scaling".
 
 /// Why a number's text has no value at the wanted scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use std::fmt;
 /// Which generation of the real API a client expects: a set of scale factors.
 ///
 /// The client divides state and orderflow fields by 100 since 2026-04; before, it took the
-/// integers as they are (`wire/gexbot.md` §1 and §4). Prices are ×100 in both.
+/// integers as they are (`docs/protocols/gexbot.md`, "Client generations", "Scaling"). Prices are ×100 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Profile {
     /// State and orderflow fields unscaled, cut toward zero.

@@ -5,7 +5,7 @@
 //! zero, which is exactly what cutting the source text at that scale gives. So a record is good or
 //! bad in both profiles alike, and no second parse is ever needed.
 //!
-//! Keys, fields and factors: `wire/gexbot.md` §4 and §5.
+//! Keys, fields and factors: `docs/protocols/gexbot.md`, "Orderflow".
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -12,7 +12,8 @@ use super::{Downstream, Malformed, Upstream, protobuf};
 use crate::wire::proto::webpubsub::Any;
 use crate::wire::websocket::{self, Opcode};
 
-/// Every key any upstream message has; which of them must be there depends on `type` (§3).
+/// Every key any upstream message has; which of them must be there depends on `type`
+/// (`docs/protocols/webpubsub.md`, "Messages from the client").
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Request<'a> {
@@ -114,7 +115,7 @@ pub(super) fn append(message: &Downstream<'_>, out: &mut Vec<u8>) {
 }
 
 /// Appends a data frame: the serialized `Any` in base64, `dataType` `protobuf`, as Azure says an
-/// `Any` to JSON clients (§4, "Across protocols").
+/// `Any` to JSON clients (`docs/protocols/webpubsub.md`, "Data across protocols").
 pub(super) fn append_data(group: &str, type_url: &str, payload: &[u8], out: &mut Vec<u8>) {
     const HEAD: &str = r#"{"type":"message","from":"group","group":"#;
     const MIDDLE: &str = r#","dataType":"protobuf","data":""#;

@@ -1,6 +1,6 @@
 //! Azure Web PubSub: the four subprotocols the real SDKs speak.
 //!
-//! Messages, acks and error names: `wire/webpubsub.md`, whose sections the comments cite.
+//! Messages, acks and error names: `docs/protocols/webpubsub.md`.
 //!
 //! # References
 //! - <https://learn.microsoft.com/azure/azure-web-pubsub/reference-json-webpubsub-subprotocol>
@@ -20,7 +20,7 @@ use super::websocket::Message;
 /// The type URL of an orderflow payload; clients match it as a substring.
 pub const ORDERFLOW_TYPE_URL: &str = "proto.orderflow";
 
-/// Characters a group name may have (§8).
+/// Characters a group name may have (`docs/protocols/webpubsub.md`, "Limits").
 pub const MAX_GROUP_NAME: usize = 1024;
 
 /// How messages are written.
@@ -80,7 +80,8 @@ impl PlainForm {
     }
 }
 
-/// The subprotocol names, each with its syntax and whether it is reliable (§2).
+/// The subprotocol names, each with its syntax and whether it is reliable (`docs/protocols/webpubsub.md`,
+/// "Subprotocols").
 pub const SUBPROTOCOLS: [(&str, Syntax, bool); 4] = [
     ("json.webpubsub.azure.v1", Syntax::Json, false),
     ("json.reliable.webpubsub.azure.v1", Syntax::Json, true),
@@ -153,7 +154,7 @@ impl Malformed {
         Self::Unparsable(reason)
     }
 
-    /// §2: wrong frame type 1003, everything else 1007.
+    /// Wrong frame type 1003, everything else 1007 (`docs/protocols/webpubsub.md`, "Subprotocols").
     pub const fn code(&self) -> u16 {
         match self {
             Self::WrongFrameType { .. } => 1003,
@@ -162,7 +163,8 @@ impl Malformed {
     }
 }
 
-/// How a request ended. `Err` carries Azure's error name and a message for people (§5).
+/// How a request ended. `Err` carries Azure's error name and a message for people
+/// (`docs/protocols/webpubsub.md`, "Acks").
 pub type AckResult<'a> = Result<(), (ErrorName, &'a str)>;
 
 /// Azure's names for what can go wrong with a request.
@@ -258,7 +260,7 @@ impl Wire {
 
     /// Appends the reliable frame: the plain one with its sequence id.
     ///
-    /// `sequence_id` is at least 1 (§1.5: 0 reads as absent) and below 2^53 (JSON numbers in JS).
+    /// `sequence_id` is at least 1 (the SDKs read 0 as absent) and below 2^53 (JSON numbers in JS).
     pub fn finish(self, plain: &[u8], sequence_id: u64, out: &mut Vec<u8>) {
         debug_assert!(self.reliable && (1..1 << 53).contains(&sequence_id));
         match self.syntax {
