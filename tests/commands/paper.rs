@@ -1,7 +1,8 @@
 //! Whatever the tree cites is in the tree: files, sections of pages, relative links.
 //!
 //! A citation is a path below `docs/`, `benches/` or `examples/`, or a page at the root; section titles
-//! may follow it in quotes, as in: `docs/streams.md`, "Connecting", "Channels".
+//! may follow it in quotes, as in: `docs/streams.md`, "Connecting", "Channels". In pages, paths of the
+//! source are citations too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,7 +27,7 @@ struct Source {
 
 impl Source {
     fn is_markdown(&self) -> bool {
-        self.path.ends_with(".md")
+        is_page(&self.path)
     }
 
     /// The text as one line, without the marks of comments at the beginnings of its lines.
@@ -34,6 +35,10 @@ impl Source {
         let bare = |line: &str| line.trim_start().trim_start_matches(['/', '!', '#', '*']).trim().to_owned();
         self.text.lines().map(bare).collect::<Vec<_>>().join(" ")
     }
+}
+
+fn is_page(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "md")
 }
 
 fn root() -> PathBuf {
@@ -133,6 +138,11 @@ fn is_citation(path: &str) -> bool {
     ["docs/", "benches/", "examples/"].iter().any(|folder| path.starts_with(folder)) || ROOT_PAGES.contains(&path)
 }
 
+/// Paths that a page cites besides; in code they are relative to other folders as often as not.
+fn is_source_path(path: &str) -> bool {
+    ["src/", "tests/", "loadtest/", "fuzz/", "proto/", "deploy/"].iter().any(|folder| path.starts_with(folder))
+}
+
 /// `folder/../page` without the detour.
 fn normal(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
@@ -160,7 +170,7 @@ fn check_titles(
     pages: &BTreeMap<String, BTreeSet<String>>,
     found: &mut usize,
 ) -> Vec<String> {
-    let cited = if page.ends_with(".md") { titles(after) } else { Vec::new() };
+    let cited = if is_page(page) { titles(after) } else { Vec::new() };
     *found += cited.len();
     let is_there = |title: &str| pages.get(page).is_some_and(|headings| headings.contains(title));
     cited.into_iter().filter(|t| !is_there(t)).map(|t| format!("{who}: {page} has no section \"{t}\"")).collect()
@@ -173,9 +183,13 @@ fn every_file_and_section_that_is_cited_exists() {
     let (mut files, mut sections, mut wrong) = (0, 0, Vec::new());
     for source in &sources {
         let text = source.flowing();
-        for (path, after) in paths_in(&text).filter(|(path, _)| is_citation(path)) {
+        let is_cited = |path: &str| is_citation(path) || source.is_markdown() && is_source_path(path);
+        for (path, after) in paths_in(&text).filter(|(path, _)| is_cited(path)) {
             files += 1;
-            if !root().join(path).exists() {
+            // A page of a subproject names its own files.
+            let beside = Path::new(&source.path).parent().unwrap_or(Path::new("")).join(path);
+            let exists = root().join(path).exists() || is_source_path(path) && root().join(beside).exists();
+            if !exists {
                 wrong.push(format!("{}: {path} does not exist", source.path));
             }
             wrong.extend(check_titles(&source.path, path, after, &pages, &mut sections));
@@ -222,7 +236,7 @@ fn nothing_is_cited_that_a_reader_cannot_open() {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| !source.path.ends_with("commands/paper.rs")) {
         let text = source.flowing();
-        let outside = |path: &&str| path.starts_with("wire/") && path.ends_with(".md") || path.starts_with("DESIGN");
+        let outside = |path: &&str| path.starts_with("wire/") && is_page(path) || path.starts_with("DESIGN");
         wrong.extend(paths_in(&text).map(|(path, _)| path).filter(outside).map(|p| format!("{}: {p}", source.path)));
         let words: Vec<&str> = text.split_whitespace().collect();
         let issue = |pair: &&[&str]| {
