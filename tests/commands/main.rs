@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod paper;
 mod settings;
 mod tail_inspect_generate;

@@ -1,4 +1,4 @@
-//! Flag > environment > file > default, and clear refusals: issue 2 §4, DESIGN.md §6.
+//! Flag > environment > file > default, and clear refusals.
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! The other commands: issue 2 §1 and §4. And the captures that `tail --capture` made.
+//! The other commands; and the captures that `tail --capture` made.
 
 use std::collections::BTreeMap;
 use std::fs;

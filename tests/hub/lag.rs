@@ -1,4 +1,4 @@
-//! One slow socket delays nobody: issue 2 §3, DESIGN.md §4.
+//! One slow socket delays nobody.
 
 use crate::common;
 use crate::common::client::{Client, JSON, PLAIN, PROTOBUF, Said};

@@ -1,6 +1,6 @@
 //! `GET /metrics`: Prometheus text.
 //!
-//! The shards count in their own cache lines; everything is added up when somebody asks.
+//! Each shard has its own counters; a scrape adds them up.
 
 use std::fmt;
 use std::sync::Arc;

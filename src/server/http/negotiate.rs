@@ -1,7 +1,8 @@
 //! `GET /negotiate` and `GET /v2/negotiate`: where a client's hub is.
 //!
 //! The path tells the generations of the client apart, and with it the profile: the URL it is given
-//! leads to `/ws/…` (2025-11) or `/client/hubs/…` (2026-04). Source: `wire/gexbot.md` §1 and §2.
+//! leads to `/ws/…` (2025-11) or `/client/hubs/…` (2026-04). Source: `docs/protocols/gexbot.md`,
+//! "Negotiate".
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The upgrade: from an HTTP request to a session on a shard.
 //!
 //! Everything that can be refused is refused here, before the `101`: a pinned Python client never
-//! learns a close code (`wire/webpubsub.md` §1.6).
+//! learns a close code (`docs/protocols/webpubsub.md`, "Refused recoveries").
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ async fn upgrade(
     if let Some(unavailable) = app.unavailable() {
         return Err(Refused::Unavailable(Box::new(unavailable)));
     }
-    // Hub names are compared without case (`wire/webpubsub.md` §2).
+    // Hub names are compared without case (`docs/protocols/webpubsub.md`, "Endpoint and tokens").
     if !hub.eq_ignore_ascii_case(ORDERFLOW_HUB) {
         return Err(Refused::UnknownHub);
     }
@@ -150,7 +150,7 @@ async fn upgrade(
         Some(recovery) => Some(claim(app, recovery).await?),
         None => None,
     };
-    // The session's own subprotocol wins (`wire/webpubsub.md` §7).
+    // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
     let wire = recovery.as_ref().map_or(wire, |(_, _, wire)| *wire);
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));

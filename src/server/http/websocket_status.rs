@@ -21,7 +21,7 @@ pub async fn healthz(State(app): State<Arc<App>>) -> Response {
 /// Cash indexes the vendor carries; every other name without `_` is a stock or fund.
 const INDEXES: [&str; 8] = ["SPX", "NDX", "RUT", "VIX", "DJX", "OEX", "XSP", "XND"];
 
-/// The loaded tickers by kind. A name with `_` is a future (`wire/gexbot.md` §6).
+/// The loaded tickers by kind. A name with `_` is a future (`docs/protocols/gexbot.md`, "Tickers").
 pub async fn tickers(State(app): State<Arc<App>>) -> Response {
     if let Some(unavailable) = app.unavailable() {
         return unavailable;

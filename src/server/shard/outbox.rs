@@ -389,7 +389,7 @@ impl Shard {
     }
 
     /// Too far behind: a plain connection is told and closed, a reliable one is reset and its
-    /// session waits for the client to come back (`wire/webpubsub.md` §1.7).
+    /// session waits for the client to come back (`docs/protocols/webpubsub.md`, "Slow clients").
     fn drop_lagging(&mut self, key: u32) {
         let session = &mut self.sessions[key as usize];
         tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");

@@ -1,4 +1,5 @@
-//! Why a request is refused: Azure's name for it (`wire/webpubsub.md` §5), and words for people.
+//! Why a request is refused: Azure's name for it (`docs/protocols/webpubsub.md`, "Acks"), and words
+//! for people.
 
 use std::borrow::Cow;
 

@@ -5,7 +5,7 @@
 //! "1573.15" text ┴─▶ Decimal { 157315, 2 } ┴─▶ f64, only where somebody asks for one
 //! ```
 //!
-//! Source: `wire/market-data.md`, "Rules": decimals are integers with a scale, floats only in JSON.
+//! Source: `docs/protocols/market-data.md`, "Rules".
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nothing of what the brokers send is lost, and what they did not send is absent, not 0.
-//! Source: `wire/market-data.md`.
+//! Source: `docs/protocols/market-data.md`, "The record".
 
 use std::fmt;
 use std::io::Write;
@@ -332,7 +332,7 @@ impl MarketData {
     /// The input of the channel `price_updates`, one JSON object with exact numbers:
     /// `{"symbol","price","volume","high","low","open","prev_close"}`, absent keys left out.
     ///
-    /// `None` if it is no price. Source: `wire/streams.md`, "Feeding the channels".
+    /// `None` if it is no price. Source: `docs/protocols/streams.md`, "Input shapes".
     pub fn price_update_input(&self) -> Option<Vec<u8>> {
         let price = self.last_price.filter(|_| self.is_price())?;
         let mut json = Vec::with_capacity(160);

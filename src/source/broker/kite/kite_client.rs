@@ -4,7 +4,7 @@
 //! credentials ─▶ upgrade (the token is decided here) ─▶ subscribe, mode ─▶ packets ─▶ records
 //! ```
 //!
-//! Source: `wire/zerodha-kite.md`, "What our client should do".
+//! Source: `docs/protocols/kite.md`, "What flowcast does".
 
 use std::collections::VecDeque;
 use std::sync::Arc;

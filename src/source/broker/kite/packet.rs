@@ -6,7 +6,7 @@
 //!
 //! What lies wholly inside the frame is delivered; at the first packet that does not, decoding
 //! stops with one [`Fault`] and the connection lives on. A packet of unknown length is skipped.
-//! Source: `wire/zerodha-kite.md`, "Message", "Packets", "Price unit", "Sign".
+//! Source: `docs/protocols/kite.md`, "Binary messages", "Packets", "Price unit", "Sign".
 
 use std::sync::Arc;
 

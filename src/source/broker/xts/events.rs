@@ -2,7 +2,7 @@
 //!
 //! 1501 comes flat (right after subscribing) and nested under `Touchline`; both are read. A field
 //! of an odd type is absent, its message is not lost. Numbers are read from their text, so prices are
-//! exact. Source: `wire/xts.md`, "Events `<code>-json-full`"; `tests/fixtures/xts`.
+//! exact. Source: `docs/protocols/xts.md`, "Full events"; `tests/fixtures/xts`.
 
 use std::fmt;
 

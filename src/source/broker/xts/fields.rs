@@ -6,7 +6,7 @@
 //! json-partial event ─▶ partial (merged) ┘
 //! ```
 //!
-//! Source: `wire/market-data.md`, "Mapping".
+//! Source: `docs/protocols/market-data.md`, "Mapping".
 
 use std::sync::Arc;
 

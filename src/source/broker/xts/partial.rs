@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The same key means different things in different codes. What leaves is the merged state; without
-//! a seed, what is known. Source: `wire/xts.md`, "Events `<code>-json-partial`".
+//! a seed, what is known. Source: `docs/protocols/xts.md`, "Partial events".
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

@@ -1,6 +1,6 @@
 //! XTS over REST: login, subscriptions, logout; and what a refusal means.
 //!
-//! Source: `wire/xts.md`, "Flow", "Subscription", "Limits"; `tests/fixtures/xts/rest.jsonl`.
+//! Source: `docs/protocols/xts.md`, "Flow", "Subscription", "Limits"; `tests/fixtures/xts/rest.jsonl`.
 
 use std::sync::Arc;
 use std::time::Duration;

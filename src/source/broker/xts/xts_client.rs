@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A session outlives its socket, so a lost socket is opened again with the same token; a dead token
-//! is replaced by one login. Source: `wire/xts.md`.
+//! is replaced by one login. Source: `docs/protocols/xts.md`, "What flowcast does".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
