@@ -52,6 +52,11 @@ def judged(found, goal):
     >>> more, less = Goal("W1", "f", None, None), Goal("W3", "b", None, None, at_least=False)
     >>> judged(Estimate(0.97, 0.95, 0.99, 11), more), judged(Estimate(0.97, 0.95, 0.99, 11), less)
     ('worse by 3.0 %', 'not worse')
+    >>> judged(Estimate(1.06, 0.82, 1.08, 3), less)
+    'worse by 6.0 %, but may be chance'
     """
     worse = 1 - found.median if goal.at_least else found.median - 1
-    return f"worse by {100 * worse:.1f} %" if worse > TOLERATED else "not worse"
+    if worse <= TOLERATED:
+        return "not worse"
+    chance = ", but may be chance" if found.low <= 1 <= found.high else ""
+    return f"worse by {100 * worse:.1f} %{chance}"
