@@ -294,14 +294,28 @@ struct Timers {
 /// The keep-alive of one protocol's connections.
 struct Pings {
     due: Timeouts<(u32, u32)>,
-    answers: Timeouts<(u32, u32)>,
-    /// From a ping to the moment its answer is missed, ms.
-    grace_ms: u64,
+    answers: Timeouts<Pinged>,
+}
+
+/// A ping that was sent, waiting for its answer.
+struct Pinged {
+    key: u32,
+    serial: u32,
+    /// When it was sent, ms.
+    at_ms: u64,
+}
+
+impl Pinged {
+    /// Whether a client that was last heard at `heard_ms` has said nothing since the ping. What was heard
+    /// in the ping's own millisecond counts as an answer: it may be one.
+    fn is_unanswered(&self, heard_ms: u64) -> bool {
+        heard_ms < self.at_ms
+    }
 }
 
 impl Pings {
     fn new(interval_ms: u64, grace_ms: u64) -> Self {
-        Self { due: Timeouts::new(interval_ms), answers: Timeouts::new(grace_ms), grace_ms }
+        Self { due: Timeouts::new(interval_ms), answers: Timeouts::new(grace_ms) }
     }
 }
 
@@ -492,5 +506,20 @@ impl Shard {
         for key in blocked {
             self.check_lag(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_heard_at_the_ping_or_after_it_has_answered_whenever_the_shard_looks() {
+        let mut answers = Timeouts::new(1000);
+        answers.push(5000, Pinged { key: 0, serial: 0, at_ms: 5000 });
+        // The shard looks 37 ms late, which makes no answer late.
+        let ping = answers.pop(6037).unwrap();
+        assert!([4000, 4999].into_iter().all(|heard_ms| ping.is_unanswered(heard_ms)));
+        assert!(![5000, 5001, 5036, 6037].into_iter().any(|heard_ms| ping.is_unanswered(heard_ms)));
     }
 }

@@ -8,7 +8,7 @@ use super::refusal::{HeldAck, Refusal};
 use super::session::Membership;
 use super::stats::Ending;
 use crate::engine::hub::TooManySilentGroups;
-use crate::server::shard::{Shard, now_ms};
+use crate::server::shard::{Pinged, Shard, now_ms};
 use crate::wire::Wire;
 use crate::wire::gexbot;
 use crate::wire::webpubsub::{Downstream, Upstream};
@@ -280,15 +280,23 @@ impl Shard {
                 self.flush(key);
             }
             self.timers.pings[protocol].due.push(now_ms, (key, serial));
-            self.timers.pings[protocol].answers.push(now_ms, (key, serial));
+            self.timers.pings[protocol].answers.push(now_ms, Pinged { key, serial, at_ms: now_ms });
         }
-        let grace_ms = self.timers.pings[protocol].grace_ms;
-        while let Some((key, serial)) = self.timers.pings[protocol].answers.pop(now_ms) {
-            let silent = |connection: &Connection| connection.heard_ms < now_ms.saturating_sub(grace_ms);
-            if self.current(key, serial).is_some_and(|connection| connection.is_open() && silent(connection)) {
-                self.lose(key, Ending::PongTimeout);
+        while let Some(ping) = self.timers.pings[protocol].answers.pop(now_ms) {
+            if self.is_silent_since(&ping) {
+                // A shard that was busy, or a machine that slept, may have an answer lying in the socket.
+                self.receive(ping.key);
+                if self.is_silent_since(&ping) {
+                    self.lose(ping.key, Ending::PongTimeout);
+                }
             }
         }
+    }
+
+    /// Whether the connection that was pinged is still open and has said nothing since.
+    fn is_silent_since(&mut self, ping: &Pinged) -> bool {
+        self.current(ping.key, ping.serial)
+            .is_some_and(|connection| connection.is_open() && ping.is_unanswered(connection.heard_ms))
     }
 
     /// The connection a timer was set for, if it is still that one.
