@@ -17,7 +17,7 @@ mod tests {
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
 
-    use super::bell::{Bell, Signal};
+    use super::bell::{Bell, Notifier};
     use super::live_groups::LiveCount;
     use super::watermark::Watermark;
 
@@ -28,7 +28,7 @@ mod tests {
         changed: Condvar,
     }
 
-    impl Signal for Event {
+    impl Notifier for Event {
         fn raise(&self) {
             *self.raised.lock().unwrap() = true;
             self.changed.notify_one();
@@ -91,7 +91,7 @@ mod tests {
                 }
             });
             while shard.1.id() < 3 {
-                shard.0.signal().sleep();
+                shard.0.notifier().sleep();
                 shard.0.answer();
             }
             publishing.join().unwrap();
@@ -110,7 +110,7 @@ mod tests {
                 })
             });
             while shard.1.iter().any(|letter| letter.load(Ordering::Relaxed) == 0) {
-                shard.0.signal().sleep();
+                shard.0.notifier().sleep();
                 shard.0.answer();
             }
             for thread in ringing {

@@ -1,4 +1,4 @@
-//! Why a request is refused: Azure's name for it (`wire/webpubsub.md` §5), and words for people.
+//! Acks of Web PubSub: held back for a moment, and with an error where a request is refused.
 
 use std::borrow::Cow;
 
@@ -15,12 +15,12 @@ pub struct HeldAck {
     /// The request's id.
     pub ack_id: u64,
     /// How it ended.
-    pub result: Result<(), Refusal>,
+    pub result: Result<(), AckError>,
 }
 
 /// What a client may not do, or cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AckError {
     /// The request was executed before. The SDKs take it as success.
     Duplicate,
     /// The group's name is not of the form.
@@ -39,7 +39,7 @@ pub enum Refusal {
     NoEventHandler,
 }
 
-impl Refusal {
+impl AckError {
     /// Azure's name for it.
     pub fn name(self) -> ErrorName {
         match self {
@@ -69,7 +69,7 @@ impl Refusal {
     }
 }
 
-impl From<NameError> for Refusal {
+impl From<NameError> for AckError {
     fn from(error: NameError) -> Self {
         match error {
             NameError::Malformed => Self::NameMalformed,
