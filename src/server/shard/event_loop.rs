@@ -6,45 +6,21 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::Receiver;
-use uuid::Uuid;
 
 use super::close::{Close, CloseFrame};
+use super::context::ShardContext;
 use super::dialect::Dialects;
 use super::dialect::conversation::Conversation;
-use super::dialect::stream_client::StreamClient;
-use super::dialect::streams::StreamsDialect;
-use super::dialect::webpubsub::WebPubSubDialect;
 use super::inbox::Inbox;
-use super::lanes::{Hubs, Lanes};
-use super::mailbox::{Arrival, ClientProtocol, ShardHandle, ShardMessage};
+use super::lanes::Lanes;
+use super::mailbox::{Arrival, ShardHandle, ShardMessage};
 use super::marks::Mark;
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
 use super::sessions::{Report, Sessions};
-use super::shard_options::ShardOptions;
 use super::stats::ShardStats;
 use crate::engine::clock::monotonic_ms;
-use crate::health::log_limit::SeenNames;
-use crate::streams::stream_options::StreamOptions;
-use crate::wire::streams::Channels;
-use crate::wire::{Wire, webpubsub};
-
-/// What all shards share.
-#[derive(Clone)]
-pub struct ShardContext {
-    /// The hubs.
-    pub hubs: Hubs,
-    /// First part of every orderflow group's name.
-    pub prefix: Arc<str>,
-    /// How connections are treated.
-    pub options: Arc<ShardOptions>,
-    /// How those of the JSON streams are.
-    pub stream_options: StreamOptions,
-    /// The channels of the JSON streams.
-    pub channels: Arc<Channels>,
-    /// Groups without data that were logged.
-    pub silent: Arc<SeenNames>,
-}
+use crate::wire::Wire;
 
 /// One thread's connections and everything they need.
 pub struct Shard {
@@ -60,25 +36,20 @@ pub struct Shard {
 impl Shard {
     /// Starts a shard's thread.
     pub fn spawn(index: u8, context: ShardContext) -> io::Result<(ShardHandle, JoinHandle<()>)> {
-        let ShardContext { hubs, prefix, options, stream_options, channels, silent } = context;
         let poller = Poller::new()?;
-        for hub in [&hubs.orderflow, &hubs.streams] {
-            hub.attach(&Arc::clone(poller.bell()).into());
-        }
+        context.hubs.attach(&Arc::clone(poller.bell()).into());
+        let options = Arc::clone(&context.options);
         let stats = Arc::new(ShardStats::default());
         let shared = || Arc::clone(&stats);
         let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), shared());
         let mut shard = Self {
             mailbox,
             poller,
-            lanes: Lanes::new(hubs, options.lag, shared(), silent),
+            lanes: Lanes::new(&context, shared()),
             sessions: Sessions::new(index, &options, shared()),
             inbox: Inbox::new(&options),
             outbox: Outbox::new(options.lag, shared()),
-            dialects: Dialects::new(
-                WebPubSubDialect::new(prefix, &options, shared()),
-                StreamsDialect::new(channels, stream_options, options.max_reply_bytes, shared()),
-            ),
+            dialects: Dialects::new(&context, &stats),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             shard.outbox.prepare(options.io_uring, index);
@@ -145,12 +116,16 @@ impl Shard {
         match message {
             ShardMessage::Open(arrival) => self.open(arrival),
             ShardMessage::Claim { id, token, reply } => {
-                let claimed = self.claim(id, token);
-                // If nobody waits any more, the session goes on waiting for its client.
+                let claimed = self.sessions.claim(id, token, &mut self.lanes);
+                // Fails if nobody waits any more; the session goes on waiting for its client.
                 let _ = reply.send(claimed);
             }
             ShardMessage::Attach { id, socket, read, admitted } => {
-                self.attach(id, socket, &read);
+                // Otherwise it expired between claim and upgrade, or the server drains. The client sees the
+                // socket close and asks again.
+                if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
+                    self.connect(key, socket, &read);
+                }
                 drop(admitted);
             }
             ShardMessage::Drain => {
@@ -163,45 +138,14 @@ impl Shard {
 
     /// A new client: a session and its connection.
     fn open(&mut self, arrival: Arrival) {
-        let Arrival { socket, read, user, protocol, admitted } = arrival;
         if self.sessions.is_draining() {
             return;
         }
-        let (wire, client, admitted_stream) = match protocol {
-            ClientProtocol::WebPubSub(wire) => (Wire::WebPubSub(wire), None, None),
-            ClientProtocol::Streams { grant, admitted } => {
-                (Wire::Streams, Some(Box::new(StreamClient::new(grant))), Some(admitted))
-            }
-        };
-        let key = self.sessions.add(user, wire, client);
+        let Arrival { socket, read, user, protocol, admitted } = arrival;
+        // Both places are held until the shard has counted the connection itself.
+        let (key, admitted_stream) = self.sessions.add(user, protocol);
         self.connect(key, socket, &read);
         drop((admitted, admitted_stream));
-    }
-
-    /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
-    /// the session waits anew, for the socket that is being upgraded.
-    fn claim(&mut self, id: Uuid, token: u128) -> Option<webpubsub::Wire> {
-        let key = self.sessions.find_recoverable(id, token)?;
-        let Wire::WebPubSub(wire) = self.sessions.get(key)?.wire else { return None };
-        if self.sessions.connection(key).is_some() {
-            self.sessions.lose(key, Close::Recovered, &mut self.lanes);
-        } else {
-            self.sessions.wait_anew(key);
-        }
-        self.sessions.waits(id).then_some(wire)
-    }
-
-    /// A recovered session gets its new socket and goes on where the client was.
-    fn attach(&mut self, id: Uuid, socket: TcpStream, read: &[u8]) {
-        if let Some(key) = self.sessions.find(id) {
-            self.sessions.lose(key, Close::Recovered, &mut self.lanes);
-        }
-        // Unknown: it expired between claim and upgrade, or the server drains. The client sees the
-        // socket close and asks again.
-        if let Some(key) = self.sessions.find(id) {
-            self.sessions.resume(key, &self.lanes);
-            self.connect(key, socket, read);
-        }
     }
 
     /// Gives a session its socket, greets the client and hears what it has said already.
@@ -232,7 +176,7 @@ impl Shard {
         while let Some((key, report)) = self.sessions.next_report() {
             match report {
                 Report::Blocked => self.set_interest(key, Interest::ReadAndWrite),
-                Report::Lagging => self.too_slow(key),
+                Report::Lagging => self.dialects.too_slow(key, &mut self.sessions),
                 Report::Close(frame) => self.close(key, &frame),
                 Report::Finished(close) => self.sessions.depart(key, close, &mut self.lanes),
                 Report::Lost(close) => self.sessions.lose(key, close, &mut self.lanes),
@@ -246,34 +190,20 @@ impl Shard {
         }
     }
 
-    fn too_slow(&mut self, key: u32) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.connection.as_ref().is_some_and(super::connection::Connection::is_open) {
-            tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");
-            let report = self.dialects.of(session.wire).too_slow(session);
-            self.sessions.report(key, report);
-        }
-    }
-
     fn close(&mut self, key: u32, frame: &CloseFrame) {
-        let mut farewell = Vec::new();
-        if frame.close() == Close::Shutdown
-            && let Some(session) = self.sessions.get(key)
-        {
-            self.dialects.of(session.wire).append_farewell(session, frame.reason(), &mut farewell);
-        }
+        let farewell = match self.sessions.get(key) {
+            Some(session) if frame.close() == Close::Shutdown => {
+                self.dialects.of(session.wire).farewell(session, frame)
+            }
+            _ => Vec::new(),
+        };
         self.sessions.close(key, frame, &farewell, &mut self.lanes);
         self.outbox.flush(key, &mut self.sessions, &self.lanes);
     }
 
     /// Does what is due.
     fn expire(&mut self, now_ms: u64) {
-        for dialect in self.dialects.all() {
-            dialect.expire(now_ms, &mut self.sessions, &self.lanes, &mut self.outbox);
-            while let Some(key) = dialect.keepalive().next_pinged(now_ms, &mut self.sessions) {
-                self.outbox.flush(key, &mut self.sessions, &self.lanes);
-            }
-        }
+        self.dialects.expire(now_ms, &mut self.sessions, &self.lanes, &mut self.outbox);
         self.settle();
         while let Some(ping) = self.dialects.next_overdue(now_ms, &mut self.sessions) {
             // A shard that was busy, or a machine that slept, may have an answer lying in the socket.

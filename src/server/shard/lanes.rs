@@ -12,6 +12,7 @@ use slab::Slab;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use super::context::ShardContext;
 use super::stats::ShardStats;
 use crate::engine::clock;
 use crate::engine::frames::Form;
@@ -21,15 +22,6 @@ use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
 use crate::health::log_limit::{Limiter, SeenNames};
 use crate::wire::Wire;
-
-/// The hubs of a server. A wire speaks for one of them.
-#[derive(Clone)]
-pub struct Hubs {
-    /// Web PubSub.
-    pub orderflow: Arc<Hub>,
-    /// The JSON streams.
-    pub streams: Arc<Hub>,
-}
 
 /// Position of a wire's hub among a shard's shares.
 fn share_of(wire: Wire) -> usize {
@@ -89,8 +81,9 @@ pub struct Lanes {
 
 impl Lanes {
     /// None yet.
-    pub fn new(hubs: Hubs, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<SeenNames>) -> Self {
-        let shares = [hubs.orderflow, hubs.streams].map(HubShare::new);
+    pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
+        let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
+        let (options, silent) = (context.options.lag, Arc::clone(&context.silent));
         Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new(), revision: 1 }
     }
 
@@ -197,6 +190,7 @@ impl Lanes {
         };
         for share in &mut self.shares {
             share.drain(&mut self.lanes, &self.stats, &mut changed);
+            share.hub.taken_out();
         }
     }
 

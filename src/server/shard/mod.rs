@@ -18,20 +18,21 @@
 //! - [`inbox`]: what clients send; [`dialect`]: what the two client protocols make of it.
 //! - [`keepalive`], [`timers`]: what happens later. [`close`]: every way a connection ends.
 
-pub mod bell;
+mod bell;
 pub mod close;
 mod connection;
 pub mod connection_id;
+pub mod context;
 mod dialect;
 pub mod event_loop;
 pub mod grant;
 mod inbox;
 mod keepalive;
-pub mod lanes;
+mod lanes;
 pub mod mailbox;
 mod marks;
 mod outbox;
-pub mod poller;
+mod poller;
 mod session;
 mod sessions;
 pub mod shard_options;

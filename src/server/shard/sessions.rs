@@ -21,6 +21,7 @@ use super::connection::{Connection, ConnectionState};
 use super::connection_id::connection_id;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
+use super::mailbox::{Admitted, ClientProtocol};
 use super::marks::{Mark, Marks};
 use super::session::{Membership, Session};
 use super::shard_options::ShardOptions;
@@ -29,8 +30,8 @@ use super::timers::Timeouts;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::hub::TooManySilentGroups;
 use crate::engine::policy::LagOptions;
-use crate::wire::Wire;
 use crate::wire::websocket::{self, Opcode};
+use crate::wire::{Wire, webpubsub};
 
 /// What is to become of a session's connection. The loop sees to it when the part at work is done.
 #[derive(Debug)]
@@ -142,8 +143,14 @@ impl Sessions {
         self.reports.pop_front()
     }
 
-    /// A new session, without a socket yet.
-    pub fn add(&mut self, user: Box<str>, wire: Wire, client: Option<Box<StreamClient>>) -> u32 {
+    /// A new session, without a socket yet, and its place among the streams' connections if it has one.
+    pub fn add(&mut self, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
+        let (wire, client, admitted) = match protocol {
+            ClientProtocol::WebPubSub(wire) => (Wire::WebPubSub(wire), None, None),
+            ClientProtocol::Streams { grant, admitted } => {
+                (Wire::Streams, Some(Box::new(StreamClient::new(grant))), Some(admitted))
+            }
+        };
         let id = connection_id(self.shard);
         let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
         let mut session = Session::new(id, token, user, wire, &self.lag);
@@ -152,7 +159,7 @@ impl Sessions {
         if wire.is_reliable() {
             self.ids.insert(id, key);
         }
-        key
+        (key, admitted)
     }
 
     /// Gives a session its socket.
@@ -176,36 +183,41 @@ impl Sessions {
         }
     }
 
-    /// The session of this id, if it may be recovered with this token.
-    pub fn find_recoverable(&self, id: Uuid, token: u128) -> Option<u32> {
+    /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
+    /// the session waits anew, for the socket that is being upgraded.
+    pub fn claim(&mut self, id: Uuid, token: u128, lanes: &mut Lanes) -> Option<webpubsub::Wire> {
         let key = *self.ids.get(&id)?;
-        (self.slab[key as usize].token == token && !self.is_draining).then_some(key)
+        let session = &self.slab[key as usize];
+        if session.token != token || self.is_draining {
+            return None;
+        }
+        let Wire::WebPubSub(wire) = session.wire else { return None };
+        if session.connection.is_some() {
+            self.lose(key, Close::Recovered, lanes);
+        } else {
+            self.wait_anew(key);
+        }
+        // No session may wait at all if the settings say so.
+        let waits = self.ids.contains_key(&id) && self.lag.session_timeout_seconds > 0;
+        waits.then_some(wire)
     }
 
-    /// The session of this id, if it still waits for its client.
-    pub fn find(&self, id: Uuid) -> Option<u32> {
-        self.ids.get(&id).copied()
-    }
-
-    /// Whether a claimed session waits at all: none does if the settings say so.
-    pub fn waits(&self, id: Uuid) -> bool {
-        self.ids.contains_key(&id) && self.lag.session_timeout_seconds > 0
-    }
-
-    /// A detached session waits anew, for the socket that is being upgraded.
-    pub fn wait_anew(&mut self, key: u32) {
+    fn wait_anew(&mut self, key: u32) {
         let serial = self.renew_serial(key);
         self.detached.push(monotonic_ms(), (key, serial));
     }
 
-    /// The client of a detached session is back: sets the cursors to where it goes on.
-    pub fn resume(&mut self, key: u32, lanes: &Lanes) {
+    /// The client of a session is back: sets the cursors to where it goes on. Returns its key, if it waits
+    /// still.
+    pub fn resume(&mut self, id: Uuid, lanes: &mut Lanes) -> Option<u32> {
+        self.lose(*self.ids.get(&id)?, Close::Recovered, lanes);
+        let key = *self.ids.get(&id)?;
         self.stats.detached.subtract(1);
-        let session = &mut self.slab[key as usize];
-        let gap = session.resume(lanes, &self.lag);
+        let gap = self.slab[key as usize].resume(lanes, &self.lag);
         self.stats.recoveries.add(1);
         self.stats.recovery_gap_frames.add(gap);
-        tracing::info!(connection = %session.id, gap, "session recovered");
+        tracing::info!(connection = %id, gap, "session recovered");
+        Some(key)
     }
 
     /// Makes a session a subscriber, whatever the group. Returns the lane, unless it was there before.

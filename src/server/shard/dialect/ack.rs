@@ -15,12 +15,12 @@ pub struct HeldAck {
     /// The request's id.
     pub ack_id: u64,
     /// How it ended.
-    pub result: Result<(), AckError>,
+    pub result: Result<(), AckFailure>,
 }
 
 /// What a client may not do, or cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AckError {
+pub enum AckFailure {
     /// The request was executed before. The SDKs take it as success.
     Duplicate,
     /// The group's name is not of the form.
@@ -39,7 +39,7 @@ pub enum AckError {
     NoEventHandler,
 }
 
-impl AckError {
+impl AckFailure {
     /// Azure's name for it.
     pub fn name(self) -> ErrorName {
         match self {
@@ -69,7 +69,7 @@ impl AckError {
     }
 }
 
-impl From<NameError> for AckError {
+impl From<NameError> for AckFailure {
     fn from(error: NameError) -> Self {
         match error {
             NameError::Malformed => Self::NameMalformed,

@@ -6,15 +6,20 @@ pub mod stream_client;
 pub mod streams;
 pub mod webpubsub;
 
+use std::sync::Arc;
+
+use self::conversation::Conversation;
+use self::streams::StreamsDialect;
+use self::webpubsub::WebPubSubDialect;
 use super::close::CloseFrame;
+use super::connection::Connection;
+use super::context::ShardContext;
 use super::keepalive::{Keepalive, SentPing};
 use super::lanes::Lanes;
 use super::outbox::Outbox;
 use super::session::Session;
 use super::sessions::{Report, Sessions};
-use crate::server::shard::dialect::conversation::Conversation;
-use crate::server::shard::dialect::streams::StreamsDialect;
-use crate::server::shard::dialect::webpubsub::WebPubSubDialect;
+use super::stats::ShardStats;
 use crate::wire::Wire;
 use crate::wire::websocket::Message;
 
@@ -30,7 +35,7 @@ pub trait Dialect {
     fn too_slow(&self, session: &mut Session) -> Report;
 
     /// The last words before the server closes a connection because it stops.
-    fn append_farewell(&self, session: &Session, reason: &str, out: &mut Vec<u8>);
+    fn farewell(&self, session: &Session, frame: &CloseFrame) -> Vec<u8>;
 
     /// The pings of its connections.
     fn keepalive(&mut self) -> &mut Keepalive;
@@ -49,8 +54,11 @@ pub struct Dialects {
 }
 
 impl Dialects {
-    /// Both of them.
-    pub fn new(webpubsub: WebPubSubDialect, streams: StreamsDialect) -> Self {
+    /// Both of them, without clients.
+    pub fn new(context: &ShardContext, stats: &Arc<ShardStats>) -> Self {
+        let webpubsub = WebPubSubDialect::new(Arc::clone(&context.prefix), &context.options, Arc::clone(stats));
+        let (channels, options) = (Arc::clone(&context.channels), context.stream_options.clone());
+        let streams = StreamsDialect::new(channels, options, context.options.max_reply_bytes, Arc::clone(stats));
         Self { webpubsub, streams }
     }
 
@@ -62,9 +70,28 @@ impl Dialects {
         }
     }
 
-    /// All of them.
-    pub fn all(&mut self) -> [&mut dyn Dialect; 2] {
+    fn all(&mut self) -> [&mut dyn Dialect; 2] {
         [&mut self.webpubsub, &mut self.streams]
+    }
+
+    /// Says what was held back until now, and pings whoever's turn it is.
+    pub fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox) {
+        for dialect in self.all() {
+            dialect.expire(now_ms, sessions, lanes, outbox);
+            while let Some(key) = dialect.keepalive().next_pinged(now_ms, sessions) {
+                outbox.flush(key, sessions, lanes);
+            }
+        }
+    }
+
+    /// Decides what becomes of a client that is too far behind.
+    pub fn too_slow(&mut self, key: u32, sessions: &mut Sessions) {
+        let Some(session) = sessions.get_mut(key) else { return };
+        if session.connection.as_ref().is_some_and(Connection::is_open) {
+            tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");
+            let report = self.of(session.wire).too_slow(session);
+            sessions.report(key, report);
+        }
     }
 
     /// The next ping of any of them whose answer is overdue.

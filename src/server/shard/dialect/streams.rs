@@ -174,7 +174,10 @@ impl Dialect for StreamsDialect {
         Report::Close(Close::SlowStream.into())
     }
 
-    fn append_farewell(&self, _: &Session, _: &str, _: &mut Vec<u8>) {}
+    /// None: the close frame says it.
+    fn farewell(&self, _: &Session, _: &CloseFrame) -> Vec<u8> {
+        Vec::new()
+    }
 
     fn keepalive(&mut self) -> &mut Keepalive {
         &mut self.keepalive

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Dialect;
-use super::ack::{AckError, HeldAck};
+use super::ack::{AckFailure, HeldAck};
 use super::conversation::Conversation;
 use crate::engine::clock::monotonic_ms;
 use crate::server::shard::close::{Close, CloseFrame};
@@ -58,8 +58,8 @@ impl WebPubSubDialect {
                 });
                 self.hold_ack(ack_id, result, talk);
             }
-            Upstream::SendToGroup { ack_id } => self.hold_ack(ack_id, Err(AckError::Publishing), talk),
-            Upstream::Event { ack_id } => self.hold_ack(ack_id, Err(AckError::NoEventHandler), talk),
+            Upstream::SendToGroup { ack_id } => self.hold_ack(ack_id, Err(AckFailure::Publishing), talk),
+            Upstream::Event { ack_id } => self.hold_ack(ack_id, Err(AckFailure::NoEventHandler), talk),
             Upstream::SequenceAck(id) => {
                 let Some(session) = talk.sessions.get_mut(talk.key) else { return };
                 // An id that was never sent would lose frames in a recovery.
@@ -72,19 +72,19 @@ impl WebPubSubDialect {
     }
 
     /// Makes a session a subscriber. Joining twice does nothing.
-    fn join(&self, group: &str, talk: &mut Conversation<'_>) -> Result<(), AckError> {
+    fn join(&self, group: &str, talk: &mut Conversation<'_>) -> Result<(), AckFailure> {
         gexbot::check_orderflow_group(group, &self.prefix)?;
         let Some(session) = talk.sessions.get_mut(talk.key) else { return Ok(()) };
         let joined = talk.lanes.find(group, session.wire).is_some_and(|lane| session.membership(lane).is_some());
         if !joined && session.memberships.len() >= self.max_groups {
-            return Err(AckError::TooManyGroups);
+            return Err(AckFailure::TooManyGroups);
         }
-        talk.join(group).map(drop).map_err(|_| AckError::TooManySilentGroups)
+        talk.join(group).map(drop).map_err(|_| AckFailure::TooManySilentGroups)
     }
 
     /// Answers a request, later: the Python SDK loses an ack that comes before its caller waits. No
     /// ack id, no answer.
-    fn hold_ack(&mut self, ack_id: Option<u64>, result: Result<(), AckError>, talk: &Conversation<'_>) {
+    fn hold_ack(&mut self, ack_id: Option<u64>, result: Result<(), AckFailure>, talk: &Conversation<'_>) {
         if result.is_err() {
             self.stats.refused.add(1);
         }
@@ -140,10 +140,12 @@ impl Dialect for WebPubSubDialect {
         Report::Close(Close::Slow.into())
     }
 
-    fn append_farewell(&self, session: &Session, reason: &str, out: &mut Vec<u8>) {
+    fn farewell(&self, session: &Session, frame: &CloseFrame) -> Vec<u8> {
+        let mut out = Vec::new();
         if let Some(wire) = wire_of(session) {
-            wire.append(&Downstream::Disconnected { reason }, out);
+            wire.append(&Downstream::Disconnected { reason: frame.reason() }, &mut out);
         }
+        out
     }
 
     fn keepalive(&mut self) -> &mut Keepalive {
@@ -186,11 +188,11 @@ fn say(message: &Downstream<'_>, talk: &mut Conversation<'_>) {
 fn once(
     ack_id: Option<u64>,
     talk: &mut Conversation<'_>,
-    execute: impl FnOnce(&mut Conversation<'_>) -> Result<(), AckError>,
-) -> Result<(), AckError> {
+    execute: impl FnOnce(&mut Conversation<'_>) -> Result<(), AckFailure>,
+) -> Result<(), AckFailure> {
     let is_duplicate = |ack_id| talk.sessions.get(talk.key).is_some_and(|session| session.is_duplicate(ack_id));
     if ack_id.is_some_and(is_duplicate) {
-        return Err(AckError::Duplicate);
+        return Err(AckFailure::Duplicate);
     }
     execute(talk)?;
     if let (Some(ack_id), Some(session)) = (ack_id, talk.session()) {
