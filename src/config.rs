@@ -14,7 +14,7 @@ use crate::engine::hub::HubOptions;
 use crate::server::http::app::HttpOptions;
 use crate::server::http::jwt::AuthOptions;
 use crate::server::http::listen::ListenOptions;
-use crate::server::shard::ShardOptions;
+use crate::server::shard::shard_options::ShardOptions;
 use crate::source::broker::feed_options::BrokerOptions;
 use crate::source::broker::feed_settings::{self, FeedSettings};
 use crate::source::broker::table::SettingsError;

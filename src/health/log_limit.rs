@@ -30,14 +30,14 @@ impl Limiter {
     }
 }
 
-/// Names that were told already. Bounded: when it is full it begins anew.
+/// Names that were seen already, so that each is logged once. Bounded: when it is full it is emptied.
 #[derive(Debug, Default)]
-pub struct ToldOnce(Mutex<HashSet<Box<str>>>);
+pub struct SeenNames(Mutex<HashSet<Box<str>>>);
 
 /// Names remembered at most.
 const NAMES: usize = 4096;
 
-impl ToldOnce {
+impl SeenNames {
     /// Whether this name is new.
     pub fn is_new(&self, name: &str) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_name_is_told_once_and_the_memory_is_bounded() {
-        let told = ToldOnce::default();
+        let told = SeenNames::default();
         assert!(told.is_new("a") && !told.is_new("a") && told.is_new("b"));
         for name in 0..2 * NAMES {
             told.is_new(&name.to_string());

@@ -26,8 +26,9 @@ use crate::server::http::app::{App, Parts, Stage};
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
 use crate::server::http::routes;
-use crate::server::shard::lanes::Hubs;
-use crate::server::shard::{Common, Letter, Shard, ShardHandle};
+use crate::server::shard::context::{Hubs, ShardContext};
+use crate::server::shard::event_loop::Shard;
+use crate::server::shard::mailbox::{ShardHandle, ShardMessage};
 use crate::streams::{STREAMS_HUB, Streams};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 
@@ -76,7 +77,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
     let streams = Streams::new(stream_hub(options), options.kafka.channels(), options.streams.clone(), &status);
     let prefix: Arc<str> = options.general.group_prefix.as_str().into();
-    let common = Common {
+    let context = ShardContext {
         hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
         prefix: Arc::clone(&prefix),
         options: Arc::new(options.shard.clone()),
@@ -85,7 +86,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         silent: Arc::default(),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
-        .map(|index| Shard::spawn(index, common.clone()))
+        .map(|index| Shard::spawn(index, context.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")?
         .into_iter()
@@ -163,7 +164,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
 /// Tells every client and waits until all are gone, or the deadline.
 async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duration) {
     for shard in &app.shards {
-        while shard.send(Letter::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
+        while shard.send(ShardMessage::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::jwt::Authority;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
-use crate::server::shard::ShardHandle;
+use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::payload::Profile;

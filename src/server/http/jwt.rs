@@ -11,8 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use serde::{Deserialize, Serialize};
 
 use crate::engine::clock;
-use crate::server::shard::lifecycle::LEEWAY_SECONDS;
-use crate::server::shard::subscriptions::Grant;
+use crate::server::shard::grant::{Grant, LEEWAY_SECONDS};
 
 /// The role that may publish.
 pub const PUBLISHER: &str = "publisher";

@@ -19,7 +19,8 @@ use prometheus_client::registry::Registry;
 
 use super::app::{App, error};
 use crate::health::status::{Figure, StreamStatus};
-use crate::server::shard::stats::{Count, Ending, ShardStats};
+use crate::server::shard::close::COUNTERS as CLOSES;
+use crate::server::shard::stats::{Count, ShardStats};
 
 /// Everything that is counted, now.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -105,9 +106,9 @@ impl Collector for Scrape {
             None,
             endings.metric_type(),
         )?;
-        for ending in Ending::ALL {
-            let ended: u64 = app.shards.iter().map(|shard| shard.stats().endings[ending as usize].get()).sum();
-            ConstCounter::new(ended).encode(family.encode_family(&[("reason", ending.name())])?)?;
+        for reason in CLOSES {
+            let ended: u64 = app.shards.iter().map(|shard| shard.stats().closes(reason)).sum();
+            ConstCounter::new(ended).encode(family.encode_family(&[("reason", reason)])?)?;
         }
 
         let (mut groups, mut silent, mut publications) = (0u64, 0u64, 0u64);

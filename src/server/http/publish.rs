@@ -19,7 +19,7 @@ use super::app::{App, error};
 use super::jwt::PUBLISHER;
 use super::stream_upgrade::bearer;
 use crate::engine::hub::Outgoing;
-use crate::server::shard::subscriptions::Grant;
+use crate::server::shard::grant::Grant;
 use crate::streams::{Input, InputError, PublishBatch};
 use crate::wire::streams::object;
 

@@ -15,7 +15,7 @@ use super::app::{App, error};
 use super::auth;
 use super::jwt::Claims;
 use super::upgrade::{Handshake, hand_over};
-use crate::server::shard::{Admitted, Arrival, Letter, Protocol};
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardMessage};
 
 /// Characters of the longest `client_id`.
 const MAX_CLIENT_ID: usize = 128;
@@ -58,8 +58,8 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
     }
 
     let grant = claims.map(Claims::grant).unwrap_or_default();
-    let (user, protocol) = (client_id.into(), Protocol::Streams { grant, admitted: admitted_stream });
-    let open = move |socket, read| Letter::Open(Arrival { socket, read, user, protocol, admitted });
+    let (user, protocol) = (client_id.into(), ClientProtocol::Streams { grant, admitted: admitted_stream });
+    let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, admitted });
     tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     Ok(response.map(|()| Body::empty()))
 }

@@ -21,8 +21,8 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use crate::engine::frames::Form;
-use crate::server::shard::lifecycle::shard_of;
-use crate::server::shard::{Admitted, Arrival, Letter, Protocol, ShardHandle};
+use crate::server::shard::connection_id::shard_of;
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
@@ -160,10 +160,15 @@ async fn upgrade(
 
     let user: Box<str> = auth::key_of(token).into();
     if let Some((shard, id, _)) = recovery {
-        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read, admitted }));
+        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| ShardMessage::Attach {
+            id,
+            socket,
+            read,
+            admitted,
+        }));
     } else {
-        let protocol = Protocol::WebPubSub(wire);
-        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, protocol, admitted });
+        let protocol = ClientProtocol::WebPubSub(wire);
+        let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))
@@ -196,7 +201,7 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
 async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, PubSubWire), Refused> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(Refused::NoSession)?;
     let (reply, answer) = oneshot::channel();
-    shard.send(Letter::Claim { id, token, reply }).map_err(|_| Refused::Full)?;
+    shard.send(ShardMessage::Claim { id, token, reply }).map_err(|_| Refused::Full)?;
     match answer.await {
         Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
         _ => Err(Refused::NoSession),
@@ -208,7 +213,7 @@ async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uui
 pub(super) async fn hand_over(
     on_upgrade: OnUpgrade,
     shard: ShardHandle,
-    letter: impl FnOnce(TcpStream, bytes::Bytes) -> Letter + Send,
+    letter: impl FnOnce(TcpStream, bytes::Bytes) -> ShardMessage + Send,
 ) {
     let upgraded = match on_upgrade.await {
         Ok(upgraded) => upgraded,

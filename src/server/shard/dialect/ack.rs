@@ -1,5 +1,5 @@
-//! Why a request is refused: Azure's name for it (`docs/protocols/webpubsub.md`, "Acks"), and words
-//! for people.
+//! Acks of Web PubSub (`docs/protocols/webpubsub.md`, "Acks"): held back for a moment, and with an error where a
+//! request is refused.
 
 use std::borrow::Cow;
 
@@ -16,12 +16,12 @@ pub struct HeldAck {
     /// The request's id.
     pub ack_id: u64,
     /// How it ended.
-    pub result: Result<(), Refusal>,
+    pub result: Result<(), AckFailure>,
 }
 
 /// What a client may not do, or cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AckFailure {
     /// The request was executed before. The SDKs take it as success.
     Duplicate,
     /// The group's name is not of the form.
@@ -40,7 +40,7 @@ pub enum Refusal {
     NoEventHandler,
 }
 
-impl Refusal {
+impl AckFailure {
     /// Azure's name for it.
     pub fn name(self) -> ErrorName {
         match self {
@@ -70,7 +70,7 @@ impl Refusal {
     }
 }
 
-impl From<NameError> for Refusal {
+impl From<NameError> for AckFailure {
     fn from(error: NameError) -> Self {
         match error {
             NameError::Malformed => Self::NameMalformed,
