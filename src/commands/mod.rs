@@ -7,6 +7,7 @@ pub mod publish;
 pub mod serve;
 pub mod shutdown;
 pub mod tail;
+pub mod token;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -26,8 +27,8 @@ use self::generate::GenerateOptions;
 use self::inspect::InspectOptions;
 use self::publish::PublishOptions;
 use self::tail::TailOptions;
+use self::token::TokenOptions;
 use crate::config::{self, ServeOptions};
-use crate::server::http::jwt::{self, TokenOptions};
 
 /// Broadcasts recorded market data to thousands of WebSocket subscribers.
 ///
@@ -139,7 +140,7 @@ fn try_run() -> anyhow::Result<()> {
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
         Asked::Token(options) => {
-            let token = jwt::mint(&options).context("cannot sign a token")?;
+            let token = token::token(&options).context("cannot sign a token")?;
             writeln!(std::io::stdout(), "{token}").context("cannot print")
         }
         Asked::Feeds(FeedsOptions { command: FeedsCommand::Check(options) }) => {

@@ -2,6 +2,7 @@
 
 pub mod app;
 mod auth;
+mod hs256;
 pub mod jwt;
 pub mod listen;
 mod metrics;
