@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, Command};
 
 use crate::engine::hub::HubOptions;
 use crate::server::http::app::HttpOptions;
@@ -168,7 +167,7 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
 }
 
 /// What a settings file holds.
-pub struct Settings {
+pub struct SettingsFile {
     path: PathBuf,
     /// The `[[feeds]]` blocks.
     pub feeds: Vec<FeedSettings>,
@@ -176,8 +175,15 @@ pub struct Settings {
     flags: BTreeMap<String, toml::Value>,
 }
 
+impl SettingsFile {
+    /// Whether it sets the setting of this flag, a name without the dashes before it.
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.keys().any(|key| key.replace('_', "-") == flag)
+    }
+}
+
 /// Reads a settings file and checks its `[[feeds]]`.
-pub fn read(path: &Path) -> Result<Settings, ConfigError> {
+pub fn read(path: &Path) -> Result<SettingsFile, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let mut flags: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(|error: toml::de::Error| {
@@ -186,12 +192,12 @@ pub fn read(path: &Path) -> Result<Settings, ConfigError> {
     })?;
     let feeds = flags.remove("feeds").map(feed_settings::feeds).transpose();
     let feeds = feeds.map_err(|reason| ConfigError::Feeds { path: path.to_owned(), reason })?.unwrap_or_default();
-    Ok(Settings { path: path.to_owned(), feeds, flags })
+    Ok(SettingsFile { path: path.to_owned(), feeds, flags })
 }
 
 /// Makes the file's values the defaults of `command`'s arguments. Keys are the flags' names, with
 /// `-` or `_`.
-pub fn with_file_defaults(mut command: Command, file: &Settings) -> Result<Command, ConfigError> {
+pub fn with_file_defaults(mut command: Command, file: &SettingsFile) -> Result<Command, ConfigError> {
     let path = &file.path;
     for (key, value) in file.flags.clone() {
         let values =
@@ -210,12 +216,17 @@ pub fn with_file_defaults(mut command: Command, file: &Settings) -> Result<Comma
     Ok(command)
 }
 
-/// The arguments that are settings: all but `--config`, `--help` and their like.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments().filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
+    command.get_arguments().filter(|arg| is_setting(arg))
 }
 
-fn flag(arg: &Arg) -> String {
+/// Whether a settings file may set this argument: all but `--config`, `--help` and their like.
+pub fn is_setting(arg: &Arg) -> bool {
+    arg.get_env().is_some() && arg.get_id() != "config"
+}
+
+/// The flag's name, without the dashes before it: also the key in a settings file.
+pub fn flag(arg: &Arg) -> String {
     arg.get_long().unwrap_or_default().to_owned()
 }
 
@@ -233,34 +244,4 @@ fn texts(value: &toml::Value) -> Result<Vec<OsString>, &'static str> {
         }
         toml::Value::Table(_) => Err("a table"),
     }
-}
-
-/// The effective settings, one `name=value (source)` each, for the log. Arguments that hide their
-/// value in `--help` are secrets and masked.
-pub fn effective(command: &Command, matches: &ArgMatches, file: Option<&Path>) -> Vec<String> {
-    let describe = |arg: &Arg| {
-        let id = arg.get_id().as_str();
-        let source = match matches.value_source(id)? {
-            ValueSource::CommandLine => "flag",
-            ValueSource::EnvVariable => "environment",
-            // A file's values are clap's defaults by now; which of them differ is told by `--help`.
-            ValueSource::DefaultValue if file.is_some() => "file or default",
-            _ => "default",
-        };
-        let raw = matches.get_raw(id)?.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",");
-        let value = if arg.is_hide_env_values_set() { "***".to_owned() } else { raw };
-        Some(format!("{}={value} ({source})", flag(arg)))
-    };
-    flags(command).filter_map(describe).collect()
-}
-
-/// Environment variables named like settings that no setting reads: probably a typing error.
-/// (Kubernetes sets variables of a similar form for services, so this is a warning.)
-pub fn unknown_environment(command: &Command) -> Vec<String> {
-    let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
-    std::env::vars_os()
-        .map(|(name, _)| name)
-        .filter(|name| name.to_string_lossy().starts_with("FLOWCAST_") && !known.contains(&name.as_os_str()))
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect()
 }
