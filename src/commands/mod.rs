@@ -37,11 +37,11 @@ use crate::config::{self, ServeOptions};
 #[command(name = "flowcast", version)]
 struct Cli {
     #[command(subcommand)]
-    task: Task,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum CliCommand {
     /// Serve a recorded day (the default command)
     ///
     /// Every setting is a flag, an environment variable, or a key of the same name in the file given
@@ -99,21 +99,21 @@ fn in_full(error: &anyhow::Error) -> String {
 fn try_run() -> anyhow::Result<()> {
     let line = command_line::with_default_command(std::env::args_os().collect());
     match parse(&Cli::command(), &line) {
-        Task::Serve(args) => serve(&line, args.config.as_deref()),
-        Task::Inspect(options) => Ok(inspect::inspect(&options)?),
-        Task::Generate(options) => print(generate::generate(&options)?),
-        Task::Tail(options) => tail::tail(options),
-        Task::Publish(options) => {
+        CliCommand::Serve(args) => serve(&line, args.config.as_deref()),
+        CliCommand::Inspect(options) => Ok(inspect::inspect(&options)?),
+        CliCommand::Generate(options) => print(generate::generate(&options)?),
+        CliCommand::Tail(options) => tail::tail(options),
+        CliCommand::Publish(options) => {
             let summary = publish::publish(&options, &*shutdown::raised_by_signal()?)?;
             print(&summary)?;
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
-        Task::Token(options) => print(token::token(&options).context("cannot sign a token")?),
-        Task::Feeds(FeedsOptions { command: FeedsCommand::Check(options) }) => {
+        CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
+        CliCommand::Feeds(FeedsOptions { command: FeedsCommand::Check(options) }) => {
             let feeds = config::read(&options.config)?.feeds;
             Ok(feeds::check(&options, feeds)?)
         }
-        Task::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),
+        CliCommand::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),
     }
 }
 
@@ -121,10 +121,10 @@ fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("cannot print")
 }
 
-fn parse(command: &Command, line: &[OsString]) -> Task {
+fn parse(command: &Command, line: &[OsString]) -> CliCommand {
     let matches = command_line::matches(command, line);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| command_line::refuse(&error, command));
-    cli.task
+    cli.command
 }
 
 fn serve_command(command: &Command) -> &Command {
@@ -141,7 +141,7 @@ fn serve(line: &[OsString], path: Option<&Path>) -> anyhow::Result<()> {
         let serve = config::with_file_defaults(serve_command(&declared).clone(), file)?;
         command = command.mut_subcommand("serve", |_| serve);
     }
-    let Task::Serve(mut args) = parse(&command, line) else { unreachable!("the same line") };
+    let CliCommand::Serve(mut args) = parse(&command, line) else { unreachable!("the same line") };
     if let Some(file) = &mut file {
         args.options.broker.feeds = std::mem::take(&mut file.feeds);
     }

@@ -62,7 +62,7 @@ pub fn tail(options: TailOptions) -> anyhow::Result<()> {
 }
 
 async fn run(options: TailOptions) -> anyhow::Result<()> {
-    let Target { url, groups } = tokio::task::spawn_blocking({
+    let HubAddress { url, groups } = tokio::task::spawn_blocking({
         let options = options.clone();
         move || find(&options)
     })
@@ -132,18 +132,18 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
 }
 
 /// A hub's URL and the groups to join there.
-struct Target {
+struct HubAddress {
     url: String,
     groups: Vec<String>,
 }
 
 /// Negotiates, unless the hub's URL is given.
-fn find(options: &TailOptions) -> anyhow::Result<Target> {
+fn find(options: &TailOptions) -> anyhow::Result<HubAddress> {
     let base = options.url.trim_end_matches('/');
     if !base.starts_with("http") {
         let groups = named(&options.groups, "blue");
         anyhow::ensure!(!groups.is_empty(), "expected groups to join: a ws:// URL does not tell which there are");
-        return Ok(Target { url: base.to_owned(), groups });
+        return Ok(HubAddress { url: base.to_owned(), groups });
     }
     let path = match options.profile {
         Profile::V2025_11 => "/negotiate",
@@ -160,7 +160,7 @@ fn find(options: &TailOptions) -> anyhow::Result<Target> {
             ["stocks", "indexes", "futures"].into_iter().filter_map(|kind| tickers[kind].as_array()).flatten();
         groups = tickers.filter_map(Value::as_str).map(|ticker| orderflow_group(prefix, ticker)).collect();
     }
-    Ok(Target { url, groups })
+    Ok(HubAddress { url, groups })
 }
 
 fn named(groups: &[String], prefix: &str) -> Vec<String> {

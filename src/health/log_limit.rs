@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Lets a few lines a second pass.
 #[derive(Debug, Default)]
-pub struct Limiter {
+pub struct LogLimiter {
     second: u64,
     passed: u32,
     suppressed: u64,
@@ -14,7 +14,7 @@ pub struct Limiter {
 /// Lines per second.
 const LIMIT: u32 = 5;
 
-impl Limiter {
+impl LogLimiter {
     /// Whether a line may be written now, and how many were suppressed since the last one.
     pub fn pass(&mut self, now_ms: u64) -> Option<u64> {
         let second = now_ms / 1000;
@@ -32,12 +32,12 @@ impl Limiter {
 
 /// Names that were told already. Bounded: when it is full it begins anew.
 #[derive(Debug, Default)]
-pub struct ToldOnce(Mutex<HashSet<Box<str>>>);
+pub struct SeenNames(Mutex<HashSet<Box<str>>>);
 
 /// Names remembered at most.
 const NAMES: usize = 4096;
 
-impl ToldOnce {
+impl SeenNames {
     /// Whether this name is new.
     pub fn is_new(&self, name: &str) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_cut_and_what_was_cut_is_told_later() {
-        let mut limiter = Limiter::default();
+        let mut limiter = LogLimiter::default();
         let passed: Vec<_> = (0..8).map(|_| limiter.pass(1500)).collect();
         assert_eq!(passed, [Some(0), Some(0), Some(0), Some(0), Some(0), None, None, None]);
         assert_eq!(limiter.pass(2000), Some(3));
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_name_is_told_once_and_the_memory_is_bounded() {
-        let told = ToldOnce::default();
+        let told = SeenNames::default();
         assert!(told.is_new("a") && !told.is_new("a") && told.is_new("b"));
         for name in 0..2 * NAMES {
             told.is_new(&name.to_string());

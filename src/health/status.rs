@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::engine::clock;
 
 /// One stream of one source, while it runs.
-pub struct Stream {
+pub struct SourceHealth {
     name: String,
     /// How often it should move; `None` for streams that may be quiet.
     interval: Option<Duration>,
@@ -37,7 +37,7 @@ pub struct SourceState {
 
 /// What a stream looked like at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamStatus {
+pub struct SourceSnapshot {
     /// The stream's name.
     pub name: String,
     /// Connected, and moving as often as it should.
@@ -73,7 +73,7 @@ pub struct Figure {
 
 /// All streams of a process, and the counters of its sources.
 pub struct Status {
-    streams: Mutex<Vec<Arc<Stream>>>,
+    streams: Mutex<Vec<Arc<SourceHealth>>>,
     figures: Mutex<Vec<Figure>>,
     drift: Histogram,
 }
@@ -87,8 +87,8 @@ impl Default for Status {
 
 impl Status {
     /// Registers a stream.
-    pub fn register(&self, name: impl Into<String>, interval: Option<Duration>) -> Arc<Stream> {
-        let stream = Arc::new(Stream {
+    pub fn register(&self, name: impl Into<String>, interval: Option<Duration>) -> Arc<SourceHealth> {
+        let stream = Arc::new(SourceHealth {
             name: name.into(),
             interval,
             started_unix_ns: clock::unix_ns(),
@@ -137,7 +137,7 @@ impl Status {
     }
 
     /// Takes a stream out, and the figures with this label: its source is gone.
-    pub fn remove(&self, stream: &Arc<Stream>, label: (&'static str, &str)) {
+    pub fn remove(&self, stream: &Arc<SourceHealth>, label: (&'static str, &str)) {
         locked(&self.streams).retain(|other| !Arc::ptr_eq(other, stream));
         locked(&self.figures).retain(|figure| !figure.labels.iter().any(|(name, value)| (*name, &**value) == label));
     }
@@ -153,7 +153,7 @@ impl Status {
     }
 
     /// Every stream as it is now.
-    pub fn snapshot(&self) -> Vec<StreamStatus> {
+    pub fn snapshot(&self) -> Vec<SourceSnapshot> {
         locked(&self.streams).iter().map(|stream| stream.snapshot(clock::unix_ns())).collect()
     }
 }
@@ -163,26 +163,26 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Stream {
+impl SourceHealth {
     /// Another update came.
-    pub fn moved(&self, unix_ns: u64) {
+    pub fn count_update(&self, unix_ns: u64) {
         self.position.fetch_add(1, Ordering::Relaxed);
         self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
     }
 
     /// The stream moved, and is now at `position`.
-    pub fn updated(&self, position: u64, unix_ns: u64) {
+    pub fn set_position(&self, position: u64, unix_ns: u64) {
         self.position.store(position, Ordering::Relaxed);
         self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
     }
 
     /// `count` inputs were refused.
-    pub fn failed(&self, count: u64) {
+    pub fn count_errors(&self, count: u64) {
         self.errors.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Its source was lost and is tried again.
-    pub fn recovering(&self) {
+    pub fn count_recovery(&self) {
         self.recoveries.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -197,7 +197,7 @@ impl Stream {
     }
 
     /// Where the source is; `None` before its first update.
-    pub fn moved_to(&self) -> Option<u64> {
+    pub fn last_position(&self) -> Option<u64> {
         (self.last_update_unix_ns.load(Ordering::Relaxed) > 0).then(|| self.position())
     }
 
@@ -206,11 +206,11 @@ impl Stream {
         self.position.load(Ordering::Relaxed)
     }
 
-    fn snapshot(&self, now_unix_ns: u64) -> StreamStatus {
+    fn snapshot(&self, now_unix_ns: u64) -> SourceSnapshot {
         let last = Some(self.last_update_unix_ns.load(Ordering::Relaxed)).filter(|&last| last > 0);
         let quiet_ns = now_unix_ns.saturating_sub(last.unwrap_or(self.started_unix_ns));
         let moving = self.interval.is_none_or(|interval| u128::from(quiet_ns) <= 3 * interval.as_nanos());
-        StreamStatus {
+        SourceSnapshot {
             name: self.name.clone(),
             is_healthy: self.connected.load(Ordering::Relaxed) && moving,
             last_update_unix_ns: last,
@@ -234,7 +234,7 @@ mod tests {
         let started = stream.started_unix_ns;
         assert!(stream.snapshot(started + 3_000_000_000).is_healthy, "it has time for its first update");
         assert!(!stream.snapshot(started + 3_000_000_001).is_healthy);
-        stream.updated(1, started + 2_000_000_000);
+        stream.set_position(1, started + 2_000_000_000);
         assert!(stream.snapshot(started + 5_000_000_000).is_healthy);
         stream.set_connected(false);
         assert!(!stream.snapshot(started + 2_000_000_000).is_healthy);

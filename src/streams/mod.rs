@@ -26,7 +26,7 @@ use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Hub, Outgoing, Retain};
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 use crate::wire::streams::shapes::{Portfolio, Price, ShapeError, Signal, Trade};
 use crate::wire::streams::{Channels, Kind, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
 
@@ -92,7 +92,7 @@ pub type PriceSource = Box<dyn FnMut(&Streams) + Send>;
 /// What belongs to one channel.
 struct Feed {
     group: Arc<Group>,
-    health: Arc<Stream>,
+    health: Arc<SourceHealth>,
     encoded: Arc<AtomicU64>,
 }
 
@@ -174,7 +174,7 @@ impl Streams {
     }
 
     /// How a channel is: its sources tell of their connection here.
-    pub fn health(&self, channel: &str) -> Option<&Arc<Stream>> {
+    pub fn health(&self, channel: &str) -> Option<&Arc<SourceHealth>> {
         self.channels.find(channel).map(|(at, _)| &self.feeds[at].health)
     }
 
@@ -197,7 +197,7 @@ impl Streams {
     /// Prices were offered.
     pub fn prices_moved(&self) {
         if let Some(health) = self.health(PRICE_UPDATES) {
-            health.moved(clock::unix_ns());
+            health.count_update(clock::unix_ns());
         }
     }
 
@@ -288,8 +288,8 @@ impl Together<'_> {
         let feed = &streams.feeds[at];
         let accepted = self.accept(feed, known.kind, channel, input);
         match accepted {
-            Ok(()) => feed.health.moved(clock::unix_ns()),
-            Err(_) => feed.health.failed(1),
+            Ok(()) => feed.health.count_update(clock::unix_ns()),
+            Err(_) => feed.health.count_errors(1),
         }
         accepted
     }

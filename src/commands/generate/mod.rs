@@ -71,7 +71,7 @@ fn ticker(name: &str) -> Result<String, GenerateError> {
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
+pub struct Generated {
     /// Files, one per ticker.
     pub tickers: usize,
     /// Lines in all files.
@@ -82,7 +82,7 @@ pub struct Summary {
     pub trading: u64,
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for Generated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "wrote {} records of {} tickers, {} bytes; ", self.records, self.tickers, self.bytes)?;
         write!(f, "{} signals, trades and portfolios", self.trading)
@@ -107,7 +107,7 @@ pub enum GenerateError {
 }
 
 /// Writes the day, a file per ticker, each of which appears complete or not at all.
-pub fn generate(options: &GenerateOptions) -> Result<Summary, GenerateError> {
+pub fn generate(options: &GenerateOptions) -> Result<Generated, GenerateError> {
     let opening = opening(options.date)?;
     // The command line has checked this; a caller who has not could leave the directory with a `..`.
     options.tickers.iter().try_for_each(|name| ticker(name).map(drop))?;
@@ -147,7 +147,7 @@ pub fn generate(options: &GenerateOptions) -> Result<Summary, GenerateError> {
     }
     let tickers = options.tickers.len();
     let records = u64::from(records) * tickers as u64;
-    Ok(Summary { tickers, records, bytes, trading: trading.records })
+    Ok(Generated { tickers, records, bytes, trading: trading.records })
 }
 
 /// Unix seconds of 9:30:00 in New York, by the bundled zone data: the machine's may be old.
@@ -192,10 +192,10 @@ fn write_record(to: &mut impl Write, at: i64, ticker: &str, cents: &[i64; 35]) -
 struct Series {
     draws: ChaCha8Rng,
     market: Market,
-    instrument: Instrument,
+    model: PriceModel,
     /// The gamma levels, counted in strikes.
     levels: [i64; 8],
-    /// Where the price is beside the market's, in `Instrument::stray`; see [`wander`].
+    /// Where the price is beside the market's, in `PriceModel::stray`; see [`wander`].
     own: f64,
     /// Today's options (keys with `z`, `zero` or nothing) and the next expiry's (`o`, `one`).
     expiries: [[f64; 8]; 2],
@@ -204,16 +204,16 @@ struct Series {
 impl Series {
     fn new(seed: u64, date: Date, ticker: &str) -> Self {
         let mut draws = draws(seed, date, ticker);
-        let (market, instrument) = (Market::new(seed, date), Instrument::of(ticker));
+        let (market, model) = (Market::new(seed, date), PriceModel::of(ticker));
         let (own, expiries) = (bell(&mut draws), from_fn(|_| from_fn(|_| bell(&mut draws))));
         // No level yet: the first step finds all of them astray and places them.
-        Self { draws, market, instrument, levels: [0; 8], own, expiries }
+        Self { draws, market, model, levels: [0; 8], own, expiries }
     }
 
     fn step(&mut self, second: u32) -> [i64; 35] {
         self.market.step(second);
         let (draws, market) = (&mut self.draws, &self.market);
-        let Instrument { level, strike, tick, beta, stray, size } = self.instrument;
+        let PriceModel { level, strike, tick, beta, stray, size } = self.model;
         let own = stray * wander(&mut self.own, market.activity, draws);
         let spot = ((100.0 * level * (1.0 + beta * market.change + own) / tick).round() * tick) as i64;
         let mut cents = [spot; 35];
@@ -299,7 +299,7 @@ impl Market {
 
 /// What a ticker is: `level` is the last close in dollars, `strike` and `tick` are the cents between strikes and between
 /// prices, `beta` is how far it goes with the market and `stray` how far without, `size` its volume (SPX is 1).
-struct Instrument {
+struct PriceModel {
     level: f64,
     strike: i64,
     tick: f64,
@@ -308,7 +308,7 @@ struct Instrument {
     size: f64,
 }
 
-impl Instrument {
+impl PriceModel {
     fn of(ticker: &str) -> Self {
         let (level, strike, tick, beta, stray, size) = match ticker {
             "SPX" => (6800.0, 500, 1.0, 1.0, 0.000_03, 1.0),

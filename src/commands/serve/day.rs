@@ -17,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::config::ServeOptions;
 use crate::engine::clock;
 use crate::engine::frames::Form;
-use crate::health::status::Stream;
+use crate::health::status::SourceHealth;
 use crate::server::http::app::App;
 use crate::source::recorded::arena::{self, ArenaOptions, Encodings, Track};
 use crate::source::recorded::cache::Cache;
@@ -53,21 +53,21 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
     }
 
     let replay = Replay::new(Arc::clone(hub), &loaded.tracks, options.replay.clone(), Arc::clone(status));
-    let stream = Arc::clone(replay.stream());
+    let health = Arc::clone(replay.health());
     let bad = loaded.reports.iter().map(|report| report.lines.bad + u64::from(report.failed.is_some())).sum();
-    stream.failed(bad);
+    health.count_errors(bad);
     let figure = |name, help, value| status.count(name, help, vec![]).store(value, Ordering::Relaxed);
     figure("records_loaded", "Records in the arena", loaded.records());
     figure("bad_input", "Lines and files of the data that were skipped", bad);
     if let Some((trading, _)) = trading {
-        follow(options, app, &stream, trading, &loaded.tracks, stop)?;
+        follow(options, app, &health, trading, &loaded.tracks, stop)?;
     }
     if let Some(cache) = cache {
         keep(cache, &loaded, &options.arena)?;
     }
     let (hub, stop) = (Arc::clone(hub), Arc::clone(stop));
     let builder = thread::Builder::new().name("forms".to_owned());
-    builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || stream.position()))?;
+    builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || health.position()))?;
     thread::Builder::new().name("replay".to_owned()).spawn(move || replay.run(&stop))?;
     Ok(())
 }
@@ -75,10 +75,10 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
 /// While this start serves: what was kept for it is read ahead of the clock, and what it made is kept for
 /// the next.
 fn keep(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
-    let (jobs, tracks, options) = (cache.jobs(loaded, options), loaded.tracks.clone(), options.clone());
+    let (unsaved, tracks, options) = (cache.unsaved(loaded, options), loaded.tracks.clone(), options.clone());
     let work = move || {
-        arena::unshelve(&tracks, &options.at_start(), 0);
-        cache.store(&jobs, &options);
+        arena::read_cached(&tracks, &options.at_start(), 0);
+        cache.store(&unsaved, &options);
     };
     thread::Builder::new().name("cache".to_owned()).spawn(work)?;
     Ok(())
@@ -103,7 +103,7 @@ fn load_trading(
             tracing::warn!("{path}: {} more bad lines, {bad} in all", bad - first_bad.len() as u64);
         }
         if let Some(health) = app.streams.health(channel) {
-            health.failed(*bad);
+            health.count_errors(*bad);
         }
         tracing::debug!("{path}: {records} records");
     }
@@ -114,7 +114,7 @@ fn load_trading(
 fn follow(
     options: &ServeOptions,
     app: &App,
-    clock: &Arc<Stream>,
+    clock: &Arc<SourceHealth>,
     trading: Trading,
     tracks: &[Arc<Track>],
     stop: &Arc<AtomicBool>,
@@ -154,7 +154,7 @@ fn report(dataset: &Dataset, loaded: &Loaded) {
         tickers = loaded.tracks.len(),
         records,
         bytes = loaded.bytes(),
-        from_cache = loaded.tracks.iter().filter(|track| track.is_shelved()).count(),
+        from_cache = loaded.tracks.iter().filter(|track| track.is_cached()).count(),
         seconds,
         records_per_second = (records as f64 / seconds) as u64,
         "loaded"

@@ -13,13 +13,13 @@ use crate::source::broker::{self, prices};
 
 /// What feeds the hubs live, if anything is configured.
 #[derive(Default)]
-pub struct Feed {
+pub struct LiveSources {
     brokers: Option<(Feeds, JoinHandle<()>)>,
     #[cfg(feature = "kafka")]
     kafka: Option<crate::source::kafka::KafkaSource>,
 }
 
-impl Feed {
+impl LiveSources {
     /// Begins to read what is configured. Nobody at the other end need be there.
     pub fn begin(options: &ServeOptions, app: &App) -> anyhow::Result<Self> {
         Ok(Self {

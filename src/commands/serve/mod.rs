@@ -16,13 +16,13 @@ use anyhow::Context;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use crate::commands::serve::live_sources::Feed;
+use crate::commands::serve::live_sources::LiveSources;
 use crate::commands::shutdown::{self, Signals};
 use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
 use crate::health::status::Status;
-use crate::server::http::app::{App, Parts, Stage};
+use crate::server::http::app::{App, AppParts, Stage};
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
 use crate::server::http::routes;
@@ -92,7 +92,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         .unzip();
 
     let pinned = options.arena.pin_profile.then_some(options.arena.profile);
-    let app = Arc::new(App::new(Parts {
+    let app = Arc::new(App::new(AppParts {
         hub,
         status,
         shards: handles,
@@ -147,7 +147,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             }
         }
     }
-    let feed = Feed::begin(&options, &app)?;
+    let live = LiveSources::begin(&options, &app)?;
     app.set_stage(Stage::Serving);
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 
@@ -156,7 +156,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
     shutdown::end_at_next(signals);
     app.set_stage(Stage::Draining);
     stop.store(true, Ordering::Relaxed);
-    tokio::join!(feed.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
+    tokio::join!(live.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
     Ok(())
 }
 

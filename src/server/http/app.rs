@@ -65,7 +65,7 @@ pub struct App {
 
 /// What an [`App`] is made of; the fields are its own.
 #[expect(missing_docs, reason = "see App")]
-pub struct Parts {
+pub struct AppParts {
     pub hub: Arc<Hub>,
     pub status: Arc<Status>,
     pub shards: Vec<ShardHandle>,
@@ -117,8 +117,8 @@ fn network(text: &str) -> Result<IpNet, String> {
 
 impl App {
     /// Nobody is served before [`App::set_stage`].
-    pub fn new(parts: Parts) -> Self {
-        let Parts { hub, status, shards, streams, stream_options, authority, options, prefix, pinned } = parts;
+    pub fn new(parts: AppParts) -> Self {
+        let AppParts { hub, status, shards, streams, stream_options, authority, options, prefix, pinned } = parts;
         Self {
             tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
             hub,

@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::app::{App, error};
-use crate::health::status::{Figure, StreamStatus};
+use crate::health::status::{Figure, SourceSnapshot};
 use crate::server::shard::stats::{Count, Ending, ShardStats};
 
 /// Everything that is counted, now.
@@ -70,7 +70,7 @@ const COUNTERS: [Row; 11] = [
     ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
 ];
 
-type StreamRow = (&'static str, &'static str, fn(&StreamStatus) -> u64);
+type StreamRow = (&'static str, &'static str, fn(&SourceSnapshot) -> u64);
 
 /// `stream_health` of `/websocket/status`, for those who are to be woken up.
 const STREAM_GAUGES: [StreamRow; 2] = [

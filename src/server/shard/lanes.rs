@@ -19,7 +19,7 @@ use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
-use crate::health::log_limit::{Limiter, ToldOnce};
+use crate::health::log_limit::{LogLimiter, SeenNames};
 use crate::wire::Wire;
 
 /// The hubs of a server. A wire speaks for one of them.
@@ -78,8 +78,8 @@ impl Share {
 pub struct Groups {
     options: LagOptions,
     stats: Arc<ShardStats>,
-    silent: Arc<ToldOnce>,
-    lines: Limiter,
+    silent: Arc<SeenNames>,
+    lines: LogLimiter,
     /// By [`share_of`].
     shares: [Share; 2],
     lanes: Slab<Lane>,
@@ -89,9 +89,9 @@ pub struct Groups {
 
 impl Groups {
     /// None yet.
-    pub fn new(hubs: Hubs, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
+    pub fn new(hubs: Hubs, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<SeenNames>) -> Self {
         let shares = [hubs.orderflow, hubs.streams].map(Share::new);
-        Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new(), revision: 1 }
+        Self { options, stats, silent, lines: LogLimiter::default(), shares, lanes: Slab::new(), revision: 1 }
     }
 
     /// The lane with this key.

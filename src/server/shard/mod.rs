@@ -45,7 +45,7 @@ use uuid::Uuid;
 
 use crate::engine::clock;
 use crate::engine::policy::LagOptions;
-use crate::health::log_limit::{Limiter, ToldOnce};
+use crate::health::log_limit::{LogLimiter, SeenNames};
 use crate::server::shard::bell::{Bell, Signal};
 use crate::server::shard::keepalive::Keepalive;
 use crate::server::shard::lanes::{Groups, Hubs};
@@ -267,7 +267,7 @@ pub struct Shard {
     next_serial: u32,
     /// Sessions with something to send, in the order of the sweep.
     queue: VecDeque<u32>,
-    warnings: Limiter,
+    warnings: LogLimiter,
     epoll: OwnedFd,
     read_buffer: Box<[u8]>,
     scratch: Vec<u8>,
@@ -347,7 +347,7 @@ pub struct Common {
     /// The channels of the JSON streams.
     pub channels: Arc<Channels>,
     /// Groups without data that were told of.
-    pub silent: Arc<ToldOnce>,
+    pub silent: Arc<SeenNames>,
 }
 
 impl Shard {
@@ -388,7 +388,7 @@ impl Shard {
             ids: HashMap::new(),
             next_serial: 0,
             queue: VecDeque::new(),
-            warnings: Limiter::default(),
+            warnings: LogLimiter::default(),
             epoll,
             read_buffer: vec![0; READ_BUFFER].into(),
             scratch: Vec::new(),

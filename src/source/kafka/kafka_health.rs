@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::kafka_options::KafkaOptions;
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 
 /// Whether the broker is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,14 +35,14 @@ pub struct Figures {
 /// The connection as others see it.
 pub struct Health {
     state: AtomicU8,
-    streams: Vec<Arc<Stream>>,
+    streams: Vec<Arc<SourceHealth>>,
     attempts: Arc<AtomicU64>,
     doubts: (Sender<()>, Receiver<()>),
 }
 
 impl Health {
     /// Not connected yet.
-    pub fn new(streams: Vec<Arc<Stream>>, status: &Status) -> Self {
+    pub fn new(streams: Vec<Arc<SourceHealth>>, status: &Status) -> Self {
         for stream in &streams {
             stream.set_connected(false);
         }
@@ -78,7 +78,7 @@ impl Health {
         if self.state.load(Ordering::Relaxed) == State::Down as u8 {
             self.attempts.fetch_add(1, Ordering::Relaxed);
             for stream in &self.streams {
-                stream.recovering();
+                stream.count_recovery();
             }
         }
     }
@@ -97,7 +97,7 @@ impl Health {
     /// An error of the source itself.
     pub fn failed(&self) {
         for stream in &self.streams {
-            stream.failed(1);
+            stream.count_errors(1);
         }
     }
 

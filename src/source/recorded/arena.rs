@@ -198,7 +198,7 @@ impl Encodings {
 
 /// Where blocks lie that are not in memory yet. All chunks of a track have the same forms there, the base
 /// among them.
-pub trait Shelf: fmt::Debug + Send + Sync {
+pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Bytes of a chunk's frames of `form`; `None` if that form is not there.
     fn bytes(&self, chunk: usize, form: PlainForm) -> Option<u64>;
 
@@ -222,18 +222,18 @@ pub struct Track {
     chunks: Vec<Chunk>,
     /// Number of the first record of each chunk.
     starts: Vec<u32>,
-    shelf: Option<Box<dyn Shelf>>,
+    store: Option<Box<dyn BlockStore>>,
     encodings: Arc<Encodings>,
 }
 
 impl Track {
-    /// A track of `chunks`, of which none is empty. Their base blocks are there, or on the shelf.
+    /// A track of `chunks`, of which none is empty. Their base blocks are there, or in the store.
     pub fn new(
         ticker: String,
         group: String,
         options: &ArenaOptions,
         chunks: Vec<Chunk>,
-        shelf: Option<Box<dyn Shelf>>,
+        store: Option<Box<dyn BlockStore>>,
         encodings: Arc<Encodings>,
     ) -> Self {
         let starts = chunks
@@ -244,7 +244,7 @@ impl Track {
                 Some(start)
             })
             .collect();
-        Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, shelf, encodings }
+        Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, store, encodings }
     }
 
     /// The ticker.
@@ -283,21 +283,21 @@ impl Track {
         &self.chunks
     }
 
-    /// Whether its blocks lie on a shelf until they are wanted.
-    pub fn is_shelved(&self) -> bool {
-        self.shelf.is_some()
+    /// Whether its blocks lie in a cached file until they are wanted.
+    pub fn is_cached(&self) -> bool {
+        self.store.is_some()
     }
 
-    /// Bytes of all frames of `form` that exist, in memory or on the shelf.
+    /// Bytes of all frames of `form` that exist, in memory or in the store.
     pub fn bytes(&self, form: PlainForm) -> u64 {
         let of_chunk = |(at, chunk): (usize, &Chunk)| match chunk.block(form) {
             Some(block) => block.bytes.len() as u64,
-            None => self.shelf.as_ref().and_then(|shelf| shelf.bytes(at, form)).unwrap_or(0),
+            None => self.store.as_ref().and_then(|store| store.bytes(at, form)).unwrap_or(0),
         };
         self.chunks.iter().enumerate().map(of_chunk).sum()
     }
 
-    /// Builds `form` of the chunk that holds `record`, or takes it from the shelf; nothing if it is there.
+    /// Builds `form` of the chunk that holds `record`, or takes it from the store; nothing if it is there.
     pub fn build(&self, record: u32, form: PlainForm) {
         let (at, _) = self.locate(record);
         if self.block(at, form).is_none()
@@ -308,14 +308,14 @@ impl Track {
         }
     }
 
-    /// A chunk's block, if it is in memory or on the shelf. From there it comes once, checked; a bad one is
-    /// made anew. Without a shelf that is one load.
+    /// A chunk's block, if it is in memory or in the store. From there it comes once, checked; a bad one is
+    /// made anew. Without a store that is one load.
     fn block(&self, at: usize, form: PlainForm) -> Option<&Block> {
         let place = &self.chunks[at].blocks[form.index()];
         if let Some(there) = place.get() {
             return Some(there);
         }
-        let from = self.shelf.as_ref()?;
+        let from = self.store.as_ref()?;
         from.bytes(at, form)?;
         let block = from.fetch(at, form).or_else(|| {
             let anew = if form == self.base { from.rebuild(at) } else { self.derived(at, form) };
@@ -398,7 +398,7 @@ impl FrameStore for Track {
         if let Some(block) = self.block(chunk, form) {
             return block.frame(at);
         }
-        // Lost: the shelf's is bad, and the source is not what it was.
+        // Lost: the stored block is bad, and the source is not what it was.
         let Some(base) = self.block(chunk, self.base) else { return Bytes::new() };
         self.encodings.count_late();
         let mut frame = Vec::new();
@@ -438,10 +438,10 @@ pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64)
 }
 
 /// Takes everything from the shelves, ahead of a clock at `now`. Runs on a thread of its own.
-pub fn unshelve(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64) {
-    let shelved: Vec<Arc<Track>> = tracks.iter().filter(|track| track.is_shelved()).cloned().collect();
-    build_ahead(&shelved, forms, now, || {});
-    shelved.iter().filter_map(|track| track.shelf.as_ref()).for_each(|shelf| shelf.finish());
+pub fn read_cached(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64) {
+    let cached: Vec<Arc<Track>> = tracks.iter().filter(|track| track.is_cached()).cloned().collect();
+    build_ahead(&cached, forms, now, || {});
+    cached.iter().filter_map(|track| track.store.as_ref()).for_each(|store| store.finish());
 }
 
 /// Builds `forms` of all chunks in the order in which a clock at `now` comes to them; calls `ready` when it

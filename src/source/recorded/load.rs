@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::arena::{ArenaOptions, Chunk, Encodings, Track};
-use super::cache::{Cache, Found};
+use super::cache::{Cache, CachedTrack};
 use super::dataset::{Dataset, TickerFile};
 use super::lines::{LineStats, Piece, PieceReader, ReadPiece};
 use super::mapping::{Identity, MappedFile, ReadError};
@@ -121,8 +121,8 @@ pub fn load(
         let count = pieces.iter().filter(|piece| piece.file == at).count();
         let (file, group) = (source.file.clone(), source.group.clone());
         let identity = source.mapped.as_ref().ok().map(MappedFile::identity);
-        let (lines, chunks, shelf) = match source.found.take() {
-            Some(Found { lines, chunks, shelf }) => (lines, Ok(chunks), Some(shelf)),
+        let (lines, chunks, store) = match source.found.take() {
+            Some(CachedTrack { lines, chunks, store }) => (lines, Ok(chunks), Some(store)),
             None => {
                 let (lines, chunks) = source.assemble(read.by_ref().take(count));
                 (lines, chunks, None)
@@ -130,11 +130,11 @@ pub fn load(
         };
         let failed = match chunks {
             Ok(chunks) => {
-                if shelf.is_none() {
+                if store.is_none() {
                     encodings.count(options.base(), chunks.iter().map(Chunk::len).sum());
                 }
                 let (ticker, encodings) = (file.ticker.clone(), Arc::clone(encodings));
-                tracks.push(Arc::new(Track::new(ticker, group, options, chunks, shelf, encodings)));
+                tracks.push(Arc::new(Track::new(ticker, group, options, chunks, store, encodings)));
                 None
             }
             Err(error) => Some(error),
@@ -142,10 +142,10 @@ pub fn load(
         reports.push(FileReport { file, lines, failed, identity });
     }
     let forms = options.at_start();
-    let (shelved, read): (Vec<_>, Vec<_>) = tracks.iter().cloned().partition(|track| track.is_shelved());
+    let (cached, read): (Vec<_>, Vec<_>) = tracks.iter().cloned().partition(|track| track.is_cached());
     build_forms(&read, &forms)?;
     // Of the others what comes first; the rest follows ahead of the clock, see `arena::prepare`.
-    on_all_cores(&shelved, || Ok(()), |(), track| forms.iter().for_each(|&form| track.build(0, form)))?;
+    on_all_cores(&cached, || Ok(()), |(), track| forms.iter().for_each(|&form| track.build(0, form)))?;
     Ok(Loaded { tracks, reports, took: started.elapsed() })
 }
 
@@ -170,7 +170,7 @@ struct Source<'a> {
     file: &'a TickerFile,
     group: String,
     mapped: Result<MappedFile, ReadError>,
-    found: Option<Found>,
+    found: Option<CachedTrack>,
 }
 
 impl<'a> Source<'a> {

@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 
 use super::arena::Track;
 use super::replay::CacheMode;
-use crate::health::status::Stream;
+use crate::health::status::SourceHealth;
 use crate::streams::{Input, Streams};
 use crate::wire::streams::shapes::{Number, Portfolio, Price, Signal, Trade};
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
@@ -52,7 +52,7 @@ pub struct TradingOptions {
 
 /// Something of the day, due when the clock stands at its second.
 #[derive(Debug, PartialEq, Eq)]
-struct Event {
+struct TradingRecord {
     /// Unix seconds.
     at: i64,
     channel: &'static str,
@@ -63,7 +63,7 @@ struct Event {
 /// A day's trading streams.
 pub struct Trading {
     /// By time.
-    events: Vec<Event>,
+    events: Vec<TradingRecord>,
     /// The session's first second.
     begins: i64,
     /// Seconds until it begins again.
@@ -107,7 +107,7 @@ impl Trading {
     }
 
     /// Plays what is due as the clock goes on, until `stop`. Blocks; the caller gives it a thread.
-    pub fn run(&self, streams: &Streams, clock: &Stream, stop: &AtomicBool) {
+    pub fn run(&self, streams: &Streams, clock: &SourceHealth, stop: &AtomicBool) {
         if self.events.is_empty() {
             return;
         }
@@ -127,7 +127,7 @@ impl Trading {
         }
     }
 
-    fn due(&self, ordinal: u64) -> impl Iterator<Item = &Event> {
+    fn due(&self, ordinal: u64) -> impl Iterator<Item = &TradingRecord> {
         let second = match self.mode {
             CacheMode::Rotation => ordinal % self.lap,
             CacheMode::Exhaust => ordinal,
@@ -139,7 +139,7 @@ impl Trading {
 }
 
 /// Reads one file; bad lines are noted.
-fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>) -> io::Result<TradingReport> {
+fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<TradingRecord>) -> io::Result<TradingReport> {
     let mut report = TradingReport { path: path.to_owned(), records: 0, bad: 0, first_bad: Vec::new() };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
@@ -173,7 +173,7 @@ fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>)
     Ok(report)
 }
 
-fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
+fn event(channel: &'static str, line: &[u8]) -> Result<TradingRecord, String> {
     let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = std::str::from_utf8(line)
         .map_err(|error| error.to_string())
         .and_then(object)
@@ -189,18 +189,18 @@ fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
         _ => Portfolio::parse(&payload).map(drop),
     };
     shape.map_err(|error| error.to_string())?;
-    Ok(Event { at: timestamp.as_second(), channel, payload: payload.into() })
+    Ok(TradingRecord { at: timestamp.as_second(), channel, payload: payload.into() })
 }
 
 /// The replayed tickers' prices: asked before each price update.
 pub struct Spots {
-    days: Vec<Day>,
-    clock: Arc<Stream>,
+    days: Vec<DayPrices>,
+    clock: Arc<SourceHealth>,
     mode: CacheMode,
 }
 
 /// One ticker's day so far, in hundredths.
-struct Day {
+struct DayPrices {
     track: Arc<Track>,
     /// The clock's position whose record comes next.
     next: u64,
@@ -211,14 +211,14 @@ struct Day {
 
 impl Spots {
     /// Of every track, as the replay's `clock` goes.
-    pub fn new(tracks: &[Arc<Track>], clock: Arc<Stream>, mode: CacheMode) -> Self {
-        let day = |track: &Arc<Track>| Day { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
+    pub fn new(tracks: &[Arc<Track>], clock: Arc<SourceHealth>, mode: CacheMode) -> Self {
+        let day = |track: &Arc<Track>| DayPrices { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
         Self { days: tracks.iter().map(day).collect(), clock, mode }
     }
 
     /// Offers the price of every ticker as it stands now.
     pub fn offer(&mut self, streams: &Streams) {
-        let Some(now) = self.clock.moved_to() else { return };
+        let Some(now) = self.clock.last_position() else { return };
         let mut any = false;
         for day in &mut self.days {
             let Some(spot) = day.advance(now, self.mode) else { continue };
@@ -242,7 +242,7 @@ impl Spots {
     }
 }
 
-impl Day {
+impl DayPrices {
     /// Takes up the records up to the clock's position; returns the last spot that is one.
     fn advance(&mut self, now: u64, mode: CacheMode) -> Option<u32> {
         let records = self.track.records();

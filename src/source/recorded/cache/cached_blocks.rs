@@ -5,17 +5,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::file::CachedFile;
-use crate::source::recorded::arena::{ArenaOptions, Block, Shelf};
+use crate::source::recorded::arena::{ArenaOptions, Block, BlockStore};
 use crate::source::recorded::lines::{Piece, PieceReader};
 use crate::source::recorded::mapping::{Identity, MappedFile};
 use crate::wire::webpubsub::PlainForm;
 
-/// In [`FileShelf::bad`]: the source could not stand in.
+/// In [`CachedBlocks::bad`]: the source could not stand in.
 const LOST: u8 = 1 << 7;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct FileShelf {
+pub struct CachedBlocks {
     file: CachedFile,
     /// Of the source.
     identity: Identity,
@@ -26,8 +26,8 @@ pub struct FileShelf {
     is_told: AtomicBool,
 }
 
-impl FileShelf {
-    /// A shelf for the records of `group`, of so many chunks.
+impl CachedBlocks {
+    /// The blocks of the records of `group`, of so many chunks.
     pub fn new(file: CachedFile, chunks: usize, identity: Identity, group: String, options: ArenaOptions) -> Self {
         let bad = (0..chunks).map(|_| AtomicU8::new(0)).collect();
         Self { file, identity, group, options, bad, is_told: AtomicBool::new(false) }
@@ -71,7 +71,7 @@ impl FileShelf {
     }
 }
 
-impl Shelf for FileShelf {
+impl BlockStore for CachedBlocks {
     fn bytes(&self, chunk: usize, form: PlainForm) -> Option<u64> {
         self.file.bytes(chunk, form)
     }
