@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Command};
 
 use crate::engine::hub::HubOptions;
-use crate::server::http::app::HttpOptions;
+use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::AuthOptions;
 use crate::server::http::listen::ListenOptions;
 use crate::server::shard::ShardOptions;
@@ -76,13 +76,13 @@ impl ServeOptions {
     }
 }
 
-/// What belongs to no part alone.
+/// Settings that belong to no part alone.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GeneralOptions {
-    /// First part of every group's name: letters and digits
+    /// First part of every group's name, letters and digits: the blue of blue_SPX_orderflow_orderflow
     #[arg(long, env = "WS_GROUP_PREFIX", default_value = "blue", value_name = "PREFIX", value_parser = group_prefix)]
     pub group_prefix: String,
-    /// Seconds a shutdown may take before it is cut short
+    /// Seconds a shutdown may take; then the connections that are still open are cut off
     #[arg(long, env = "WS_SHUTDOWN_TIMEOUT_SECONDS", default_value_t = 10, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub shutdown_timeout_seconds: u64,
@@ -95,53 +95,28 @@ fn group_prefix(text: &str) -> Result<String, String> {
 
 /// Why the settings are refused. Nothing has been opened yet.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: expected a readable settings file (--config): {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// The file is not TOML.
     #[error("{path}:{line}: expected TOML: {reason}")]
     NotToml {
-        /// The file.
         path: PathBuf,
-        /// Where.
         line: usize,
-        /// Why. Not the line itself: a secret may stand there.
+        /// Without the line itself: a secret may stand there.
         reason: String,
     },
     /// A key that no setting has.
     #[error("{path}: {key}: expected the name of a setting, such as data-dir{}", hint(.similar.as_deref()))]
-    UnknownKey {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// A setting with a similar name.
-        similar: Option<String>,
-    },
+    UnknownKey { path: PathBuf, key: String, similar: Option<String> },
     /// A `[[feeds]]` block is refused.
     #[error("{path}: {reason}")]
-    Feeds {
-        /// The file.
-        path: PathBuf,
-        /// Which key, what was expected and what stood there.
-        reason: SettingsError,
-    },
+    Feeds { path: PathBuf, reason: SettingsError },
     /// A value of a type no setting has.
     #[error("{path}: {key}: expected a string, number, boolean or list of them, got {actual}")]
-    BadType {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// The type.
-        actual: &'static str,
-    },
+    BadType { path: PathBuf, key: String, actual: &'static str },
 }
 
 fn hint(similar: Option<&str>) -> String {
@@ -159,8 +134,8 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
     }
     options.kafka.check()?;
     if options.kafka.is_configured() && options.auth.auth_secret.is_none() && !options.auth.allow_anonymous {
-        return Err("WS_KAFKA_BROKERS without WS_AUTH_SECRET would give live data to anybody: set WS_AUTH_SECRET, \
-             or --allow-anonymous if that is meant"
+        return Err("WS_KAFKA_BROKERS is set and WS_AUTH_SECRET is not: anybody could read the live data. Set \
+             WS_AUTH_SECRET, or --allow-anonymous if that is intended"
             .to_owned());
     }
     Ok(())

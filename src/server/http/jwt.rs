@@ -24,16 +24,17 @@ const STRONG_SECRET: usize = 32;
 /// Who may use the JSON streams.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuthOptions {
-    /// Secret of the JSON Web Tokens on /ws, HS256; without it anybody is let in, and nobody may publish
+    /// Secret of the tokens for /ws (JSON Web Tokens, HS256). Without it everybody may connect and nobody may
+    /// publish
     #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
     pub auth_secret: Option<SecretString>,
-    /// Audience that tokens must name in `aud`; without it `aud` is not looked at
+    /// Audience that the claim `aud` of a token must name; without it `aud` is ignored
     #[arg(long, env = "FLOWCAST_AUTH_AUDIENCE", value_name = "AUDIENCE")]
     pub auth_audience: Option<String>,
-    /// Browser origins allowed on /ws, comma-separated; * or none: all
+    /// Origins of the web pages that may connect to /ws, comma-separated; all by default, or with *
     #[arg(long, env = "WS_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
     pub allowed_origins: Vec<String>,
-    /// Serve live data from Kafka although no WS_AUTH_SECRET is set
+    /// Serve live data from Kafka to everybody, without WS_AUTH_SECRET
     #[arg(long, env = "FLOWCAST_ALLOW_ANONYMOUS", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub allow_anonymous: bool,
@@ -44,15 +45,15 @@ pub fn secret(text: &str) -> Result<SecretString, String> {
     if text.is_empty() { Err("expected a secret that is not empty".to_owned()) } else { Ok(text.into()) }
 }
 
-/// What a token says. Times are Unix seconds and may have fractions (RFC 7519 §2).
+/// The claims of a token. Times are Unix seconds and may have fractions (RFC 7519 §2).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who.
+    /// Subject: the name of the client or publisher.
     pub sub: String,
-    /// Good until.
+    /// When the token expires; `None`: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exp: Option<f64>,
-    /// Issued at.
+    /// When it was made; a time in the future is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iat: Option<f64>,
     /// Channels that may be subscribed to; all if missing. A publisher publishes to these.
@@ -61,7 +62,7 @@ pub struct Claims {
     /// [`PUBLISHER`] may publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// For whom.
+    /// Audience: a text or a list of texts. Compared only if the server has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<serde_json::Value>,
 }
@@ -77,19 +78,19 @@ impl Claims {
 /// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// There is none.
+    /// Neither the query nor the header has one.
     #[error("missing token: expected ?token=JWT or Authorization: Bearer JWT")]
     Missing,
     /// It is no JWT, or not signed with HS256 and the secret.
     #[error("invalid token: expected a JWT signed with HS256 and this server's secret")]
     Invalid,
-    /// Its `exp` is over.
+    /// `exp` is more than a minute ago.
     #[error("the token has expired")]
     Expired,
-    /// Its `nbf` or `iat` lies ahead.
+    /// `nbf` or `iat` is more than a minute ahead.
     #[error("the token is not valid yet")]
     NotYet,
-    /// Its `aud` is another.
+    /// `aud` is missing or names another audience.
     #[error("the token is for another audience")]
     Audience,
     /// It has no `sub`, or a claim of the wrong type.
@@ -104,7 +105,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// As the settings say. Warns of a short secret.
+    /// With the secret, audience and origins of the settings. Warns of a short secret.
     pub fn new(options: &AuthOptions) -> Self {
         hs256::install();
         let key = options.auth_secret.as_ref().map(|secret| {
@@ -112,7 +113,7 @@ impl Authority {
             if secret.len() < STRONG_SECRET {
                 tracing::warn!(
                     bytes = secret.len(),
-                    "WS_AUTH_SECRET is short: expected at least {STRONG_SECRET} bytes"
+                    "WS_AUTH_SECRET is short and could be guessed: expected at least {STRONG_SECRET} bytes"
                 );
             }
             (DecodingKey::from_secret(secret.as_bytes()), validation(options.auth_audience.as_deref()))

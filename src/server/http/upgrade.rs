@@ -218,7 +218,7 @@ pub(super) async fn hand_over(
     match take_socket(upgraded) {
         Ok((socket, read)) => {
             if shard.send(letter(socket, read)).is_err() {
-                tracing::warn!("a shard's mailbox is full; a new connection is dropped");
+                tracing::warn!("a shard is overloaded and its mailbox is full; a new connection is dropped");
             }
         }
         Err(error) => tracing::warn!(%error, "expected a TCP socket behind the upgrade"),
