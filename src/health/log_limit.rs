@@ -1,9 +1,9 @@
-//! What keeps the log short: so many lines a second, or one line per name.
+//! Keeps the log short: a few lines a second, or one line per name.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Lets a few lines a second pass.
+/// Lets five log lines a second pass, and counts the others. Each owner has one of its own.
 #[derive(Debug, Default)]
 pub struct LogLimiter {
     second: u64,
@@ -15,7 +15,8 @@ pub struct LogLimiter {
 const LIMIT: u32 = 5;
 
 impl LogLimiter {
-    /// Whether a line may be written now, and how many were suppressed since the last one.
+    /// `Some` if a line may be written now, with the number of lines suppressed since the last one. Seconds
+    /// are those of `now_ms`, of any clock.
     pub fn pass(&mut self, now_ms: u64) -> Option<u64> {
         let second = now_ms / 1000;
         if second != self.second {
@@ -30,7 +31,7 @@ impl LogLimiter {
     }
 }
 
-/// Names that were told already. Bounded: when it is full it begins anew.
+/// Names that were seen already, so that each is logged once. Bounded: when it is full it is emptied.
 #[derive(Debug, Default)]
 pub struct SeenNames(Mutex<HashSet<Box<str>>>);
 
@@ -62,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_name_is_told_once_and_the_memory_is_bounded() {
-        let told = SeenNames::default();
-        assert!(told.is_new("a") && !told.is_new("a") && told.is_new("b"));
+        let seen = SeenNames::default();
+        assert!(seen.is_new("a") && !seen.is_new("a") && seen.is_new("b"));
         for name in 0..2 * NAMES {
-            told.is_new(&name.to_string());
+            seen.is_new(&name.to_string());
         }
-        assert!(told.0.lock().unwrap().len() <= NAMES);
+        assert!(seen.0.lock().unwrap().len() <= NAMES);
     }
 }
