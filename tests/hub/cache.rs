@@ -15,7 +15,8 @@ use flowcast::health::status::Status;
 use flowcast::source::recorded::arena::{self, ArenaOptions, Encodings, Track};
 use flowcast::source::recorded::cache::{Cache, CacheOptions};
 use flowcast::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
-use flowcast::source::recorded::load::{self, Loaded};
+use flowcast::source::recorded::load;
+use flowcast::source::recorded::loaded::Loaded;
 use flowcast::wire::webpubsub::PlainForm;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -223,7 +224,7 @@ fn records_whose_block_is_damaged_and_whose_source_is_gone_are_lost_alone() {
     assert_eq!(wanted[..kept], first.frames("SPX")[..kept]);
     assert!(!lost.is_empty() && lost.iter().all(Bytes::is_empty));
     assert_eq!(first.frames("ES_SPX"), second.frames("ES_SPX"));
-    load::build_forms(&second.loaded.tracks, &second.arena.at_start()).unwrap();
+    load::build_forms(&second.loaded.tracks, &second.arena.at_start());
 }
 
 #[test]

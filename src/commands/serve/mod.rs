@@ -5,6 +5,7 @@
 
 mod day;
 mod live_sources;
+mod progress;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
@@ -69,7 +71,11 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let listeners = listen(&options.listen)?;
     if let Some(files) = files.filter(|&files| files < (options.http.max_connections as u64).saturating_add(64)) {
         let connections = files.saturating_sub(64);
-        tracing::info!(files, connections, "the hard limit of open files allows about this many connections");
+        tracing::info!(
+            files,
+            connections,
+            "the limit of open files (ulimit -n) allows fewer connections than --max-connections"
+        );
     }
 
     let status = Arc::new(Status::default());
@@ -103,8 +109,14 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         prefix,
         pinned,
     }));
-    let permits = Arc::new(Semaphore::new(options.http.max_http_connections));
-    let routes = routes::routes(&app);
+    accept(listeners, &app)?;
+    Ok(Started { app, shards: threads, signals, began })
+}
+
+/// Accepts on every listener, and prints the address of the first.
+fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(app.options.max_http_connections));
+    let routes = routes::routes(app);
     let mut stdout = std::io::stdout();
     for (at, listener) in listeners.into_iter().enumerate() {
         let address = listener.local_addr().context("a bound socket has an address")?;
@@ -114,9 +126,9 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
             let _ = writeln!(stdout, "flowcast listening on http://{address}").and_then(|()| stdout.flush());
         }
         tracing::info!(%address, "listening");
-        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(&app), Arc::clone(&permits)));
+        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(app), Arc::clone(&permits)));
     }
-    Ok(Started { app, shards: threads, signals, began })
+    Ok(())
 }
 
 /// The hub of the JSON streams. It has no tick ledger: a source has its own truth of what it sent, and

@@ -28,10 +28,11 @@ use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, Syntax, append_data,
 /// How frames are built.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ArenaOptions {
-    /// The profile whose frames are built at start-up; the other's on its first use
+    /// Profile whose frames are built at start; the other profile's are built when the first client asks for
+    /// them
     #[arg(long, env = "FLOWCAST_PROFILE", value_enum, default_value_t = Profile::V2026_04)]
     pub profile: Profile,
-    /// Speak --profile on every endpoint, whichever generation of client it is for
+    /// Use --profile on every endpoint, whichever generation of clients the endpoint is for
     #[arg(long, env = "FLOWCAST_PIN_PROFILE", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub pin_profile: bool,
@@ -79,12 +80,12 @@ impl Block {
         self.bytes.slice(start..self.ends[at] as usize)
     }
 
-    /// All frames.
+    /// All frames, back to back.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where each of them ends.
+    /// Offset behind each frame.
     pub fn ends(&self) -> &[u32] {
         &self.ends
     }
@@ -176,7 +177,7 @@ impl Encodings {
         });
         let late =
             status.count("frames_built_late", "Frames encoded by a shard because their form was not built yet", vec![]);
-        let rebuilt = status.count("cache_blocks_rebuilt", "Cached blocks that were bad and were made anew", vec![]);
+        let rebuilt = status.count("cache_blocks_rebuilt", "Cached blocks that were bad and were rebuilt", vec![]);
         Self { built, late, rebuilt }
     }
 
@@ -196,19 +197,19 @@ impl Encodings {
     }
 }
 
-/// Where blocks lie that are not in memory yet. All chunks of a track have the same forms there, the base
-/// among them.
+/// A store of blocks that are not in memory yet. It has the same forms for every chunk of a track, and the
+/// base is one of them.
 pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Bytes of a chunk's frames of `form`; `None` if that form is not there.
     fn bytes(&self, chunk: usize, form: PlainForm) -> Option<u64>;
 
-    /// Reads a chunk's block, and checks it; `None` if that cannot be, which is told.
+    /// Reads a chunk's block and checks it; `None`, and a log line, if that fails.
     fn fetch(&self, chunk: usize, form: PlainForm) -> Option<Block>;
 
-    /// Makes a chunk's base block from its source; `None` if that cannot be, which is told.
+    /// Builds a chunk's base block from its source; `None`, and a log line, if that fails.
     fn rebuild(&self, chunk: usize) -> Option<Block>;
 
-    /// Everything has been fetched.
+    /// Called once everything has been fetched.
     fn finish(&self);
 }
 
@@ -247,7 +248,7 @@ impl Track {
         Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, store, encodings }
     }
 
-    /// The ticker.
+    /// As it stands in group names, such as `ES_SPX`.
     pub fn ticker(&self) -> &str {
         &self.ticker
     }
@@ -283,7 +284,7 @@ impl Track {
         &self.chunks
     }
 
-    /// Whether its blocks lie in a cached file until they are wanted.
+    /// Whether its blocks are in a cached file until they are needed.
     pub fn is_cached(&self) -> bool {
         self.store.is_some()
     }
@@ -308,8 +309,8 @@ impl Track {
         }
     }
 
-    /// A chunk's block, if it is in memory or in the store. From there it comes once, checked; a bad one is
-    /// made anew. Without a store that is one load.
+    /// A chunk's block, if it is in memory or in the store. From the store it is read once, and checked; a bad
+    /// one is rebuilt. Without a store this is one atomic load.
     fn block(&self, at: usize, form: PlainForm) -> Option<&Block> {
         let place = &self.chunks[at].blocks[form.index()];
         if let Some(there) = place.get() {

@@ -24,7 +24,7 @@ pub struct ReplayOptions {
     /// Time between two ticks: a number with a unit, such as 1s, 500ms or 1m30s
     #[arg(long, env = "WS_STREAM_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
     pub interval: Duration,
-    /// What follows a ticker's last record: `rotation` begins again, `exhaust` falls silent
+    /// What happens after a ticker's last record
     #[arg(long, env = "CACHE_MODE", value_enum, default_value_t = CacheMode::Rotation, value_name = "MODE")]
     pub cache_mode: CacheMode,
 }
@@ -32,9 +32,9 @@ pub struct ReplayOptions {
 /// What follows the last record. Name and values are the predecessor's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum CacheMode {
-    /// Begin again.
+    /// Start again with the first record.
     Rotation,
-    /// Fall silent.
+    /// Send nothing more.
     Exhaust,
 }
 
@@ -72,7 +72,8 @@ impl Replay {
         };
         let tracks = tracks.iter().map(track).collect();
         let health = status.register(hub.name(), Some(options.interval));
-        let missed = status.count("ticks_missed", "Beats of the replay clock given up because a tick was late", vec![]);
+        let missed =
+            status.count("ticks_missed", "Ticks of the replay clock skipped because an earlier one was late", vec![]);
         Self { hub, tracks, options, status, health, missed }
     }
 
@@ -116,7 +117,7 @@ impl Replay {
             && self.tracks.iter().any(|track| track.records == ordinal)
         {
             self.health.set_connected(false);
-            tracing::info!(ordinal, "every ticker's records are exhausted; the hub falls silent");
+            tracing::info!(ordinal, "the last record of every ticker has been sent; the hub sends nothing more");
         }
     }
 

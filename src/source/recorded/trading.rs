@@ -44,8 +44,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Settings of the recorded day's trading streams.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TradingOptions {
-    /// Feed the trading streams of /ws from the recorded day: prices from its spots, and its folder
-    /// streams/ [default: true, unless Kafka or a broker feed is configured]
+    /// Replay the recorded day on the trading streams of /ws: prices from its spots, and the records of its
+    /// folder streams/ [default: true, unless Kafka or a broker feed is configured]
     #[arg(long, env = "FLOWCAST_REPLAY_TRADING", value_parser = clap::value_parser!(bool), value_name = "BOOL")]
     pub replay_trading: Option<bool>,
 }

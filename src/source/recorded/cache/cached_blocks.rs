@@ -49,7 +49,10 @@ impl CachedBlocks {
     /// Says once that the file is damaged.
     fn tell(&self) {
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!("{}: damaged, or another by now; what is lacking is made anew", self.file.path().display());
+            tracing::warn!(
+                "{}: the file is damaged or was replaced; rebuilding the missing blocks",
+                self.file.path().display()
+            );
         }
     }
 
@@ -60,7 +63,7 @@ impl CachedBlocks {
         let source = MappedFile::open(Path::new(&self.file.key().source)).map_err(|error| error.to_string())?;
         let path = source.path().display();
         if source.identity() != self.identity {
-            return Err(format!("{path}: it is not what it was"));
+            return Err(format!("{path} changed since its frames were cached"));
         }
         let mut reader = PieceReader::new(&self.options).map_err(|error| error.to_string())?;
         let read = reader.read(&source, &self.group, &Piece { file: 0, start, end });
@@ -89,7 +92,7 @@ impl BlockStore for CachedBlocks {
     fn finish(&self) {
         let path = self.file.path();
         if self.is_told.load(Ordering::Relaxed) && self.file.is_there() && fs::remove_file(path).is_ok() {
-            tracing::info!("{}: removed, since it is damaged; the next start makes a good one", path.display());
+            tracing::info!("{}: removed, because it is damaged; the next start writes it again", path.display());
         }
     }
 
@@ -99,7 +102,7 @@ impl BlockStore for CachedBlocks {
             let lost = |reason| {
                 let (path, records) = (self.file.path().display(), self.file.records(chunk));
                 tracing::error!(
-                    "{path}: its source cannot stand in: {reason}; {records} records are lost until a restart"
+                    "{path}: a block is damaged and cannot be rebuilt: {reason}; {records} records are not sent until a restart"
                 );
             };
             read.map_err(lost).ok()

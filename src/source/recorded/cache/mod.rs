@@ -27,7 +27,7 @@ use self::cached_blocks::CachedBlocks;
 pub use self::file::{CacheError, CachedFile, Verified};
 use super::arena::{ArenaOptions, BlockStore, Chunk, Track};
 use super::lines::LineStats;
-use super::load::{FileReport, Loaded};
+use super::loaded::{FileReport, Loaded};
 use super::mapping::{Identity, MappedFile, ReadError};
 use crate::wire::proto::cache::Key;
 
@@ -40,11 +40,11 @@ const PART: &str = "part";
 /// Where frames are kept between two starts.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CacheOptions {
-    /// Folder where finished frames are kept, so that a restart on unchanged data serves at once; its
-    /// files are as large as the frames in memory. None by default
+    /// Folder in which finished frames are kept, so that a restart with unchanged data serves immediately.
+    /// Its files are as large as the frames in memory. No cache by default
     #[arg(long, env = "FLOWCAST_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// Most bytes of files in that folder; those written longest ago are removed first
+    /// Largest size of that folder, in bytes; the oldest files are removed first
     #[arg(long, env = "FLOWCAST_CACHE_BYTES", default_value_t = 16 << 30, value_name = "BYTES")]
     pub cache_bytes: u64,
 }
@@ -86,7 +86,7 @@ impl Cache {
         match DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
             Ok(()) => Some(Self { folder, max_bytes: options.cache_bytes }),
             Err(error) => {
-                tracing::warn!("{}: no frames are kept: {error}", folder.display());
+                tracing::warn!("{}: the cache is off, because its folder cannot be used: {error}", folder.display());
                 None
             }
         }
@@ -98,11 +98,14 @@ impl Cache {
         let path = self.path(&key);
         match CachedFile::open(&path) {
             Ok(cached) if !cached.is_private() => {
-                tracing::warn!("{}: not used: expected a file of ours that nobody else may write to", path.display());
+                tracing::warn!(
+                    "{}: not used: expected a file that belongs to this user and that nobody else may write to",
+                    path.display()
+                );
                 None
             }
             Ok(cached) if cached.key().build != key.build => {
-                tracing::info!("{}: of another build; its frames are made anew", path.display());
+                tracing::info!("{}: written by another build of flowcast; building its frames again", path.display());
                 None
             }
             Ok(mut cached)
@@ -114,12 +117,15 @@ impl Cache {
                 Some(CachedTrack { lines, chunks, store: Box::new(frames) })
             }
             Ok(_) => {
-                tracing::info!("{} is not what it was; it is read again", source.path().display());
+                tracing::info!(
+                    "{} or the settings changed since its frames were cached; reading it again",
+                    source.path().display()
+                );
                 None
             }
             Err(CacheError::Read(ReadError::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!("{error}; its frames are made anew");
+                tracing::warn!("{error}; building its frames again");
                 None
             }
         }
@@ -147,7 +153,10 @@ impl Cache {
             match self.write(track, lines, key, options) {
                 Ok(written) => bytes += written,
                 Err(error) => {
-                    tracing::warn!("{}: no more frames are kept: {error}", self.folder.display());
+                    tracing::warn!(
+                        "{}: cannot write more frames for the next start: {error}; check that the disk has free space",
+                        self.folder.display()
+                    );
                     break;
                 }
             }
@@ -173,7 +182,7 @@ impl Cache {
 
     fn tidy(&self) {
         if let Err(error) = self.remove_surplus() {
-            tracing::warn!("{}: cannot be tidied: {error}", self.folder.display());
+            tracing::warn!("{}: cannot remove old files: {error}", self.folder.display());
         }
     }
 
@@ -195,7 +204,7 @@ impl Cache {
             if total <= self.max_bytes {
                 break;
             }
-            tracing::info!("{}: removed, over --cache-bytes", path.display());
+            tracing::info!("{}: removed, because the folder is larger than --cache-bytes", path.display());
             remove(&path)?;
             total -= size;
         }
