@@ -13,10 +13,12 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
 use serde_json::{Map, Value, json};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::wire::gexbot::orderflow_group;
 use crate::wire::payload::orderflow::{self, Orderflow};
@@ -28,12 +30,14 @@ use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax};
 /// What to subscribe to, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TailOptions {
-    /// Where: http(s):// to negotiate there, or a hub's ws(s):// URL with its access_token
-    #[arg(value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    pub url: String,
-    /// Groups to join; a bare ticker such as SPX means its orderflow group; all tickers by default
-    #[arg(value_name = "GROUP")]
-    pub groups: Vec<String>,
+    /// Server to subscribe to: an http(s):// URL, where tail negotiates, or a hub's ws(s):// URL with its
+    /// access_token [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Groups to join, or tickers such as SPX for their orderflow groups; all tickers by default. The URL
+    /// may also stand before them, without --url
+    #[arg(value_name = "[URL] GROUP")]
+    pub words: Vec<String>,
     /// API key
     #[arg(long, env = "GEXBOT_API_KEY", default_value = "flowcast-tail", hide_env_values = true)]
     pub key: String,
@@ -43,12 +47,26 @@ pub struct TailOptions {
     /// Subprotocol to ask for
     #[arg(long, default_value = "protobuf.webpubsub.azure.v1", value_parser = subprotocols())]
     pub subprotocol: String,
-    /// Stop after so many records
+    /// Stop after this many records
     #[arg(long, value_name = "RECORDS")]
     pub count: Option<u64>,
-    /// Store every downstream message as it came, one JSON line each
+    /// Store every message of the service unchanged, one JSON line each
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
+}
+
+impl TailOptions {
+    /// The URL and the groups that were typed. A first word with a `:` or `/` is a URL: no group has one.
+    fn place(&self) -> anyhow::Result<(&str, &[String])> {
+        const USUAL: &str = "http://127.0.0.1:8080";
+        match (&self.url, self.words.split_first()) {
+            (None, Some((first, groups))) if first.contains([':', '/']) => Ok((first, groups)),
+            (Some(_), Some((first, _))) if first.contains("://") => {
+                bail!("expected the URL once, got --url and {first}")
+            }
+            (url, _) => Ok((url.as_deref().unwrap_or(USUAL), &self.words)),
+        }
+    }
 }
 
 fn subprotocols() -> clap::builder::PossibleValuesParser {
@@ -62,88 +80,116 @@ pub fn tail(options: TailOptions) -> anyhow::Result<()> {
 }
 
 async fn run(options: TailOptions) -> anyhow::Result<()> {
-    let Target { url, groups } = tokio::task::spawn_blocking({
+    let HubAddress { url, groups } = tokio::task::spawn_blocking({
         let options = options.clone();
         move || find(&options)
     })
     .await??;
-    let (_, syntax, reliable) = SUBPROTOCOLS
-        .into_iter()
-        .find(|(name, ..)| *name == options.subprotocol)
-        .context("checked when it was parsed")?;
-    let mut capture = options
-        .capture
-        .as_ref()
-        .map(File::create)
-        .transpose()
-        .context("cannot create the capture")?
-        .map(BufWriter::new);
+    let mut subscriber = Subscriber::connect(&url, groups, &options).await?;
+    let mut printed = 0;
+    while options.count.is_none_or(|count| printed < count) {
+        let message = subscriber.next().await?;
+        let Some(line) = subscriber.heard(&message).await? else { continue };
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            // `tail | head` ends quietly.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("cannot print")?,
+        }
+        printed += 1;
+    }
+    subscriber.close().await;
+    Ok(())
+}
 
-    let mut request = url.as_str().into_client_request().context("expected a ws:// or wss:// URL")?;
-    request.headers_mut().insert("Sec-WebSocket-Protocol", options.subprotocol.parse()?);
-    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.context("cannot connect to the hub")?;
-    for (at, group) in groups.iter().enumerate() {
-        socket.send(join(syntax, group, at as u64 + 1)).await.context("cannot join")?;
+/// A connection that has asked to join its groups.
+struct Subscriber {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    groups: Vec<String>,
+    subprotocol: String,
+    syntax: Syntax,
+    reliable: bool,
+    profile: Profile,
+    capture: Option<BufWriter<File>>,
+}
+
+impl Subscriber {
+    async fn connect(url: &str, groups: Vec<String>, options: &TailOptions) -> anyhow::Result<Self> {
+        let (_, syntax, reliable) = SUBPROTOCOLS
+            .into_iter()
+            .find(|(name, ..)| *name == options.subprotocol)
+            .context("checked when it was parsed")?;
+        let capture = options.capture.as_ref().map(File::create).transpose().context("cannot create the capture")?;
+        let mut request = url.into_client_request().context("expected a ws:// or wss:// URL")?;
+        request.headers_mut().insert("Sec-WebSocket-Protocol", options.subprotocol.parse()?);
+        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.context("cannot connect to the hub")?;
+        for (at, group) in groups.iter().enumerate() {
+            socket.send(join(syntax, group, at as u64 + 1)).await.context("cannot join")?;
+        }
+        let (subprotocol, profile) = (options.subprotocol.clone(), options.profile);
+        Ok(Self { socket, groups, subprotocol, syntax, reliable, profile, capture: capture.map(BufWriter::new) })
     }
 
-    let mut printed = 0;
-    let mut out = io::stdout().lock();
-    while options.count.is_none_or(|count| printed < count) {
-        let message = match socket.next().await {
-            Some(message) => message.context("the connection broke")?,
-            None => bail!("the service closed the connection"),
-        };
-        let bytes = match &message {
+    /// The next message. The end of the connection is an error.
+    async fn next(&mut self) -> anyhow::Result<Message> {
+        match self.socket.next().await {
+            Some(Ok(Message::Close(Some(close)))) => {
+                bail!("the service closed the connection: {} {}", close.code, close.reason)
+            }
+            None | Some(Ok(Message::Close(None))) => bail!("the service closed the connection"),
+            Some(message) => message.context("the connection broke"),
+        }
+    }
+
+    /// Captures and understands a message; returns the line to print, if it is a record.
+    async fn heard(&mut self, message: &Message) -> anyhow::Result<Option<Value>> {
+        let bytes = match message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,
-            Message::Close(Some(close)) => bail!("the service closed the connection: {} {}", close.code, close.reason),
-            Message::Close(None) => bail!("the service closed the connection"),
-            _ => continue,
+            _ => return Ok(None),
         };
-        if let Some(capture) = &mut capture {
-            writeln!(capture, "{}", captured(&options.subprotocol, &message)).context("cannot write the capture")?;
+        if let Some(capture) = &mut self.capture {
+            writeln!(capture, "{}", captured(&self.subprotocol, message)).context("cannot write the capture")?;
             capture.flush().context("cannot write the capture")?;
         }
-        match receive(syntax, bytes)? {
+        match receive(self.syntax, bytes)? {
             ServiceMessage::Data { group, sequence_id, payload, .. } => {
-                if let (true, Some(id)) = (reliable, sequence_id) {
-                    socket.send(sequence_ack(syntax, id)).await.context("the connection broke")?;
+                if let (true, Some(id)) = (self.reliable, sequence_id) {
+                    self.socket.send(sequence_ack(self.syntax, id)).await.context("the connection broke")?;
                 }
-                let line = record_line(&group, sequence_id, &payload, options.profile)?;
-                match writeln!(out, "{line}").and_then(|()| out.flush()) {
-                    // `tail | head` ends quietly.
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                    written => written.context("cannot print")?,
-                }
-                printed += 1;
+                return record_line(&group, sequence_id, &payload, self.profile).map(Some);
             }
             ServiceMessage::Ack { ack_id, success: false, error } => {
-                let group = groups.get(ack_id.saturating_sub(1) as usize).map_or("?", String::as_str);
+                let group = self.groups.get(ack_id.saturating_sub(1) as usize).map_or("?", String::as_str);
                 let (name, reason) = error.unwrap_or_default();
                 bail!("cannot join {group}: {name}: {reason}");
             }
             ServiceMessage::Disconnected { reason } => eprintln!("the service disconnects: {reason}"),
             ServiceMessage::Connected { .. } | ServiceMessage::Ack { .. } | ServiceMessage::Other => {}
         }
+        Ok(None)
     }
-    // Code 1000 ends a reliable session at once. If the service is gone, so is the session.
-    let _ = socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
-    Ok(())
+
+    /// Code 1000 ends a reliable session at once. If the service is gone, so is the session.
+    async fn close(&mut self) {
+        let _ = self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
+    }
 }
 
 /// A hub's URL and the groups to join there.
-struct Target {
+struct HubAddress {
     url: String,
     groups: Vec<String>,
 }
 
 /// Negotiates, unless the hub's URL is given.
-fn find(options: &TailOptions) -> anyhow::Result<Target> {
-    let base = options.url.trim_end_matches('/');
+fn find(options: &TailOptions) -> anyhow::Result<HubAddress> {
+    let (url, asked) = options.place()?;
+    let base = url.trim_end_matches('/');
     if !base.starts_with("http") {
-        let groups = named(&options.groups, "blue");
+        let groups = named(asked, "blue");
         anyhow::ensure!(!groups.is_empty(), "expected groups to join: a ws:// URL does not tell which there are");
-        return Ok(Target { url: base.to_owned(), groups });
+        return Ok(HubAddress { url: base.to_owned(), groups });
     }
     let path = match options.profile {
         Profile::V2025_11 => "/negotiate",
@@ -153,14 +199,14 @@ fn find(options: &TailOptions) -> anyhow::Result<Target> {
     let answer: Value = get(&format!("{base}{path}"), &authorization).context("cannot negotiate")?;
     let url = answer["websocket_urls"]["orderflow"].as_str().context("negotiate names no orderflow hub")?.to_owned();
     let prefix = answer["prefix"].as_str().unwrap_or("red");
-    let mut groups = named(&options.groups, prefix);
+    let mut groups = named(asked, prefix);
     if groups.is_empty() {
         let tickers: Value = get(&format!("{base}/tickers"), &authorization).context("cannot list the tickers")?;
         let tickers =
             ["stocks", "indexes", "futures"].into_iter().filter_map(|kind| tickers[kind].as_array()).flatten();
         groups = tickers.filter_map(Value::as_str).map(|ticker| orderflow_group(prefix, ticker)).collect();
     }
-    Ok(Target { url, groups })
+    Ok(HubAddress { url, groups })
 }
 
 fn named(groups: &[String], prefix: &str) -> Vec<String> {
@@ -228,4 +274,35 @@ fn record_line(group: &str, sequence_id: Option<u64>, payload: &[u8], profile: P
         line.insert(key.to_owned(), (value as f64 / f64::from(factor)).into());
     }
     Ok(line.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: TailOptions,
+    }
+
+    #[test]
+    fn the_url_may_be_a_flag_the_first_word_or_left_out() {
+        let place = |line: &str| {
+            let options = Cli::parse_from(["tail"].into_iter().chain(line.split_whitespace())).options;
+            options.place().map(|(url, groups)| format!("{url} {}", groups.join("+"))).ok()
+        };
+        for (line, expected) in [
+            ("", "http://127.0.0.1:8080 "),
+            ("SPX NDX", "http://127.0.0.1:8080 SPX+NDX"),
+            ("http://a SPX", "http://a SPX"),
+            ("--url http://a", "http://a "),
+            ("SPX --url ws://a NDX", "ws://a SPX+NDX"),
+            ("localhost:1 SPX", "localhost:1 SPX"),
+        ] {
+            assert_eq!(place(line).as_deref(), Some(expected), "{line}");
+        }
+        assert_eq!(place("http://a --url http://b"), None, "not two");
+    }
 }

@@ -1,11 +1,11 @@
-//! What keeps the log short: so many lines a second, or one line per name.
+//! Keeps the log short: a few lines a second, or one line per name.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Lets a few lines a second pass.
+/// Lets five log lines a second pass, and counts the others. Each owner has one of its own.
 #[derive(Debug, Default)]
-pub struct Limiter {
+pub struct LogLimiter {
     second: u64,
     passed: u32,
     suppressed: u64,
@@ -14,8 +14,9 @@ pub struct Limiter {
 /// Lines per second.
 const LIMIT: u32 = 5;
 
-impl Limiter {
-    /// Whether a line may be written now, and how many were suppressed since the last one.
+impl LogLimiter {
+    /// `Some` if a line may be written now, with the number of lines suppressed since the last one. Seconds
+    /// are those of `now_ms`, of any clock.
     pub fn pass(&mut self, now_ms: u64) -> Option<u64> {
         let second = now_ms / 1000;
         if second != self.second {
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_cut_and_what_was_cut_is_told_later() {
-        let mut limiter = Limiter::default();
+        let mut limiter = LogLimiter::default();
         let passed: Vec<_> = (0..8).map(|_| limiter.pass(1500)).collect();
         assert_eq!(passed, [Some(0), Some(0), Some(0), Some(0), Some(0), None, None, None]);
         assert_eq!(limiter.pass(2000), Some(3));
@@ -62,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_name_is_told_once_and_the_memory_is_bounded() {
-        let told = SeenNames::default();
-        assert!(told.is_new("a") && !told.is_new("a") && told.is_new("b"));
+        let seen = SeenNames::default();
+        assert!(seen.is_new("a") && !seen.is_new("a") && seen.is_new("b"));
         for name in 0..2 * NAMES {
-            told.is_new(&name.to_string());
+            seen.is_new(&name.to_string());
         }
-        assert!(told.0.lock().unwrap().len() <= NAMES);
+        assert!(seen.0.lock().unwrap().len() <= NAMES);
     }
 }

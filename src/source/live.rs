@@ -20,7 +20,7 @@ use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Due, Hub};
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 use crate::source::recorded::arena::{ArenaOptions, Encodings, derive, payload_in, with_encoder};
 use crate::source::recorded::dataset::is_ticker;
 use crate::wire::gexbot::orderflow_group;
@@ -59,7 +59,7 @@ pub struct LiveOrderflow {
     encodings: Arc<Encodings>,
     groups: HashMap<Box<str>, Arc<Group>>,
     max_tickers: usize,
-    stream: Arc<Stream>,
+    stream: Arc<SourceHealth>,
     records: Arc<AtomicU64>,
     ordinal: u64,
 }
@@ -95,7 +95,7 @@ impl LiveOrderflow {
     }
 
     /// The hub's entry in the stream health.
-    pub fn stream(&self) -> &Arc<Stream> {
+    pub fn health(&self) -> &Arc<SourceHealth> {
         &self.stream
     }
 
@@ -109,7 +109,7 @@ impl LiveOrderflow {
         };
         self.ordinal += 1;
         self.records.fetch_add(1, Ordering::Relaxed);
-        self.stream.updated(self.ordinal, clock::unix_ns());
+        self.stream.set_position(self.ordinal, clock::unix_ns());
         if !group.is_live() {
             return Ok(());
         }

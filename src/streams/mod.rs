@@ -37,7 +37,7 @@ use crate::engine::clock;
 use crate::engine::frames::Frames;
 use crate::engine::group::Group;
 use crate::engine::hub::{Hub, Outgoing, Retain};
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 use crate::wire::streams::portfolio::Portfolio;
 use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
 use crate::wire::streams::{ChannelKind, Channels, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
@@ -64,16 +64,16 @@ pub type PriceSource = Box<dyn FnMut(&Streams) + Send>;
 /// What belongs to one channel.
 struct ChannelOutput {
     group: Arc<Group>,
-    health: Arc<Stream>,
+    health: Arc<SourceHealth>,
     encoded: Arc<AtomicU64>,
 }
 
 impl ChannelOutput {
     fn count(&self, is_accepted: bool) {
         if is_accepted {
-            self.health.moved(clock::unix_ns());
+            self.health.count_update(clock::unix_ns());
         } else {
-            self.health.failed(1);
+            self.health.count_errors(1);
         }
     }
 }
@@ -139,7 +139,7 @@ impl Streams {
     }
 
     /// A channel's entry in the stream health; its sources report their connection there.
-    pub fn health(&self, channel: &str) -> Option<&Arc<Stream>> {
+    pub fn health(&self, channel: &str) -> Option<&Arc<SourceHealth>> {
         self.channels.find(channel).map(|(at, _)| &self.outputs[at].health)
     }
 
@@ -168,7 +168,7 @@ impl Streams {
     /// Counts one update of the channel of prices.
     pub fn prices_moved(&self) {
         if let Some(health) = self.health(PRICE_UPDATES) {
-            health.moved(clock::unix_ns());
+            health.count_update(clock::unix_ns());
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod day;
 mod live_sources;
+mod progress;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,16 +14,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use crate::commands::serve::live_sources::Feed;
+use crate::commands::serve::live_sources::LiveSources;
 use crate::commands::shutdown::{self, Signals};
 use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
 use crate::health::status::Status;
-use crate::server::http::app::{App, Parts, Stage};
+use crate::server::http::app::{App, AppParts, Stage};
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
 use crate::server::http::routes;
@@ -70,7 +72,11 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let listeners = listen(&options.listen)?;
     if let Some(files) = files.filter(|&files| files < (options.http.max_connections as u64).saturating_add(64)) {
         let connections = files.saturating_sub(64);
-        tracing::info!(files, connections, "the hard limit of open files allows about this many connections");
+        tracing::info!(
+            files,
+            connections,
+            "the limit of open files (ulimit -n) allows fewer connections than --max-connections"
+        );
     }
 
     let status = Arc::new(Status::default());
@@ -93,7 +99,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         .unzip();
 
     let pinned = options.arena.pin_profile.then_some(options.arena.profile);
-    let app = Arc::new(App::new(Parts {
+    let app = Arc::new(App::new(AppParts {
         hub,
         status,
         shards: handles,
@@ -104,8 +110,14 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         prefix,
         pinned,
     }));
-    let permits = Arc::new(Semaphore::new(options.http.max_http_connections));
-    let routes = routes::routes(&app);
+    accept(listeners, &app)?;
+    Ok(Started { app, shards: threads, signals, began })
+}
+
+/// Accepts on every listener, and prints the address of the first.
+fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(app.options.max_http_connections));
+    let routes = routes::routes(app);
     let mut stdout = std::io::stdout();
     for (at, listener) in listeners.into_iter().enumerate() {
         let address = listener.local_addr().context("a bound socket has an address")?;
@@ -115,9 +127,9 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
             let _ = writeln!(stdout, "flowcast listening on http://{address}").and_then(|()| stdout.flush());
         }
         tracing::info!(%address, "listening");
-        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(&app), Arc::clone(&permits)));
+        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(app), Arc::clone(&permits)));
     }
-    Ok(Started { app, shards: threads, signals, began })
+    Ok(())
 }
 
 /// The hub of the JSON streams. It has no tick ledger: a source has its own truth of what it sent, and
@@ -148,7 +160,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             }
         }
     }
-    let feed = Feed::begin(&options, &app)?;
+    let live = LiveSources::begin(&options, &app)?;
     app.set_stage(Stage::Serving);
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 
@@ -157,7 +169,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
     shutdown::end_at_next(signals);
     app.set_stage(Stage::Draining);
     stop.store(true, Ordering::Relaxed);
-    tokio::join!(feed.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
+    tokio::join!(live.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
     Ok(())
 }
 

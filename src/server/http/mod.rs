@@ -2,6 +2,8 @@
 
 pub mod app;
 mod auth;
+mod hs256;
+pub mod http_options;
 pub mod jwt;
 pub mod listen;
 mod metrics;

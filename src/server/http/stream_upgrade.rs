@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use super::jwt::Claims;
-use super::upgrade::{Handshake, hand_over};
+use super::upgrade::{PendingUpgrade, hand_over};
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardMessage};
 
 /// Characters of the longest `client_id`.
@@ -30,8 +30,8 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
         return Err(Box::new(unavailable));
     }
     let refuse = |status, reason: &str| Box::new(error(status, reason));
-    let Handshake { request, response, on_upgrade } =
-        Handshake::of(request).map_err(|refused| Box::new(refused.into_response()))?;
+    let PendingUpgrade { request, response, on_upgrade } =
+        PendingUpgrade::of(request).map_err(|refused| Box::new(refused.into_response()))?;
 
     if let Some(origin) = request.headers().get(ORIGIN)
         && !origin.to_str().is_ok_and(|origin| app.authority.allows_origin(origin))

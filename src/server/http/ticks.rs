@@ -34,7 +34,7 @@ const MAX_PUBLICATIONS: usize = 4096;
 /// `?after=` position and `?limit=` ticks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Range {
+pub struct TickRange {
     after: Option<u64>,
     limit: Option<usize>,
 }
@@ -43,7 +43,7 @@ pub struct Range {
 pub async fn ticks(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    range: Result<Query<Range>, axum::extract::rejection::QueryRejection>,
+    range: Result<Query<TickRange>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let Ok(Query(range)) = range else {
         return error(StatusCode::BAD_REQUEST, "expected ?after=POSITION&limit=TICKS, both optional numbers");
@@ -79,7 +79,7 @@ pub async fn ticks(
 
 /// First where the ledger is, then every tick behind `after`, for as long as the client listens.
 fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<Event, Infallible>> {
-    struct Reader {
+    struct TickReader {
         app: Arc<App>,
         after: u64,
         changed: tokio::sync::watch::Receiver<u64>,
@@ -89,7 +89,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
         _place: OwnedSemaphorePermit,
     }
     let changed = app.hub.ledger().watch();
-    let reader = Reader { app, after, changed, ready: Vec::new().into_iter(), greeted: false, _place: place };
+    let reader = TickReader { app, after, changed, ready: Vec::new().into_iter(), greeted: false, _place: place };
     stream::unfold(reader, async |mut reader| {
         if !reader.greeted {
             reader.greeted = true;

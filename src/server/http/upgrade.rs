@@ -49,7 +49,7 @@ pub async fn client_query(State(app): State<Arc<App>>, request: Request) -> Resp
 }
 
 /// A valid WebSocket handshake, not answered yet.
-pub(super) struct Handshake {
+pub(super) struct PendingUpgrade {
     /// The client's request.
     pub(super) request: http::Request<()>,
     /// The `101`.
@@ -58,23 +58,23 @@ pub(super) struct Handshake {
     pub(super) on_upgrade: OnUpgrade,
 }
 
-impl Handshake {
+impl PendingUpgrade {
     /// Checks a request; anything but a WebSocket upgrade is refused.
-    pub(super) fn of(mut request: Request) -> Result<Self, Refused> {
+    pub(super) fn of(mut request: Request) -> Result<Self, UpgradeError> {
         if !request.headers().contains_key(UPGRADE) {
-            return Err(Refused::NotAnUpgrade);
+            return Err(UpgradeError::NotAnUpgrade);
         }
         let on_upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let request = http::Request::from_parts(parts, ());
-        let response = create_response(&request).map_err(|error| Refused::BadHandshake(error.to_string()))?;
+        let response = create_response(&request).map_err(|error| UpgradeError::BadHandshake(error.to_string()))?;
         Ok(Self { request, response, on_upgrade })
     }
 }
 
 /// Why there is no upgrade.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum UpgradeError {
     Unavailable(Box<Response>),
     UnknownHub,
     NotAnUpgrade,
@@ -86,7 +86,7 @@ pub(super) enum Refused {
     Full,
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for UpgradeError {
     fn into_response(self) -> Response {
         let supported = SUBPROTOCOLS.map(|(name, ..)| name).join(", ");
         match self {
@@ -122,28 +122,28 @@ async fn upgrade(
     request: Request,
     profile: Profile,
     unasked: Option<(Syntax, bool)>,
-) -> Result<Response, Refused> {
+) -> Result<Response, UpgradeError> {
     if let Some(unavailable) = app.unavailable() {
-        return Err(Refused::Unavailable(Box::new(unavailable)));
+        return Err(UpgradeError::Unavailable(Box::new(unavailable)));
     }
     // Hub names are compared without case (`docs/protocols/webpubsub.md`, "Endpoint and tokens").
     if !hub.eq_ignore_ascii_case(ORDERFLOW_HUB) {
-        return Err(Refused::UnknownHub);
+        return Err(UpgradeError::UnknownHub);
     }
-    let Handshake { request, mut response, on_upgrade } = Handshake::of(request)?;
+    let PendingUpgrade { request, mut response, on_upgrade } = PendingUpgrade::of(request)?;
 
     let query = request.uri().query();
     let token = auth::parameter(query, "access_token");
-    let token = token.as_deref().or_else(|| auth::credential(request.headers())).ok_or(Refused::NoToken)?;
+    let token = token.as_deref().or_else(|| auth::credential(request.headers())).ok_or(UpgradeError::NoToken)?;
     if token.len() > auth::MAX_TOKEN {
-        return Err(Refused::LongToken);
+        return Err(UpgradeError::LongToken);
     }
     let asked = subprotocol(request.headers())?;
-    let (syntax, reliable) = asked.or(unasked).ok_or(Refused::NoSubprotocol)?;
+    let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
     let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
     let (admitted, others) = Admitted::take(&app.pending);
     if app.connections() + others as u64 >= app.options.max_connections as u64 {
-        return Err(Refused::Full);
+        return Err(UpgradeError::Full);
     }
 
     let recovery = match recovery(query) {
@@ -175,7 +175,7 @@ async fn upgrade(
 }
 
 /// The first supported subprotocol of the client's list; `None` if it has no list.
-fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, Refused> {
+fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, UpgradeError> {
     let mut asked = false;
     for list in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         for name in list.to_str().unwrap_or_default().split(',').map(str::trim) {
@@ -185,7 +185,7 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, Refused> {
             }
         }
     }
-    if asked { Err(Refused::NoSubprotocol) } else { Ok(None) }
+    if asked { Err(UpgradeError::NoSubprotocol) } else { Ok(None) }
 }
 
 /// A recovery's connection id and token, if the query asks for one. What is no id or token of ours
@@ -198,13 +198,13 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
 }
 
 /// Asks the session's shard before the client is answered.
-async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, PubSubWire), Refused> {
-    let shard = app.shards.get(usize::from(shard_of(id))).ok_or(Refused::NoSession)?;
+async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
+    let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
-    shard.send(ShardMessage::Claim { id, token, reply }).map_err(|_| Refused::Full)?;
+    shard.send(ShardMessage::Claim { id, token, reply }).map_err(|_| UpgradeError::Full)?;
     match answer.await {
         Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
-        _ => Err(Refused::NoSession),
+        _ => Err(UpgradeError::NoSession),
     }
 }
 
@@ -223,7 +223,7 @@ pub(super) async fn hand_over(
     match take_socket(upgraded) {
         Ok((socket, read)) => {
             if shard.send(letter(socket, read)).is_err() {
-                tracing::warn!("a shard's mailbox is full; a new connection is dropped");
+                tracing::warn!("a shard is overloaded and its mailbox is full; a new connection is dropped");
             }
         }
         Err(error) => tracing::warn!(%error, "expected a TCP socket behind the upgrade"),
@@ -251,7 +251,7 @@ mod tests {
         let chosen = of(&["mqtt, json.reliable.webpubsub.azure.v1", "protobuf.webpubsub.azure.v1"]);
         assert!(matches!(chosen, Ok(Some((Syntax::Json, true)))));
         assert!(matches!(of(&[]), Ok(None)));
-        assert!(matches!(of(&["mqtt"]), Err(Refused::NoSubprotocol)));
+        assert!(matches!(of(&["mqtt"]), Err(UpgradeError::NoSubprotocol)));
     }
 
     #[test]

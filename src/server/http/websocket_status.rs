@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::app::App;
 use crate::engine::hub::Hub;
-use crate::health::status::{Figure, SourceState, StreamStatus};
+use crate::health::status::{Figure, SourceSnapshot, SourceState};
 use crate::wire::streams::messages;
 
 /// 200 only while clients are served.
@@ -88,7 +88,7 @@ fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
 
 /// The five figures that every stream has, and what else its source tells of itself. The stream
 /// `feed:kite` has the figures with the label `feed="kite"`, by their names without `feed_`.
-fn health(stream: &StreamStatus, figures: &[Figure]) -> Value {
+fn health(stream: &SourceSnapshot, figures: &[Figure]) -> Value {
     let mut told = json!({
         "last_update": stream.last_update_unix_ns.map(rfc3339),
         "error_count": stream.errors,

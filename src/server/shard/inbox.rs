@@ -7,7 +7,7 @@ use super::dialect::conversation::Conversation;
 use super::sessions::Report;
 use super::shard_options::ShardOptions;
 use crate::engine::clock::monotonic_ms;
-use crate::health::log_limit::Limiter;
+use crate::health::log_limit::LogLimiter;
 use crate::wire::websocket::{self, ClientMessage, Opcode};
 
 /// One read per readiness event; what is left raises the next event. A thousand small requests fit:
@@ -19,14 +19,19 @@ pub struct Inbox {
     buffer: Box<[u8]>,
     max_message_bytes: usize,
     max_reply_bytes: usize,
-    warnings: Limiter,
+    warnings: LogLimiter,
 }
 
 impl Inbox {
     /// Nothing was read yet.
     pub fn new(options: &ShardOptions) -> Self {
         let ShardOptions { max_message_bytes, max_reply_bytes, .. } = *options;
-        Self { buffer: vec![0; READ_BUFFER].into(), max_message_bytes, max_reply_bytes, warnings: Limiter::default() }
+        Self {
+            buffer: vec![0; READ_BUFFER].into(),
+            max_message_bytes,
+            max_reply_bytes,
+            warnings: LogLimiter::default(),
+        }
     }
 
     /// Reads once from a client's socket, and hears what it says.

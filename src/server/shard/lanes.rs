@@ -20,7 +20,7 @@ use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
-use crate::health::log_limit::{Limiter, SeenNames};
+use crate::health::log_limit::{LogLimiter, SeenNames};
 use crate::wire::Wire;
 
 /// Position of a wire's hub among a shard's shares.
@@ -71,7 +71,7 @@ pub struct Lanes {
     options: LagOptions,
     stats: Arc<ShardStats>,
     silent: Arc<SeenNames>,
-    lines: Limiter,
+    lines: LogLimiter,
     /// By [`share_of`].
     shares: [HubShare; 2],
     lanes: Slab<Lane>,
@@ -84,7 +84,7 @@ impl Lanes {
     pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
         let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
         let (options, silent) = (context.options.lag, Arc::clone(&context.silent));
-        Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new(), revision: 1 }
+        Self { options, stats, silent, lines: LogLimiter::default(), shares, lanes: Slab::new(), revision: 1 }
     }
 
     /// The lane with this key.

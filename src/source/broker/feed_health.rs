@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::quote::{Broker, Received};
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 
 /// What a feed is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,7 +91,7 @@ impl FeedHealth {
 pub struct Health {
     id: Arc<str>,
     broker: Broker,
-    stream: Arc<Stream>,
+    stream: Arc<SourceHealth>,
     state: Mutex<State>,
     last_message_ms: AtomicU64,
     records: Arc<AtomicU64>,
@@ -161,7 +161,7 @@ impl Health {
     pub fn message(&self, received: Received) {
         self.last_message_ms.store(received.unix_ms.max(0) as u64, Ordering::Relaxed);
         let position = self.records.load(Ordering::Relaxed);
-        self.stream.updated(position, received.unix_ms.max(0) as u64 * 1_000_000);
+        self.stream.set_position(position, received.unix_ms.max(0) as u64 * 1_000_000);
     }
 
     /// Records left for the merged stream.
@@ -174,7 +174,7 @@ impl Health {
         self.connections.fetch_add(1, Ordering::Relaxed);
         if again {
             self.reconnects.fetch_add(1, Ordering::Relaxed);
-            self.stream.recovering();
+            self.stream.count_recovery();
         }
     }
 
@@ -186,13 +186,13 @@ impl Health {
     /// A connection or a call failed.
     pub fn error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        self.stream.failed(1);
+        self.stream.count_errors(1);
     }
 
     /// Input that could not be read; logged at a bounded rate.
     pub fn malformed(&self, what: &dyn fmt::Display) {
         self.malformed.fetch_add(1, Ordering::Relaxed);
-        self.stream.failed(1);
+        self.stream.count_errors(1);
         let Some(suppressed) = self.may_log() else { return };
         tracing::warn!(feed = %self.id, suppressed, "{what}");
     }
@@ -220,7 +220,7 @@ impl Health {
     /// The broker refused an instrument.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        self.stream.failed(1);
+        self.stream.count_errors(1);
     }
 
     /// Instruments subscribed: `added` more, `removed` fewer.

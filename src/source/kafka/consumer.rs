@@ -59,7 +59,7 @@ impl KafkaSource {
         }
         let figures = kafka_health::figures(&options, status, &Poison::NAMES);
         let mut watched: Vec<_> = options.channels().filter_map(|topic| streams.health(topic).cloned()).collect();
-        watched.extend(orderflow.as_ref().map(|orderflow| Arc::clone(orderflow.stream())));
+        watched.extend(orderflow.as_ref().map(|orderflow| Arc::clone(orderflow.health())));
         let stop = Arc::new(AtomicBool::new(false));
         let options = Arc::new(options);
         let shared = KafkaShared {

@@ -112,14 +112,14 @@ impl Intake {
         {
             let taken = fits.and_then(|line| orderflow.publish(message.key, line).map_err(|error| live(&error)));
             if taken.is_err() {
-                orderflow.stream().failed(1);
+                orderflow.health().count_errors(1);
             }
             return taken;
         }
         if fits.is_err()
             && let Some(health) = self.streams.health(message.topic)
         {
-            health.failed(1);
+            health.count_errors(1);
         }
         let input = Input { payload: fits?, key: message.key, timestamp_ms: message.timestamp_ms };
         // The channel counts what it refuses in its own health.

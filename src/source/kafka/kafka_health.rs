@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::kafka_options::KafkaOptions;
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 
 /// Whether the broker answered last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +36,14 @@ pub struct TopicFigures {
 /// Whether the broker answers; passes it on to the stream health of every topic.
 pub struct KafkaHealth {
     state: AtomicU8,
-    streams: Vec<Arc<Stream>>,
+    streams: Vec<Arc<SourceHealth>>,
     attempts: Arc<AtomicU64>,
     doubts: (Sender<()>, Receiver<()>),
 }
 
 impl KafkaHealth {
     /// For these streams; none is connected yet.
-    pub fn new(streams: Vec<Arc<Stream>>, status: &Status) -> Self {
+    pub fn new(streams: Vec<Arc<SourceHealth>>, status: &Status) -> Self {
         for stream in &streams {
             stream.set_connected(false);
         }
@@ -79,7 +79,7 @@ impl KafkaHealth {
         if self.state.load(Ordering::Relaxed) == BrokerState::Down as u8 {
             self.attempts.fetch_add(1, Ordering::Relaxed);
             for stream in &self.streams {
-                stream.recovering();
+                stream.count_recovery();
             }
         }
     }
@@ -98,7 +98,7 @@ impl KafkaHealth {
     /// Counts an error of the source itself.
     pub fn failed(&self) {
         for stream in &self.streams {
-            stream.failed(1);
+            stream.count_errors(1);
         }
     }
 

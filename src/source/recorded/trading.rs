@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 
 use super::arena::Track;
 use super::replay::CacheMode;
-use crate::health::status::Stream;
+use crate::health::status::SourceHealth;
 use crate::streams::Streams;
 use crate::wire::streams::portfolio::Portfolio;
 use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
@@ -45,15 +45,15 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Settings of the recorded day's trading streams.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TradingOptions {
-    /// Feed the trading streams of /ws from the recorded day: prices from its spots, and its folder
-    /// streams/ [default: true, unless Kafka or a broker feed is configured]
+    /// Replay the recorded day on the trading streams of /ws: prices from its spots, and the records of its
+    /// folder streams/ [default: true, unless Kafka or a broker feed is configured]
     #[arg(long, env = "FLOWCAST_REPLAY_TRADING", value_parser = clap::value_parser!(bool), value_name = "BOOL")]
     pub replay_trading: Option<bool>,
 }
 
 /// Something of the day, due when the clock stands at its second.
 #[derive(Debug, PartialEq, Eq)]
-struct Event {
+struct TradingRecord {
     /// Unix seconds.
     at: i64,
     /// Without its time: what is replayed is stamped when it is sent.
@@ -63,7 +63,7 @@ struct Event {
 /// A day's trading streams.
 pub struct Trading {
     /// By time.
-    events: Vec<Event>,
+    events: Vec<TradingRecord>,
     /// The session's first second.
     begins: i64,
     /// Seconds until it begins again.
@@ -107,7 +107,7 @@ impl Trading {
     }
 
     /// Plays what is due as the clock goes on, until `stop`. Blocks; the caller gives it a thread.
-    pub fn run(&self, streams: &Streams, clock: &Stream, stop: &AtomicBool) {
+    pub fn run(&self, streams: &Streams, clock: &SourceHealth, stop: &AtomicBool) {
         if self.events.is_empty() {
             return;
         }
@@ -127,7 +127,7 @@ impl Trading {
         }
     }
 
-    fn due(&self, ordinal: u64) -> impl Iterator<Item = &Event> {
+    fn due(&self, ordinal: u64) -> impl Iterator<Item = &TradingRecord> {
         let second = match self.mode {
             CacheMode::Rotation => ordinal % self.lap,
             CacheMode::Exhaust => ordinal,
@@ -139,7 +139,7 @@ impl Trading {
 }
 
 /// Reads one file; bad lines are noted.
-fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>) -> io::Result<TradingReport> {
+fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<TradingRecord>) -> io::Result<TradingReport> {
     let mut report = TradingReport { path: path.to_owned(), records: 0, bad: 0, first_bad: Vec::new() };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
@@ -173,7 +173,7 @@ fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>)
     Ok(report)
 }
 
-fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
+fn event(channel: &'static str, line: &[u8]) -> Result<TradingRecord, String> {
     #[derive(Deserialize)]
     struct Timed<'a> {
         #[serde(borrow, default)]
@@ -193,18 +193,18 @@ fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
         TRADES => Trade::parse(line).map(|trade| StreamRecord::Trade(Trade { timestamp: None, ..trade.into_owned() })),
         _ => Portfolio::parse(line).map(|portfolio| StreamRecord::Portfolio(portfolio.into_owned())),
     };
-    Ok(Event { at: timestamp.as_second(), record: record.map_err(|error| error.to_string())? })
+    Ok(TradingRecord { at: timestamp.as_second(), record: record.map_err(|error| error.to_string())? })
 }
 
 /// The replayed tickers' prices: asked before each price update.
 pub struct Spots {
-    days: Vec<Day>,
-    clock: Arc<Stream>,
+    days: Vec<DayPrices>,
+    clock: Arc<SourceHealth>,
     mode: CacheMode,
 }
 
 /// One ticker's day so far, in hundredths.
-struct Day {
+struct DayPrices {
     track: Arc<Track>,
     /// The clock's position whose record comes next.
     next: u64,
@@ -215,14 +215,14 @@ struct Day {
 
 impl Spots {
     /// Of every track, as the replay's `clock` goes.
-    pub fn new(tracks: &[Arc<Track>], clock: Arc<Stream>, mode: CacheMode) -> Self {
-        let day = |track: &Arc<Track>| Day { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
+    pub fn new(tracks: &[Arc<Track>], clock: Arc<SourceHealth>, mode: CacheMode) -> Self {
+        let day = |track: &Arc<Track>| DayPrices { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
         Self { days: tracks.iter().map(day).collect(), clock, mode }
     }
 
     /// Offers the price of every ticker as it stands now.
     pub fn offer(&mut self, streams: &Streams) {
-        let Some(now) = self.clock.moved_to() else { return };
+        let Some(now) = self.clock.last_position() else { return };
         let mut any = false;
         for day in &mut self.days {
             let Some(spot) = day.advance(now, self.mode) else { continue };
@@ -246,7 +246,7 @@ impl Spots {
     }
 }
 
-impl Day {
+impl DayPrices {
     /// Takes up the records up to the clock's position; returns the last spot that is one.
     fn advance(&mut self, now: u64, mode: CacheMode) -> Option<u32> {
         let records = self.track.records();
@@ -288,7 +288,7 @@ mod tests {
         format!(r#"{{"timestamp":"{at}","symbol":"A","side":"BUY","quantity":{quantity},"price":1.50}}"#)
     }
 
-    fn trade_of(event: &Event) -> &Trade<'static> {
+    fn trade_of(event: &TradingRecord) -> &Trade<'static> {
         let StreamRecord::Trade(trade) = &event.record else { panic!("expected a trade, got {event:?}") };
         trade
     }

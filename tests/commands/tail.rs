@@ -1,12 +1,13 @@
-//! The other commands; and the captures that `tail --capture` made.
+//! `flowcast tail`, and the captures that `tail --capture` made.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::common::client::ALL;
 use crate::common::dataset::{Dataset, FIRST, group, line};
-use crate::common::server::{Server, program, refusal, run};
+use crate::common::server::{Server, program, refusal};
+use crate::{said, url};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flowcast::wire::payload::Profile;
@@ -14,16 +15,6 @@ use flowcast::wire::webpubsub::received::{ServiceMessage, receive};
 use flowcast::wire::webpubsub::{Downstream, ErrorName, PubSubWire, SUBPROTOCOLS, Syntax, append_data};
 use flowcast::wire::websocket;
 use serde_json::Value;
-
-fn said(args: &[&str]) -> String {
-    let output = run(&mut program(args));
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn url(server: &Server) -> String {
-    format!("http://{}", server.address)
-}
 
 /// Every number of a printed record is the number of its source line.
 fn assert_source(printed: &Value) {
@@ -68,6 +59,20 @@ fn tail_joins_every_ticker_unless_told_and_speaks_the_older_generation_too() {
 }
 
 #[test]
+fn tail_takes_its_url_as_a_flag_too() {
+    let server = Server::start(&Dataset::usual());
+    let tailed = |args: &[&str]| said(&[&["tail"], args, &["--count", "2"]].concat());
+    let address = url(&server);
+    for args in [&["--url", &address, "SPX"][..], &["SPX", "--url", &address], &[&address, "SPX"]] {
+        let out = tailed(args);
+        assert_eq!(out.lines().count(), 2, "{args:?}");
+        assert!(out.lines().all(|line| line.contains(&group("SPX"))), "{args:?}: {out}");
+    }
+    let refused = refusal(&mut program(&["tail", &address, "--url", &address]));
+    assert!(refused.contains("expected the URL once"), "{refused}");
+}
+
+#[test]
 fn tail_says_why_it_cannot() {
     let server = Server::start(&Dataset::usual());
     let refused = refusal(&mut program(&["tail", &url(&server), "red_SPX_orderflow_orderflow"]));
@@ -76,110 +81,6 @@ fn tail_says_why_it_cannot() {
     drop(server);
     let refused = refusal(&mut program(&["tail", &address]));
     assert!(refused.contains("cannot negotiate"), "{refused}");
-}
-
-#[test]
-fn inspect_prints_a_line_per_ticker_and_every_problem() {
-    let dataset = Dataset::new(&[("ES_SPX", 70)]);
-    let content = [0, 1, 10, 3].map(|n| line("SPX", n)).join("\n") + "\nnonsense\n";
-    let path = dataset.write("SPX", content).display().to_string();
-    dataset.write("NDX", "");
-    let folder = dataset.path().to_str().unwrap();
-    let out = said(&["inspect", "2025-11-28", "--data-dir", folder]);
-    // FIRST is 14:30:00 UTC, 9:30 in New York.
-    let row = |ticker: &str| -> Vec<String> {
-        let line = out.lines().find(|line| line.starts_with(&format!("{ticker} "))).unwrap_or_else(|| panic!("{out}"));
-        line.split_whitespace().map(str::to_owned).collect()
-    };
-    assert_eq!(row("ES_SPX")[..7], ["ES_SPX", "70", "09:30:00", "09:31:09", "0", "1s", "0"]);
-    assert_eq!(row("SPX")[..7], ["SPX", "4", "09:30:00", "09:30:03", "1", "9s", "1"]);
-    assert_eq!(row("SPX").len(), 12, "and the encoded size of each of the four wire forms");
-    assert!(out.contains(&format!("{path}:5: expected one JSON object")), "{out}");
-    assert!(out.contains(&format!("{path}: 1 records are older than the one before")), "{out}");
-    assert!(out.contains("expected records, got an empty file"), "{out}");
-
-    let latest = said(&["inspect", "--data-dir", folder]);
-    assert_eq!(latest, out);
-    assert!(refusal(&mut program(&["inspect", "--data-dir", folder, "--strict"])).contains("--strict"));
-    assert!(refusal(&mut program(&["inspect", "2020-01-01", "--data-dir", folder])).contains("2025-11-28"));
-}
-
-fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(
-                tree(&path)
-                    .into_iter()
-                    .map(|(name, bytes)| (path.file_name().unwrap().into(), name, bytes))
-                    .map(|(folder, name, bytes): (PathBuf, PathBuf, Vec<u8>)| (folder.join(name), bytes)),
-            );
-        } else {
-            files.insert(path.file_name().unwrap().into(), fs::read(&path).unwrap());
-        }
-    }
-    files
-}
-
-#[test]
-fn generate_is_deterministic_and_what_it_writes_can_be_served() {
-    let generated = |seed: &str| {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().to_str().unwrap();
-        let args = ["generate", "--out", out, "--date", "2026-03-03", "--tickers", "SPX,ES_SPX", "--records", "300"];
-        let said = said(&[&args[..], &["--seed", seed]].concat());
-        assert!(said.starts_with("wrote 600 records of 2 tickers, "), "{said}");
-        folder
-    };
-    let (one, again, other) = (generated("7"), generated("7"), generated("8"));
-    let files = tree(one.path());
-    let names: Vec<_> = files.keys().map(|path| path.display().to_string()).collect();
-    let expected = [
-        "2026-03-03/ES_SPX/orderflow/orderflow.jsonl",
-        "2026-03-03/SPX/orderflow/orderflow.jsonl",
-        "2026-03-03/streams/portfolio.jsonl",
-        "2026-03-03/streams/signals.jsonl",
-        "2026-03-03/streams/trades.jsonl",
-    ];
-    assert_eq!(names, expected);
-    assert_eq!(files, tree(again.path()), "same seed, same bytes");
-    assert_ne!(files, tree(other.path()), "another seed, other bytes");
-
-    for bytes in files.iter().filter(|(path, _)| path.ends_with("orderflow.jsonl")).map(|(_, bytes)| bytes) {
-        let lines: Vec<Value> = bytes
-            .split(|&byte| byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect();
-        assert_eq!(lines.len(), 300);
-        for (at, line) in lines.iter().enumerate() {
-            assert_eq!(line.as_object().unwrap().len(), 37);
-            // 2026-03-03 9:30 in New York, and a record a second.
-            assert_eq!(line["timestamp"], 1_772_548_200 + at as u64);
-        }
-    }
-    let folder = one.path().to_str().unwrap();
-    let mut command = program(&["--data-dir", folder, "--strict", "--interval", "5ms"]);
-    let server = Server::launch(command.env("WS_BIND_ADDRESS", "127.0.0.1:0")).serving();
-    assert_eq!(said(&["tail", &url(&server), "--count", "4"]).lines().count(), 4);
-
-    let refused = refusal(&mut program(&["generate", "--out", folder, "--date", "2026-03-03", "--tickers", "SPX"]));
-    assert!(refused.contains("orderflow.jsonl"), "it does not overwrite: {refused}");
-}
-
-#[test]
-fn the_sample_data_is_served_strictly_and_is_small() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
-    let files = tree(&data);
-    assert!(files.values().map(Vec::len).sum::<usize>() < 2 << 20);
-    for ticker in ["SPX", "ES_SPX", "NDX", "SPY"] {
-        assert!(
-            files.contains_key(&PathBuf::from(format!("2025-11-28/{ticker}/orderflow/orderflow.jsonl"))),
-            "{ticker}"
-        );
-    }
-    said(&["inspect", "--strict", "--data-dir", data.to_str().unwrap()]);
 }
 
 #[test]

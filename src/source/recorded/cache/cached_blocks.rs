@@ -5,17 +5,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::file::CachedFile;
-use crate::source::recorded::arena::{ArenaOptions, Block, Shelf};
+use crate::source::recorded::arena::{ArenaOptions, Block, BlockStore};
 use crate::source::recorded::lines::{Piece, PieceReader};
 use crate::source::recorded::mapping::{Identity, MappedFile};
 use crate::wire::webpubsub::PlainForm;
 
-/// In [`FileShelf::bad`]: the source could not stand in.
+/// In [`CachedBlocks::bad`]: the source could not stand in.
 const LOST: u8 = 1 << 7;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct FileShelf {
+pub struct CachedBlocks {
     file: CachedFile,
     /// Of the source.
     identity: Identity,
@@ -26,8 +26,8 @@ pub struct FileShelf {
     is_told: AtomicBool,
 }
 
-impl FileShelf {
-    /// A shelf for the records of `group`, of so many chunks.
+impl CachedBlocks {
+    /// The blocks of the records of `group`, of so many chunks.
     pub fn new(file: CachedFile, chunks: usize, identity: Identity, group: String, options: ArenaOptions) -> Self {
         let bad = (0..chunks).map(|_| AtomicU8::new(0)).collect();
         Self { file, identity, group, options, bad, is_told: AtomicBool::new(false) }
@@ -49,7 +49,10 @@ impl FileShelf {
     /// Says once that the file is damaged.
     fn tell(&self) {
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!("{}: damaged, or another by now; what is lacking is made anew", self.file.path().display());
+            tracing::warn!(
+                "{}: the file is damaged or was replaced; rebuilding the missing blocks",
+                self.file.path().display()
+            );
         }
     }
 
@@ -60,7 +63,7 @@ impl FileShelf {
         let source = MappedFile::open(Path::new(&self.file.key().source)).map_err(|error| error.to_string())?;
         let path = source.path().display();
         if source.identity() != self.identity {
-            return Err(format!("{path}: it is not what it was"));
+            return Err(format!("{path} changed since its frames were cached"));
         }
         let mut reader = PieceReader::new(&self.options).map_err(|error| error.to_string())?;
         let read = reader.read(&source, &self.group, &Piece { file: 0, start, end });
@@ -71,7 +74,7 @@ impl FileShelf {
     }
 }
 
-impl Shelf for FileShelf {
+impl BlockStore for CachedBlocks {
     fn bytes(&self, chunk: usize, form: PlainForm) -> Option<u64> {
         self.file.bytes(chunk, form)
     }
@@ -89,7 +92,7 @@ impl Shelf for FileShelf {
     fn finish(&self) {
         let path = self.file.path();
         if self.is_told.load(Ordering::Relaxed) && self.file.is_there() && fs::remove_file(path).is_ok() {
-            tracing::info!("{}: removed, since it is damaged; the next start makes a good one", path.display());
+            tracing::info!("{}: removed, because it is damaged; the next start writes it again", path.display());
         }
     }
 
@@ -99,7 +102,7 @@ impl Shelf for FileShelf {
             let lost = |reason| {
                 let (path, records) = (self.file.path().display(), self.file.records(chunk));
                 tracing::error!(
-                    "{path}: its source cannot stand in: {reason}; {records} records are lost until a restart"
+                    "{path}: a block is damaged and cannot be rebuilt: {reason}; {records} records are not sent until a restart"
                 );
             };
             read.map_err(lost).ok()
