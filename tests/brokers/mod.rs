@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowcast::health::status::Status;
-use flowcast::source::broker::feed_events::{FeedEvent, What};
+use flowcast::source::broker::feed_events::{FeedEvent, FeedEventKind};
 use flowcast::source::broker::feed_health::FeedHealth;
 use flowcast::source::broker::feed_options::BrokerOptions;
 use flowcast::source::broker::feed_settings::{self, FeedSettings};
@@ -113,7 +113,7 @@ pub fn start(feeds: Vec<FeedSettings>) -> (Feeds, broadcast::Receiver<FeedEvent>
 }
 
 /// The next event that is one of these.
-pub async fn event(events: &mut broadcast::Receiver<FeedEvent>, wanted: impl Fn(&What) -> bool) -> FeedEvent {
+pub async fn event(events: &mut broadcast::Receiver<FeedEvent>, wanted: impl Fn(&FeedEventKind) -> bool) -> FeedEvent {
     within("an event", async {
         loop {
             let event = events.recv().await.unwrap();

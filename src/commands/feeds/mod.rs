@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::health::status::Status;
 use crate::source::broker::build;
-use crate::source::broker::feed_events::{FeedEvent, What};
+use crate::source::broker::feed_events::{FeedEvent, FeedEventKind};
 use crate::source::broker::feed_options::BrokerOptions;
 use crate::source::broker::feed_settings::FeedSettings;
 use crate::source::broker::feeds::Feeds;
@@ -135,25 +135,25 @@ async fn try_feed(settings: FeedSettings, patience: Duration) -> Result<usize, C
                 }
             }
             Ok(Next::Event(Ok(FeedEvent { what, reason, .. }))) => match what {
-                What::Connected => {
+                FeedEventKind::Connected => {
                     say(&format!("{id}: connected"))?;
                     only_connect = false;
                 }
-                What::AuthFailed | What::GaveUp => {
+                FeedEventKind::AuthFailed | FeedEventKind::GaveUp => {
                     say(&format!("{id}: {reason}"))?;
                     feeds.stop().await;
                     return Ok(problems + 1);
                 }
-                What::InstrumentRefused(symbol) => {
+                FeedEventKind::InstrumentRefused(symbol) => {
                     missing.remove(&symbol);
                     problems += 1;
                     say(&format!("{id}: {symbol}: the broker refuses it: {reason}"))?;
                 }
-                What::Error if last_error.as_ref() != Some(&reason) => {
+                FeedEventKind::Error if last_error.as_ref() != Some(&reason) => {
                     say(&format!("{id}: {reason}; trying again"))?;
                     last_error = Some(reason);
                 }
-                What::Notice => say(&format!("{id}: the broker says: {reason}"))?,
+                FeedEventKind::Notice => say(&format!("{id}: the broker says: {reason}"))?,
                 _ => {}
             },
             Ok(Next::Event(Err(RecvError::Lagged(_)))) => {}

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::quote::{Broker, Received};
+use super::quote::{Broker, ReceivedAt};
 use crate::health::status::{Status, Stream};
 
 /// What a feed is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum FeedPhase {
     /// Not started yet, or stopped.
     Idle,
     /// Logging in or connecting.
@@ -29,7 +29,7 @@ pub enum Phase {
     GaveUp,
 }
 
-impl Phase {
+impl FeedPhase {
     /// One word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Phase {
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for FeedPhase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
     }
@@ -57,7 +57,7 @@ pub struct FeedHealth {
     /// Whose feed it is.
     pub broker: Broker,
     /// What it is doing.
-    pub phase: Phase,
+    pub phase: FeedPhase,
     /// Why, if not all is well.
     pub reason: String,
     /// Connections that are open.
@@ -83,16 +83,16 @@ pub struct FeedHealth {
 impl FeedHealth {
     /// Whether all its connections are open.
     pub fn is_connected(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == FeedPhase::Open
     }
 }
 
 /// A feed's figures while it runs.
-pub struct Health {
+pub struct FeedFigures {
     id: Arc<str>,
     broker: Broker,
     stream: Arc<Stream>,
-    state: Mutex<State>,
+    state: Mutex<PhaseState>,
     last_message_ms: AtomicU64,
     records: Arc<AtomicU64>,
     reconnects: Arc<AtomicU64>,
@@ -106,8 +106,8 @@ pub struct Health {
     subscribed: Arc<AtomicU64>,
 }
 
-struct State {
-    phase: Phase,
+struct PhaseState {
+    phase: FeedPhase,
     reason: String,
     /// Lines of the log that were written in this window, and those that were not.
     window: Option<Instant>,
@@ -119,7 +119,7 @@ struct State {
 const LINES: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(10);
 
-impl Health {
+impl FeedFigures {
     /// Registers the figures of a feed.
     pub fn register(status: &Status, id: &Arc<str>, broker: Broker) -> Arc<Self> {
         let labels = || vec![("feed", id.to_string().into())];
@@ -127,13 +127,13 @@ impl Health {
         let gauge = |name, help| status.gauge(name, help, labels());
         let stream = status.register(stream_name(id), None);
         stream.set_connected(false);
-        stream.set_state(Phase::Idle.name(), "");
+        stream.set_state(FeedPhase::Idle.name(), "");
         Arc::new(Self {
             id: Arc::clone(id),
             broker,
             stream,
-            state: Mutex::new(State {
-                phase: Phase::Idle,
+            state: Mutex::new(PhaseState {
+                phase: FeedPhase::Idle,
                 reason: String::new(),
                 window: None,
                 told: 0,
@@ -158,7 +158,7 @@ impl Health {
     }
 
     /// A frame came.
-    pub fn message(&self, received: Received) {
+    pub fn message(&self, received: ReceivedAt) {
         self.last_message_ms.store(received.unix_ms.max(0) as u64, Ordering::Relaxed);
         let position = self.records.load(Ordering::Relaxed);
         self.stream.updated(position, received.unix_ms.max(0) as u64 * 1_000_000);
@@ -235,14 +235,14 @@ impl Health {
     }
 
     /// What the feed does from now on, and why. It is open when all the connections it needs are.
-    pub fn set_phase(&self, phase: Phase, reason: impl Into<String>) {
+    pub fn set_phase(&self, phase: FeedPhase, reason: impl Into<String>) {
         let open = self.connections.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed);
-        if phase == Phase::Open && !open {
+        if phase == FeedPhase::Open && !open {
             return;
         }
         let mut state = self.state();
         (state.phase, state.reason) = (phase, reason.into());
-        self.stream.set_connected(phase == Phase::Open);
+        self.stream.set_connected(phase == FeedPhase::Open);
         self.stream.set_state(phase.name(), &state.reason);
     }
 
@@ -271,7 +271,7 @@ impl Health {
     }
 
     /// Nothing is left half done under this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PhaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

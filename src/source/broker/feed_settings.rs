@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::credentials::CredentialSource;
 use super::quote::Broker;
-use super::symbols::{Mapped, Mode, mapped};
+use super::symbols::{MappedInstrument, Mode, mapped};
 use super::table::{SettingsError, Table};
 use crate::source::broker::net::backoff::BackoffSettings;
 use crate::source::broker::net::recovery::RecoverySettings;
@@ -31,7 +31,7 @@ pub struct FeedSettings {
     /// Where the credentials come from.
     pub credentials: CredentialSource,
     /// The instruments that have names.
-    pub instruments: Vec<Mapped>,
+    pub instruments: Vec<MappedInstrument>,
     /// Whether symbols such as `NSE:2885` are taken too.
     pub unmapped: bool,
     /// How much is asked for, unless an instrument says otherwise.

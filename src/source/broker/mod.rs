@@ -83,7 +83,7 @@ pub fn start(options: BrokerOptions, status: &Arc<Status>) -> Result<Feeds, Star
 /// The feed of a `[[feeds]]` block. It connects when it is added.
 pub fn build(settings: FeedSettings) -> Result<Arc<dyn Feed>, TlsError> {
     Ok(match settings.broker {
-        Broker::Zerodha => Arc::new(kite::Zerodha::new(settings)?),
-        Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::Xts::new(settings)?),
+        Broker::Zerodha => Arc::new(kite::KiteFeed::new(settings)?),
+        Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::XtsFeed::new(settings)?),
     })
 }

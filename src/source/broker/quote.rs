@@ -120,7 +120,7 @@ pub struct Instrument {
 
 /// What a message carried, which may differ from what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum QuoteKind {
     /// The last price, and little more.
     Ltp,
     /// Last price, volumes, the day's range; XTS adds the best bid and ask.
@@ -189,14 +189,14 @@ impl fmt::Debug for Levels {
 
 /// When our socket gave us a record, taken before it was parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceivedAt {
     /// Milliseconds since 1970, UTC.
     pub unix_ms: i64,
     /// The same moment on the monotonic clock, to measure from.
     pub at: Instant,
 }
 
-impl Received {
+impl ReceivedAt {
     /// Now.
     pub fn now() -> Self {
         Self { unix_ms: (clock::unix_ns() / 1_000_000) as i64, at: Instant::now() }
@@ -232,7 +232,7 @@ pub struct MarketData {
     /// What clients subscribe by.
     pub symbol: Arc<str>,
     /// What the message carried.
-    pub kind: Kind,
+    pub kind: QuoteKind,
     /// `false` for indices; `None` where the broker does not tell.
     pub tradable: Option<bool>,
     /// The last trade's price, or an index's value.
@@ -272,7 +272,7 @@ pub struct MarketData {
     /// The exchange's stamp of this update, UTC milliseconds.
     pub exchange_time: Option<i64>,
     /// When we got it.
-    pub received: Received,
+    pub received: ReceivedAt,
     /// XTS's SequenceNumber.
     pub sequence: Option<u64>,
     /// What only XTS tells.
@@ -281,7 +281,13 @@ pub struct MarketData {
 
 impl MarketData {
     /// A record of which nothing is known yet but what it is about.
-    pub fn new(broker: Broker, feed: &Arc<str>, instrument: &Instrument, kind: Kind, received: Received) -> Self {
+    pub fn new(
+        broker: Broker,
+        feed: &Arc<str>,
+        instrument: &Instrument,
+        kind: QuoteKind,
+        received: ReceivedAt,
+    ) -> Self {
         Self {
             broker,
             feed: Arc::clone(feed),
@@ -326,7 +332,7 @@ impl MarketData {
 
     /// Whether it says what an instrument is worth: open interest alone and bars do not.
     pub fn is_price(&self) -> bool {
-        self.last_price.is_some() && self.kind != Kind::Candle
+        self.last_price.is_some() && self.kind != QuoteKind::Candle
     }
 
     /// The input of the channel `price_updates`, one JSON object with exact numbers:
@@ -358,14 +364,14 @@ impl MarketData {
 mod tests {
     use super::*;
 
-    fn record(symbol: &str, kind: Kind) -> MarketData {
+    fn record(symbol: &str, kind: QuoteKind) -> MarketData {
         let instrument = Instrument { symbol: symbol.into(), exchange: Exchange::Nse, id: 408_065 };
-        MarketData::new(Broker::Zerodha, &"kite".into(), &instrument, kind, Received::now())
+        MarketData::new(Broker::Zerodha, &"kite".into(), &instrument, kind, ReceivedAt::now())
     }
 
     #[test]
     fn the_input_of_price_updates_has_exact_numbers_and_leaves_out_what_is_absent() {
-        let mut infy = record("IN\"FY", Kind::Quote);
+        let mut infy = record("IN\"FY", QuoteKind::Quote);
         assert_eq!(infy.price_update_input(), None, "nothing without a price");
         infy.last_price = Some(Decimal::new(157_315, 2));
         let text = |record: &MarketData| String::from_utf8(record.price_update_input().unwrap()).unwrap();
@@ -385,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_bar_is_not_published_as_the_days_prices() {
-        let mut bar = record("INFY", Kind::Candle);
+        let mut bar = record("INFY", QuoteKind::Candle);
         bar.last_price = Some(Decimal::new(1, 0));
         assert_eq!(bar.price_update_input(), None);
     }

@@ -46,7 +46,7 @@ pub enum Address {
 
 /// An instrument with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mapped {
+pub struct MappedInstrument {
     /// What it is.
     pub instrument: Instrument,
     /// How the broker names it.
@@ -59,7 +59,7 @@ pub struct Mapped {
 const SYMBOLS: usize = 100_000;
 
 /// Reads `symbols` and the file `symbols_file`, ordered by symbol.
-pub fn mapped(table: &mut Table, is_kite: bool) -> Result<Vec<Mapped>, SettingsError> {
+pub fn mapped(table: &mut Table, is_kite: bool) -> Result<Vec<MappedInstrument>, SettingsError> {
     let mut all = match table.take("symbols") {
         None => toml::Table::new(),
         Some(toml::Value::Table(symbols)) => symbols,
@@ -99,7 +99,7 @@ pub fn mapped(table: &mut Table, is_kite: bool) -> Result<Vec<Mapped>, SettingsE
 }
 
 /// `408065` or `{ token = 408065, mode = "full", exchange = "BSE_INDEX" }`.
-fn kite(symbol: &str, path: &str, value: toml::Value) -> Result<Mapped, SettingsError> {
+fn kite(symbol: &str, path: &str, value: toml::Value) -> Result<MappedInstrument, SettingsError> {
     const EXPECTED: &str = "an instrument token such as 408065, or { token = 408065, mode = \"full\" }";
     let token = |number: i64| u32::try_from(number).ok().filter(|&token| token > 0);
     let wrong = || SettingsError { key: path.to_owned(), expected: EXPECTED.to_owned(), actual: None };
@@ -116,11 +116,11 @@ fn kite(symbol: &str, path: &str, value: toml::Value) -> Result<Mapped, Settings
     };
     let exchange = named.unwrap_or_else(|| packet::exchange(token));
     let instrument = Instrument { symbol: symbol.into(), exchange, id: token.into() };
-    Ok(Mapped { instrument, address: Address::Kite(token), mode })
+    Ok(MappedInstrument { instrument, address: Address::Kite(token), mode })
 }
 
 /// `{ segment = 1, id = 2885 }`, and perhaps `mode`, `exchange`, `index = true`.
-fn xts(symbol: &str, path: &str, value: toml::Value) -> Result<Mapped, SettingsError> {
+fn xts(symbol: &str, path: &str, value: toml::Value) -> Result<MappedInstrument, SettingsError> {
     const EXPECTED: &str = "{ segment = 1, id = 2885 }";
     let wrong = || SettingsError { key: path.to_owned(), expected: EXPECTED.to_owned(), actual: None };
     let toml::Value::Table(fields) = value else { return Err(wrong()) };
@@ -139,7 +139,7 @@ fn xts(symbol: &str, path: &str, value: toml::Value) -> Result<Mapped, SettingsE
         exchange => exchange,
     });
     let instrument = Instrument { symbol: symbol.into(), exchange, id };
-    Ok(Mapped { instrument, address: Address::Xts(Key { segment, id }), mode })
+    Ok(MappedInstrument { instrument, address: Address::Xts(Key { segment, id }), mode })
 }
 
 fn exchange(fields: &mut Table) -> Result<Option<Exchange>, SettingsError> {
@@ -154,15 +154,15 @@ fn exchange(fields: &mut Table) -> Result<Option<Exchange>, SettingsError> {
 /// What a feed knows of symbols.
 #[derive(Debug)]
 pub struct SymbolMap {
-    by_symbol: HashMap<Arc<str>, Arc<Mapped>>,
+    by_symbol: HashMap<Arc<str>, Arc<MappedInstrument>>,
     in_order: Vec<Arc<str>>,
     addresses: HashSet<Address>,
-    unmapped: Option<fn(&str) -> Option<Mapped>>,
+    unmapped: Option<fn(&str) -> Option<MappedInstrument>>,
 }
 
 impl SymbolMap {
     /// The configured instruments; `unmapped` reads symbols such as `NSE:2885`.
-    pub fn new(mapped: &[Mapped], unmapped: Option<fn(&str) -> Option<Mapped>>) -> Self {
+    pub fn new(mapped: &[MappedInstrument], unmapped: Option<fn(&str) -> Option<MappedInstrument>>) -> Self {
         let in_order = mapped.iter().map(|one| Arc::clone(&one.instrument.symbol)).collect();
         let by_symbol = mapped.iter().map(|one| (Arc::clone(&one.instrument.symbol), Arc::new(one.clone()))).collect();
         let addresses = mapped.iter().map(|one| one.address).collect();
@@ -170,7 +170,7 @@ impl SymbolMap {
     }
 
     /// The instrument of a symbol.
-    pub fn find(&self, symbol: &str) -> Option<Arc<Mapped>> {
+    pub fn find(&self, symbol: &str) -> Option<Arc<MappedInstrument>> {
         if let Some(mapped) = self.by_symbol.get(symbol) {
             return Some(Arc::clone(mapped));
         }
@@ -186,22 +186,26 @@ impl SymbolMap {
 }
 
 /// `NSE:408065`: a token with its segment.
-pub fn unmapped_kite(symbol: &str) -> Option<Mapped> {
+pub fn unmapped_kite(symbol: &str) -> Option<MappedInstrument> {
     let (named, token) = symbol.split_once(':')?;
     let token: u32 = token.parse().ok()?;
     let exchange = packet::exchange(token);
     let instrument = Instrument { symbol: symbol.into(), exchange, id: token.into() };
-    (exchange.to_string() == named).then_some(Mapped { instrument, address: Address::Kite(token), mode: None })
+    (exchange.to_string() == named).then_some(MappedInstrument {
+        instrument,
+        address: Address::Kite(token),
+        mode: None,
+    })
 }
 
 /// `NSE:2885`: an instrument of a segment.
-pub fn unmapped_xts(symbol: &str) -> Option<Mapped> {
+pub fn unmapped_xts(symbol: &str) -> Option<MappedInstrument> {
     let (named, id) = symbol.split_once(':')?;
     let named = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(named);
     let exchange = Exchange::deserialize(named).ok()?;
     let key = Key { segment: fields::segment(exchange)?, id: id.parse().ok()? };
     let instrument = Instrument { symbol: symbol.into(), exchange, id: key.id };
-    Some(Mapped { instrument, address: Address::Xts(key), mode: None })
+    Some(MappedInstrument { instrument, address: Address::Xts(key), mode: None })
 }
 
 #[cfg(test)]
@@ -211,15 +215,15 @@ mod tests {
     #[test]
     fn symbols_without_a_name_are_an_exchange_and_a_number() {
         let map = |unmapped| SymbolMap::new(&[], Some(unmapped));
-        let kite = map(unmapped_kite as fn(&str) -> Option<Mapped>);
+        let kite = map(unmapped_kite as fn(&str) -> Option<MappedInstrument>);
         assert_eq!(kite.find("NSE:408065").unwrap().address, Address::Kite(408_065));
         assert_eq!(kite.find("NSE:2885"), None, "not a token of that segment");
-        let xts = map(unmapped_xts as fn(&str) -> Option<Mapped>);
+        let xts = map(unmapped_xts as fn(&str) -> Option<MappedInstrument>);
         assert_eq!(xts.find("MCX:7").unwrap().address, Address::Xts(Key { segment: 51, id: 7 }));
         for symbol in ["NSE", "NSE:", "NSE:x", "NOWHERE:1", "NSE_INDEX:26000"] {
             assert_eq!((kite.find(symbol), xts.find(symbol)), (None, None), "{symbol}");
         }
-        let named = Mapped {
+        let named = MappedInstrument {
             instrument: Instrument { symbol: "INFY".into(), exchange: Exchange::Nse, id: 408_065 },
             ..(*kite.find("NSE:408065").unwrap()).clone()
         };

@@ -35,7 +35,7 @@ struct Known {
 
 /// A partial event, split but not yet understood.
 #[derive(Debug)]
-pub struct Partial<'a> {
+pub struct PartialEvent<'a> {
     /// What it is about.
     pub key: Key,
     changes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -45,7 +45,7 @@ pub struct Partial<'a> {
 const CHANGES: usize = 64;
 
 /// Splits the payload of a partial event: `key:value` pairs, or a JSON object with the same keys.
-pub fn split(payload: &str) -> Result<Partial<'_>, EventFault> {
+pub fn split(payload: &str) -> Result<PartialEvent<'_>, EventFault> {
     let changes: Vec<(Cow<str>, Cow<str>)> = if payload.trim_ascii_start().starts_with('{') {
         let object: BTreeMap<Cow<str>, &RawValue> = serde_json::from_str(payload)?;
         object.into_iter().map(|(name, value)| (name, bare(value.get()))).take(CHANGES).collect()
@@ -60,7 +60,7 @@ pub fn split(payload: &str) -> Result<Partial<'_>, EventFault> {
     let target = changes.iter().find(|(name, _)| name == "t").ok_or(EventFault::NotPartial)?;
     let (segment, id) = target.1.split_once('_').ok_or(EventFault::NotPartial)?;
     let (Ok(segment), Ok(id)) = (segment.parse(), id.parse()) else { return Err(EventFault::NotPartial) };
-    Ok(Partial { key: Key { segment, id }, changes })
+    Ok(PartialEvent { key: Key { segment, id }, changes })
 }
 
 /// A JSON value without its quotes.
@@ -107,7 +107,7 @@ impl Store {
     /// Merges the changes and gives the state with them.
     ///
     /// An update older than what is known is still told, but newer fields are not overwritten.
-    pub fn merge(&mut self, code: Code, partial: &Partial, now_ms: i64) -> Fields {
+    pub fn merge(&mut self, code: Code, partial: &PartialEvent, now_ms: i64) -> Fields {
         let slot = (code, partial.key);
         if self.known.len() >= self.limit && !self.known.contains_key(&slot) {
             let mut unknown = Known::default();
@@ -127,7 +127,7 @@ impl Store {
 }
 
 impl Known {
-    fn apply(&mut self, code: Code, partial: &Partial, now_ms: i64) {
+    fn apply(&mut self, code: Code, partial: &PartialEvent, now_ms: i64) {
         if code == Code::Candle {
             let bar = partial.changes.iter().find(|(name, _)| name == "bt").and_then(|(_, value)| value.parse().ok());
             // Another bar shares nothing with this one.

@@ -13,7 +13,7 @@ use super::fields::{Code, Key};
 use crate::source::broker::credentials::{Credentials, Secret};
 use crate::source::broker::feed_settings::FeedSettings;
 use crate::source::broker::net::http_client::{Answer, Call, Http, HttpError};
-use crate::source::broker::net::rate::Limiter;
+use crate::source::broker::net::rate::CallRate;
 
 /// A session at the broker.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub enum RestError {
 pub struct Rest {
     pub(super) http: Http,
     pub(super) settings: Arc<FeedSettings>,
-    pub(super) calls: Arc<Limiter>,
+    pub(super) calls: Arc<CallRate>,
 }
 
 /// What every answer looks like.
@@ -82,7 +82,7 @@ impl Rest {
     /// Opens a session.
     pub async fn login(&self, credentials: &Credentials) -> Result<Login, RestError> {
         #[derive(Deserialize)]
-        struct Session {
+        struct LoginResult {
             token: String,
             #[serde(rename = "userID")]
             user_id: String,
@@ -98,7 +98,7 @@ impl Rest {
             RestError::Refused(reason) | RestError::Already(reason) => RestError::Auth(reason),
             other => other,
         })?;
-        let envelope: Envelope<Session> = serde_json::from_slice(&answer.body)
+        let envelope: Envelope<LoginResult> = serde_json::from_slice(&answer.body)
             .map_err(|_| RestError::Trouble("expected a login's answer with token and userID".to_owned()))?;
         let session = envelope.result.filter(|session| !session.token.is_empty());
         let session =
