@@ -94,7 +94,7 @@ fn serve_refuses_bad_feeds_before_anything_is_opened() {
     let dataset = Dataset::usual();
     let path = dataset.path().join("settings.toml");
     for (content, words) in [
-        ("[[feeds]]\nid = \"k\"\nbroker = \"zerodha\"\nsymbls = {}", "feeds[0].credentials_file: expected either"),
+        ("[[feeds]]\nid = \"k\"\nbroker = \"zerodha\"\nsymbols = {}", "feeds[0].credentials_file: expected either"),
         (
             "[[feeds]]\nid = \"k\"\nbroker = \"zerodha\"\ncredentials_file = \"x\"\nsymbls = {}",
             "feeds[0].symbls: expected the name of a setting; did you mean symbols?",

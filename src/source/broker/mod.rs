@@ -13,7 +13,7 @@
 //! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what; [`receiver`] is
 //!   what a subscriber holds.
 //! - [`prices`] takes the merged stream to the JSON streams.
-//! - [`feed_settings`], [`symbols`], [`table`] read `[[feeds]]`; [`feed_options`] are the settings of all.
+//! - [`feed_settings`], [`symbols`], [`setting_values`] read `[[feeds]]`; [`feed_options`] are the settings of all.
 //!
 //! [`start`] puts it all together.
 
@@ -30,9 +30,9 @@ pub mod price;
 pub mod prices;
 pub mod quote;
 pub mod receiver;
+pub mod setting_values;
 pub mod subscriptions;
 pub mod symbols;
-pub mod table;
 pub mod xts;
 
 use std::sync::Arc;

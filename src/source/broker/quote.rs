@@ -23,7 +23,8 @@ use crate::engine::clock;
 pub const DEPTH: usize = 5;
 
 /// Whose feed a record came through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Broker {
     /// Zerodha's Kite ticker.
     Zerodha,
@@ -32,6 +33,7 @@ pub enum Broker {
     /// A Symphony XTS investor ("Client") deployment.
     XtsClient,
     /// Not a broker: a feed that lives in this process, such as a test's.
+    #[serde(skip)]
     InProcess,
 }
 

@@ -24,7 +24,7 @@ use super::subscriber::Subscriber;
 use crate::source::broker::credentials::{Credentials, encoded};
 use crate::source::broker::feed::FeedContext;
 use crate::source::broker::feed_events::FeedEventKind;
-use crate::source::broker::feed_settings::FeedSettings;
+use crate::source::broker::feed_settings::{BroadcastMode, FeedSettings};
 use crate::source::broker::net::recovery::{BrokerConnection, ConnectionEnd, Opened};
 use crate::source::broker::net::socket::{self, ConnectError, Socket, SocketTarget};
 use crate::source::broker::quote::ReceivedAt;
@@ -160,7 +160,7 @@ impl XtsConnection {
 
     fn target(&self, login: &Login) -> SocketTarget {
         let Self { settings, .. } = self;
-        let (eio, mode) = (settings.xts.eio.number(), settings.xts.broadcast_mode);
+        let (eio, mode) = (settings.xts.eio.number(), settings.xts.broadcast_mode.name());
         let (token, user) = (encoded(login.token.expose()), encoded(&login.user_id));
         SocketTarget {
             url: format!(
@@ -218,7 +218,7 @@ impl XtsConnection {
         let (context, settings) = (self.context.clone(), Arc::clone(&self.settings));
         // Every wanted instrument by every code.
         let pairs = settings.limits.instruments.saturating_mul(super::fields::Code::ALL.len());
-        let partial = settings.xts.broadcast_mode == "Partial";
+        let partial = settings.xts.broadcast_mode == BroadcastMode::Partial;
         let decoder = EventDecoder::new(settings.broker, context.clone(), partial, pairs);
         let subscriber = Subscriber {
             context: context.clone(),
