@@ -21,7 +21,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use self::feeds::{FeedsCommand, FeedsOptions};
+use self::feeds::FeedsOptions;
 use self::generate::GenerateOptions;
 use self::inspect::InspectOptions;
 use self::publish::PublishOptions;
@@ -56,7 +56,7 @@ enum Asked {
     Publish(PublishOptions),
     /// Mint a token for /ws and POST /api/publish
     Token(TokenOptions),
-    /// Try the broker feeds of a settings file
+    /// Try the broker feeds of a settings file, or print their records
     Feeds(FeedsOptions),
 }
 
@@ -142,10 +142,7 @@ fn try_run() -> anyhow::Result<()> {
             let token = jwt::mint(&options).context("cannot sign a token")?;
             writeln!(std::io::stdout(), "{token}").context("cannot print")
         }
-        Asked::Feeds(FeedsOptions { command: FeedsCommand::Check(options) }) => {
-            let feeds = config::read(&options.config)?.feeds;
-            Ok(feeds::check(&options, feeds)?)
-        }
+        Asked::Feeds(options) => Ok(feeds::run(&options)?),
     }
 }
 

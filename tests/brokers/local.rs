@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use flowcast::source::broker::feed::{Feed, FeedContext, Running, Symbols};
 use flowcast::source::broker::feed_health::FeedPhase;
-use flowcast::source::broker::price::Decimal;
 use flowcast::source::broker::quote::{Broker, Exchange, Instrument, MarketData, QuoteKind, ReceivedAt};
+use rust_decimal::Decimal;
 use tokio::sync::{mpsc, watch};
 
 pub struct Local {

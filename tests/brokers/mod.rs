@@ -117,7 +117,7 @@ pub async fn event(events: &mut broadcast::Receiver<FeedEvent>, wanted: impl Fn(
     within("an event", async {
         loop {
             let event = events.recv().await.unwrap();
-            if wanted(&event.what) {
+            if wanted(&event.kind) {
                 return event;
             }
         }
@@ -130,7 +130,7 @@ pub async fn price(receiver: &mut Receiver, text: &str) -> Arc<MarketData> {
     within(&format!("a record of {text}"), async {
         loop {
             let record = receiver.recv().await.unwrap();
-            if record.last_price.is_some_and(|price| price.to_string() == text) {
+            if record.last_price.is_some_and(|price| price.normalize().to_string() == text) {
                 return record;
             }
         }

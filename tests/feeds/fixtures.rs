@@ -8,12 +8,14 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flowcast::source::broker::kite::packet::{self, Fault};
-use flowcast::source::broker::price::Decimal;
+use flowcast::source::broker::price;
 use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Level, MarketData, QuoteKind, ReceivedAt};
 use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::fields::{Code, Fields, Key};
 use flowcast::source::broker::xts::partial::{self, Store};
 use flowcast::source::broker::xts::socketio::{self, Frame};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde_json::Value;
 
 fn fixtures(folder: &str) -> PathBuf {
@@ -45,7 +47,7 @@ fn decoded(frame: &[u8]) -> (Vec<MarketData>, Vec<Fault>) {
 
 /// The exact decimal of a JSON number of the official client, which printed the shortest float.
 fn price(value: &Value) -> Option<Decimal> {
-    value.is_number().then(|| Decimal::parse(&value.to_string()).unwrap())
+    value.is_number().then(|| price::parse(&value.to_string()).unwrap())
 }
 
 /// 0 there is absent here.
@@ -96,7 +98,7 @@ fn assert_same(record: &MarketData, tick: &Value, name: &str) {
     match record.change_pct() {
         Some(change) => {
             let theirs = tick["change"].as_f64().unwrap();
-            assert!((change.to_f64() - theirs).abs() <= 5.1e-7, "{name}: {change} and {theirs}");
+            assert!((change.to_f64().unwrap() - theirs).abs() <= 5.1e-7, "{name}: {change} and {theirs}");
         }
         None => assert!(tick.get("change").is_none_or(|change| change.as_f64() == Some(0.0)), "{name}"),
     }
@@ -211,7 +213,7 @@ fn every_captured_xts_event_decodes_and_its_percentage_is_the_servers() {
         assert_eq!(record.sequence, json["SequenceNumber"].as_u64());
         assert_eq!(record.extra.total_value_traded, None, "null");
         // Indices' percentages are rounded to two places.
-        let (ours, theirs) = (record.change_pct().unwrap().to_f64(), line["PercentChange"].as_f64().unwrap());
+        let (ours, theirs) = (record.change_pct().unwrap().to_f64().unwrap(), line["PercentChange"].as_f64().unwrap());
         assert!((ours - theirs).abs() <= if is_index { 5.1e-3 } else { 5.1e-7 }, "{ours} and {theirs} in {frame}");
         let sides = match code {
             Code::Depth => 5,
@@ -269,7 +271,7 @@ fn bars_open_interest_and_snapshots_have_their_exact_values() {
         *fields
     };
     let bar = of("1505 full");
-    assert_eq!((bar.open, bar.last_price), (Decimal::parse("606.55"), Decimal::parse("607.45")));
+    assert_eq!((bar.open, bar.last_price), (price::parse("606.55"), price::parse("607.45")));
     assert_eq!((bar.volume, bar.exchange_time), (Some(1_760_422), Some(1_736_145_179_000)));
     let oi = of("1510 full with underlying");
     assert_eq!((oi.oi, oi.underlying_oi, oi.last_price), (Some(169_260), Some(757_154_175), None));
@@ -297,7 +299,7 @@ fn fields_of_odd_types_are_absent_and_their_message_is_not_lost() {
         panic!()
     };
     assert_eq!(key, Key { segment: 1, id: 2885 });
-    assert_eq!((fields.last_price, fields.last_quantity), (Decimal::parse("1234.5"), Some(7)));
+    assert_eq!((fields.last_price, fields.last_quantity), (price::parse("1234.5"), Some(7)));
     assert_eq!((fields.open, fields.high, fields.low, fields.total_buy_quantity), (None, None, None, None));
     let record = market_data(&fields, Code::Depth, Exchange::Nse);
     assert_eq!((record.prev_close, record.change_pct(), record.bids.len()), (None, None, 0));

@@ -132,14 +132,14 @@ async fn the_second_feed_stands_in_while_the_first_is_silent() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     second.give("A", 3).await;
     let record = within("a record", receiver.recv()).await.unwrap();
-    assert_eq!(record.last_price.unwrap().to_string(), "3", "2 came while the first one spoke");
+    assert_eq!(record.last_price.unwrap().normalize().to_string(), "3", "2 came while the first one spoke");
     assert_eq!(event(&mut events, |what| *what == FeedEventKind::FailedOver("A".into())).await.feed, "second".into());
     first.give("A", 4).await;
     price(&mut receiver, "4").await;
     assert_eq!(event(&mut events, |what| *what == FeedEventKind::FailedBack("A".into())).await.feed, "first".into());
     second.give("A", 5).await;
     first.give("A", 6).await;
-    assert_eq!(within("a record", receiver.recv()).await.unwrap().last_price.unwrap().to_string(), "6");
+    assert_eq!(within("a record", receiver.recv()).await.unwrap().last_price.unwrap().normalize().to_string(), "6");
     feeds.stop().await;
 }
 
@@ -161,7 +161,7 @@ async fn a_slow_subscriber_is_told_of_lag_and_dropped_and_nobody_else_is() {
         price(&mut quick, &number.to_string()).await;
     }
     for number in 1..=4 {
-        assert_eq!(slow.recv().await.unwrap().last_price.unwrap().to_string(), number.to_string());
+        assert_eq!(slow.recv().await.unwrap().last_price.unwrap().normalize().to_string(), number.to_string());
     }
     assert_eq!(slow.recv().await.unwrap_err(), ReceiverEnd::Lagged { buffer: 4 });
     // Its symbols are nobody's any more.
@@ -191,7 +191,7 @@ async fn the_merged_stream_holds_the_feeds_back_and_loses_nothing() {
     assert!((8..=200).contains(&given), "{given} records were taken while nobody read");
     for number in 0..given {
         assert_eq!(
-            within("a record", stream.recv()).await.unwrap().last_price.unwrap().to_string(),
+            within("a record", stream.recv()).await.unwrap().last_price.unwrap().normalize().to_string(),
             number.to_string()
         );
     }
@@ -202,8 +202,10 @@ async fn the_merged_stream_holds_the_feeds_back_and_loses_nothing() {
     }
     let mut again = feeds.stream();
     feed.give("A", 7777).await;
-    within("the new stream", async { while again.recv().await.unwrap().last_price.unwrap().to_string() != "7777" {} })
-        .await;
+    within("the new stream", async {
+        while again.recv().await.unwrap().last_price.unwrap().normalize().to_string() != "7777" {}
+    })
+    .await;
     feeds.stop().await;
     assert!(again.recv().await.is_none());
 }
@@ -217,7 +219,7 @@ async fn who_comes_late_gets_the_last_price_at_once() {
     feed.give("A", 42).await;
     price(&mut one, "42").await;
     let mut late = feeds.subscribe("late", ["A"]).unwrap().receiver;
-    assert_eq!(late.try_recv().unwrap().unwrap().last_price.unwrap().to_string(), "42");
+    assert_eq!(late.try_recv().unwrap().unwrap().last_price.unwrap().normalize().to_string(), "42");
     eventually("the merged stream is nobody's, and that is fine", || Some(())).await;
 }
 

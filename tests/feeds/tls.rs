@@ -65,7 +65,7 @@ async fn sockets_and_calls_go_over_tls_and_unknown_certificates_are_refused() {
         feeds.stop().await;
         let (feeds, mut events) = start(vec![parse(&block("feed", broker, &file, &urls))]);
         let refused = event(&mut events, |_| true).await;
-        assert_eq!(refused.what, FeedEventKind::Error);
+        assert_eq!(refused.kind, FeedEventKind::Error);
         assert!(refused.reason.contains("certificate"), "{refused}");
         feeds.stop().await;
     }

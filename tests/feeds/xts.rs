@@ -187,7 +187,7 @@ async fn an_unknown_instrument_is_told_alone_and_not_tried_again() {
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, &more)]);
     let mut receiver = everything(&feeds);
     let refused = event(&mut events, |what| matches!(what, FeedEventKind::InstrumentRefused(_))).await;
-    assert_eq!(refused.what, FeedEventKind::InstrumentRefused("S4".into()));
+    assert_eq!(refused.kind, FeedEventKind::InstrumentRefused("S4".into()));
     assert!(refused.reason.contains("Instrument not found"), "{refused}");
     subscribed(&xts, &[(1501, 1), (1501, 2), (1501, 3), (1501, 5), (1501, 6), (1501, 7)]).await;
     let calls = xts.calls().len();

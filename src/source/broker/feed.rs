@@ -1,4 +1,4 @@
-//! What a feed is, and the line between it and [`Feeds`](super::feeds::Feeds).
+//! What a feed is, and the line between it and `Feeds`.
 //!
 //! ```text
 //!            wanted symbols (watch, always the latest) ─▶
@@ -40,7 +40,7 @@ pub trait Feed: Send + Sync + 'static {
     fn run(self: Arc<Self>, context: FeedContext) -> Running;
 }
 
-/// A feed's end of the line to [`Feeds`](super::feeds::Feeds). Clones speak for the same feed.
+/// A feed's end of the line to `Feeds`. Clones speak for the same feed.
 #[derive(Clone)]
 pub struct FeedContext {
     pub(super) id: Arc<str>,
@@ -107,7 +107,7 @@ impl FeedContext {
         }
         let bounded =
             matches!(what, FeedEventKind::Error | FeedEventKind::InstrumentRefused(_) | FeedEventKind::Notice);
-        let event = FeedEvent { feed: Arc::clone(&self.id), what, reason: reason.into() };
+        let event = FeedEvent { feed: Arc::clone(&self.id), kind: what, reason: reason.into() };
         if !bounded || self.health.may_log().is_some() {
             event.log();
         }

@@ -36,7 +36,7 @@ pub struct FeedEvent {
     /// The feed's id.
     pub feed: Arc<str>,
     /// What happened.
-    pub what: FeedEventKind,
+    pub kind: FeedEventKind,
     /// Why, for people. Holds no secrets.
     pub reason: String,
 }
@@ -44,7 +44,7 @@ pub struct FeedEvent {
 impl FeedEvent {
     /// Writes it to the log.
     pub fn log(&self) {
-        match self.what {
+        match self.kind {
             FeedEventKind::Connected
             | FeedEventKind::Reconnected
             | FeedEventKind::Stopped
@@ -62,8 +62,8 @@ impl FeedEvent {
 
 impl fmt::Display for FeedEvent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { feed, what, reason } = self;
-        match what {
+        let Self { feed, kind, reason } = self;
+        match kind {
             FeedEventKind::Connected => write!(formatter, "{feed}: connected")?,
             FeedEventKind::Reconnected => write!(formatter, "{feed}: connected again")?,
             FeedEventKind::Error => write!(formatter, "{feed}: failed")?,

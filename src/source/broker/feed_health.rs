@@ -1,15 +1,14 @@
 //! How a feed is: plain atomics that its tasks set, and snapshots for whoever asks.
 //!
-//! The figures are those of `engine::status`, so `/websocket/status` and the metrics show them.
+//! The figures are those of `health::status`, so `/websocket/status` and the metrics show them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::quote::{Broker, ReceivedAt};
+use crate::engine::clock;
+use crate::health::log_limit::Limiter as LogLimiter;
 use crate::health::status::{Status, Stream};
 
 /// What a feed is doing.
@@ -109,15 +108,8 @@ pub struct FeedFigures {
 struct PhaseState {
     phase: FeedPhase,
     reason: String,
-    /// Lines of the log that were written in this window, and those that were not.
-    window: Option<Instant>,
-    told: u32,
-    suppressed: u64,
+    log: LogLimiter,
 }
-
-/// So many lines about bad input are written in each window.
-const LINES: u32 = 5;
-const WINDOW: Duration = Duration::from_secs(10);
 
 impl FeedFigures {
     /// Registers the figures of a feed.
@@ -132,13 +124,7 @@ impl FeedFigures {
             id: Arc::clone(id),
             broker,
             stream,
-            state: Mutex::new(PhaseState {
-                phase: FeedPhase::Idle,
-                reason: String::new(),
-                window: None,
-                told: 0,
-                suppressed: 0,
-            }),
+            state: Mutex::new(PhaseState { phase: FeedPhase::Idle, reason: String::new(), log: LogLimiter::default() }),
             last_message_ms: AtomicU64::new(0),
             records: count("feed_records", "Records a broker feed gave"),
             reconnects: count("feed_reconnects", "Connections a broker feed opened again"),
@@ -199,17 +185,7 @@ impl FeedFigures {
 
     /// Whether a line may be written now, and how many were not since the last one.
     pub fn may_log(&self) -> Option<u64> {
-        let mut state = self.state();
-        let now = Instant::now();
-        if state.window.is_none_or(|began| now - began >= WINDOW) {
-            (state.window, state.told) = (Some(now), 0);
-        }
-        if state.told == LINES {
-            state.suppressed += 1;
-            return None;
-        }
-        state.told += 1;
-        Some(std::mem::take(&mut state.suppressed))
+        self.state().log.pass(clock::unix_ns() / 1_000_000)
     }
 
     /// Something that is of no use to us, and no fault.

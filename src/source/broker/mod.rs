@@ -10,7 +10,7 @@
 //! - [`quote`] is the record, [`price`] its exact decimals.
 //! - [`kite`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
 //! - [`net`] opens and keeps a connection, with its [`credentials`].
-//! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what; [`receiver`] is
+//! - [`feeds`] starts, supervises and stops them, `feed_registry` is what they share; [`subscriptions`] counts who wants what; [`receiver`] is
 //!   what a subscriber holds.
 //! - [`prices`] takes the merged stream to the JSON streams.
 //! - [`feed_settings`], [`symbols`], [`setting_values`] read `[[feeds]]`; [`feed_options`] are the settings of all.
@@ -22,6 +22,7 @@ pub mod feed;
 pub mod feed_events;
 pub mod feed_health;
 pub mod feed_options;
+mod feed_registry;
 pub mod feed_settings;
 pub mod feeds;
 pub mod kite;

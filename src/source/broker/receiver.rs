@@ -1,11 +1,10 @@
-//! What [`Feeds`](super::feeds::Feeds) gives to a subscriber, and what it refuses.
+//! What `Feeds` gives to a subscriber, and what it refuses.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::mpsc;
 
-use super::feeds::FeedRegistry;
 use super::quote::MarketData;
 use super::subscriptions::ReceiverEnd;
 
@@ -24,7 +23,7 @@ pub enum AddError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
     /// Drop some first.
-    #[error("expected at most {0} receivers (--feed-max-subscribers)")]
+    #[error("expected at most {0} subscribers in this process")]
     TooManyReceivers(usize),
     /// After [`Feeds::stop`].
     #[error("the feeds are stopped")]
@@ -51,13 +50,19 @@ pub struct Subscribed {
     pub refused: Vec<(String, SymbolRefusal)>,
 }
 
+/// Where a receiver says that it is gone.
+pub(super) trait ReleaseReceiver: Send + Sync {
+    /// The receiver `id` is dropped: its subscriptions end.
+    fn release(&self, id: u64);
+}
+
 /// Records of some symbols. Dropped, its subscriptions end.
 pub struct Receiver {
     id: u64,
     records: mpsc::Receiver<Arc<MarketData>>,
     ended: Arc<OnceLock<ReceiverEnd>>,
     /// A receiver that outlives the feeds is no reason to keep them.
-    registry: Weak<FeedRegistry>,
+    registry: Weak<dyn ReleaseReceiver>,
 }
 
 impl Receiver {
@@ -65,7 +70,7 @@ impl Receiver {
         id: u64,
         records: mpsc::Receiver<Arc<MarketData>>,
         ended: Arc<OnceLock<ReceiverEnd>>,
-        registry: Weak<FeedRegistry>,
+        registry: Weak<dyn ReleaseReceiver>,
     ) -> Self {
         Self { id, records, ended, registry }
     }

@@ -52,7 +52,7 @@ struct SymbolDemand {
     slots: Vec<Arc<Slot>>,
     /// Since when nobody wants it.
     idle_since: Option<Instant>,
-    /// The feed whose records count, and when it last spoke.
+    /// The feed whose records count, and when its last one was received.
     current: Option<(u64, Instant)>,
     /// The last price, for who comes late.
     last: Option<Arc<MarketData>>,
@@ -197,16 +197,17 @@ impl Subscriptions {
     }
 
     /// Gives a record of the feed `rank` to its symbol's receivers, if that feed counts. A smaller
-    /// rank is preferred; `silence` lets others speak.
+    /// rank is preferred; `silence` lets others speak. How long a feed was silent is measured between the
+    /// moments at which records were received: a record may have waited for room since then.
     pub fn distribute(&mut self, rank: u64, record: &Arc<MarketData>, silence: Duration, now: Instant) -> Choice {
         let Some(entry) = self.symbols.get_mut(&record.symbol) else { return Choice::Dropped };
         let choice = match entry.current {
-            Some((current, last)) if rank > current && now - last <= silence => return Choice::Dropped,
+            Some((current, last)) if rank > current && record.received.at - last <= silence => return Choice::Dropped,
             Some((current, _)) if rank > current => Choice::FailedOver,
             Some((current, _)) if rank < current => Choice::FailedBack,
             _ => Choice::Taken,
         };
-        entry.current = Some((rank, now));
+        entry.current = Some((rank, record.received.at));
         if record.is_price() {
             entry.last = Some(Arc::clone(record));
         }
@@ -241,8 +242,8 @@ impl Subscriptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::broker::price::Decimal;
     use crate::source::broker::quote::{Broker, Exchange, Instrument, QuoteKind, ReceivedAt};
+    use rust_decimal::Decimal;
 
     fn slot(id: u64, user: &str, buffer: usize) -> (Arc<Slot>, mpsc::Receiver<Arc<MarketData>>) {
         let (sender, receiver) = mpsc::channel(buffer);
@@ -311,7 +312,10 @@ mod tests {
         let (mut table, now) = (Subscriptions::default(), Instant::now());
         table.hold(&"user".into(), &"A".into());
         let mut at = |rank: u64, seconds: u64| {
-            table.distribute(rank, &record("A", 1), SILENCE, now + Duration::from_secs(seconds))
+            let mut record = (*record("A", 1)).clone();
+            record.received.at = now + Duration::from_secs(seconds);
+            // They are looked at much later, all at once.
+            table.distribute(rank, &Arc::new(record), SILENCE, now + Duration::from_mins(5))
         };
         assert_eq!(at(1, 0), Choice::Taken, "nobody else spoke yet");
         assert_eq!(at(0, 1), Choice::FailedBack);

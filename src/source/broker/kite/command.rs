@@ -1,7 +1,7 @@
 //! What we say to Kite: JSON texts that turn what is subscribed into what is wanted.
 //!
 //! There is no acknowledgement. Subscribing comes before the mode, which is always said: what a
-//! server starts with is not documented. Source: `wire/zerodha-kite.md`, "Client to server".
+//! server starts with is not documented. Source: `docs/protocols/kite.md`, "Messages to Kite".
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@
 //! credentials ─▶ upgrade (the token is decided here) ─▶ subscribe, mode ─▶ packets ─▶ records
 //! ```
 //!
-//! Source: `wire/zerodha-kite.md`, "What our client should do".
+//! Source: `docs/protocols/kite.md`, "What flowcast does".
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -94,7 +95,7 @@ fn refused(error: &ConnectError, credentials: &Credentials) -> ConnectionEnd {
 
 impl KiteConnection {
     fn target(&self, credentials: &Credentials) -> SocketTarget {
-        let (key, token) = (encoded(credentials.key.expose()), encoded(credentials.secret.expose()));
+        let (key, token) = (encoded(credentials.key.expose_secret()), encoded(credentials.secret.expose_secret()));
         SocketTarget {
             url: format!("{}/?api_key={key}&access_token={token}", self.settings.ws_url),
             headers: vec![

@@ -6,11 +6,12 @@
 //!
 //! What lies wholly inside the frame is delivered; at the first packet that does not, decoding
 //! stops with one [`Fault`] and the connection lives on. A packet of unknown length is skipped.
-//! Source: `wire/zerodha-kite.md`, "Message", "Packets", "Price unit", "Sign".
+//! Source: `docs/protocols/kite.md`, "Binary messages", "Packets", "Price unit", "Sign".
 
 use std::sync::Arc;
 
-use crate::source::broker::price::Decimal;
+use rust_decimal::Decimal;
+
 use crate::source::broker::quote::{
     Broker, DEPTH, Exchange, Instrument, Level, Levels, MarketData, QuoteKind, ReceivedAt,
 };
@@ -254,7 +255,7 @@ pub fn exchange(token: u32) -> Exchange {
 }
 
 /// How many digits of an instrument's prices stand behind the point: paise, but for currencies.
-pub const fn places(token: u32) -> u8 {
+pub const fn places(token: u32) -> u32 {
     match token & 0xff {
         3 => 7,
         6 => 4,
@@ -292,7 +293,7 @@ impl Packet {
 }
 
 impl DayPrices {
-    fn fill(&self, record: &mut MarketData, places: u8) {
+    fn fill(&self, record: &mut MarketData, places: u32) {
         let price = |price: i32| Some(Decimal::new(price.into(), places));
         (record.open, record.high, record.low) = (price(self.open), price(self.high), price(self.low));
         record.prev_close = price(self.close).filter(|close| !close.is_zero());
@@ -300,7 +301,7 @@ impl DayPrices {
 }
 
 impl Quote {
-    fn fill(&self, record: &mut MarketData, places: u8) {
+    fn fill(&self, record: &mut MarketData, places: u32) {
         record.last_quantity = Some(self.last_quantity.into());
         record.average_price = Some(Decimal::new(self.average_price.into(), places));
         record.volume = Some(self.volume.into());
@@ -311,7 +312,7 @@ impl Quote {
 }
 
 impl Full {
-    fn fill(&self, record: &mut MarketData, places: u8) {
+    fn fill(&self, record: &mut MarketData, places: u32) {
         record.last_trade_time = milliseconds(self.last_trade_time);
         record.exchange_time = milliseconds(self.exchange_time);
         record.oi = Some(self.oi.into());
@@ -322,7 +323,7 @@ impl Full {
     }
 }
 
-fn levels(raw: &[RawLevel; DEPTH], places: u8) -> Levels {
+fn levels(raw: &[RawLevel; DEPTH], places: u32) -> Levels {
     let mut levels = Levels::default();
     for level in raw {
         levels.push(Level {

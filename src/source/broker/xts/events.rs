@@ -2,17 +2,18 @@
 //!
 //! 1501 comes flat (right after subscribing) and nested under `Touchline`; both are read. A field
 //! of an odd type is absent, its message is not lost. Numbers are read from their text, so prices are
-//! exact. Source: `wire/xts.md`, "Events `<code>-json-full`"; `tests/fixtures/xts`.
+//! exact. Source: `docs/protocols/xts.md`, "Full events"; `tests/fixtures/xts`.
 
 use std::fmt;
 
+use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::fields::{Code, Fields, Key};
 use super::time;
-use crate::source::broker::price::Decimal;
+use crate::source::broker::price;
 use crate::source::broker::quote::{DEPTH, Extra, Level};
 
 /// What an event or a snapshot says.
@@ -221,15 +222,14 @@ fn unquoted(raw: &RawValue) -> &str {
 fn integer(raw: &RawValue) -> Option<u64> {
     let text = unquoted(raw);
     text.parse().ok().or_else(|| {
-        let value = Decimal::parse(text)?;
-        let one = 10i64.pow(u32::from(value.places()));
-        (value.units() % one == 0).then(|| u64::try_from(value.units() / one).ok())?
+        let value = price::parse(text)?;
+        if value.is_integer() { u64::try_from(value).ok() } else { None }
     })
 }
 
 /// A number, or a string that holds one.
 fn price(raw: &RawValue) -> Option<Decimal> {
-    Decimal::parse(unquoted(raw))
+    price::parse(unquoted(raw))
 }
 
 /// The best levels of one side of the book, as a list or as one level alone; what is neither has none.
@@ -239,7 +239,7 @@ fn price(raw: &RawValue) -> Option<Decimal> {
 struct Side<const LEVELS: usize>([Level; LEVELS]);
 
 impl<const LEVELS: usize> Side<LEVELS> {
-    const NONE: Self = Self([Level { price: Decimal::new(0, 0), quantity: 0, orders: 0 }; LEVELS]);
+    const NONE: Self = Self([Level { price: Decimal::ZERO, quantity: 0, orders: 0 }; LEVELS]);
 }
 
 impl<'de, const LEVELS: usize> Deserialize<'de> for Side<LEVELS> {

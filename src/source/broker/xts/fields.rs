@@ -6,11 +6,12 @@
 //! json-partial event ─▶ partial (merged) ┘
 //! ```
 //!
-//! Source: `wire/market-data.md`, "Mapping".
+//! Source: `docs/protocols/market-data.md`, "Mapping".
 
 use std::sync::Arc;
 
-use crate::source::broker::price::Decimal;
+use rust_decimal::Decimal;
+
 use crate::source::broker::quote::{
     Broker, DEPTH, Exchange, Extra, Instrument, Level, Levels, MarketData, QuoteKind, ReceivedAt,
 };

@@ -23,7 +23,7 @@ use super::feed::{Feed, FeedContext, Running};
 use super::feed_settings::FeedSettings;
 use super::quote::Broker;
 use super::symbols::{SymbolMap, unmapped_xts};
-use crate::source::broker::net::http_client::Http;
+use crate::source::broker::net::http_client::HttpClient;
 use crate::source::broker::net::rate::CallRate;
 use crate::source::broker::net::recovery;
 use crate::source::broker::net::tls::{TlsError, client_config};
@@ -48,8 +48,11 @@ impl XtsFeed {
     async fn keep(self: Arc<Self>, context: FeedContext) {
         let limits = &self.settings.limits;
         let connects = CallRate::new(limits.connects_per_second, 1);
-        let http =
-            Http { tls: Arc::clone(&self.tls), timeout: limits.timeout, max_answer_bytes: limits.max_message_bytes };
+        let http = HttpClient {
+            tls: Arc::clone(&self.tls),
+            timeout: limits.timeout,
+            max_answer_bytes: limits.max_message_bytes,
+        };
         // Login and first subscriptions may follow one another at once.
         let calls = Arc::new(CallRate::new(limits.calls_per_second, 3));
         let mut connection = XtsConnection {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! No crate speaks Engine.IO 3, which the official SDKs pin. Here is the framing; who sends what and
-//! when is the client's. Source: `wire/xts.md`, "Socket".
+//! when is the client's. Source: `docs/protocols/xts.md`, "Socket".
 
 use std::borrow::Cow;
 use std::fmt;

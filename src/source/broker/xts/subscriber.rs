@@ -3,7 +3,7 @@
 //!
 //! A call that fails is tried again with backoff, for its instruments only. A refusal of several is
 //! split until it is known whom it means; that one is told, and not tried again on this connection.
-//! Source: `wire/xts.md`, "Subscription".
+//! Source: `docs/protocols/xts.md`, "Subscription".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,14 +6,15 @@
 //! ```
 //!
 //! A session outlives its socket, so a lost socket is opened again with the same token; a dead token
-//! is replaced by one login. Source: `wire/xts.md`.
+//! is replaced by one login. Source: `docs/protocols/xts.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use secrecy::ExposeSecret;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -21,7 +22,7 @@ use super::event_decoder::EventDecoder;
 use super::rest::{Login, Rest, RestError};
 use super::socketio::{self, Eio, Frame};
 use super::subscriber::Subscriber;
-use crate::source::broker::credentials::{Credentials, encoded};
+use crate::source::broker::credentials::{Credentials, encoded, hide};
 use crate::source::broker::feed::FeedContext;
 use crate::source::broker::feed_events::FeedEventKind;
 use crate::source::broker::feed_settings::{BroadcastMode, FeedSettings};
@@ -137,7 +138,7 @@ impl XtsConnection {
     async fn open(&mut self, login: &Login, credentials: &Credentials) -> Result<(Socket, Rhythm), ConnectionEnd> {
         let connected = socket::connect(&self.target(login)).await;
         let mut socket = connected.map_err(|error| {
-            let reason = credentials.clean(&login.token.hide(&error.to_string()));
+            let reason = credentials.clean(&hide(&login.token, &error.to_string()));
             match error {
                 ConnectError::Refused { status: 400 | 401 | 403, .. } => self.dead(&reason),
                 ConnectError::Refused { status: 429, retry_after, .. } => ConnectionEnd::Busy { retry_after, reason },
@@ -154,14 +155,14 @@ impl XtsConnection {
         match joined {
             Ok(rhythm) => Ok((socket, rhythm)),
             Err(JoinError::Lost(reason)) => Err(ConnectionEnd::Lost(reason)),
-            Err(JoinError::Refused(reason)) => Err(self.dead(&credentials.clean(&login.token.hide(&reason)))),
+            Err(JoinError::Refused(reason)) => Err(self.dead(&credentials.clean(&hide(&login.token, &reason)))),
         }
     }
 
     fn target(&self, login: &Login) -> SocketTarget {
         let Self { settings, .. } = self;
         let (eio, mode) = (settings.xts.eio.number(), settings.xts.broadcast_mode.name());
-        let (token, user) = (encoded(login.token.expose()), encoded(&login.user_id));
+        let (token, user) = (encoded(login.token.expose_secret()), encoded(&login.user_id));
         SocketTarget {
             url: format!(
                 "{}/?EIO={eio}&transport=websocket&token={token}&userID={user}&publishFormat=JSON&broadcastMode={mode}",
@@ -284,6 +285,8 @@ impl SocketReader<'_> {
         let mut deadline = Instant::now() + self.rhythm.silence;
         // The official client's first ping goes out at once.
         let mut pings = interval(self.rhythm.ping_interval);
+        // Pings that fell due while a record waited for room are one ping.
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let ended = tokio::select! {
                 frame = timeout_at(deadline, self.socket.next()) => {
@@ -343,7 +346,7 @@ impl SocketReader<'_> {
     }
 
     fn clean(&self, text: &str) -> String {
-        self.credentials.clean(&self.login.token.hide(text))
+        self.credentials.clean(&hide(&self.login.token, text))
     }
 
     async fn text(&mut self, text: &str, received: ReceivedAt) -> Option<ReadEnd> {
