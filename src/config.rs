@@ -16,7 +16,7 @@ use crate::server::http::listen::ListenOptions;
 use crate::server::shard::shard_options::ShardOptions;
 use crate::source::broker::feed_options::BrokerOptions;
 use crate::source::broker::feed_settings::{self, FeedSettings};
-use crate::source::broker::table::SettingsError;
+use crate::source::broker::setting_values::SettingsError;
 use crate::source::kafka::kafka_options::KafkaOptions;
 use crate::source::recorded::arena::ArenaOptions;
 use crate::source::recorded::cache::CacheOptions;

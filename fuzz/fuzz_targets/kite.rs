@@ -1,6 +1,7 @@
 //! Can bytes of a Kite ticker panic the decoder, loop it, or make a record out of nothing?
 #![no_main]
 
+use flowcast::source::broker::quote::{Instrument, ReceivedAt};
 use flowcast::source::broker::kite::packet::{self, Body, Fault};
 use flowcast::source::broker::quote::{Instrument, Received};
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +26,7 @@ fuzz_target!(|frame: &[u8]| {
                 };
                 let exchange = packet::exchange(packet.token);
                 let instrument = Instrument { symbol: "X".into(), exchange, id: packet.token.into() };
-                let record = packet.market_data(&"kite".into(), &instrument, Received::now());
+                let record = packet.market_data(&"kite".into(), &instrument, ReceivedAt::now());
                 assert!(record.bids.iter().chain(record.asks.iter()).all(|level| level.quantity > 0));
                 let json = record.price_update_input().expect("every packet has a last price");
                 let read: serde_json::Value = serde_json::from_slice(&json).expect("JSON");

@@ -3,8 +3,8 @@
 //! Several frames, one a line, go through one store, as on one connection.
 #![no_main]
 
-use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Received};
-use flowcast::source::broker::xts::events::{self, Said};
+use flowcast::source::broker::quote::{Broker, Exchange, Instrument, ReceivedAt};
+use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::fields::Code;
 use flowcast::source::broker::xts::partial::{self, Store};
 use flowcast::source::broker::xts::socketio::{self, Frame};
@@ -22,7 +22,7 @@ fuzz_target!(|input: &str| {
         let Some(code) = code.parse().ok().and_then(Code::from_number) else { continue };
         let mut told = |code: Code, fields: &flowcast::source::broker::xts::fields::Fields| {
             let instrument = Instrument { symbol: "X".into(), exchange: Exchange::Nse, id: 1 };
-            let record = fields.market_data(code, Broker::XtsPro, &"xts".into(), &instrument, Received::now());
+            let record = fields.market_data(code, Broker::XtsPro, &"xts".into(), &instrument, ReceivedAt::now());
             assert!(record.prev_close.is_none_or(|close| !close.is_zero()));
             if let Some(json) = record.price_update_input() {
                 let read: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
@@ -32,7 +32,7 @@ fuzz_target!(|input: &str| {
         };
         if form == "full" {
             let _ = events::full(code, &payload, NOW_MS, |said| {
-                if let Said::Data(key, code, fields) = said {
+                if let XtsUpdate::Data(key, code, fields) = said {
                     store.seed(code, key, &fields);
                     told(code, &fields);
                 }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::feeds::{FeedsCommand, FeedsOptions};
+use self::feeds::FeedsOptions;
 use self::generate::GenerateOptions;
 use self::inspect::InspectOptions;
 use self::logging::LogOptions;
@@ -57,7 +57,7 @@ enum CliCommand {
     Publish(PublishOptions),
     /// Make a token for /ws and POST /api/publish
     Token(TokenOptions),
-    /// Try the broker feeds of a settings file
+    /// Try the broker feeds of a settings file, or print their records
     Feeds(FeedsOptions),
     /// Print every setting of `serve`, for scripts
     #[command(hide = true)]
@@ -109,10 +109,7 @@ fn try_run() -> anyhow::Result<()> {
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
         CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
-        CliCommand::Feeds(FeedsOptions { command: FeedsCommand::Check(options) }) => {
-            let feeds = config::read(&options.config)?.feeds;
-            Ok(feeds::check(&options, feeds)?)
-        }
+        CliCommand::Feeds(options) => Ok(feeds::run(&options)?),
         CliCommand::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),
     }
 }

@@ -6,12 +6,15 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
+use http::Method;
 use prost::Message as _;
+use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -20,6 +23,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::source::broker::net::http_client::{Call, HttpClient};
+use crate::source::broker::net::tls::client_config;
 use crate::wire::gexbot::orderflow_group;
 use crate::wire::payload::orderflow::{self, Orderflow};
 use crate::wire::payload::{Profile, decompress};
@@ -80,11 +85,7 @@ pub fn tail(options: TailOptions) -> anyhow::Result<()> {
 }
 
 async fn run(options: TailOptions) -> anyhow::Result<()> {
-    let HubAddress { url, groups } = tokio::task::spawn_blocking({
-        let options = options.clone();
-        move || find(&options)
-    })
-    .await??;
+    let HubAddress { url, groups } = find(&options).await?;
     let mut subscriber = Subscriber::connect(&url, groups, &options).await?;
     let mut printed = 0;
     while options.count.is_none_or(|count| printed < count) {
@@ -183,7 +184,7 @@ struct HubAddress {
 }
 
 /// Negotiates, unless the hub's URL is given.
-fn find(options: &TailOptions) -> anyhow::Result<HubAddress> {
+async fn find(options: &TailOptions) -> anyhow::Result<HubAddress> {
     let (url, asked) = options.place()?;
     let base = url.trim_end_matches('/');
     if !base.starts_with("http") {
@@ -195,13 +196,14 @@ fn find(options: &TailOptions) -> anyhow::Result<HubAddress> {
         Profile::V2025_11 => "/negotiate",
         Profile::V2026_04 => "/v2/negotiate",
     };
-    let authorization = format!("Bearer {}", options.key);
-    let answer: Value = get(&format!("{base}{path}"), &authorization).context("cannot negotiate")?;
+    let authorization = SecretString::from(format!("Bearer {}", options.key));
+    let answer: Value = get(&format!("{base}{path}"), &authorization).await.context("cannot negotiate")?;
     let url = answer["websocket_urls"]["orderflow"].as_str().context("negotiate names no orderflow hub")?.to_owned();
     let prefix = answer["prefix"].as_str().unwrap_or("red");
     let mut groups = named(asked, prefix);
     if groups.is_empty() {
-        let tickers: Value = get(&format!("{base}/tickers"), &authorization).context("cannot list the tickers")?;
+        let tickers: Value =
+            get(&format!("{base}/tickers"), &authorization).await.context("cannot list the tickers")?;
         let tickers =
             ["stocks", "indexes", "futures"].into_iter().filter_map(|kind| tickers[kind].as_array()).flatten();
         groups = tickers.filter_map(Value::as_str).map(|ticker| orderflow_group(prefix, ticker)).collect();
@@ -215,16 +217,13 @@ fn named(groups: &[String], prefix: &str) -> Vec<String> {
     groups.iter().map(full).collect()
 }
 
-fn get(url: &str, authorization: &str) -> anyhow::Result<Value> {
-    let user_agent = concat!("flowcast-tail/", env!("CARGO_PKG_VERSION"));
-    let mut response = ureq::get(url)
-        .config()
-        .timeout_global(Some(std::time::Duration::from_secs(30)))
-        .user_agent(user_agent)
-        .build()
-        .header("Authorization", authorization)
-        .call()?;
-    Ok(response.body_mut().read_json()?)
+async fn get(url: &str, authorization: &SecretString) -> anyhow::Result<Value> {
+    const LIMIT: usize = 10 << 20;
+    let http = HttpClient { tls: client_config(None)?, timeout: Duration::from_secs(30), max_answer_bytes: LIMIT };
+    let call = Call { method: Method::GET, url, token: Some(authorization), body: Vec::new() };
+    let answer = http.call(call).await?;
+    anyhow::ensure!(answer.status == 200, "expected HTTP 200, got {}", answer.status);
+    Ok(serde_json::from_slice(&answer.body)?)
 }
 
 fn join(syntax: Syntax, group: &str, ack_id: u64) -> Message {

@@ -1,20 +1,19 @@
 //! How a feed is: plain atomics that its tasks set, and snapshots for whoever asks.
 //!
-//! The figures are those of `engine::status`, so `/websocket/status` and the metrics show them.
+//! The figures are those of `health::status`, so `/websocket/status` and the metrics show them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::quote::{Broker, Received};
+use super::quote::{Broker, ReceivedAt};
+use crate::engine::clock;
+use crate::health::log_limit::LogLimiter;
 use crate::health::status::{SourceHealth, Status};
 
 /// What a feed is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum FeedPhase {
     /// Not started yet, or stopped.
     Idle,
     /// Logging in or connecting.
@@ -29,7 +28,7 @@ pub enum Phase {
     GaveUp,
 }
 
-impl Phase {
+impl FeedPhase {
     /// One word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +42,7 @@ impl Phase {
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for FeedPhase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
     }
@@ -57,7 +56,7 @@ pub struct FeedHealth {
     /// Whose feed it is.
     pub broker: Broker,
     /// What it is doing.
-    pub phase: Phase,
+    pub phase: FeedPhase,
     /// Why, if not all is well.
     pub reason: String,
     /// Connections that are open.
@@ -83,16 +82,16 @@ pub struct FeedHealth {
 impl FeedHealth {
     /// Whether all its connections are open.
     pub fn is_connected(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == FeedPhase::Open
     }
 }
 
 /// A feed's figures while it runs.
-pub struct Health {
+pub struct FeedFigures {
     id: Arc<str>,
     broker: Broker,
     stream: Arc<SourceHealth>,
-    state: Mutex<State>,
+    state: Mutex<PhaseState>,
     last_message_ms: AtomicU64,
     records: Arc<AtomicU64>,
     reconnects: Arc<AtomicU64>,
@@ -106,20 +105,13 @@ pub struct Health {
     subscribed: Arc<AtomicU64>,
 }
 
-struct State {
-    phase: Phase,
+struct PhaseState {
+    phase: FeedPhase,
     reason: String,
-    /// Lines of the log that were written in this window, and those that were not.
-    window: Option<Instant>,
-    told: u32,
-    suppressed: u64,
+    log: LogLimiter,
 }
 
-/// So many lines about bad input are written in each window.
-const LINES: u32 = 5;
-const WINDOW: Duration = Duration::from_secs(10);
-
-impl Health {
+impl FeedFigures {
     /// Registers the figures of a feed.
     pub fn register(status: &Status, id: &Arc<str>, broker: Broker) -> Arc<Self> {
         let labels = || vec![("feed", id.to_string().into())];
@@ -127,18 +119,12 @@ impl Health {
         let gauge = |name, help| status.gauge(name, help, labels());
         let stream = status.register(stream_name(id), None);
         stream.set_connected(false);
-        stream.set_state(Phase::Idle.name(), "");
+        stream.set_state(FeedPhase::Idle.name(), "");
         Arc::new(Self {
             id: Arc::clone(id),
             broker,
             stream,
-            state: Mutex::new(State {
-                phase: Phase::Idle,
-                reason: String::new(),
-                window: None,
-                told: 0,
-                suppressed: 0,
-            }),
+            state: Mutex::new(PhaseState { phase: FeedPhase::Idle, reason: String::new(), log: LogLimiter::default() }),
             last_message_ms: AtomicU64::new(0),
             records: count("feed_records", "Records a broker feed gave"),
             reconnects: count("feed_reconnects", "Connections a broker feed opened again"),
@@ -158,7 +144,7 @@ impl Health {
     }
 
     /// A frame came.
-    pub fn message(&self, received: Received) {
+    pub fn message(&self, received: ReceivedAt) {
         self.last_message_ms.store(received.unix_ms.max(0) as u64, Ordering::Relaxed);
         let position = self.records.load(Ordering::Relaxed);
         self.stream.set_position(position, received.unix_ms.max(0) as u64 * 1_000_000);
@@ -199,17 +185,7 @@ impl Health {
 
     /// Whether a line may be written now, and how many were not since the last one.
     pub fn may_log(&self) -> Option<u64> {
-        let mut state = self.state();
-        let now = Instant::now();
-        if state.window.is_none_or(|began| now - began >= WINDOW) {
-            (state.window, state.told) = (Some(now), 0);
-        }
-        if state.told == LINES {
-            state.suppressed += 1;
-            return None;
-        }
-        state.told += 1;
-        Some(std::mem::take(&mut state.suppressed))
+        self.state().log.pass(clock::unix_ns() / 1_000_000)
     }
 
     /// Something that is of no use to us, and no fault.
@@ -235,14 +211,14 @@ impl Health {
     }
 
     /// What the feed does from now on, and why. It is open when all the connections it needs are.
-    pub fn set_phase(&self, phase: Phase, reason: impl Into<String>) {
+    pub fn set_phase(&self, phase: FeedPhase, reason: impl Into<String>) {
         let open = self.connections.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed);
-        if phase == Phase::Open && !open {
+        if phase == FeedPhase::Open && !open {
             return;
         }
         let mut state = self.state();
         (state.phase, state.reason) = (phase, reason.into());
-        self.stream.set_connected(phase == Phase::Open);
+        self.stream.set_connected(phase == FeedPhase::Open);
         self.stream.set_state(phase.name(), &state.reason);
     }
 
@@ -271,7 +247,7 @@ impl Health {
     }
 
     /// Nothing is left half done under this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PhaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

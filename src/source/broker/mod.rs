@@ -10,10 +10,10 @@
 //! - [`quote`] is the record, [`price`] its exact decimals.
 //! - [`kite`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
 //! - [`net`] opens and keeps a connection, with its [`credentials`].
-//! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what; [`receiver`] is
+//! - [`feeds`] starts, supervises and stops them, `feed_registry` is what they share; [`subscriptions`] counts who wants what; [`receiver`] is
 //!   what a subscriber holds.
 //! - [`prices`] takes the merged stream to the JSON streams.
-//! - [`feed_settings`], [`symbols`], [`table`] read `[[feeds]]`; [`feed_options`] are the settings of all.
+//! - [`feed_settings`], [`symbols`], [`setting_values`] read `[[feeds]]`; [`feed_options`] are the settings of all.
 //!
 //! [`start`] puts it all together.
 
@@ -22,6 +22,7 @@ pub mod feed;
 pub mod feed_events;
 pub mod feed_health;
 pub mod feed_options;
+mod feed_registry;
 pub mod feed_settings;
 pub mod feeds;
 pub mod kite;
@@ -30,9 +31,9 @@ pub mod price;
 pub mod prices;
 pub mod quote;
 pub mod receiver;
+pub mod setting_values;
 pub mod subscriptions;
 pub mod symbols;
-pub mod table;
 pub mod xts;
 
 use std::sync::Arc;
@@ -83,7 +84,7 @@ pub fn start(options: BrokerOptions, status: &Arc<Status>) -> Result<Feeds, Star
 /// The feed of a `[[feeds]]` block. It connects when it is added.
 pub fn build(settings: FeedSettings) -> Result<Arc<dyn Feed>, TlsError> {
     Ok(match settings.broker {
-        Broker::Zerodha => Arc::new(kite::Zerodha::new(settings)?),
-        Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::Xts::new(settings)?),
+        Broker::Zerodha => Arc::new(kite::KiteFeed::new(settings)?),
+        Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::XtsFeed::new(settings)?),
     })
 }

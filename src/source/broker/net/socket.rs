@@ -19,7 +19,7 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Where and how to connect.
 #[derive(Clone)]
-pub struct Target {
+pub struct SocketTarget {
     /// With its query. Never printed.
     pub url: String,
     /// Headers besides those of the handshake.
@@ -75,7 +75,7 @@ pub enum ConnectError {
 }
 
 /// Connects, within the timeout.
-pub async fn connect(target: &Target) -> Result<Socket, ConnectError> {
+pub async fn connect(target: &SocketTarget) -> Result<Socket, ConnectError> {
     let mut request = target.url.as_str().into_client_request().map_err(|_| ConnectError::BadUrl)?;
     let secure = match request.uri().scheme_str() {
         Some("wss") => true,
