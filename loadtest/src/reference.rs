@@ -1,7 +1,8 @@
 //! Where a run learns what was published: the server's tick ledger, the swarm's own publisher, or the
 //! numbers of somebody else's.
 //!
-//! [`Reference`] is decided before the run, [`Tracker`] is it at work; workers hear the same events of all three.
+//! A [`Reference`] is chosen before the run; a [`Tracker`] reads it while the run goes on. Workers get the
+//! same events whichever it is.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};

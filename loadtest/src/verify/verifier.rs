@@ -1,4 +1,5 @@
-//! Where one worker's frames are judged: its logs, the frames that wait for the ledger, the faults.
+//! Judges the frames of one worker's clients. It holds the worker's logs, the frames that have to wait
+//! for the ledger, and the faults.
 //!
 //! The worker owns the clients; the verifier reaches their places in the groups through [`Members`].
 

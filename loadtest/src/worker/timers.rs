@@ -1,5 +1,6 @@
-//! What is due by time rather than by an event. Every client is visited four times a second, a few at
-//! each turn of the loop, so that no timer exists per client.
+//! Whatever is due at some time rather than on an event: acks, slow reads, resets, setup timeouts, pauses.
+//! Every client is visited four times a second, a few at each turn of the loop, so no client needs a
+//! timer of its own.
 
 use rustix::event::epoll::EventFlags;
 
