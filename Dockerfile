@@ -12,6 +12,7 @@ WORKDIR /build
 # Only what the binary is made of, so that tests and docs do not rebuild it. The workspace's manifests
 # want the sources of `loadtest` and the benches to be there, too.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY .cargo .cargo
 COPY proto proto
 COPY benches benches
 COPY loadtest/Cargo.toml loadtest/build.rs loadtest/

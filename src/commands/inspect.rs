@@ -60,7 +60,7 @@ pub enum InspectError {
     Strict,
 }
 
-/// Prints what the day holds: a line per ticker, then every problem. With `--cache`: what the cache does.
+/// Prints what the day holds: a line per ticker, then every problem. With `--cache`: what the cache holds.
 pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if options.cache {
         return inspect_cache(options);
@@ -81,7 +81,7 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if wanted.strict && !loaded.is_clean() { Err(InspectError::Strict) } else { Ok(()) }
 }
 
-/// Tells of every cached file; an error if one is damaged.
+/// Prints a line per cached file; an error if one is damaged.
 fn inspect_cache(options: &InspectOptions) -> Result<(), InspectError> {
     let folder = options.cached.cache_dir.clone().unwrap_or_default();
     let unreadable = |error| io::Error::other(format!("{}: expected a folder of the cache: {error}", folder.display()));

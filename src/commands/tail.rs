@@ -1,7 +1,7 @@
-//! `flowcast tail`: a small subscriber, so that a newcomer sees data in one command.
+//! `flowcast tail`: a small subscriber that shows data in one command.
 //!
-//! It negotiates like GexBot's client, joins, decodes and prints one JSON line per record, against
-//! flowcast or the real service. It keeps no session: when the connection ends, so does it.
+//! It negotiates like GexBot's client, joins, decodes, and prints one JSON line per record, with flowcast or
+//! the real service at the other end. It recovers no session: when the connection ends, the command ends.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -86,11 +86,11 @@ pub fn tail(options: TailOptions) -> anyhow::Result<()> {
 
 async fn run(options: TailOptions) -> anyhow::Result<()> {
     let HubAddress { url, groups } = find(&options).await?;
-    let mut subscriber = Subscriber::connect(&url, groups, &options).await?;
+    let mut connection = HubConnection::connect(&url, groups, &options).await?;
     let mut printed = 0;
     while options.count.is_none_or(|count| printed < count) {
-        let message = subscriber.next().await?;
-        let Some(line) = subscriber.heard(&message).await? else { continue };
+        let message = connection.next().await?;
+        let Some(line) = connection.heard(&message).await? else { continue };
         let mut out = io::stdout().lock();
         match writeln!(out, "{line}").and_then(|()| out.flush()) {
             // `tail | head` ends quietly.
@@ -99,12 +99,12 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
         }
         printed += 1;
     }
-    subscriber.close().await;
+    connection.close().await;
     Ok(())
 }
 
 /// A connection that has asked to join its groups.
-struct Subscriber {
+struct HubConnection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     groups: Vec<String>,
     subprotocol: String,
@@ -114,7 +114,7 @@ struct Subscriber {
     capture: Option<BufWriter<File>>,
 }
 
-impl Subscriber {
+impl HubConnection {
     async fn connect(url: &str, groups: Vec<String>, options: &TailOptions) -> anyhow::Result<Self> {
         let (_, syntax, reliable) = SUBPROTOCOLS
             .into_iter()
@@ -257,7 +257,7 @@ fn captured(subprotocol: &str, message: &Message) -> Value {
     }
 }
 
-/// A record for people: the JSONL keys, numbers back at their source's scale.
+/// A record as it stands in a JSONL file: the same keys, and numbers at the scale of the source.
 fn record_line(group: &str, sequence_id: Option<u64>, payload: &[u8], profile: Profile) -> anyhow::Result<Value> {
     const LIMIT: usize = 16 << 20;
     let message = decompress(payload, LIMIT).context("expected a payload compressed with zstd")?;

@@ -64,7 +64,7 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
         follow(options, app, &health, trading, &loaded.tracks, stop)?;
     }
     if let Some(cache) = cache {
-        keep(cache, &loaded, &options.arena)?;
+        cache_frames(cache, &loaded, &options.arena)?;
     }
     let (hub, stop) = (Arc::clone(hub), Arc::clone(stop));
     let builder = thread::Builder::new().name("forms".to_owned());
@@ -73,9 +73,9 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
     Ok(())
 }
 
-/// While this start serves: what was kept for it is read ahead of the clock, and what it made is kept for
-/// the next.
-fn keep(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
+/// Starts a thread that reads cached frames ahead of the clock, and then caches the frames that this start
+/// has built.
+fn cache_frames(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
     let (unsaved, tracks, options) = (cache.unsaved(loaded, options), loaded.tracks.clone(), options.clone());
     let work = move || {
         arena::read_cached(&tracks, &options.at_start(), 0);
@@ -85,7 +85,7 @@ fn keep(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()>
     Ok(())
 }
 
-/// The day's signals, trades and portfolios, and how many lines of theirs are bad.
+/// The day's signals, trades and portfolios, and how many of their lines are bad.
 fn load_trading(
     options: &ServeOptions,
     app: &App,
@@ -111,7 +111,7 @@ fn load_trading(
     Ok((trading, reports.iter().map(|report| report.bad).sum()))
 }
 
-/// The trading streams go with the replay's clock.
+/// Starts the trading streams on the clock of the replay.
 fn follow(
     options: &ServeOptions,
     app: &App,
@@ -127,7 +127,7 @@ fn follow(
     Ok(())
 }
 
-/// Says what was found: bad lines as `path:line: reason`, and one line that sums up.
+/// Logs what was found: bad lines as `path:line: reason`, and one line that sums up.
 fn report(dataset: &Dataset, loaded: &Loaded) {
     for FileReport { file, lines, failed, .. } in &loaded.reports {
         let path = file.path.display();

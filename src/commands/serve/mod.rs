@@ -1,7 +1,7 @@
-//! Serving: puts the parts together, and takes them apart in order.
+//! Serving: starts the parts in order, and stops them in order.
 //!
-//! The port is bound first, so that a busy one is told at once and probes see 503 while the data
-//! loads. Nothing here looks at data.
+//! The port is bound first, so that a port in use is reported immediately and probes get 503 while the
+//! data loads. Nothing here looks at data.
 
 mod day;
 mod live_sources;
@@ -34,7 +34,7 @@ use crate::server::shard::mailbox::{ShardHandle, ShardMessage};
 use crate::streams::{STREAMS_HUB, Streams};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 
-/// How long live sources may take to say how far they came.
+/// How long live sources may take to store how far they have read.
 const COMMIT: Duration = Duration::from_secs(5);
 
 /// Serves until a signal.
@@ -46,12 +46,12 @@ pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
         start(&options)?
     };
     let ended = runtime.block_on(run(options, started));
-    // Idle HTTP connections must not hold the process.
+    // Idle HTTP connections must not keep the process alive.
     runtime.shutdown_background();
     ended
 }
 
-/// What is there before the data is.
+/// What runs before the data is loaded.
 struct Started {
     app: Arc<App>,
     shards: Vec<thread::JoinHandle<()>>,
@@ -165,7 +165,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 
     let signal = signals.next().await;
-    tracing::info!(signal, connections = app.connections(), "shutting down; a second signal ends at once");
+    tracing::info!(signal, connections = app.connections(), "shutting down; a second signal ends the process now");
     shutdown::end_at_next(signals);
     app.set_stage(Stage::Draining);
     stop.store(true, Ordering::Relaxed);
@@ -173,7 +173,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells every client and waits until all are gone, or the deadline.
+/// Tells every client that the server goes, and waits until all are gone, or for the deadline.
 async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duration) {
     for shard in &app.shards {
         while shard.send(ShardMessage::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {

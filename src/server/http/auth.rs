@@ -1,7 +1,7 @@
 //! Keys and tokens: where a request carries them. They are credentials and never logged.
 //!
 //! A token is `{key}:{uuid}` and is not verified: any non-empty one opens a connection, and the key
-//! is who the client is.
+//! names the client.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;

@@ -1,4 +1,4 @@
-//! HTTP: everything a client does before its socket belongs to a shard, and what operators ask.
+//! HTTP: what a client does before a shard has its socket, and what operators ask for.
 
 pub mod app;
 mod auth;

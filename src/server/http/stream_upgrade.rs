@@ -1,4 +1,4 @@
-//! The upgrade of `GET /ws`: from a token to a session of the JSON streams on a shard.
+//! The upgrade of `GET /ws`: checks the token and makes a session of the JSON streams on a shard.
 //!
 //! Everything that can be refused is refused before the `101` (`docs/streams.md`).
 

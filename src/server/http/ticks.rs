@@ -1,7 +1,7 @@
 //! `GET /ticks`: the tick ledger, as JSON or as server-sent events.
 //!
-//! The swarm matches what it received with this. Payload hashes are computed here, when somebody
-//! reads, and only for profiles whose frames exist.
+//! The swarm compares what it received with this. Payload hashes are computed here, on request, and only
+//! for profiles whose frames exist.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub struct TickRange {
     limit: Option<usize>,
 }
 
-/// Both representations of the ledger.
+/// `GET /ticks`: one JSON object, or an event stream if the client accepts one.
 pub async fn ticks(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
@@ -65,7 +65,7 @@ pub async fn ticks(
         .after(range.after.unwrap_or(0), limit)
         .iter()
         .take_while(|(_, tick)| {
-            // The first tick is told whatever its size, or nobody could go on.
+            // The first tick is sent whatever its size: otherwise the client could never get past it.
             let fits = publications == 0 || publications + tick.publications.len() <= MAX_PUBLICATIONS;
             publications += tick.publications.len();
             fits
@@ -77,7 +77,8 @@ pub async fn ticks(
     Json(answer).into_response()
 }
 
-/// First where the ledger is, then every tick behind `after`, for as long as the client listens.
+/// First the event `now` with the ledger's span, then every tick after `after`, as long as the client
+/// listens.
 fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<Event, Infallible>> {
     struct TickReader {
         app: Arc<App>,
@@ -85,7 +86,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
         changed: tokio::sync::watch::Receiver<u64>,
         ready: std::vec::IntoIter<(u64, Arc<Tick>)>,
         greeted: bool,
-        /// Given back when the client leaves and the stream with it.
+        /// Released when the client leaves.
         _place: OwnedSemaphorePermit,
     }
     let changed = app.hub.ledger().watch();
@@ -102,7 +103,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
                 let data = tick_json(seq, &tick).to_string();
                 return Some((Ok(Event::default().event("tick").id(seq.to_string()).data(data)), reader));
             }
-            // Marked seen before the ledger is read: a tick in between wakes us once more.
+            // Marked as seen before the ledger is read: a tick that comes in between wakes us again.
             reader.changed.borrow_and_update();
             reader.ready = reader.app.hub.ledger().after(reader.after, 64).into_iter();
             if reader.ready.len() == 0 && reader.changed.changed().await.is_err() {

@@ -27,22 +27,22 @@ use crate::wire::gexbot::ORDERFLOW_HUB;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
 
-/// How long an upgrade waits for a form's first frames. Whoever waits longer is served all the
-/// same, with frames encoded on the spot.
+/// How long an upgrade waits for the first frames of a form. After that the client is let in anyway, and its
+/// first frames are encoded when they are sent.
 const FORM_PATIENCE: Duration = Duration::from_secs(5);
 
-/// `GET /ws/{hub}`: the 2025 generation, for which no subprotocol means protobuf.
+/// `GET /ws/{hub}`: for clients of 2025, which ask for no subprotocol and mean protobuf.
 pub async fn ws(State(app): State<Arc<App>>, Path(hub): Path<String>, request: Request) -> Response {
     let unasked = Some((Syntax::Protobuf, false));
     upgrade(&app, &hub, request, Profile::V2025_11, unasked).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// `GET /client/hubs/{hub}`: the 2026 generation.
+/// `GET /client/hubs/{hub}`: for clients of 2026.
 pub async fn client(State(app): State<Arc<App>>, Path(hub): Path<String>, request: Request) -> Response {
     upgrade(&app, &hub, request, Profile::V2026_04, None).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// `GET /client?hub={hub}`: the same, as Azure also has it.
+/// `GET /client?hub={hub}`: the same under Azure's other address.
 pub async fn client_query(State(app): State<Arc<App>>, request: Request) -> Response {
     let hub = auth::parameter(request.uri().query(), "hub").unwrap_or_default();
     upgrade(&app, &hub, request, Profile::V2026_04, None).await.unwrap_or_else(IntoResponse::into_response)
@@ -115,7 +115,7 @@ impl IntoResponse for UpgradeError {
     }
 }
 
-/// Answers the handshake and leaves the rest to a task that waits for the socket.
+/// Answers the handshake; a task waits for the socket and gives it to a shard.
 async fn upgrade(
     app: &Arc<App>,
     hub: &str,
@@ -188,8 +188,8 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, UpgradeErr
     if asked { Err(UpgradeError::NoSubprotocol) } else { Ok(None) }
 }
 
-/// A recovery's connection id and token, if the query asks for one. What is no id or token of ours
-/// is one that matches nothing.
+/// Connection id and token, if the query asks for a recovery. A text that is no id or token becomes one that
+/// matches no session.
 fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
     let id = auth::parameter(query, "awps_connection_id")?;
     let token = auth::parameter(query, "awps_reconnection_token").unwrap_or_default();
@@ -197,7 +197,7 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
     Some((parsed(&id), parsed(&token).as_u128()))
 }
 
-/// Asks the session's shard before the client is answered.
+/// Asks the session's shard whether the session can be recovered, before the client is answered.
 async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
@@ -208,7 +208,7 @@ async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uui
     }
 }
 
-/// Takes the socket out of hyper, with what the client sent behind the handshake, and gives it to
+/// Takes the socket out of hyper, with the bytes that the client sent after the handshake, and gives it to
 /// its shard.
 pub(super) async fn hand_over(
     on_upgrade: OnUpgrade,

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! One form is the *base*, made from the records while they are read; it is always there. The
-//! others are derived from it, chunk by chunk: at start-up those of the first profile, any other
-//! when its first client connects ([`prepare`]). A frame of a form that is not there yet is encoded
-//! on the spot and counted as late.
+//! others are derived from it, chunk by chunk: those of `--profile` at start, any other when its first
+//! client connects ([`prepare`]). A frame of a form that is not built yet is encoded when it is sent, and
+//! counted as late.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -420,10 +420,10 @@ impl FrameStore for Track {
     }
 }
 
-/// Builds every form that is ordered, until the hub is gone. Runs on a thread of its own.
+/// Builds every form that is ordered, until the hub is gone. Blocks; the caller gives it a thread.
 ///
-/// The records that `position` says come next are built first, of every track; then the form is
-/// ready and the rest follows, ahead of the clock.
+/// For every track the records after `position` are built first; then the form is ready, and the rest
+/// follows ahead of the clock.
 pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64) {
     for ordered in forms.orders() {
         let plain = PlainForm::ALL[ordered.index()];
@@ -438,15 +438,15 @@ pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64)
     }
 }
 
-/// Takes everything from the shelves, ahead of a clock at `now`. Runs on a thread of its own.
+/// Reads all cached blocks into memory, ahead of a clock at `now`. Blocks; the caller gives it a thread.
 pub fn read_cached(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64) {
     let cached: Vec<Arc<Track>> = tracks.iter().filter(|track| track.is_cached()).cloned().collect();
     build_ahead(&cached, forms, now, || {});
     cached.iter().filter_map(|track| track.store.as_ref()).for_each(|store| store.finish());
 }
 
-/// Builds `forms` of all chunks in the order in which a clock at `now` comes to them; calls `ready` when it
-/// has a start.
+/// Builds `forms` of all chunks in the order in which a clock at `now` reaches them; calls `ready` once the
+/// first two of each track are built.
 fn build_ahead(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64, ready: impl Fn()) {
     let longest = tracks.iter().map(|track| track.chunks.len()).max().unwrap_or(0);
     for step in 0..longest {

@@ -141,7 +141,7 @@ fn parse_date(text: &str) -> Option<Date> {
     text.parse::<Date>().ok().filter(|date| date.to_string() == text)
 }
 
-/// Names that can stand in a group name and a log line.
+/// Whether the name can be part of a group name and a log line.
 pub(in crate::source) fn is_ticker(name: &str) -> bool {
     name != "streams"
         && (1..=64).contains(&name.len())

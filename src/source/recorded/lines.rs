@@ -11,7 +11,7 @@ use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
 /// The longest line that can be a record.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// A step between two records that counts as a gap, seconds: the feed says something every second.
+/// A longer step between two records is a gap, in seconds: the feed has a record every second.
 pub const GAP_SECONDS: i64 = 5;
 
 /// Bad lines reported in full per file; the rest is summed.
@@ -81,7 +81,7 @@ impl LineStats {
         }
     }
 
-    /// Judges the step from the last record to one at `timestamp`.
+    /// Counts the step from the last record to one at `timestamp`.
     fn step_to(&mut self, timestamp: i64) {
         let Some((_, last)) = self.span else { return };
         let step = timestamp.saturating_sub(last);

@@ -1,9 +1,9 @@
 //! Reading a file through a memory mapping that may be truncated or rewritten meanwhile.
 //!
-//! A range is mapped, copied out once, and unmapped; only the copy is ever parsed, so what is
-//! checked is what is used, whatever happens to the file. Touching a page behind the end of a file
-//! that was truncated raises SIGBUS, which would end the process: a handler puts zero pages there
-//! instead and the read reports that the file changed.
+//! A range is mapped, copied out once, and unmapped. Only the copy is parsed, so what was checked is what is
+//! used, whatever happens to the file. Reading a page after the end of a truncated file raises SIGBUS, which
+//! would end the process: a handler maps zero pages there instead, and the read reports that the file
+//! changed.
 
 #![expect(unsafe_code, reason = "the mapping is read through a pointer, under a signal handler; proofs below")]
 

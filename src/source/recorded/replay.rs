@@ -18,7 +18,7 @@ use crate::engine::group::Group;
 use crate::engine::hub::{Due, Hub};
 use crate::health::status::{SourceHealth, Status};
 
-/// How records are replayed.
+/// Settings of the replay clock.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReplayOptions {
     /// Time between two ticks: a number with a unit, such as 1s, 500ms or 1m30s
@@ -141,8 +141,8 @@ impl TickSchedule {
         Self { deadline_ns, interval_ns: interval.as_nanos() as u64 }
     }
 
-    /// Moves to the next deadline; returns how many whole beats lie in the past and are given up.
-    /// One that has just passed is not: its tick runs at once, late.
+    /// Moves to the next deadline; returns how many ticks lie a whole interval or more in the past and are
+    /// skipped. A deadline that has just passed is not skipped: its tick runs immediately, late.
     fn advance(&mut self, now_ns: u64) -> u64 {
         self.deadline_ns += self.interval_ns;
         let missed = now_ns.saturating_sub(self.deadline_ns) / self.interval_ns;
@@ -151,7 +151,7 @@ impl TickSchedule {
     }
 }
 
-/// On a whole wall-clock second, as the real feed; at once for clocks that beat faster.
+/// The next whole second of the wall clock, as with the real feed; now for intervals below a second.
 fn first_deadline(interval: Duration) -> u64 {
     const SECOND: u64 = 1_000_000_000;
     let now = clock::monotonic_ns();

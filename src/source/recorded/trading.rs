@@ -36,10 +36,10 @@ pub const STREAMS_FOLDER: &str = "streams";
 /// The longest line that is read.
 const MAX_LINE: u64 = 1 << 20;
 
-/// Bad lines told per file.
+/// Bad lines reported per file.
 const TOLD: usize = 5;
 
-/// How often the clock's position is looked at: what is due goes out at most this late.
+/// How often the clock's position is read: a record goes out at most this late.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Settings of the recorded day's trading streams.
@@ -51,7 +51,7 @@ pub struct TradingOptions {
     pub replay_trading: Option<bool>,
 }
 
-/// Something of the day, due when the clock stands at its second.
+/// A record of the folder `streams/`, due when the clock stands at its second.
 #[derive(Debug, PartialEq, Eq)]
 struct TradingRecord {
     /// Unix seconds.
@@ -196,7 +196,7 @@ fn event(channel: &'static str, line: &[u8]) -> Result<TradingRecord, String> {
     Ok(TradingRecord { at: timestamp.as_second(), record: record.map_err(|error| error.to_string())? })
 }
 
-/// The replayed tickers' prices: asked before each price update.
+/// The prices of the replayed tickers, read before each price update.
 pub struct Spots {
     days: Vec<DayPrices>,
     clock: Arc<SourceHealth>,
@@ -247,7 +247,7 @@ impl Spots {
 }
 
 impl DayPrices {
-    /// Takes up the records up to the clock's position; returns the last spot that is one.
+    /// Adds the records up to the clock's position; returns the last spot that is not missing.
     fn advance(&mut self, now: u64, mode: CacheMode) -> Option<u32> {
         let records = self.track.records();
         let (lap, last) = match mode {
