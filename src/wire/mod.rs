@@ -38,14 +38,6 @@ impl Wire {
             Self::Streams => 0,
         }
     }
-
-    /// The close reason of a connection that is too far behind; the code is 1008.
-    pub const fn slow_reason(self) -> &'static str {
-        match self {
-            Self::WebPubSub(_) => "slow consumer",
-            Self::Streams => "policy violation: slow consumer",
-        }
-    }
 }
 
 /// Messages generated from `proto/` by `build.rs`.

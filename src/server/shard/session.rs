@@ -14,7 +14,7 @@ use super::lanes::Lanes;
 use crate::engine::policy::{self, LagOptions};
 use crate::wire::Wire;
 
-/// Ack ids remembered per session, as Azure's service does (`wire/webpubsub.md` §5).
+/// Ack ids remembered per session, as Azure's service does.
 const REMEMBERED_ACKS: u64 = 1000;
 
 /// A subscription as its session sees it.
