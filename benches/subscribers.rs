@@ -95,7 +95,7 @@ impl Bench {
             channels: Arc::new(Channels::new([])),
             silent: Arc::default(),
         };
-        let (shard, _) = Shard::spawn(0, context).expect("a thread");
+        let (shard, _) = Shard::spawn(0, &context).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let clients = (0..subscribers).map(|_| client(&listener, &shard)).collect();
         let mut frame = Vec::new();

@@ -41,7 +41,7 @@ pub struct HubOptions {
 
 /// A join that would exceed [`HubOptions::max_silent_groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected at most {limit} groups without data, got one more")]
+#[error("{limit} groups without data are joined already; --max-silent-groups allows no more")]
 pub struct TooManySilentGroups {
     /// The limit.
     pub limit: usize,
@@ -50,7 +50,7 @@ pub struct TooManySilentGroups {
 /// What is to be published, and where.
 pub type Outgoing = (Arc<Group>, Frames);
 
-/// A source that keeps the latest state of groups, for those who join late.
+/// A source that keeps the latest state of groups, for clients that subscribe later.
 pub trait Retain: Send + Sync {
     /// The latest state of what `group` carries, if it is a state and there is one. At least as new as
     /// the hub's last publication to the group.
@@ -122,7 +122,7 @@ impl Hub {
         self.retain.get().is_some()
     }
 
-    /// The latest state of a group, for who joins it now.
+    /// The latest state of a group, for a subscriber that joins now.
     pub fn retained(&self, group: &str) -> Option<Frames> {
         self.retain.get()?.upgrade()?.retained(group)
     }

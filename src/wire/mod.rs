@@ -40,12 +40,4 @@ impl Wire {
             Self::Streams => 0,
         }
     }
-
-    /// The reason in the close frame of a connection that is too far behind; the code is 1008.
-    pub const fn slow_reason(self) -> &'static str {
-        match self {
-            Self::WebPubSub(_) => "slow consumer",
-            Self::Streams => "policy violation: slow consumer",
-        }
-    }
 }

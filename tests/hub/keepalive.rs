@@ -76,7 +76,9 @@ fn an_answer_that_a_stopped_server_could_not_read_counts() {
         while !matches!(client.frame(), Frame::Ping(_)) {}
     }
     server.signal(rustix::process::Signal::STOP);
-    clients.iter_mut().for_each(|client| client.send(0x8a, b""));
+    for client in &mut clients {
+        client.send(0x8a, b"");
+    }
     // Long enough for every answer's time to be over.
     thread::sleep(Duration::from_millis(2500));
     server.signal(rustix::process::Signal::CONT);

@@ -92,7 +92,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         silent: Arc::default(),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
-        .map(|index| Shard::spawn(index, context.clone()))
+        .map(|index| Shard::spawn(index, &context))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")?
         .into_iter()

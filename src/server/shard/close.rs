@@ -90,8 +90,11 @@ const fn row(
     CloseRow { close, sight, reason, counter, come_back }
 }
 
+/// Rows of the table.
+pub const ROWS: usize = 16;
+
 /// All of them, in the order of [`Close`].
-pub const TABLE: [CloseRow; 16] = [
+pub const TABLE: [CloseRow; ROWS] = [
     row(Close::ByClient, Sight::Echo, None, "client", ComeBack::No),
     row(Close::Gone, Sight::Nothing, None, "gone", ComeBack::Yes),
     row(Close::BrokenFraming, Sight::Code(1002), None, "protocol", ComeBack::AfterMending),

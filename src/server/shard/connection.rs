@@ -57,6 +57,9 @@ struct Outbound {
 impl Connection {
     /// A connection over a non-blocking socket.
     pub fn new(socket: TcpStream, now_ms: u64) -> Self {
+        // The listener's limit is for HTTP clients that do not read; here the lag rule judges.
+        // Fails only on a socket that is gone, which the first read tells.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, 0);
         Self { state: ConnectionState::Open, heard_ms: now_ms, inbound: Inbound::default(), socket, outbound: None }
     }
 

@@ -35,21 +35,20 @@ pub struct Shard {
 
 impl Shard {
     /// Starts a shard's thread.
-    pub fn spawn(index: u8, context: ShardContext) -> io::Result<(ShardHandle, JoinHandle<()>)> {
+    pub fn spawn(index: u8, context: &ShardContext) -> io::Result<(ShardHandle, JoinHandle<()>)> {
         let poller = Poller::new()?;
         context.hubs.attach(&Arc::clone(poller.bell()).into());
         let options = Arc::clone(&context.options);
         let stats = Arc::new(ShardStats::default());
-        let shared = || Arc::clone(&stats);
-        let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), shared());
+        let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), Arc::clone(&stats));
         let mut shard = Self {
             mailbox,
             poller,
-            lanes: Lanes::new(&context, shared()),
-            sessions: Sessions::new(index, &options, shared()),
+            lanes: Lanes::new(context, Arc::clone(&stats)),
+            sessions: Sessions::new(index, &options, Arc::clone(&stats)),
             inbox: Inbox::new(&options),
-            outbox: Outbox::new(options.lag, shared()),
-            dialects: Dialects::new(&context, &stats),
+            outbox: Outbox::new(options.lag, Arc::clone(&stats)),
+            dialects: Dialects::new(context, &stats),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             shard.outbox.prepare(options.io_uring, index);
@@ -82,12 +81,11 @@ impl Shard {
     }
 
     /// The kernel says a socket can be read, or written, or is gone.
-    fn ready(&mut self, socket: ReadySocket) {
-        let key = socket.key;
-        if socket.is_readable {
+    fn ready(&mut self, ReadySocket { key, is_readable, is_writable }: ReadySocket) {
+        if is_readable {
             self.receive(key);
         }
-        if socket.is_writable && self.sessions.mark(key) == Mark::Blocked {
+        if is_writable && self.sessions.mark(key) == Mark::Blocked {
             self.sessions.set_mark(key, Mark::Ready);
             self.set_interest(key, Interest::Read);
             self.outbox.flush(key, &mut self.sessions, &self.lanes);
@@ -114,15 +112,19 @@ impl Shard {
 
     fn take(&mut self, message: ShardMessage) {
         match message {
-            ShardMessage::Open(arrival) => self.open(arrival),
+            ShardMessage::Open(_) if self.sessions.is_draining() => {}
+            ShardMessage::Open(Arrival { socket, read, user, protocol, admitted }) => {
+                // Both places are held until the shard has counted the connection itself.
+                let (key, admitted_stream) = self.sessions.add(user, protocol);
+                self.connect(key, socket, &read);
+                drop((admitted, admitted_stream));
+            }
             ShardMessage::Claim { id, token, reply } => {
                 let claimed = self.sessions.claim(id, token, &mut self.lanes);
                 // Fails if nobody waits any more; the session goes on waiting for its client.
                 let _ = reply.send(claimed);
             }
             ShardMessage::Attach { id, socket, read, admitted } => {
-                // Otherwise it expired between claim and upgrade, or the server drains. The client sees the
-                // socket close and asks again.
                 if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
                     self.connect(key, socket, &read);
                 }
@@ -136,23 +138,8 @@ impl Shard {
         self.settle();
     }
 
-    /// A new client: a session and its connection.
-    fn open(&mut self, arrival: Arrival) {
-        if self.sessions.is_draining() {
-            return;
-        }
-        let Arrival { socket, read, user, protocol, admitted } = arrival;
-        // Both places are held until the shard has counted the connection itself.
-        let (key, admitted_stream) = self.sessions.add(user, protocol);
-        self.connect(key, socket, &read);
-        drop((admitted, admitted_stream));
-    }
-
     /// Gives a session its socket, greets the client and hears what it has said already.
     fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8]) {
-        // The listener's limit is for HTTP clients that do not read; here the lag rule judges.
-        // Fails only on a socket that is gone, which the first read tells.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, 0);
         let watched = self.poller.add(key, &socket);
         let now_ms = monotonic_ms();
         self.sessions.connect(key, socket, now_ms);
@@ -191,12 +178,7 @@ impl Shard {
     }
 
     fn close(&mut self, key: u32, frame: &CloseFrame) {
-        let farewell = match self.sessions.get(key) {
-            Some(session) if frame.close() == Close::Shutdown => {
-                self.dialects.of(session.wire).farewell(session, frame)
-            }
-            _ => Vec::new(),
-        };
+        let farewell = self.dialects.farewell(key, frame, &self.sessions);
         self.sessions.close(key, frame, &farewell, &mut self.lanes);
         self.outbox.flush(key, &mut self.sessions, &self.lanes);
     }

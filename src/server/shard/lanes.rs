@@ -74,7 +74,7 @@ pub struct Lanes {
     lines: LogLimiter,
     /// By [`share_of`].
     shares: [HubShare; 2],
-    lanes: Slab<Lane>,
+    by_key: Slab<Lane>,
     /// Counts the changes of lanes and rings.
     revision: u64,
 }
@@ -84,12 +84,12 @@ impl Lanes {
     pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
         let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
         let (options, silent) = (context.options.lag, Arc::clone(&context.silent));
-        Self { options, stats, silent, lines: LogLimiter::default(), shares, lanes: Slab::new(), revision: 1 }
+        Self { options, stats, silent, lines: LogLimiter::default(), shares, by_key: Slab::new(), revision: 1 }
     }
 
     /// The lane with this key.
     pub fn lane(&self, lane: u32) -> &Lane {
-        &self.lanes[lane as usize]
+        &self.by_key[lane as usize]
     }
 
     /// Another one whenever a ring or a lane has changed; never 0. While it is the same, the same cursors
@@ -102,7 +102,7 @@ impl Lanes {
     pub fn find(&self, name: &str, wire: Wire) -> Option<u32> {
         let share = &self.shares[share_of(wire)];
         let group = &share.groups[*share.names.get(name)? as usize];
-        group.lanes.iter().copied().find(|&lane| self.lanes[lane as usize].wire == wire)
+        group.lanes.iter().copied().find(|&lane| self.by_key[lane as usize].wire == wire)
     }
 
     /// Adds a subscriber; returns its lane and its place there.
@@ -111,7 +111,7 @@ impl Lanes {
             Some(lane) => lane,
             None => self.open_lane(name, wire)?,
         };
-        let lane_mut = &mut self.lanes[lane as usize];
+        let lane_mut = &mut self.by_key[lane as usize];
         let place = lane_mut.subscribers.len() as u32;
         lane_mut.subscribers.push(session);
         let share = &self.shares[share_of(wire)];
@@ -127,14 +127,14 @@ impl Lanes {
     /// membership must be told.
     pub fn leave(&mut self, lane: u32, place: u32) -> Option<u32> {
         let key = lane as usize;
-        self.lanes[key].subscribers.swap_remove(place as usize);
-        let share = &self.shares[share_of(self.lanes[key].wire)];
-        share.groups[self.lanes[key].group as usize].group.left();
-        if self.lanes[key].subscribers.is_empty() {
+        self.by_key[key].subscribers.swap_remove(place as usize);
+        let share = &self.shares[share_of(self.by_key[key].wire)];
+        share.groups[self.by_key[key].group as usize].group.left();
+        if self.by_key[key].subscribers.is_empty() {
             self.close_lane(lane);
             return None;
         }
-        self.lanes[key].subscribers.get(place as usize).copied()
+        self.by_key[key].subscribers.get(place as usize).copied()
     }
 
     fn open_lane(&mut self, name: &str, wire: Wire) -> Result<u32, TooManySilentGroups> {
@@ -159,14 +159,14 @@ impl Lanes {
         };
         self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
-        let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), told: 0, wire, group }) as u32;
+        let lane = self.by_key.insert(Lane { ring, subscribers: Vec::new(), told: 0, wire, group }) as u32;
         share.groups[group as usize].lanes.push(lane);
         Ok(lane)
     }
 
     fn close_lane(&mut self, lane: u32) {
         self.revision += 1;
-        let Lane { group: group_key, wire, .. } = self.lanes.remove(lane as usize);
+        let Lane { group: group_key, wire, .. } = self.by_key.remove(lane as usize);
         let share = &mut self.shares[share_of(wire)];
         let group = &mut share.groups[group_key as usize];
         group.lanes.retain(|&other| other != lane);
@@ -189,7 +189,7 @@ impl Lanes {
             moved(lane, of, first_new)
         };
         for share in &mut self.shares {
-            share.drain(&mut self.lanes, &self.stats, &mut changed);
+            share.drain(&mut self.by_key, &self.stats, &mut changed);
             share.hub.taken_out();
         }
     }

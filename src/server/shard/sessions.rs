@@ -207,8 +207,9 @@ impl Sessions {
         self.detached.push(monotonic_ms(), (key, serial));
     }
 
-    /// The client of a session is back: sets the cursors to where it goes on. Returns its key, if it waits
-    /// still.
+    /// The client of a session is back: sets the cursors to where it goes on. Returns its key.
+    /// `None`: it expired between claim and upgrade, or the server drains; the client sees the socket close,
+    /// and asks again.
     pub fn resume(&mut self, id: Uuid, lanes: &mut Lanes) -> Option<u32> {
         self.lose(*self.ids.get(&id)?, Close::Recovered, lanes);
         let key = *self.ids.get(&id)?;
@@ -386,9 +387,11 @@ impl Sessions {
         }
         while let Some((key, serial)) = self.closing.pop(now_ms) {
             let close = match self.current(key, serial).map(|connection| connection.state) {
-                Some(ConnectionState::Closing { close: close @ (Close::Slow | Close::SlowStream), .. }) => close,
+                Some(
+                    ConnectionState::Closing { close: close @ (Close::Slow | Close::SlowStream), .. }
+                    | ConnectionState::Lingering { close },
+                ) => close,
                 Some(ConnectionState::Closing { .. }) => Close::WriteTimeout,
-                Some(ConnectionState::Lingering { close }) => close,
                 Some(ConnectionState::Open) | None => continue,
             };
             self.report(key, Report::Lost(close));

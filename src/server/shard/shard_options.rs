@@ -48,7 +48,6 @@ impl ShardOptions {
 }
 
 /// When a connection counts as dead.
-#[expect(clippy::struct_field_names, reason = "the names are the settings' names")]
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct KeepaliveOptions {
     /// Seconds between WebSocket pings

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use self::conversation::Conversation;
 use self::streams::StreamsDialect;
 use self::webpubsub::WebPubSubDialect;
-use super::close::CloseFrame;
+use super::close::{Close, CloseFrame};
 use super::connection::Connection;
 use super::context::ShardContext;
 use super::keepalive::{Keepalive, SentPing};
@@ -34,7 +34,7 @@ pub trait Dialect {
     /// What becomes of a connection that is too far behind.
     fn too_slow(&self, session: &mut Session) -> Report;
 
-    /// The last words before the server closes a connection because it stops.
+    /// Finished messages that go before the close frame when the server stops.
     fn farewell(&self, session: &Session, frame: &CloseFrame) -> Vec<u8>;
 
     /// The pings of its connections.
@@ -91,6 +91,14 @@ impl Dialects {
             tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");
             let report = self.of(session.wire).too_slow(session);
             sessions.report(key, report);
+        }
+    }
+
+    /// What a client is told before the close frame: something only if the server stops.
+    pub fn farewell(&mut self, key: u32, frame: &CloseFrame, sessions: &Sessions) -> Vec<u8> {
+        match sessions.get(key) {
+            Some(session) if frame.close() == Close::Shutdown => self.of(session.wire).farewell(session, frame),
+            _ => Vec::new(),
         }
     }
 
