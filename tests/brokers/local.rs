@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use flowcast::source::broker::feed::{Feed, FeedContext, Running, Symbols};
 use flowcast::source::broker::feed_health::FeedPhase;
-use flowcast::source::broker::quote::{Broker, Exchange, Instrument, MarketData, QuoteKind, ReceivedAt};
+use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
+use flowcast::source::broker::quote::{MarketData, QuoteKind, ReceivedAt};
 use rust_decimal::Decimal;
 use tokio::sync::{mpsc, watch};
 

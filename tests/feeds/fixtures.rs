@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
 use flowcast::source::broker::kite::packet::{self, Fault};
 use flowcast::source::broker::price;
-use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Level, MarketData, QuoteKind, ReceivedAt};
+use flowcast::source::broker::quote::{Level, MarketData, QuoteKind, ReceivedAt};
 use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::fields::{Code, Fields, Key};
 use flowcast::source::broker::xts::partial::{self, Store};

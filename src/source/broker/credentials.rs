@@ -46,7 +46,7 @@ impl Credentials {
 /// Where credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialSource {
-    /// Two environment variables.
+    /// Two environment variables, read anew before every login.
     Environment {
         /// The name of the key's.
         key: String,
@@ -83,9 +83,9 @@ pub enum CredentialError {
     NotToml {
         /// The file.
         path: PathBuf,
-        /// The key's name.
+        /// The key's name in the file.
         key: &'static str,
-        /// The secret's name.
+        /// The secret's name in the file.
         secret: &'static str,
     },
     /// A string is missing.

@@ -1,4 +1,4 @@
-//! What a feed is, and the line between it and `Feeds`.
+//! What a feed is, and what it has in hand to talk to `Feeds`.
 //!
 //! ```text
 //!            wanted symbols (watch, always the latest) ─▶
@@ -14,9 +14,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::feed_events::{EventSender, FeedEvent, FeedEventKind};
 use super::feed_health::{FeedFigures, FeedPhase};
-use super::quote::{Broker, MarketData, ReceivedAt};
+use super::instrument::Broker;
+use super::quote::{MarketData, ReceivedAt};
 
-/// Symbols somebody wants.
+/// Symbols that at least one user wants.
 pub type Symbols = BTreeSet<Arc<str>>;
 
 /// A future that a feed runs as.
@@ -27,7 +28,7 @@ pub trait Feed: Send + Sync + 'static {
     /// Its id, unique among the feeds.
     fn id(&self) -> Arc<str>;
 
-    /// Whose it is.
+    /// The broker it connects to.
     fn broker(&self) -> Broker;
 
     /// Whether it can be asked for this symbol.
@@ -40,7 +41,8 @@ pub trait Feed: Send + Sync + 'static {
     fn run(self: Arc<Self>, context: FeedContext) -> Running;
 }
 
-/// A feed's end of the line to `Feeds`. Clones speak for the same feed.
+/// What a feed is given by `Feeds`: what is wanted of it, and where its records, events and figures go.
+/// Clones speak for the same feed.
 #[derive(Clone)]
 pub struct FeedContext {
     pub(super) id: Arc<str>,
@@ -114,12 +116,12 @@ impl FeedContext {
         self.events.send(event);
     }
 
-    /// A frame came.
+    /// Notes when a frame was received, whatever it holds.
     pub fn message(&self, received: ReceivedAt) {
         self.health.message(received);
     }
 
-    /// The feed's figures.
+    /// The figures that status and metrics show of this feed.
     pub fn health(&self) -> &FeedFigures {
         &self.health
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-/// What happened.
+/// What happened to a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedEventKind {
     /// A connection opened for the first time.
@@ -30,7 +30,7 @@ pub enum FeedEventKind {
     Stopped,
 }
 
-/// One event.
+/// Something that happened to a feed, for logs and listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedEvent {
     /// The feed's id.
@@ -53,7 +53,7 @@ impl FeedEvent {
                 tracing::info!("{self}");
             }
             FeedEventKind::Error | FeedEventKind::InstrumentRefused(_) | FeedEventKind::FailedOver(_) => {
-                tracing::warn!("{self}")
+                tracing::warn!("{self}");
             }
             FeedEventKind::AuthFailed | FeedEventKind::GaveUp => tracing::error!("{self}"),
         }
@@ -66,13 +66,15 @@ impl fmt::Display for FeedEvent {
         match kind {
             FeedEventKind::Connected => write!(formatter, "{feed}: connected")?,
             FeedEventKind::Reconnected => write!(formatter, "{feed}: connected again")?,
-            FeedEventKind::Error => write!(formatter, "{feed}: failed")?,
-            FeedEventKind::AuthFailed => write!(formatter, "{feed}: credentials refused")?,
+            FeedEventKind::Error => write!(formatter, "{feed}: error")?,
+            FeedEventKind::AuthFailed => write!(formatter, "{feed}: credentials refused or missing")?,
             FeedEventKind::GaveUp => write!(formatter, "{feed}: gave up")?,
             FeedEventKind::InstrumentRefused(symbol) => write!(formatter, "{feed}: {symbol} refused")?,
-            FeedEventKind::FailedOver(symbol) => write!(formatter, "{feed}: stands in for {symbol}")?,
-            FeedEventKind::FailedBack(symbol) => write!(formatter, "{feed}: gives {symbol} again")?,
-            FeedEventKind::Notice => write!(formatter, "{feed} says")?,
+            FeedEventKind::FailedOver(symbol) => {
+                write!(formatter, "{feed}: its records of {symbol} are used; the preferred feed is silent")?;
+            }
+            FeedEventKind::FailedBack(symbol) => write!(formatter, "{feed}: its records of {symbol} are used again")?,
+            FeedEventKind::Notice => write!(formatter, "{feed}: the broker says")?,
             FeedEventKind::Stopped => write!(formatter, "{feed}: stopped")?,
         }
         if reason.is_empty() { Ok(()) } else { write!(formatter, ": {reason}") }

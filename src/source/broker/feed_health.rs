@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::quote::{Broker, ReceivedAt};
+use super::instrument::Broker;
+use super::quote::ReceivedAt;
 use crate::engine::clock;
 use crate::health::log_limit::LogLimiter;
 use crate::health::status::{SourceHealth, Status};
@@ -63,9 +64,9 @@ pub struct FeedHealth {
     pub connections: u64,
     /// When the last frame came, UTC milliseconds.
     pub last_message_ms: Option<i64>,
-    /// Records it gave.
+    /// Records it handed to the merged stream since it was added.
     pub records: u64,
-    /// Connections opened again.
+    /// How often a connection was opened again after it had been lost.
     pub reconnects: u64,
     /// Failures of connections and calls.
     pub errors: u64,
@@ -100,7 +101,7 @@ pub struct FeedFigures {
     refused: Arc<AtomicU64>,
     ignored: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
-    /// Connections it needs.
+    /// Connections that must be open for the feed to be open.
     needed: AtomicU64,
     subscribed: Arc<AtomicU64>,
 }
@@ -143,7 +144,7 @@ impl FeedFigures {
         status.remove(&self.stream, ("feed", &self.id));
     }
 
-    /// A frame came.
+    /// Notes when a frame was received.
     pub fn message(&self, received: ReceivedAt) {
         self.last_message_ms.store(received.unix_ms.max(0) as u64, Ordering::Relaxed);
         let position = self.records.load(Ordering::Relaxed);
@@ -155,7 +156,7 @@ impl FeedFigures {
         self.records.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A connection opened.
+    /// Counts a connection that opened; `again`: it had been open before.
     pub fn opened(&self, again: bool) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         if again {

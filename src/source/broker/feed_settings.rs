@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected};
 
 use super::credentials::CredentialSource;
-use super::quote::Broker;
+use super::instrument::Broker;
 use super::setting_values::{PerSecond, SettingsError, Span, Whole, read};
 use super::symbols::{MappedInstrument, Mode, mapped};
 use crate::source::broker::net::backoff::BackoffSettings;
@@ -18,12 +18,12 @@ use crate::source::broker::net::recovery::RecoverySettings;
 use crate::source::broker::xts::fields::Code;
 use crate::source::broker::xts::socketio::Eio;
 
-/// One feed.
+/// One `[[feeds]]` block after it was checked.
 #[derive(Debug, Clone)]
 pub struct FeedSettings {
     /// What it is called in status, metrics and logs; unique.
     pub id: Arc<str>,
-    /// Whose it is.
+    /// Which broker it connects to.
     pub broker: Broker,
     /// Where REST calls go.
     pub base_url: String,
@@ -222,10 +222,8 @@ impl FeedBlock {
             ("source", self.source.is_some()),
             ("codes", self.codes.is_some()),
         ];
-        let (foreign, here, there) = match is_kite {
-            true => (&of_xts[..], "zerodha", "xts_pro and xts_client"),
-            false => (&of_kite[..], "xts_pro and xts_client", "zerodha"),
-        };
+        let (kite, xts) = ("zerodha", "xts_pro and xts_client");
+        let (foreign, here, there) = if is_kite { (&of_xts[..], kite, xts) } else { (&of_kite[..], xts, kite) };
         match foreign.iter().find(|(_, is_set)| *is_set) {
             Some((key, _)) => Err(SettingsError::missing(
                 format!("{path}.{key}"),
@@ -265,9 +263,10 @@ impl FeedBlock {
 
     fn credentials(&mut self, path: &str, is_kite: bool) -> Result<CredentialSource, SettingsError> {
         let (key, secret) = if is_kite { ("api_key", "access_token") } else { ("app_key", "secret_key") };
-        let names = match is_kite {
-            true => (self.api_key_env.take(), self.access_token_env.take()),
-            false => (self.app_key_env.take(), self.secret_key_env.take()),
+        let names = if is_kite {
+            (self.api_key_env.take(), self.access_token_env.take())
+        } else {
+            (self.app_key_env.take(), self.secret_key_env.take())
         };
         match (names, self.credentials_file.take()) {
             ((Some(key), Some(secret)), None) => Ok(CredentialSource::Environment { key, secret }),
@@ -329,7 +328,7 @@ impl FeedBlock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::broker::quote::Exchange;
+    use crate::source::broker::instrument::Exchange;
     use crate::source::broker::symbols::Address;
     use crate::source::broker::xts::fields::Key;
 

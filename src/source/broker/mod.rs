@@ -7,11 +7,11 @@
 //!                     └─▶ events, health, `health::status`
 //! ```
 //!
-//! - [`quote`] is the record, [`price`] its exact decimals.
+//! - [`quote`] is the record of an [`instrument`], [`price`] its exact decimals.
 //! - [`kite`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
 //! - [`net`] opens and keeps a connection, with its [`credentials`].
-//! - [`feeds`] starts, supervises and stops them, `feed_registry` is what they share; [`subscriptions`] counts who wants what; [`receiver`] is
-//!   what a subscriber holds.
+//! - [`feeds`] starts, supervises and stops them; `feed_registry` is what they share; [`subscriptions`]
+//!   counts who wants what; [`receiver`] is what a subscriber holds.
 //! - [`prices`] takes the merged stream to the JSON streams.
 //! - [`feed_settings`], [`symbols`], [`setting_values`] read `[[feeds]]`; [`feed_options`] are the settings of all.
 //!
@@ -25,6 +25,7 @@ pub mod feed_options;
 mod feed_registry;
 pub mod feed_settings;
 pub mod feeds;
+pub mod instrument;
 pub mod kite;
 pub mod net;
 pub mod price;
@@ -45,8 +46,8 @@ use feed::Feed;
 use feed_options::BrokerOptions;
 use feed_settings::FeedSettings;
 use feeds::Feeds;
+use instrument::Broker;
 use net::tls::TlsError;
-use quote::Broker;
 use receiver::AddError;
 
 /// Why the feeds did not start. The operator's to fix; nothing is connected.
@@ -74,7 +75,7 @@ pub fn start(options: BrokerOptions, status: &Arc<Status>) -> Result<Feeds, Star
     let reload = feeds.reloader();
     feeds.keep(tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: feeds that wait try again");
+            tracing::info!("SIGHUP: feeds that are waiting try again now");
             reload.send_modify(|count| *count += 1);
         }
     }));

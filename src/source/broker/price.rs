@@ -45,10 +45,8 @@ fn long(text: &str) -> Option<Decimal> {
     if first != b'-' && !first.is_ascii_digit() || serde_json::from_str::<&RawValue>(text).ok()?.get() != text {
         return None;
     }
-    match text.contains(['e', 'E']) {
-        true => Decimal::from_scientific(text).ok(),
-        false => Decimal::from_str_exact(text).ok(),
-    }
+    let has_exponent = text.contains(['e', 'E']);
+    if has_exponent { Decimal::from_scientific(text).ok() } else { Decimal::from_str_exact(text).ok() }
 }
 
 /// `part / base` in percent, to 6 places. `None` when `base` is 0 or the result exceeds 28 digits.

@@ -11,10 +11,10 @@ use super::subscriptions::ReceiverEnd;
 /// Why a feed was not added.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
-    /// Ids are unique.
+    /// Another feed has the same id.
     #[error("expected a feed with an id of its own, got {0} again")]
     Duplicate(Arc<str>),
-    /// After [`Feeds::stop`].
+    /// `Feeds::stop` was called.
     #[error("the feeds are stopped")]
     Stopped,
 }
@@ -22,10 +22,10 @@ pub enum AddError {
 /// Why nothing was subscribed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    /// Drop some first.
+    /// The limit of subscribers in this process is reached; dropping a receiver makes room.
     #[error("expected at most {0} subscribers in this process")]
     TooManyReceivers(usize),
-    /// After [`Feeds::stop`].
+    /// `Feeds::stop` was called.
     #[error("the feeds are stopped")]
     Stopped,
 }

@@ -1,10 +1,11 @@
 //! What stands behind the keys of `[[feeds]]`: values with bounds, and the error that names a key whose
 //! value is refused.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::time::Duration;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// Why a `[[feeds]]` block is refused. The operator's to fix; nothing was opened yet.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,82 +76,60 @@ pub fn read<T: DeserializeOwned>(path: &str, value: toml::Value) -> Result<T, Se
     })
 }
 
+/// `value` is not what was expected: at most 60 characters of it, and of a table or list only that it is one.
+fn refused(expected: impl Display, value: &toml::Value) -> String {
+    let shown: String = match value {
+        toml::Value::Table(_) => "a table".to_owned(),
+        toml::Value::Array(_) => "a list".to_owned(),
+        value => value.to_string().chars().take(60).collect(),
+    };
+    format!("expected {expected}, got {shown}")
+}
+
 /// A whole number from `FROM` to `TO`, both included.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "toml::Value")]
 pub struct Whole<const FROM: u64, const TO: u64>(pub u64);
 
-impl<'de, const FROM: u64, const TO: u64> Deserialize<'de> for Whole<FROM, TO> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number<const FROM: u64, const TO: u64>;
+impl<const FROM: u64, const TO: u64> TryFrom<toml::Value> for Whole<FROM, TO> {
+    type Error = String;
 
-        impl<const FROM: u64, const TO: u64> Visitor<'_> for Number<FROM, TO> {
-            type Value = Whole<FROM, TO>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(formatter, "a whole number from {FROM} to {TO}")
-            }
-
-            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-                let read = u64::try_from(number).ok().filter(|read| (FROM..=TO).contains(read));
-                read.map(Whole).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
-            }
-        }
-        deserializer.deserialize_u64(Number)
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+        let number = number.filter(|number| (FROM..=TO).contains(number));
+        number.map(Self).ok_or_else(|| refused(format_args!("a whole number from {FROM} to {TO}"), &value))
     }
 }
 
 /// A duration such as `500ms`, from `FROM_MS` to `TO_MS`, both included.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "toml::Value")]
 pub struct Span<const FROM_MS: u64, const TO_MS: u64>(pub Duration);
 
-impl<'de, const FROM_MS: u64, const TO_MS: u64> Deserialize<'de> for Span<FROM_MS, TO_MS> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text<const FROM_MS: u64, const TO_MS: u64>;
+impl<const FROM_MS: u64, const TO_MS: u64> TryFrom<toml::Value> for Span<FROM_MS, TO_MS> {
+    type Error = String;
 
-        impl<const FROM_MS: u64, const TO_MS: u64> Visitor<'_> for Text<FROM_MS, TO_MS> {
-            type Value = Span<FROM_MS, TO_MS>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let [from, to] = [FROM_MS, TO_MS].map(|ms| humantime::format_duration(Duration::from_millis(ms)));
-                write!(formatter, "a duration such as 500ms, from {from} to {to}")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                let range = Duration::from_millis(FROM_MS)..=Duration::from_millis(TO_MS);
-                let duration = humantime::parse_duration(text).ok().filter(|duration| range.contains(duration));
-                duration.map(Span).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Text)
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        let [from, to] = [FROM_MS, TO_MS].map(Duration::from_millis);
+        let duration = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+        let shown = humantime::format_duration;
+        duration.filter(|duration| (from..=to).contains(duration)).map(Self).ok_or_else(|| {
+            refused(format_args!("a duration such as 500ms, from {} to {}", shown(from), shown(to)), &value)
+        })
     }
 }
 
 /// How often a second: above 0, at most 1000.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "toml::Value")]
 pub struct PerSecond(pub f64);
 
-impl<'de> Deserialize<'de> for PerSecond {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Rate;
+impl TryFrom<toml::Value> for PerSecond {
+    type Error = String;
 
-        impl Visitor<'_> for Rate {
-            type Value = PerSecond;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a number above 0, at most 1000")
-            }
-
-            fn visit_f64<E: Error>(self, rate: f64) -> Result<Self::Value, E> {
-                if rate > 0.0 && rate <= 1000.0 {
-                    return Ok(PerSecond(rate));
-                }
-                Err(E::invalid_value(Unexpected::Float(rate), &self))
-            }
-
-            fn visit_i64<E: Error>(self, rate: i64) -> Result<Self::Value, E> {
-                self.visit_f64(rate as f64)
-            }
-        }
-        deserializer.deserialize_f64(Rate)
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        let rate = value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
+        let rate = rate.filter(|&rate| rate > 0.0 && rate <= 1000.0);
+        rate.map(Self).ok_or_else(|| refused("a number above 0, at most 1000", &value))
     }
 }

@@ -24,7 +24,7 @@ pub enum ReceiverEnd {
     /// read faster or with a larger buffer.
     #[error("dropped: {buffer} records waited and one more came")]
     Lagged {
-        /// The buffer's size.
+        /// How many records may wait, as configured.
         buffer: usize,
     },
     /// Its user unsubscribed the last of its symbols.
@@ -54,7 +54,7 @@ struct SymbolDemand {
     idle_since: Option<Instant>,
     /// The feed whose records count, and when its last one was received.
     current: Option<(u64, Instant)>,
-    /// The last price, for who comes late.
+    /// The last price, for those who subscribe later.
     last: Option<Arc<MarketData>>,
 }
 
@@ -67,7 +67,7 @@ impl SymbolDemand {
 /// Which way a record went.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// It counts.
+    /// The record counts: its feed is the one whose records are taken.
     Taken,
     /// It counts from now on: the feed before it was silent.
     FailedOver,
@@ -229,7 +229,7 @@ impl Subscriptions {
         if wanted { choice } else { Choice::Dropped }
     }
 
-    /// Ends every receiver.
+    /// Ends every receiver with [`ReceiverEnd::Stopped`] and forgets all symbols.
     pub fn stop(&mut self) {
         for (slot, _) in self.receivers.values() {
             let _ = slot.ended.set(ReceiverEnd::Stopped);
@@ -242,7 +242,8 @@ impl Subscriptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::broker::quote::{Broker, Exchange, Instrument, QuoteKind, ReceivedAt};
+    use crate::source::broker::instrument::{Broker, Exchange, Instrument};
+    use crate::source::broker::quote::{QuoteKind, ReceivedAt};
     use rust_decimal::Decimal;
 
     fn slot(id: u64, user: &str, buffer: usize) -> (Arc<Slot>, mpsc::Receiver<Arc<MarketData>>) {

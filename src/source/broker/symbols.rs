@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::quote::{Exchange, Instrument};
+use super::instrument::{Exchange, Instrument};
 use super::setting_values::{SettingsError, Whole, read};
 use crate::source::broker::kite::packet;
 use crate::source::broker::xts::fields::{self, Key};

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::source::broker::quote::Instrument;
+use crate::source::broker::instrument::Instrument;
 use crate::source::broker::symbols::Mode;
 
 /// An instrument that a connection should carry.
@@ -69,7 +69,7 @@ impl Assignment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::broker::quote::Exchange;
+    use crate::source::broker::instrument::Exchange;
     use proptest::prelude::*;
 
     fn assigned(tokens: impl IntoIterator<Item = u32>) -> WantedInstruments {

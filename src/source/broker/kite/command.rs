@@ -41,8 +41,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::source::broker::instrument::{Exchange, Instrument};
     use crate::source::broker::kite::assign::WantedInstrument;
-    use crate::source::broker::quote::{Exchange, Instrument};
 
     fn assigned(tokens: &[(u32, Mode)]) -> WantedInstruments {
         let instrument = |id: u32| Instrument { symbol: "X".into(), exchange: Exchange::Nse, id: id.into() };

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::ClientConfig;
 use super::feed::{Feed, FeedContext, Running, Symbols};
 use super::feed_events::FeedEventKind;
 use super::feed_settings::FeedSettings;
-use super::quote::Broker;
+use super::instrument::Broker;
 use super::symbols::{Address, SymbolMap, unmapped_kite};
 use crate::source::broker::net::rate::CallRate;
 use crate::source::broker::net::recovery;

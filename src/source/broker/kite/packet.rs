@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
-use crate::source::broker::quote::{
-    Broker, DEPTH, Exchange, Instrument, Level, Levels, MarketData, QuoteKind, ReceivedAt,
-};
+use crate::source::broker::instrument::{Broker, Exchange, Instrument};
+use crate::source::broker::quote::{DEPTH, Level, Levels, MarketData, QuoteKind, ReceivedAt};
 
 /// One packet. Prices are integers in units of [`places`]; times are seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

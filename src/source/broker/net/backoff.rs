@@ -1,7 +1,8 @@
 //! How long to wait before the next try: exponential, with full jitter.
 //!
 //! A wait is drawn evenly from 0 to `min(cap, base × 2^tries)`, so that clients that lost one server
-//! together do not come back together.
+//! together do not come back together. (`backon` adds its jitter on top of the delay, so it cannot draw from 0
+//! and exceeds the cap.)
 
 use std::time::Duration;
 

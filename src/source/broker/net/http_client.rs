@@ -37,7 +37,7 @@ pub struct HttpClient {
     pub max_answer_bytes: usize,
 }
 
-/// One call.
+/// What is asked of a server.
 pub struct Call<'a> {
     /// Its method.
     pub method: Method,
@@ -45,7 +45,7 @@ pub struct Call<'a> {
     pub url: &'a str,
     /// The token of its session.
     pub token: Option<&'a SecretString>,
-    /// JSON.
+    /// JSON; empty for none.
     pub body: Vec<u8>,
 }
 
@@ -84,7 +84,7 @@ pub enum HttpError {
     Broken {
         /// Host and port.
         host: String,
-        /// The largest answer.
+        /// How many bytes an answer may have.
         limit: usize,
     },
     /// The configured URL is none.

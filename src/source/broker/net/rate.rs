@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Gives out moments. Whoever waits is served in the order of asking.
+/// Spaces calls. Whoever waits is served in the order of asking.
+///
+/// `governor` knows no `Retry-After` pause, keeps a clock and a timer thread of its own (tests here pause
+/// tokio's clock), and adds five crates: what would have to be wrapped around it is as long as this.
 #[derive(Debug)]
 pub struct CallRate {
     gap: Duration,

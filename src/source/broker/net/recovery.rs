@@ -97,7 +97,7 @@ impl Drop for Opened {
 /// How long a connection has for its goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Keeps a connection until the line stops.
+/// Keeps a connection open until the feed is stopped.
 pub async fn keep<C: BrokerConnection>(
     mut context: FeedContext,
     settings: &RecoverySettings,
@@ -153,7 +153,7 @@ async fn once<C: BrokerConnection>(
     }
 }
 
-/// Waits for the next try. `false`: the line stops.
+/// Waits for the next try. `false`: the feed is stopped.
 async fn wait(context: &mut FeedContext, backoff: &mut Backoff, pause: Option<Duration>, reason: String) -> bool {
     let stopping = context.clone();
     let Some(drawn) = backoff.next_wait() else {
@@ -177,7 +177,7 @@ async fn wait(context: &mut FeedContext, backoff: &mut Backoff, pause: Option<Du
     }
 }
 
-/// Waits until trying again makes sense. `false`: the line stops.
+/// Waits until trying again makes sense. `false`: the feed is stopped.
 async fn other_credentials<C: BrokerConnection>(context: &mut FeedContext, poll: Duration, connection: &mut C) -> bool {
     let stopping = context.clone();
     loop {

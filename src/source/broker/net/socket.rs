@@ -61,7 +61,7 @@ pub enum ConnectError {
         /// How long was waited.
         timeout: Duration,
     },
-    /// No WebSocket server.
+    /// The server does not speak WebSocket.
     #[error("{host} does not speak WebSocket: {reason}")]
     Protocol {
         /// Host and port.
@@ -69,7 +69,7 @@ pub enum ConnectError {
         /// What was wrong.
         reason: &'static str,
     },
-    /// The configured URL is none.
+    /// The configured URL is not one of a WebSocket.
     #[error("expected a ws:// or wss:// URL with a host")]
     BadUrl,
 }

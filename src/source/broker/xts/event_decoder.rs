@@ -14,7 +14,8 @@ use super::events::{self, EventFault, XtsUpdate};
 use super::fields::{Code, Fields, Key};
 use super::partial::{self, Store};
 use crate::source::broker::feed::FeedContext;
-use crate::source::broker::quote::{Broker, MarketData, ReceivedAt};
+use crate::source::broker::instrument::Broker;
+use crate::source::broker::quote::{MarketData, ReceivedAt};
 use crate::source::broker::symbols::MappedInstrument;
 
 /// The instruments that are wanted, by XTS's name.

@@ -72,7 +72,7 @@ struct QuoteMessage<'a> {
     ask_info: Option<Side<1>>,
     #[serde(borrow)]
     last_traded_price: Raw<'a>,
-    /// Spelt so.
+    /// Misspelt on the wire.
     #[serde(borrow, rename = "LastTradedQunatity")]
     last_traded_qunatity: Raw<'a>,
     /// Newer SDKs spell it right.

@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
-use crate::source::broker::quote::{
-    Broker, DEPTH, Exchange, Extra, Instrument, Level, Levels, MarketData, QuoteKind, ReceivedAt,
-};
+use crate::source::broker::instrument::{Broker, Exchange, Instrument};
+use crate::source::broker::quote::{DEPTH, Extra, Level, Levels, MarketData, QuoteKind, ReceivedAt};
 
 /// The message codes that carry market data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::ClientConfig;
 
 use super::feed::{Feed, FeedContext, Running};
 use super::feed_settings::FeedSettings;
-use super::quote::Broker;
+use super::instrument::Broker;
 use super::symbols::{SymbolMap, unmapped_xts};
 use crate::source::broker::net::http_client::HttpClient;
 use crate::source::broker::net::rate::CallRate;

@@ -72,7 +72,7 @@ struct Envelope<R> {
 /// The snapshots of a subscription: JSON texts, one per instrument that has one.
 #[derive(Debug, Default, Deserialize)]
 pub struct Snapshots {
-    /// One text each.
+    /// One JSON text per instrument.
     #[serde(rename = "listQuotes", default)]
     pub quotes: Vec<String>,
     /// How many more instruments the session may have.
@@ -81,7 +81,7 @@ pub struct Snapshots {
 }
 
 impl Rest {
-    /// Opens a session.
+    /// Opens a session; its token authorizes all other calls.
     pub async fn login(&self, credentials: &Credentials) -> Result<Login, RestError> {
         let body = json!({
             "appKey": credentials.key.expose_secret(),
@@ -122,7 +122,7 @@ impl Rest {
         self.call(Method::PUT, "/instruments/subscription", Some(login), body, credentials).await.map(drop)
     }
 
-    /// Ends the session.
+    /// Ends the session at the broker; its token is dead afterwards.
     pub async fn logout(&self, login: &Login, credentials: &Credentials) -> Result<(), RestError> {
         self.call(Method::DELETE, "/auth/logout", Some(login), String::new(), credentials).await.map(drop)
     }

@@ -174,7 +174,7 @@ impl Subscriber<'_> {
             Err(RestError::Auth(reason)) => return Err(reason),
             // A server that will not take it back: nothing more can be done.
             Err(RestError::Already(_) | RestError::Refused(_)) if call.kind == CallKind::Unsubscribe => {
-                self.left(&call)
+                self.left(&call);
             }
             Err(RestError::Already(_)) if call.kind == CallKind::Subscribe => {
                 (call.kind, call.due) = (CallKind::Renew, Instant::now());
