@@ -1,28 +1,41 @@
-//! Keeps the log short: a few lines a second, or one line per name.
+//! Keeps the log short: a few lines in a period, or one line per name.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Lets five log lines a second pass, and counts the others. Each owner has one of its own.
-#[derive(Debug, Default)]
+/// Lets so many log lines pass in each period, and counts the others. Each owner has one of its own.
+#[derive(Debug, Clone)]
 pub struct LogLimiter {
-    second: u64,
+    /// Lines that may pass in a period.
+    limit: u32,
+    period_ms: u64,
+    /// The period of the last line, counted from the clock's zero.
+    period: u64,
     passed: u32,
     suppressed: u64,
 }
 
-/// Lines per second.
-const LIMIT: u32 = 5;
+impl Default for LogLimiter {
+    /// Five lines a second.
+    fn default() -> Self {
+        Self::new(5, 1000)
+    }
+}
 
 impl LogLimiter {
-    /// `Some` if a line may be written now, with the number of lines suppressed since the last one. Seconds
+    /// At most `limit` lines in each `period_ms`.
+    pub const fn new(limit: u32, period_ms: u64) -> Self {
+        Self { limit, period_ms, period: 0, passed: 0, suppressed: 0 }
+    }
+
+    /// `Some` if a line may be written now, with the number of lines suppressed since the last one. Periods
     /// are those of `now_ms`, of any clock.
     pub fn pass(&mut self, now_ms: u64) -> Option<u64> {
-        let second = now_ms / 1000;
-        if second != self.second {
-            (self.second, self.passed) = (second, 0);
+        let period = now_ms / self.period_ms;
+        if period != self.period {
+            (self.period, self.passed) = (period, 0);
         }
-        if self.passed == LIMIT {
+        if self.passed == self.limit {
             self.suppressed += 1;
             return None;
         }

@@ -59,8 +59,8 @@ pub enum ComeBack {
     Recovering,
     /// With a token that has not expired.
     WithNewToken,
-    /// After its code was mended: it would be closed again.
-    AfterMending,
+    /// Once its code is fixed: it would only be closed again.
+    AfterFix,
     /// It need not.
     No,
 }
@@ -97,10 +97,10 @@ pub const ROWS: usize = 16;
 pub const TABLE: [CloseRow; ROWS] = [
     row(Close::ByClient, Sight::Echo, None, "client", ComeBack::No),
     row(Close::Gone, Sight::Nothing, None, "gone", ComeBack::Yes),
-    row(Close::BrokenFraming, Sight::Code(1002), None, "protocol", ComeBack::AfterMending),
-    row(Close::WrongFrameType, Sight::Code(1003), None, "protocol", ComeBack::AfterMending),
-    row(Close::Malformed, Sight::Code(1007), None, "protocol", ComeBack::AfterMending),
-    row(Close::TooLarge, Sight::Code(1009), None, "protocol", ComeBack::AfterMending),
+    row(Close::BrokenFraming, Sight::Code(1002), None, "protocol", ComeBack::AfterFix),
+    row(Close::WrongFrameType, Sight::Code(1003), None, "protocol", ComeBack::AfterFix),
+    row(Close::Malformed, Sight::Code(1007), None, "protocol", ComeBack::AfterFix),
+    row(Close::TooLarge, Sight::Code(1009), None, "protocol", ComeBack::AfterFix),
     row(Close::Slow, Sight::Code(1008), Some("slow consumer"), "lag", ComeBack::Yes),
     row(Close::SlowStream, Sight::Code(1008), Some("policy violation: slow consumer"), "lag", ComeBack::Yes),
     row(Close::SlowReliable, Sight::Nothing, None, "lag", ComeBack::Recovering),
@@ -109,7 +109,7 @@ pub const TABLE: [CloseRow; ROWS] = [
         Sight::Code(1008),
         Some("too many answers were not read"),
         "replies",
-        ComeBack::AfterMending,
+        ComeBack::AfterFix,
     ),
     row(Close::PongTimeout, Sight::Nothing, None, "pong_timeout", ComeBack::Yes),
     row(Close::WriteTimeout, Sight::Nothing, None, "write_timeout", ComeBack::Yes),
@@ -121,7 +121,7 @@ pub const TABLE: [CloseRow; ROWS] = [
         Sight::Code(1008),
         Some("policy violation: too many errors"),
         "errors",
-        ComeBack::AfterMending,
+        ComeBack::AfterFix,
     ),
 ];
 
@@ -218,7 +218,7 @@ mod tests {
             ComeBack::Yes => "yes",
             ComeBack::Recovering => "yes, with its reconnection token",
             ComeBack::WithNewToken => "yes, with a new token",
-            ComeBack::AfterMending => "after its code was mended",
+            ComeBack::AfterFix => "once its code is fixed",
             ComeBack::No => "no",
         };
         format!("| {code} | {reason} | `{}` | {come_back} |", row.counter)

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use super::kafka_health::TopicFigures;
 use super::kafka_options::ORDERFLOW_TOPIC;
+use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit::LogLimiter;
 use crate::source::live::{LiveError, LiveOrderflow};
 use crate::streams::{Input, InputError, Streams};
 
@@ -50,8 +51,8 @@ impl Poison {
     }
 }
 
-/// A topic's messages of one kind are logged at most this often, with the number of those in between.
-const LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// Log lines of one kind of skipped message.
+const ONE_A_MINUTE: LogLimiter = LogLimiter::new(1, 60_000);
 
 /// Passes messages on to the channels and the orderflow hub.
 pub struct Intake {
@@ -64,13 +65,7 @@ pub struct Intake {
 struct Topic {
     figures: TopicFigures,
     /// By [`Poison::index`].
-    told: [Told; Poison::NAMES.len()],
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Told {
-    last: Option<Instant>,
-    since: u64,
+    log: [LogLimiter; Poison::NAMES.len()],
 }
 
 impl Intake {
@@ -82,7 +77,7 @@ impl Intake {
         figures: HashMap<String, TopicFigures>,
         max_message_bytes: usize,
     ) -> Self {
-        let topic = |(name, figures)| (name, Topic { figures, told: [Told::default(); Poison::NAMES.len()] });
+        let topic = |(name, figures)| (name, Topic { figures, log: [const { ONE_A_MINUTE }; Poison::NAMES.len()] });
         Self { streams, orderflow, topics: figures.into_iter().map(topic).collect(), max_message_bytes }
     }
 
@@ -94,7 +89,7 @@ impl Intake {
         topic.figures.bytes.fetch_add(message.payload.map_or(0, <[u8]>::len) as u64, Ordering::Relaxed);
         if let Err((poison, reason)) = taken {
             topic.figures.skipped[poison.index()].fetch_add(1, Ordering::Relaxed);
-            topic.told[poison.index()].tell(message, poison, &reason, Instant::now());
+            log_skipped(&mut topic.log[poison.index()], message, poison, &reason, monotonic_ms());
         }
     }
 
@@ -143,20 +138,19 @@ fn kind(refused: &InputError) -> Poison {
     }
 }
 
-impl Told {
-    /// Logs what was skipped, unless the same kind was logged within [`LOG_INTERVAL`]. Returns whether it did.
-    fn tell(&mut self, message: &TopicMessage<'_>, poison: Poison, reason: &str, now: Instant) -> bool {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
-            self.since += 1;
-            return false;
-        }
-        let more = std::mem::take(&mut self.since);
-        self.last = Some(now);
-        let TopicMessage { topic, partition, offset, .. } = message;
-        let kind = Poison::NAMES[poison.index()];
-        tracing::warn!(topic, partition, offset, kind, more, "skipped a Kafka message: {reason}");
-        true
-    }
+/// Logs what was skipped, unless the limiter of its kind suppresses the line. Returns whether it did.
+fn log_skipped(
+    log: &mut LogLimiter,
+    message: &TopicMessage<'_>,
+    poison: Poison,
+    reason: &str,
+    now_ms: u64,
+) -> bool {
+    let Some(more) = log.pass(now_ms) else { return false };
+    let TopicMessage { topic, partition, offset, .. } = message;
+    let kind = Poison::NAMES[poison.index()];
+    tracing::warn!(topic, partition, offset, kind, more, "skipped a Kafka message: {reason}");
+    true
 }
 
 #[cfg(test)]
