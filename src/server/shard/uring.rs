@@ -108,7 +108,7 @@ pub enum Uring {}
 
 #[cfg(not(feature = "io-uring"))]
 impl Uring {
-    /// Fails.
+    /// Always fails: this build has no io_uring.
     pub fn new(_sends: u32) -> io::Result<Self> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "built without the feature io-uring"))
     }
