@@ -30,8 +30,8 @@ use super::watermark::Watermark;
 /// Limits of a hub.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HubOptions {
-    /// Joined groups that no source publishes to; they exist so that a client of a ticker that is
-    /// not loaded can join and wait
+    /// Largest number of groups without data. A client that joins the group of a ticker that is not loaded
+    /// creates one, and waits in it
     #[arg(long, env = "FLOWCAST_MAX_SILENT_GROUPS", default_value_t = 1024, value_name = "GROUPS")]
     pub max_silent_groups: usize,
     #[command(flatten)]

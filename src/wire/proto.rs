@@ -1,14 +1,14 @@
 //! Messages generated from `proto/` by `build.rs`.
 
-/// `proto/orderflow.proto`
+/// `proto/orderflow.proto`: the record in a payload.
 pub mod orderflow {
     include!(concat!(env!("OUT_DIR"), "/orderflow_proto.rs"));
 }
-/// `proto/cache.proto`
+/// `proto/cache.proto`: the index of a cached file.
 pub mod cache {
     include!(concat!(env!("OUT_DIR"), "/flowcast.cache.rs"));
 }
-/// `proto/webpubsub.proto`
+/// `proto/webpubsub.proto`: the messages of the protobuf subprotocols.
 pub mod webpubsub {
     include!(concat!(env!("OUT_DIR"), "/webpubsub.rs"));
 }

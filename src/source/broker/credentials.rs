@@ -55,7 +55,7 @@ pub enum CredentialSource {
     },
     /// A TOML file with two strings.
     File {
-        /// The file.
+        /// The path that `credentials_file` names.
         path: PathBuf,
         /// The key's name in it.
         key: &'static str,

@@ -57,12 +57,12 @@ pub struct FeedContext {
 }
 
 impl FeedContext {
-    /// The feed's id.
+    /// The `id` of its `[[feeds]]` block.
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
 
-    /// What is wanted now.
+    /// All instruments that are wanted now.
     pub fn wanted(&mut self) -> Arc<Symbols> {
         Arc::clone(&self.wanted.borrow_and_update())
     }

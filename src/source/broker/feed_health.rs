@@ -52,7 +52,7 @@ impl fmt::Display for FeedPhase {
 /// A feed at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedHealth {
-    /// The feed's id.
+    /// The `id` of its `[[feeds]]` block.
     pub id: Arc<str>,
     /// Whose feed it is.
     pub broker: Broker,

@@ -25,9 +25,9 @@ pub struct FeedSettings {
     pub id: Arc<str>,
     /// Which broker it connects to.
     pub broker: Broker,
-    /// Where REST calls go.
+    /// Base URL of the REST calls.
     pub base_url: String,
-    /// Where the socket is.
+    /// URL of the WebSocket.
     pub ws_url: String,
     /// Certificates that are trusted besides Mozilla's.
     pub ca_file: Option<PathBuf>,
@@ -45,22 +45,22 @@ pub struct FeedSettings {
     pub silence: Option<Duration>,
     /// What the broker allows, and what we allow it.
     pub limits: Limits,
-    /// What only XTS has.
+    /// Settings that only XTS has.
     pub xts: XtsSettings,
 }
 
-/// Bounds of one feed.
+/// Limits of one feed.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Sockets opened, a second.
+    /// Sockets opened per second.
     pub connects_per_second: f64,
-    /// Subscription messages (Kite) or REST calls (XTS), a second.
+    /// Subscription messages (Kite) or REST calls (XTS) per second.
     pub calls_per_second: f64,
-    /// Instruments in one of them.
+    /// Instruments in one subscription message or call.
     pub batch: usize,
-    /// Connections of one key.
+    /// Most connections with one key.
     pub connections: usize,
-    /// Instruments of one connection.
+    /// Most instruments of one connection.
     pub instruments: usize,
     /// How long opening a socket, or a REST call, may take.
     pub timeout: Duration,
@@ -68,7 +68,7 @@ pub struct Limits {
     pub max_message_bytes: usize,
 }
 
-/// What only XTS has.
+/// Settings that only XTS has.
 #[derive(Debug, Clone)]
 pub struct XtsSettings {
     /// Which Engine.IO the server speaks.

@@ -50,12 +50,12 @@ pub enum QuoteKind {
 /// One level of depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Level {
-    /// Rupees.
+    /// In rupees.
     #[serde(serialize_with = "exact")]
     pub price: Decimal,
-    /// What is offered or wanted there.
+    /// Units offered or wanted at this price.
     pub quantity: u64,
-    /// In how many orders.
+    /// Number of orders that make up the quantity.
     pub orders: u32,
 }
 
@@ -116,7 +116,7 @@ pub struct ReceivedAt {
 }
 
 impl ReceivedAt {
-    /// Now.
+    /// The present moment, on both clocks.
     pub fn now() -> Self {
         Self { unix_ms: (clock::unix_ns() / 1_000_000) as i64, at: Instant::now() }
     }
@@ -149,7 +149,7 @@ pub struct MarketData {
     /// Whose feed it came through.
     #[serde(serialize_with = "as_text")]
     pub broker: Broker,
-    /// The feed's id.
+    /// The `id` of its `[[feeds]]` block.
     #[serde(serialize_with = "as_text")]
     pub feed: Arc<str>,
     /// Where the instrument is traded.

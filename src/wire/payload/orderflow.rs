@@ -14,7 +14,7 @@ use super::decimal::{self, DecimalError};
 use super::profile::Profile;
 pub use crate::wire::proto::orderflow::Orderflow;
 
-/// A parsed record.
+/// A record parsed from its line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parsed {
     /// The message at the scale of [`Profile::V2026_04`].
@@ -23,7 +23,7 @@ pub struct Parsed {
     pub missing: u32,
 }
 
-/// Why a line is no record. The operator's to fix in the data; the line is skipped.
+/// Why a line is not a record. The operator must fix the data; the line is skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The line is not UTF-8.
