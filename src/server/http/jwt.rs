@@ -130,7 +130,7 @@ impl Authority {
     pub fn check(&self, token: Option<&str>) -> Result<Option<Claims>, TokenError> {
         let Some((key, validation)) = &self.key else { return Ok(None) };
         let token = token.ok_or(TokenError::Missing)?;
-        // A bad header and bad claims are one error to the library, and two to whoever made the token.
+        // To the library a bad header and bad claims are one error; for whoever made the token they are two.
         decode_header(token).map_err(|_| TokenError::Invalid)?;
         let claims = decode::<Claims>(token, key, validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,

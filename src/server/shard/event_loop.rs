@@ -122,7 +122,7 @@ impl Shard {
             }
             ShardMessage::Claim { id, token, reply } => {
                 let claimed = self.sessions.claim(id, token, &mut self.lanes);
-                // Fails if nobody waits any more; the session goes on waiting for its client.
+                // Fails if the upgrade was given up; the session keeps waiting for its client.
                 let _ = reply.send(claimed);
             }
             ShardMessage::Attach { id, socket, read, admitted } => {

@@ -2,7 +2,7 @@
 //!
 //! On the plain wires it lives and ends with its connection. On the reliable ones it outlives the
 //! socket for a while: memberships and their cursors stay, frames collect in the rings, and a
-//! client that comes back with the token goes on where it was.
+//! client that comes back with the token continues where it was.
 
 use std::collections::VecDeque;
 

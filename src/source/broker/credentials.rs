@@ -64,7 +64,7 @@ pub enum CredentialSource {
     },
 }
 
-/// Why there are no credentials. The operator's to fix; nothing of their content is told.
+/// Why there are no credentials. The operator must fix it; no part of the credentials is shown.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
     /// The variable is not there, empty, or no text.

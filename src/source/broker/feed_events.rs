@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 pub enum FeedEventKind {
     /// A connection opened for the first time.
     Connected,
-    /// A connection opened again; everything wanted is subscribed anew.
+    /// A connection opened again; everything wanted is subscribed again.
     Reconnected,
     /// A connection or a call failed, and is tried again.
     Error,
@@ -81,7 +81,7 @@ impl fmt::Display for FeedEvent {
     }
 }
 
-/// Where events go. Whoever listens too slowly is told how many were lost.
+/// Where events go. A listener that is too slow learns how many it lost.
 #[derive(Debug, Clone)]
 pub struct EventSender(broadcast::Sender<FeedEvent>);
 

@@ -189,7 +189,7 @@ impl FeedFigures {
         self.state().log.pass(clock::unix_ns() / 1_000_000)
     }
 
-    /// Something that is of no use to us, and no fault.
+    /// Counts a message that flowcast does not use, and that is no fault.
     pub fn ignored(&self) {
         self.ignored.fetch_add(1, Ordering::Relaxed);
     }

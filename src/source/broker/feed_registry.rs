@@ -59,7 +59,7 @@ pub(super) struct RunningFeed {
 }
 
 impl FeedTable {
-    /// Symbols that somebody wants: `take` puts them into the table, and the feeds are told of new ones.
+    /// Symbols that somebody wants: `take` puts them into the table, and the feeds learn of new ones.
     pub(super) fn want<S: AsRef<str>>(
         &mut self,
         options: &BrokerOptions,
@@ -138,7 +138,7 @@ impl FeedRegistry {
         self.events.send(event);
     }
 
-    /// Gives a batch to whoever wants it; what remains is for the merged stream.
+    /// Gives a batch to the subscribers of its symbols; what remains is for the merged stream.
     fn spread(&self, batch: &mut Vec<(u64, Arc<MarketData>)>) -> Option<mpsc::Sender<Arc<MarketData>>> {
         let silence = self.options.feed_failover_silence;
         let now = Instant::now();
@@ -188,7 +188,7 @@ impl FeedRegistry {
     }
 }
 
-/// Takes records from the feeds and gives them to whoever wants them, until it is cut off.
+/// Takes records from the feeds and gives them to their subscribers, until it is cut off.
 pub(super) async fn distribute(registry: Arc<FeedRegistry>, mut records: mpsc::Receiver<(u64, Arc<MarketData>)>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut expiry = None;

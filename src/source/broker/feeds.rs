@@ -174,7 +174,7 @@ impl Feeds {
         receiver
     }
 
-    /// Events from now on. Who reads slowly is told how many were lost.
+    /// Events from now on. A receiver that reads too slowly learns how many it lost.
     pub fn events(&self) -> broadcast::Receiver<FeedEvent> {
         self.0.registry.events.listen()
     }
@@ -203,7 +203,7 @@ impl Feeds {
             state.stopped = true;
             std::mem::take(&mut state.feeds)
         };
-        // All are told before the first is waited for.
+        // Tell all feeds to stop before waiting for the first.
         for entry in &feeds {
             entry.stop.send_replace(true);
         }

@@ -67,7 +67,7 @@ fn want(feeds: &Feeds, streams: &Streams, demand: Demand, wanted: &mut BTreeSet<
                 tracing::warn!(symbol, %reason, "a feed refuses a symbol");
             }
         }
-        Err(error) => tracing::warn!(%error, "the feeds take no more symbols"),
+        Err(error) => tracing::warn!(%error, "cannot subscribe more symbols at the brokers"),
     }
     *wanted = now;
 }

@@ -12,7 +12,7 @@ use super::subscriptions::ReceiverEnd;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
     /// Another feed has the same id.
-    #[error("expected a feed with an id of its own, got {0} again")]
+    #[error("expected feeds with different ids, got {0} twice")]
     Duplicate(Arc<str>),
     /// `Feeds::stop` was called.
     #[error("the feeds are stopped")]

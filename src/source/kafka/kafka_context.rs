@@ -127,7 +127,7 @@ impl KafkaContext {
             }
             sleep(self.0.options.kafka_backoff, &self.0.stop);
         }
-        tracing::warn!("gave up looking for the starts of the shared group's partitions; Kafka decides");
+        tracing::warn!("cannot find where to start in the shared group's partitions; Kafka decides where");
         partitions.clone()
     }
 }

@@ -26,7 +26,7 @@ const PIECE: u64 = 256 << 10;
 /// Reads every file of `dataset` and builds the forms that are needed at start. What `cache` has of them is
 /// taken from there.
 ///
-/// `progress` is told how many source bytes of how many are done, from several threads.
+/// `progress` is called with the source bytes done and their total, from several threads.
 pub fn load(
     dataset: &Dataset,
     prefix: &str,

@@ -94,7 +94,7 @@ impl Dialects {
         }
     }
 
-    /// What a client is told before the close frame: something only if the server stops.
+    /// Messages for a client before its close frame; empty unless the server stops.
     pub fn farewell(&mut self, key: u32, frame: &CloseFrame, sessions: &Sessions) -> Vec<u8> {
         match sessions.get(key) {
             Some(session) if frame.close() == Close::Shutdown => self.of(session.wire).farewell(session, frame),

@@ -46,7 +46,7 @@ impl Backoff {
         Some(doubled.unwrap_or(self.settings.cap).min(self.settings.cap))
     }
 
-    /// It worked for long enough: begin anew.
+    /// The connection was stable: start again with the shortest wait.
     pub fn reset(&mut self) {
         self.tries = 0;
     }

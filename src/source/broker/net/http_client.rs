@@ -88,7 +88,7 @@ pub enum HttpError {
         limit: usize,
     },
     /// The configured URL is none.
-    #[error("expected a http:// or https:// URL with a host")]
+    #[error("expected an http:// or https:// URL with a host")]
     BadUrl,
 }
 

@@ -25,7 +25,7 @@ use crate::source::broker::feed_health::FeedPhase;
 pub struct RecoverySettings {
     /// How tries are spaced.
     pub backoff: BackoffSettings,
-    /// How long a connection must have been open for the tries to count anew. A server that accepts
+    /// How long a connection must have been open before the count of tries is reset. A server that accepts
     /// and drops at once would be hammered otherwise.
     pub stable_after: Duration,
     /// How often refused credentials are compared with what their source says now.

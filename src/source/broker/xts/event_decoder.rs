@@ -58,7 +58,7 @@ impl EventDecoder {
         self.state().routes = routes;
     }
 
-    /// What is known of an instrument is of no use any more.
+    /// Forgets what is known of an instrument: it is out of date.
     pub fn forget(&self, code: Code, key: Key) {
         self.state().store.forget(code, key);
     }

@@ -77,7 +77,7 @@ impl Store {
         Self { known: HashMap::new(), limit }
     }
 
-    /// Begins anew: after a reconnect what was known is stale.
+    /// Forgets everything: after a reconnect it is out of date.
     pub fn clear(&mut self) {
         self.known.clear();
     }

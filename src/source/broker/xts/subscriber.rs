@@ -114,7 +114,7 @@ impl Subscriber<'_> {
             routes.insert(key, one);
         }
         self.decoder.route(Arc::new(routes));
-        // What comes back into fashion is tried anew.
+        // A refused instrument that is wanted again is tried again.
         self.refused.retain(|item| wanted.contains_key(item));
         for call in &mut self.calls {
             let keep_wanted = call.kind != CallKind::Unsubscribe;
