@@ -184,7 +184,7 @@ async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duratio
     match tokio::time::timeout(deadline, ended).await {
         Ok(_) => tracing::info!("every connection is closed"),
         Err(_elapsed) => {
-            tracing::warn!(connections = app.connections(), "shutdown timeout: cutting off the connections that are still open");
+            tracing::warn!(connections = app.connections(), "shutdown timeout: cutting off these connections");
         }
     }
 }

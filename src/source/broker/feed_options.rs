@@ -1,4 +1,4 @@
-//! What the feeds together can be told.
+//! Settings of all feeds together.
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What the feeds of a process share: who runs, who wants what, and the distributor that gives records
-//! to whoever wants them.
+//! What the feeds of a process share: the table of feeds, who wants which symbols, and the distributor that
+//! gives the records to those subscribers.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub(super) struct FeedRegistry {
     pub(super) records: mpsc::Sender<(u64, Arc<MarketData>)>,
     pub(super) events: EventSender,
     pub(super) reload: watch::Sender<u64>,
-    /// Something may have to be forgotten some time.
+    /// Notified when a symbol must be unsubscribed later.
     pub(super) idle: Notify,
     pub(super) stop: watch::Sender<bool>,
     pub(super) next: AtomicU64,
@@ -178,7 +178,7 @@ impl FeedRegistry {
         merged
     }
 
-    /// Forgets what nobody wants any more. Gives the moment to ask again.
+    /// Unsubscribes what nobody has wanted for long enough. Returns when to ask again.
     fn expire(&self) -> Option<Instant> {
         let grace = self.options.feed_unsubscribe_grace.0?;
         let mut state = self.state();

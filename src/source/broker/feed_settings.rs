@@ -1,6 +1,6 @@
-//! `[[feeds]]` of the settings file: what a feed is, checked before anything is opened.
+//! `[[feeds]]` of the settings file: the settings of a feed, checked before anything is opened.
 //!
-//! Credentials do not stand here, only where they come from.
+//! They contain no credentials, only where those come from.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,11 +39,11 @@ pub struct FeedSettings {
     pub unmapped: bool,
     /// How much is asked for, unless an instrument says otherwise.
     pub mode: Mode,
-    /// How connections are kept.
+    /// When a lost connection is tried again.
     pub recovery: RecoverySettings,
     /// A socket silent for this long is dropped; `None`: what the server's handshake says.
     pub silence: Option<Duration>,
-    /// What the broker allows, and what we allow it.
+    /// Rates and sizes that the broker allows, or fewer.
     pub limits: Limits,
     /// Settings that only XTS has.
     pub xts: XtsSettings,
@@ -75,9 +75,9 @@ pub struct XtsSettings {
     pub eio: Eio,
     /// Whether events carry everything, or only what changed.
     pub broadcast_mode: BroadcastMode,
-    /// What the login calls itself.
+    /// The field `source` of the login.
     pub source: String,
-    /// What is subscribed instead of the mode's codes.
+    /// Codes that are subscribed instead of the mode's.
     pub codes: Option<Vec<Code>>,
 }
 

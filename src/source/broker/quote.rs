@@ -128,7 +128,7 @@ impl Serialize for ReceivedAt {
     }
 }
 
-/// What only XTS tells. Kept, not published.
+/// Fields that only XTS has. They are kept, not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extra {
     /// `BookType`.
@@ -219,12 +219,12 @@ pub struct MarketData {
     /// The exchange's stamp of this update, UTC milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange_time: Option<i64>,
-    /// When we got it.
+    /// When our socket received it.
     pub received: ReceivedAt,
     /// XTS's SequenceNumber.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// What only XTS tells.
+    /// Fields that only XTS has.
     #[serde(skip)]
     pub extra: Extra,
 }
