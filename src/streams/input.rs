@@ -22,7 +22,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Why an input is not published. The publisher's to fix.
+/// Why an input is not published. The publisher must fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
     /// This server has no such channel.

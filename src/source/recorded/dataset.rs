@@ -46,7 +46,7 @@ impl std::str::FromStr for DataDate {
     }
 }
 
-/// Why there is no dataset. All variants are the operator's to fix.
+/// Why there is no dataset. The operator must fix all of these.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum DatasetError {

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-/// How tries are spaced.
+/// How long to wait between two tries, and how often to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffSettings {
-    /// The longest first wait.
+    /// The longest wait before the first try; it doubles with each.
     pub base: Duration,
-    /// The longest wait.
+    /// The longest wait of all.
     pub cap: Duration,
     /// Tries before giving up; `None`: for ever.
     pub limit: Option<u32>,

@@ -36,7 +36,7 @@ struct Known {
 /// A partial event, split but not yet understood.
 #[derive(Debug)]
 pub struct PartialEvent<'a> {
-    /// What it is about.
+    /// The instrument that it is about.
     pub key: Key,
     changes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
