@@ -62,7 +62,7 @@ impl FeedContext {
         &self.id
     }
 
-    /// All instruments that are wanted now.
+    /// All symbols that are wanted of the feed now.
     pub fn wanted(&mut self) -> Arc<Symbols> {
         Arc::clone(&self.wanted.borrow_and_update())
     }

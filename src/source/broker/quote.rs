@@ -285,7 +285,7 @@ impl MarketData {
         self.last_price.is_some() && self.kind != QuoteKind::Candle
     }
 
-    /// The record as a price for the channel `price_updates`; `None` if it has no price.
+    /// The record as a price for the channel `price_updates`; `None` unless [`Self::is_price`].
     pub fn price_update(&self) -> Option<Price<'_>> {
         // Clients see the digits: `1575`, not `1575.00`.
         let number = |price: Decimal| price.normalize();

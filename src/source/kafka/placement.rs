@@ -152,8 +152,9 @@ impl Placement {
     }
 }
 
-/// The offset to continue at, if the log still holds it. Messages that the log has deleted are gone; an offset
-/// beyond its newest message belongs to a topic that was deleted and created again, of which nothing was read.
+/// The offset to continue at, moved to one that the log holds. Messages that the log has deleted are gone; an
+/// offset beyond its newest message belongs to a topic that was deleted and created again: nothing of that
+/// topic was read.
 fn within(offset: i64, low: i64, high: i64) -> i64 {
     if (low..=high).contains(&offset) { offset } else { low }
 }

@@ -56,7 +56,7 @@ pub struct Answer {
     pub status: u16,
     /// The wait that `Retry-After` asks for.
     pub retry_after: Option<Duration>,
-    /// At most `max_answer_bytes` of it.
+    /// The body, no longer than `max_answer_bytes`.
     pub body: Bytes,
 }
 
