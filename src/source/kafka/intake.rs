@@ -139,13 +139,7 @@ fn kind(refused: &InputError) -> Poison {
 }
 
 /// Logs a skipped message, unless the limiter of its kind suppresses the line. Returns whether it did.
-fn log_skipped(
-    log: &mut LogLimiter,
-    message: &TopicMessage<'_>,
-    poison: Poison,
-    reason: &str,
-    now_ms: u64,
-) -> bool {
+fn log_skipped(log: &mut LogLimiter, message: &TopicMessage<'_>, poison: Poison, reason: &str, now_ms: u64) -> bool {
     let Some(more) = log.pass(now_ms) else { return false };
     let TopicMessage { topic, partition, offset, .. } = message;
     let kind = Poison::NAMES[poison.index()];
