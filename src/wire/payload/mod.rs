@@ -1,15 +1,21 @@
 //! Payloads: what a record says, encoded once and independent of any wire.
 //!
 //! ```text
-//! JSONL line ─▶ Orderflow at the finest scale ─▶ (profile) ─▶ protobuf ─▶ zstd = payload
+//! JSONL line ─▶ Orderflow, Gex or OptionProfile at the finest scale ─▶ (profile) ─▶ protobuf ─▶ zstd = payload
 //! ```
 
 pub mod decimal;
+pub mod gex;
+pub mod greek;
 pub mod orderflow;
+pub mod spot;
 
 mod encoder;
+mod fields;
+mod rows;
 
 pub use encoder::{Encoder, EncoderOptions, decompress};
+pub use fields::{Noticed, Parsed, RecordError};
 
 use std::fmt;
 
