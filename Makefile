@@ -4,12 +4,11 @@
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 BENCHES := $(basename $(notdir $(wildcard benches/*.rs)))
-SWARM_TESTS := $(wildcard loadtest/tests/run.sh)
 TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-rust test-loom test-memory test-kafka test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-streams fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-kafka test-tools test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-streams fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -17,11 +16,21 @@ help: ## print the targets
 run: ## serve the sample data on http://localhost:8080
 	cargo run --release
 
-test: test-rust test-loom test-kafka test-clients test-swarm check-deploy ## install what the tests need and run them all
+# The Rust tests keep all processors busy; the others mostly wait for sockets, timeouts and brokers, so
+# two of them share the machine. Each prints when it has ended.
+test: test-rust ## install what the tests need and run them all
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-swarm
 
+# Always the whole workspace: with `-p` cargo chooses other features of shared dependencies, and builds
+# them, and everything that uses them, once more.
 test-rust: ## unit, property, black-box and doc tests
 	cargo test $(LOCKED) --workspace --all-targets
 	cargo test $(LOCKED) --workspace --doc
+
+# The programs as the Rust tests have built them already: a release build of everything would take
+# minutes more, and has no debug assertions.
+test-programs:
+	cargo test $(LOCKED) --workspace --test hub --test truth --no-run
 
 test-loom: ## every interleaving of the engine's own primitives
 	cd tests/loom && cargo test $(LOCKED) --target-dir $(CURDIR)/target/loom
@@ -29,18 +38,25 @@ test-loom: ## every interleaving of the engine's own primitives
 test-memory: ## AddressSanitizer over engine, shards, black-box tests and fuzz targets; valgrind over the shards' tests
 	bash tests/memory.sh
 
-test-kafka: ## Kafka against a real broker, which needs Java; KAFKA_BROKERS= uses one that is there
-	python3 tests/kafka/setup.py >/dev/null
-	cargo test $(LOCKED) -p flowcast --test kafka
+# Unless the environment names other programs.
+test-clients test-swarm check-deploy: export FLOWCAST_BIN ?= $(CURDIR)/target/debug/flowcast
+test-swarm: export SWARM_BIN ?= $(CURDIR)/target/debug/swarm
 
-test-clients: target/release/flowcast ## GexBot's and Azure's own clients and the example client against the release binary
+test-kafka: test-programs ## Kafka against a real broker, which needs Java; KAFKA_BROKERS= uses one that is there
+	python3 tests/kafka/setup.py >/dev/null
+	cargo test $(LOCKED) --workspace --test kafka
+
+# Before whatever needs it, so that no two install at once.
+test-tools:
 	bash tests/clients/setup.sh
+
+test-clients: test-programs test-tools ## GexBot's and Azure's own clients and the example client against flowcast
 	bash tests/clients/run.sh
 
-test-swarm: target/release/flowcast ## swarm and k6 against the release binary
-	$(if $(SWARM_TESTS),bash $(SWARM_TESTS),@echo "no loadtest/tests/run.sh here")
+test-swarm: test-programs ## swarm and k6 against flowcast
+	bash loadtest/tests/run.sh
 
-check-deploy: target/release/flowcast ## compose, HAProxy with TLS, Prometheus, Grafana and Kubernetes files, with their own tools
+check-deploy: test-programs test-tools ## compose, HAProxy with TLS, Prometheus, Grafana and Kubernetes files, with their own tools
 	bash deploy/check.sh
 
 # Cargo knows better than make whether anything changed.
@@ -53,8 +69,8 @@ lint: ## formatting and clippy; warnings are errors
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo fmt --manifest-path tests/loom/Cargo.toml --check
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
-	cargo clippy $(LOCKED) -p flowcast --test kafka -- -D warnings
-	cargo clippy $(LOCKED) -p flowcast --all-targets --no-default-features -- -D warnings
+	cargo clippy $(LOCKED) --workspace --test kafka -- -D warnings
+	cargo clippy $(LOCKED) --workspace --all-targets --no-default-features -- -D warnings
 
 bench: ## all benchmarks; compares with the last run
 	cargo bench -p flowcast $(addprefix --bench ,$(BENCHES))
@@ -62,17 +78,22 @@ bench: ## all benchmarks; compares with the last run
 bench-encode: ## JSONL line to finished frames, records/s of one core
 	cargo bench -p flowcast --bench encode
 
-bench-fanout: ## flowcast against the floor and its peers; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
+# $(call flags,ROWS SERIES) passes the variables that are set on as --rows and --series.
+flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
+
+bench-fanout: ## flowcast against the floor and its peers, or AGAINST=another binary; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
 	cargo build $(LOCKED) --release --workspace --bins
+ifndef AGAINST
 	cargo build --release --manifest-path loadtest/peers/tungstenite/Cargo.toml --target-dir target/peers
 	cd loadtest/peers && npm install --no-audit --no-fund --silent
-	python3 loadtest/bench/fanout.py
+endif
+	python3 loadtest/bench/fanout.py $(call flags,AGAINST ROWS WIRES ROUNDS SECONDS PEERS)
 
-bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn
-	python3 loadtest/bench/growth.py
+bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn; SERIES= ROUNDS= SECONDS= choose
+	python3 loadtest/bench/growth.py $(call flags,SERIES ROUNDS SECONDS)
 
-bench-streams: ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with
-	python3 loadtest/bench/streams.py
+bench-streams: target/release/flowcast ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with; ROUNDS= SECONDS= choose
+	python3 loadtest/bench/streams.py $(call flags,ROUNDS SECONDS)
 
 # Stable Rust has no sanitizers; the code under test has none of the bugs they find, since `unsafe`
 # stands outside the parsers.

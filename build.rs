@@ -1,5 +1,5 @@
-//! Compiles `proto/` with `protox`, so that no `protoc` is needed on the machine, and names the build by
-//! what shapes a frame: cached frames of another are not used.
+//! Compiles `proto/` with `protox`, so that the machine needs no `protoc`, and hashes everything that shapes
+//! a frame: cached frames of a build with another hash are not used.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Files by their content, folders by what is in them. What is missing counts as nothing.
+/// Hashes files by name and content, folders by what is in them. A missing file adds nothing but its name.
 fn hash(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
     if path.is_dir() {
         let mut entries: Vec<PathBuf> =

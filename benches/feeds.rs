@@ -22,9 +22,10 @@ use criterion::{Criterion, Throughput};
 use flowcast::health::status::Status;
 use flowcast::source::broker::feed_options::BrokerOptions;
 use flowcast::source::broker::feeds::Feeds;
+use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
 use flowcast::source::broker::kite::packet;
-use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Received};
-use flowcast::source::broker::xts::events::{self, Said};
+use flowcast::source::broker::quote::ReceivedAt;
+use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::fields::Code;
 use flowcast::source::broker::xts::socketio::{self, Frame};
 use flowcast::source::broker::{build, feed_settings};
@@ -81,7 +82,7 @@ fn kite(criterion: &mut Criterion) {
     });
     group.bench_function("record", |bencher| {
         let mut work = || {
-            let received = Received::now();
+            let received = ReceivedAt::now();
             for packet in packet::packets(black_box(&frame)) {
                 black_box(Arc::new(packet.expect("a good frame").market_data(&feed, &instrument, received)));
             }
@@ -106,12 +107,12 @@ fn xts(criterion: &mut Criterion) {
         group.bench_function(format!("{} to record", code.number()), |bencher| {
             let mut work = || {
                 for frame in &frames {
-                    let received = Received::now();
+                    let received = ReceivedAt::now();
                     let Ok(Frame::Event { payload, .. }) = socketio::parse(black_box(frame)) else {
                         panic!("an event")
                     };
                     let read = events::full(code, &payload, received.unix_ms, |said| {
-                        let Said::Data(_, code, fields) = said else { return };
+                        let XtsUpdate::Data(_, code, fields) = said else { return };
                         let record = fields.market_data(code, Broker::XtsPro, &feed, &instrument, received);
                         black_box(Arc::new(record));
                     });

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use flowcast::wire::payload::{Encoder, EncoderOptions, Profile, orderflow};
 use flowcast::wire::webpubsub::{
-    Downstream, ErrorName, ORDERFLOW_TYPE_URL, Syntax, Wire, append_data, payload_of, payload_of_json,
+    Downstream, ErrorName, ORDERFLOW_TYPE_URL, PubSubWire, Syntax, append_data, payload_of, payload_of_json,
 };
 use flowcast::wire::websocket::{self, Opcode};
 
@@ -27,7 +27,7 @@ fn main() {
     let mut group = criterion.benchmark_group("frames");
     let mut out = Vec::with_capacity(4096);
     for (name, syntax) in [("protobuf", Syntax::Protobuf), ("json", Syntax::Json)] {
-        let wire = Wire { syntax, reliable: true, profile: Profile::V2026_04 };
+        let wire = PubSubWire { syntax, reliable: true, profile: Profile::V2026_04 };
         let mut plain = Vec::new();
         append_data(syntax, day::GROUP, ORDERFLOW_TYPE_URL, &payload, &mut plain);
 

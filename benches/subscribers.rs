@@ -20,12 +20,14 @@ use flowcast::engine::group::Group;
 use flowcast::engine::hub::{Hub, HubOptions};
 use flowcast::engine::ledger::LedgerOptions;
 use flowcast::server::http::listen::raise_file_limit;
-use flowcast::server::shard::lanes::Hubs;
-use flowcast::server::shard::{Admitted, Arrival, Common, Letter, Protocol, Shard, ShardHandle, ShardOptions};
+use flowcast::server::shard::context::{Hubs, ShardContext};
+use flowcast::server::shard::event_loop::Shard;
+use flowcast::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
+use flowcast::server::shard::shard_options::ShardOptions;
 use flowcast::streams::stream_options::StreamOptions;
 use flowcast::wire::payload::Profile;
 use flowcast::wire::streams::Channels;
-use flowcast::wire::webpubsub::{Syntax, Wire};
+use flowcast::wire::webpubsub::{PubSubWire, Syntax};
 use flowcast::wire::websocket::{self, Opcode};
 
 const GROUP: &str = "blue_SPX_orderflow_orderflow";
@@ -85,7 +87,7 @@ impl Bench {
         let command = StreamOptions::augment_args(ShardOptions::augment_args(Command::new("bench")));
         let matches = command.get_matches_from(["bench"]);
         let streams = HubOptions { max_silent_groups: 0, ledger: LedgerOptions { ledger_publications: 0 } };
-        let common = Common {
+        let context = ShardContext {
             hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::new(Hub::new("streams", &streams)) },
             prefix: "blue".into(),
             options: Arc::new(ShardOptions::from_arg_matches(&matches).expect("defaults")),
@@ -93,7 +95,7 @@ impl Bench {
             channels: Arc::new(Channels::new([])),
             silent: Arc::default(),
         };
-        let (shard, _) = Shard::spawn(0, common).expect("a thread");
+        let (shard, _) = Shard::spawn(0, &context).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let clients = (0..subscribers).map(|_| client(&listener, &shard)).collect();
         let mut frame = Vec::new();
@@ -129,7 +131,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         // The shard's thread ends when its last client is gone.
-        let _ = self.shard.send(Letter::Drain);
+        let _ = self.shard.send(ShardMessage::Drain);
     }
 }
 
@@ -149,11 +151,11 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
     // A mask of zeros leaves the payload as it is.
     client.write_all(&[&[0x82, 0x80 | join.len() as u8, 0, 0, 0, 0], &join[..]].concat()).expect("an open socket");
     client.set_nonblocking(true).expect("a socket option");
-    let wire = Wire { syntax: Syntax::Protobuf, reliable: false, profile: Profile::V2026_04 };
-    let protocol = Protocol::WebPubSub(wire);
+    let wire = PubSubWire { syntax: Syntax::Protobuf, reliable: false, profile: Profile::V2026_04 };
+    let protocol = ClientProtocol::WebPubSub(wire);
     let (admitted, _) = Admitted::take(&Arc::default());
     let mut letter =
-        Some(Letter::Open(Arrival { socket, read: Bytes::new(), user: "bench".into(), protocol, admitted }));
+        Some(ShardMessage::Open(Arrival { socket, read: Bytes::new(), user: "bench".into(), protocol, admitted }));
     while let Some(unsent) = letter.take() {
         // The mailbox is bounded; the bench is faster than the shard.
         if shard.has_room() {

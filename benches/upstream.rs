@@ -9,8 +9,8 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput};
 use flowcast::wire::payload::Profile;
 use flowcast::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
-use flowcast::wire::webpubsub::{Syntax, Wire};
-use flowcast::wire::websocket::{Inbound, Message, Opcode, append_header};
+use flowcast::wire::webpubsub::{PubSubWire, Syntax};
+use flowcast::wire::websocket::{ClientMessage, Inbound, Opcode, append_header};
 use prost::Message as _;
 
 const GROUP: &str = "blue_SPX_orderflow_orderflow";
@@ -27,7 +27,7 @@ fn parse(criterion: &mut Criterion) {
     use upstream_message::{JoinGroup, Message as Request, Ping, SequenceAck};
     let mut group = criterion.benchmark_group("parse");
     group.throughput(Throughput::Elements(1));
-    let wire = |syntax| Wire { syntax, reliable: true, profile: Profile::V2026_04 };
+    let wire = |syntax| PubSubWire { syntax, reliable: true, profile: Profile::V2026_04 };
     let texts = [
         ("join", format!(r#"{{"type":"joinGroup","group":"{GROUP}","ackId":1}}"#)),
         ("sequence ack", r#"{"type":"sequenceAck","sequenceId":1764340200000000}"#.to_owned()),
@@ -37,7 +37,7 @@ fn parse(criterion: &mut Criterion) {
     for (name, text) in texts {
         let wire = wire(Syntax::Json);
         group.bench_function(format!("json {name}"), |bencher| {
-            bencher.iter(|| black_box(wire.parse(&Message::Text(black_box(&text))).is_ok()));
+            bencher.iter(|| black_box(wire.parse(&ClientMessage::Text(black_box(&text))).is_ok()));
         });
     }
     let requests = [
@@ -49,7 +49,7 @@ fn parse(criterion: &mut Criterion) {
         let wire = wire(Syntax::Protobuf);
         let bytes = UpstreamMessage { message: Some(request) }.encode_to_vec();
         group.bench_function(format!("protobuf {name}"), |bencher| {
-            bencher.iter(|| black_box(wire.parse(&Message::Binary(black_box(&bytes))).is_ok()));
+            bencher.iter(|| black_box(wire.parse(&ClientMessage::Binary(black_box(&bytes))).is_ok()));
         });
     }
     group.finish();
@@ -67,7 +67,7 @@ fn read(criterion: &mut Criterion) {
                 let read = |(inbound, frame): &mut (Inbound, Vec<u8>)| {
                     let (first, second) = frame.split_at_mut(cut);
                     for piece in [first, second] {
-                        let read = inbound.read(piece, LIMIT, |message| matches!(message, Message::Binary(_)));
+                        let read = inbound.read(piece, LIMIT, |message| matches!(message, ClientMessage::Binary(_)));
                         read.expect("a valid frame");
                     }
                 };

@@ -1,15 +1,12 @@
 #!/usr/bin/env python3
 """What no tool for one format can see: whether docker-compose.yml, the Kubernetes manifest, the
-dashboard and docs/runbook.md agree with each other and with `flowcast serve --help`.
+dashboard and docs/runbook.md agree with each other and with `flowcast settings --json`.
 
-    FLOWCAST_BIN=target/release/flowcast python3 deploy/check.py [--dashboard-rules | --settings]
-
---dashboard-rules prints the dashboard's queries as a rules file, for promtool. --settings prints the
-tables of docs/runbook.md as they must be.
+    python3 deploy/check.py --flowcast target/debug/flowcast
 """
 
+import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -30,23 +27,16 @@ def expect(holds, what):
         failures.append(what)
 
 
-def settings():
-    """Every setting of `flowcast serve`: environment name → (group, flag, default or None, first sentence)."""
-    command = [os.environ["FLOWCAST_BIN"], "serve", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, env={"COLUMNS": "200"}).stdout
-    found, group = {}, "General"
-    for block in re.split(r"\n(?=\s+(?:-\w, )?--|\S)", text):
-        heading = re.match(r"(\S.*):$", block.strip())
-        if heading:
-            group = heading[1]
-        flag = re.match(r"\s+(?:-\w, )?(--[\w-]+)[^\n]*\n\s+(.*?)\n\s*\n", block, re.DOTALL)
-        name = re.search(r"\[env: (\w+)", block)
-        if flag and name:
-            default = re.search(r"\n\s+\[default: ([^\]]*)\]\s*$|\[default:\s+([^\]]*)\]", block, re.MULTILINE)
-            help_text = re.sub(r"\s*\[default:[^\]]*\]", "", " ".join(flag[2].split()))
-            said = next(filter(None, default.groups())) if default else None
-            found[name[1]] = (group, flag[1], said and " ".join(said.split()), help_text)
-    assert len(found) > 40, "the help has another form than this script knows"
+def settings(flowcast):
+    """Every setting of `flowcast serve`: environment name → (group, flag, default or None, help)."""
+    command = [flowcast, "settings", "--json"]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env={}).stdout)
+    found = {}
+    for it in told:
+        # A default that depends on something else stands in the help, in words.
+        words = re.fullmatch(r"(.*?)(?: \[default: ([^\]]*)\])?", " ".join(it["help"].split()))
+        found[it["env"]] = (it["group"], it["flag"], it["default"] or words[2], words[1])
+    assert len(found) > 40, f"{' '.join(map(str, command))} names only {len(found)} settings"
     return found
 
 
@@ -136,7 +126,7 @@ def check_dashboard():
 
 
 def tables(known):
-    """The settings as the runbook has them: a heading and a table per group of the help."""
+    """The settings as the runbook has them: a heading and a table per group."""
     lines = []
     for group in dict.fromkeys(group for group, *_ in known.values()):
         lines += ["", f"### {group}", "", "| environment | flag | default | |", "|---|---|---|---|"]
@@ -176,11 +166,18 @@ def dashboard_rules():
 
 
 def main():
-    if "--dashboard-rules" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flowcast", type=Path, default=ROOT / "target/debug/flowcast", help="default: %(default)s")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--dashboard-rules", action="store_true",
+                         help="print the dashboard's queries as a rules file, for promtool")  # fmt: skip
+    instead.add_argument("--settings", action="store_true", help="print the tables of docs/runbook.md as they must be")
+    asked = parser.parse_args()
+    if asked.dashboard_rules:
         print(dashboard_rules())
         return 0
-    known = settings()
-    if "--settings" in sys.argv:
+    known = settings(asked.flowcast)
+    if asked.settings:
         print("\n".join(tables(known)).strip())
         return 0
     check_compose(known)

@@ -3,13 +3,13 @@
 # front of two nodes. What is missing is installed below target/tools/deploy, without root; what cannot be
 # installed is skipped and says so. Docker itself is not needed.
 #
-#   FLOWCAST_BIN   default: target/release/flowcast
+#   FLOWCAST_BIN   default: target/debug/flowcast
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tools=$PWD/target/tools/deploy
 mkdir -p "$tools/bin"
-FLOWCAST_BIN=$(realpath "${FLOWCAST_BIN:-target/release/flowcast}")
+FLOWCAST_BIN=$(realpath "${FLOWCAST_BIN:-target/debug/flowcast}")
 export FLOWCAST_BIN
 
 passed=0 failed=0 skipped=0
@@ -71,7 +71,7 @@ else
   skip "docker-compose.yml" "no Go to install compose-go with"
 fi
 
-check "what the files say of one another, of the settings and of the shutdown is true" "$python" deploy/check.py
+check "what the files say of one another, of the settings and of the shutdown is true" "$python" deploy/check.py --flowcast "$FLOWCAST_BIN"
 check "the Kubernetes manifest is valid for 1.34" \
   "$tools/venv/bin/kubernetes-validate" --strict -k 1.34 deploy/kubernetes/flowcast.yaml
 

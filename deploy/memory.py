@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """How much memory an idle connection costs: in the kernel, in flowcast, and in HAProxy in front with TLS.
 
-    FLOWCAST_BIN=… HAPROXY_BIN=… CERTIFICATE=site.pem python3 deploy/memory.py [connections] [rounds]
+    python3 deploy/memory.py --haproxy target/tools/deploy/bin/haproxy --certificate target/tools/deploy/site.pem
 
 The connections are WebSockets of the orderflow hub that joined no group. Both ends are on this machine,
 so the kernel's share is halved. Kernel: growth of Slab, PageTables and TCP memory, in which other
 processes' doings show; several rounds tell how much.
 """
 
+import argparse
 import asyncio
 import os
 import re
@@ -16,7 +17,6 @@ import signal
 import ssl
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -67,11 +67,12 @@ async def hold(port, context, count, measure):
     return [(end - start) / count for start, end in zip(before, after, strict=True)]
 
 
-def measured(folder, count, tls):
+def measured(folder, asked, tls):
     """One fresh server (and proxy) per round: nothing that an earlier round warmed up counts."""
+    count = asked.connections
     log = open(Path(folder) / "log", "w")
     server = subprocess.Popen(
-        [os.environ["FLOWCAST_BIN"], "serve"],
+        [asked.flowcast, "serve"],
         env={"WS_BIND_ADDRESS": "127.0.0.1:0", "DATA_DIR": str(ROOT / "data"), "PATH": os.environ["PATH"]},
         stdout=subprocess.PIPE, stderr=log, text=True,
     )
@@ -83,11 +84,11 @@ def measured(folder, count, tls):
         if tls:
             settings = {
                 "FLOWCAST_NODE_1": f"127.0.0.1:{port}", "FLOWCAST_NODE_2": f"127.0.0.1:{port}", "MAXCONN": str(count + 100),
-                "BIND": "127.0.0.1:18443", "METRICS_BIND": "127.0.0.1:18405", "CERTIFICATE": os.environ["CERTIFICATE"],
+                "BIND": "127.0.0.1:18443", "METRICS_BIND": "127.0.0.1:18405", "CERTIFICATE": str(asked.certificate),
             }
-            command = [os.environ["HAPROXY_BIN"], "-db", "-f", str(ROOT / "deploy/haproxy/haproxy.cfg")]
+            command = [asked.haproxy, "-db", "-f", str(ROOT / "deploy/haproxy/haproxy.cfg")]
             proxy = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
-            context = ssl.create_default_context(cafile=os.environ["CERTIFICATE"])
+            context = ssl.create_default_context(cafile=asked.certificate)
             pids.append(proxy.pid)
             port = 18443
             time.sleep(6)
@@ -101,11 +102,17 @@ def measured(folder, count, tls):
 def main():
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flowcast", type=Path, default=ROOT / "target/release/flowcast", help="default: %(default)s")
+    parser.add_argument("--haproxy", default="haproxy", help="default: the one on the PATH")
+    parser.add_argument("--certificate", type=Path, required=True, help="PEM file with the proxy's certificate and key")
+    parser.add_argument("--connections", type=int, default=4000, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    asked = parser.parse_args()
+    count, rounds = asked.connections, asked.rounds
     with tempfile.TemporaryDirectory() as folder:
         for tls in [False, True]:
-            figures = [measured(folder, count, tls) for _ in range(rounds)]
+            figures = [measured(folder, asked, tls) for _ in range(rounds)]
             # Each WebSocket is two sockets here, and four with a proxy in between.
             sockets = 4 if tls else 2
             names = [f"kernel, per socket (of {sockets})", "flowcast", "haproxy"]

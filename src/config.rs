@@ -7,17 +7,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, Command};
 
 use crate::engine::hub::HubOptions;
-use crate::server::http::app::HttpOptions;
+use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::AuthOptions;
 use crate::server::http::listen::ListenOptions;
-use crate::server::shard::ShardOptions;
+use crate::server::shard::shard_options::ShardOptions;
 use crate::source::broker::feed_options::BrokerOptions;
 use crate::source::broker::feed_settings::{self, FeedSettings};
-use crate::source::broker::table::SettingsError;
+use crate::source::broker::setting_values::SettingsError;
 use crate::source::kafka::kafka_options::KafkaOptions;
 use crate::source::recorded::arena::ArenaOptions;
 use crate::source::recorded::cache::CacheOptions;
@@ -77,13 +76,13 @@ impl ServeOptions {
     }
 }
 
-/// What belongs to no part alone.
+/// Settings that belong to no part alone.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GeneralOptions {
-    /// First part of every group's name: letters and digits
+    /// First part of every group's name, letters and digits: the blue of blue_SPX_orderflow_orderflow
     #[arg(long, env = "WS_GROUP_PREFIX", default_value = "blue", value_name = "PREFIX", value_parser = group_prefix)]
     pub group_prefix: String,
-    /// Seconds a shutdown may take before it is cut short
+    /// Seconds a shutdown may take; then the connections that are still open are cut off
     #[arg(long, env = "WS_SHUTDOWN_TIMEOUT_SECONDS", default_value_t = 10, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub shutdown_timeout_seconds: u64,
@@ -96,53 +95,28 @@ fn group_prefix(text: &str) -> Result<String, String> {
 
 /// Why the settings are refused. Nothing has been opened yet.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: expected a readable settings file (--config): {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// The file is not TOML.
     #[error("{path}:{line}: expected TOML: {reason}")]
     NotToml {
-        /// The file.
         path: PathBuf,
-        /// Where.
         line: usize,
-        /// Why. Not the line itself: a secret may stand there.
+        /// Without the line itself: a secret may stand there.
         reason: String,
     },
     /// A key that no setting has.
     #[error("{path}: {key}: expected the name of a setting, such as data-dir{}", hint(.similar.as_deref()))]
-    UnknownKey {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// A setting with a similar name.
-        similar: Option<String>,
-    },
+    UnknownKey { path: PathBuf, key: String, similar: Option<String> },
     /// A `[[feeds]]` block is refused.
     #[error("{path}: {reason}")]
-    Feeds {
-        /// The file.
-        path: PathBuf,
-        /// Which key, what was expected and what stood there.
-        reason: SettingsError,
-    },
+    Feeds { path: PathBuf, reason: SettingsError },
     /// A value of a type no setting has.
     #[error("{path}: {key}: expected a string, number, boolean or list of them, got {actual}")]
-    BadType {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// The type.
-        actual: &'static str,
-    },
+    BadType { path: PathBuf, key: String, actual: &'static str },
 }
 
 fn hint(similar: Option<&str>) -> String {
@@ -160,15 +134,15 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
     }
     options.kafka.check()?;
     if options.kafka.is_configured() && options.auth.auth_secret.is_none() && !options.auth.allow_anonymous {
-        return Err("WS_KAFKA_BROKERS without WS_AUTH_SECRET would give live data to anybody: set WS_AUTH_SECRET, \
-             or --allow-anonymous if that is meant"
+        return Err("WS_KAFKA_BROKERS is set and WS_AUTH_SECRET is not: anybody could read the live data. Set \
+             WS_AUTH_SECRET, or --allow-anonymous if that is intended"
             .to_owned());
     }
     Ok(())
 }
 
 /// What a settings file holds.
-pub struct Settings {
+pub struct SettingsFile {
     path: PathBuf,
     /// The `[[feeds]]` blocks.
     pub feeds: Vec<FeedSettings>,
@@ -176,8 +150,15 @@ pub struct Settings {
     flags: BTreeMap<String, toml::Value>,
 }
 
+impl SettingsFile {
+    /// Whether it sets the setting of this flag, a name without the dashes before it.
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.keys().any(|key| key.replace('_', "-") == flag)
+    }
+}
+
 /// Reads a settings file and checks its `[[feeds]]`.
-pub fn read(path: &Path) -> Result<Settings, ConfigError> {
+pub fn read(path: &Path) -> Result<SettingsFile, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let mut flags: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(|error: toml::de::Error| {
@@ -186,12 +167,12 @@ pub fn read(path: &Path) -> Result<Settings, ConfigError> {
     })?;
     let feeds = flags.remove("feeds").map(feed_settings::feeds).transpose();
     let feeds = feeds.map_err(|reason| ConfigError::Feeds { path: path.to_owned(), reason })?.unwrap_or_default();
-    Ok(Settings { path: path.to_owned(), feeds, flags })
+    Ok(SettingsFile { path: path.to_owned(), feeds, flags })
 }
 
 /// Makes the file's values the defaults of `command`'s arguments. Keys are the flags' names, with
 /// `-` or `_`.
-pub fn with_file_defaults(mut command: Command, file: &Settings) -> Result<Command, ConfigError> {
+pub fn with_file_defaults(mut command: Command, file: &SettingsFile) -> Result<Command, ConfigError> {
     let path = &file.path;
     for (key, value) in file.flags.clone() {
         let values =
@@ -210,12 +191,17 @@ pub fn with_file_defaults(mut command: Command, file: &Settings) -> Result<Comma
     Ok(command)
 }
 
-/// The arguments that are settings: all but `--config`, `--help` and their like.
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments().filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
+    command.get_arguments().filter(|arg| is_setting(arg))
 }
 
-fn flag(arg: &Arg) -> String {
+/// Whether a settings file may set this argument: all but `--config`, `--help` and their like.
+pub fn is_setting(arg: &Arg) -> bool {
+    arg.get_env().is_some() && arg.get_id() != "config"
+}
+
+/// The flag's name, without the dashes before it: also the key in a settings file.
+pub fn flag(arg: &Arg) -> String {
     arg.get_long().unwrap_or_default().to_owned()
 }
 
@@ -233,34 +219,4 @@ fn texts(value: &toml::Value) -> Result<Vec<OsString>, &'static str> {
         }
         toml::Value::Table(_) => Err("a table"),
     }
-}
-
-/// The effective settings, one `name=value (source)` each, for the log. Arguments that hide their
-/// value in `--help` are secrets and masked.
-pub fn effective(command: &Command, matches: &ArgMatches, file: Option<&Path>) -> Vec<String> {
-    let describe = |arg: &Arg| {
-        let id = arg.get_id().as_str();
-        let source = match matches.value_source(id)? {
-            ValueSource::CommandLine => "flag",
-            ValueSource::EnvVariable => "environment",
-            // A file's values are clap's defaults by now; which of them differ is told by `--help`.
-            ValueSource::DefaultValue if file.is_some() => "file or default",
-            _ => "default",
-        };
-        let raw = matches.get_raw(id)?.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(",");
-        let value = if arg.is_hide_env_values_set() { "***".to_owned() } else { raw };
-        Some(format!("{}={value} ({source})", flag(arg)))
-    };
-    flags(command).filter_map(describe).collect()
-}
-
-/// Environment variables named like settings that no setting reads: probably a typing error.
-/// (Kubernetes sets variables of a similar form for services, so this is a warning.)
-pub fn unknown_environment(command: &Command) -> Vec<String> {
-    let known: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
-    std::env::vars_os()
-        .map(|(name, _)| name)
-        .filter(|name| name.to_string_lossy().starts_with("FLOWCAST_") && !known.contains(&name.as_os_str()))
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect()
 }

@@ -5,7 +5,7 @@
 
 use flowcast::wire::payload::decompress;
 use flowcast::wire::webpubsub::Syntax;
-use flowcast::wire::webpubsub::received::{Received, receive};
+use flowcast::wire::webpubsub::received::{ServiceMessage, receive};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
         assert!(message.trim_ascii_start().starts_with(b"{"), "only an object is a message");
     }
     match received {
-        Ok(Received::Data { payload, .. }) => {
+        Ok(ServiceMessage::Data { payload, .. }) => {
             const LIMIT: usize = 64 << 10;
             // What comes out of a payload is bounded, whatever its zstd header announces.
             if let Ok(message) = decompress(&payload, LIMIT) {

@@ -4,18 +4,18 @@
 #![no_main]
 
 use flowcast::wire::payload::Profile;
-use flowcast::wire::webpubsub::{MAX_GROUP_NAME, Syntax, Upstream, Wire};
-use flowcast::wire::websocket::Message;
+use flowcast::wire::webpubsub::{MAX_GROUP_NAME, PubSubWire, Syntax, Upstream};
+use flowcast::wire::websocket::ClientMessage;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-const WIRE: Wire = Wire { syntax: Syntax::Json, reliable: true, profile: Profile::V2026_04 };
+const WIRE: PubSubWire = PubSubWire { syntax: Syntax::Json, reliable: true, profile: Profile::V2026_04 };
 
 fuzz_target!(|bytes: &[u8]| {
     // A frame of the wrong type is refused unread.
-    assert_eq!(WIRE.parse(&Message::Binary(bytes)).map_err(|error| error.code()), Err(1003));
+    assert_eq!(WIRE.parse(&ClientMessage::Binary(bytes)).map_err(|error| error.code()), Err(1003));
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let upstream = match WIRE.parse(&Message::Text(text)) {
+    let upstream = match WIRE.parse(&ClientMessage::Text(text)) {
         Ok(upstream) => upstream,
         Err(error) => {
             // The reason goes to the log and back to the client, so it must stay short.

@@ -5,7 +5,7 @@
 //! same end.
 #![no_main]
 
-use flowcast::wire::websocket::{Inbound, Message, Violation};
+use flowcast::wire::websocket::{ClientMessage, Inbound, Violation};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -57,13 +57,13 @@ fn heard(bytes: &[u8], limit: usize, mut piece: impl FnMut(usize) -> usize) -> (
         rest = later;
         let read = inbound.read(now, limit, |message| {
             assert!(!closed, "a message after the reader was told to stop");
-            closed = matches!(message, Message::Close(_));
+            closed = matches!(message, ClientMessage::Close(_));
             heard.push(match message {
-                Message::Text(text) => Said::Text(text.into()),
-                Message::Binary(bytes) => Said::Binary(bytes.into()),
-                Message::Ping(bytes) => Said::Ping(bytes.into()),
-                Message::Pong => Said::Pong,
-                Message::Close(code) => Said::Close(code),
+                ClientMessage::Text(text) => Said::Text(text.into()),
+                ClientMessage::Binary(bytes) => Said::Binary(bytes.into()),
+                ClientMessage::Ping(bytes) => Said::Ping(bytes.into()),
+                ClientMessage::Pong => Said::Pong,
+                ClientMessage::Close(code) => Said::Close(code),
             });
             !closed
         });

@@ -3,9 +3,10 @@
 //! Several frames, one a line, go through one store, as on one connection.
 #![no_main]
 
-use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Received};
-use flowcast::source::broker::xts::events::{self, Said};
-use flowcast::source::broker::xts::fields::Code;
+use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
+use flowcast::source::broker::quote::ReceivedAt;
+use flowcast::source::broker::xts::events::{self, XtsUpdate};
+use flowcast::source::broker::xts::fields::{Code, Fields};
 use flowcast::source::broker::xts::partial::{self, Store};
 use flowcast::source::broker::xts::socketio::{self, Frame};
 use libfuzzer_sys::fuzz_target;
@@ -20,19 +21,17 @@ fuzz_target!(|input: &str| {
         let _ = events::snapshot(&payload, NOW_MS);
         let Some((code, form)) = name.split_once("-json-") else { continue };
         let Some(code) = code.parse().ok().and_then(Code::from_number) else { continue };
-        let mut told = |code: Code, fields: &flowcast::source::broker::xts::fields::Fields| {
+        let told = |code: Code, fields: &Fields| {
             let instrument = Instrument { symbol: "X".into(), exchange: Exchange::Nse, id: 1 };
-            let record = fields.market_data(code, Broker::XtsPro, &"xts".into(), &instrument, Received::now());
+            let record = fields.market_data(code, Broker::XtsPro, &"xts".into(), &instrument, ReceivedAt::now());
             assert!(record.prev_close.is_none_or(|close| !close.is_zero()));
-            if let Some(json) = record.price_update_input() {
-                let read: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
-                assert!(read["price"].is_number());
-            }
-            let _ = record.change_pct();
+            let read: serde_json::Value = serde_json::from_str(&record.to_json()).expect("JSON");
+            assert_eq!(read["last_price"].is_number(), record.last_price.is_some());
+            assert_eq!(record.price_update().is_some(), record.is_price());
         };
         if form == "full" {
             let _ = events::full(code, &payload, NOW_MS, |said| {
-                if let Said::Data(key, code, fields) = said {
+                if let XtsUpdate::Data(key, code, fields) = said {
                     store.seed(code, key, &fields);
                     told(code, &fields);
                 }

@@ -4,8 +4,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import servers
 from recorder import record
-from servers import FLOWCAST
 
 STREAMS = "streams"
 WIRES = ("json", "json.reliable", "protobuf", "protobuf.reliable", STREAMS)
@@ -29,7 +29,8 @@ class Goal:
     stretch: float | None
     at_least: bool = True
     contender: str = "flowcast"
-    against: str | None = None
+    against: tuple = ()
+    """The contenders to divide by; of several, the better one of the round."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,16 @@ class Settings:
     wires: tuple
     seconds: int
     peers: bool
+    program: str | None = None
+    """Another flowcast to put under test than the usual one, from which data and recordings come."""
+    idle_s: int = 10
+    """How long the clients of W3 hear nothing before the memory is read."""
 
     def data(self, name, tickers, records):
         """A generated day of those tickers."""
         out, part = self.work / name, self.work / f"{name}.part"
         if not out.exists():
-            command = [FLOWCAST, "generate", "--force", "--out", part, "--tickers", ",".join(tickers)]
+            command = [servers.FLOWCAST, "generate", "--force", "--out", part, "--tickers", ",".join(tickers)]
             subprocess.run([*command, "--records", str(records)], check=True, stdout=subprocess.DEVNULL)
             part.rename(out)
         return out

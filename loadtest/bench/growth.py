@@ -1,17 +1,14 @@
 #!/usr/bin/env python3
 """How cost grows: server CPU against connections, groups, memberships, message size and churn.
 
-    ROUNDS=3 SECONDS=3 SERIES=connections,groups python3 growth.py
+    python3 loadtest/bench/growth.py --series connections,groups --rounds 3 --seconds 3
 
 Every series changes one thing. A point is the server's CPU seconds in the measured time, divided by what
 was done in it; the median over rounds counts. `exponent` says how the cost of *everything* grew from the
 point before: 1 is in proportion, less is better. Writes benches/GROWTH.md and benches/growth.svg.
 """
 
-import os
-import resource
-import secrets
-import sys
+import argparse
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from inspect import cleandoc
@@ -21,7 +18,7 @@ from statistics import median
 
 import servers
 from cases import Settings
-from fanout import build, chosen, number
+from fanout import count as whole_number, name_of, prepare, some_of
 from recorder import group
 from report import machine, table
 from servers import running
@@ -219,15 +216,16 @@ def write(everything, rounds, seconds):
 
 def main():
     """Measures round by round."""
-    names = chosen("SERIES", tuple(series.name for series in SERIES))
-    rounds, seconds = number("ROUNDS", 3), number("SECONDS", 3)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    os.sched_setaffinity(0, {servers.CLIENT_CORE})
-    os.environ["WS_AUTH_SECRET"] = secrets.token_urlsafe(32)
-    work = servers.ROOT / "target/bench"
-    work.mkdir(parents=True, exist_ok=True)
-    settings = Settings(work, build(), ("json",), seconds, False)
+    known = tuple(series.name for series in SERIES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--series", type=some_of(known), default=known, help=f"default: {','.join(known)}")
+    parser.add_argument("--rounds", type=whole_number, default=3, help="default: %(default)s")
+    parser.add_argument("--seconds", type=whole_number, default=3, help="measured time of a run; default: %(default)s")
+    servers.add_programs(parser)
+    asked = parser.parse_args()
+    servers.use(asked)
+    names, rounds, seconds = asked.series, asked.rounds, asked.seconds
+    settings = Settings(prepare(), name_of(servers.FLOWCAST), ("json",), seconds, False)
     everything = {series.name: {} for series in SERIES}
     for turn in range(rounds):
         for series in SERIES:

@@ -59,7 +59,9 @@ def judged(runs, case, goal):
     own = values(runs, case.name, goal.contender, goal.figure)
     if not goal.against:
         return own, {}, own
-    other = values(runs, case.name, goal.against, goal.figure)
+    others = [values(runs, case.name, name, goal.figure) for name in goal.against]
+    best = max if goal.at_least else min
+    other = {at: best(side[at] for side in others) for at in set.intersection(*(set(side) for side in others))}
     return own, other, {at: own[at] / other[at] for at in own.keys() & other.keys() if other[at]}
 
 
@@ -69,6 +71,17 @@ def cases_of(runs, settings):
     turns = range(len(settings.wires) * SELDOM)
     found = {case.name: case for turn in turns for case in all_cases(settings, turn)}
     return [found[name] for name in found if name in names]
+
+
+def against(goal):
+    """What a figure is divided by.
+
+    >>> from cases import Goal
+    >>> against(Goal("W1", "f", 1, 1, against=("a",))), against(Goal("W1", "f", 1, 1, against=("a", "b")))
+    (' ÷ a', ' ÷ the better of a; b')
+    """
+    several = "the better of " if len(goal.against) > 1 else ""
+    return f" ÷ {several}{'; '.join(goal.against)}" if goal.against else ""
 
 
 def goal_rows(runs, settings):
@@ -84,7 +97,7 @@ def goal_rows(runs, settings):
             ]  # fmt: skip
             spread = f"{number(found.median)} [{number(found.low)}, {number(found.high)}]" if found else "–"
             figures = [number(median(side.values())) if side else "–" for side in (own, other)]
-            what = UNITS[goal.figure] + (f" ÷ {goal.against}" if goal.against else "")
+            what = UNITS[goal.figure] + against(goal)
             yield [goal.row, case.name, what, *figures, spread, str(found.count if found else 0), wanted[0], said[0],
                    wanted[1], said[1]]  # fmt: skip
 
@@ -144,7 +157,7 @@ def write(path, runs, settings):
     dates = sorted(run["at"] for run in runs)
     parts = [
         "# Fan-out: flowcast against the floor",
-        "Written by `make bench-fanout`; the goals and their definitions are those of issue 4. The *floor* is one "
+        "Written by `make bench-fanout`; the goals and their definitions are in [GOALS.md](GOALS.md). The *floor* is one "
         "pinned thread that does nothing but `send(2)` of ready bytes to every socket "
         "(`loadtest/src/bin/floor`). Frames are equally long: the floor and the peers send what flowcast sent.",
         f"Machine: {machine()}; server on core 0, `swarm` and driver on core 1.\\\n"

@@ -1,5 +1,6 @@
 """Starts and stops the servers under test, each pinned to the first core."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -23,16 +24,31 @@ class ServerError(Exception):
     """A server did not start, or did not stay."""
 
 
-def binary(variable, default):
-    """A program: named by the environment, else where the Makefile builds it."""
-    return os.environ.get(variable, str(ROOT / default))
-
-
-FLOWCAST = binary("FLOWCAST_BIN", "target/release/flowcast")
-FLOOR = binary("FLOOR_BIN", "target/release/floor")
-SWARM = binary("SWARM_BIN", "target/release/swarm")
-TUNGSTENITE = binary("TUNGSTENITE_BIN", "target/peers/release/tungstenite-peer")
+# Where the Makefile builds them; `use` names others.
+FLOWCAST = str(ROOT / "target/release/flowcast")
+FLOOR = str(ROOT / "target/release/floor")
+SWARM = str(ROOT / "target/release/swarm")
+TUNGSTENITE = str(ROOT / "target/peers/release/tungstenite-peer")
 WS_PEER = str(ROOT / "loadtest/peers/ws.mjs")
+
+
+def program(text):
+    """An argument type: the absolute path of a program that is there."""
+    if not os.access(text, os.X_OK) or os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a program")
+    return str(Path(text).resolve())
+
+
+def add_programs(parser):
+    """Lets the command line name other programs than this tree's."""
+    for name, default in (("flowcast", FLOWCAST), ("swarm", SWARM), ("floor", FLOOR)):
+        parser.add_argument(f"--{name}", type=program, metavar="PROGRAM", default=default, help="default: %(default)s")
+
+
+def use(asked):
+    """Takes the programs that the command line names."""
+    global FLOWCAST, SWARM, FLOOR
+    FLOWCAST, SWARM, FLOOR = asked.flowcast, asked.swarm, asked.floor
 
 
 @dataclass
@@ -71,9 +87,9 @@ class Server:
         return float(found[1])
 
 
-def flowcast(data, interval, *options):
-    """The command for flowcast."""
-    return [FLOWCAST, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", "1",
+def flowcast(data, interval, *options, program=None):
+    """The command for flowcast; `program` is another one than the usual."""
+    return [program or FLOWCAST, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", "1",
             *options]
 
 

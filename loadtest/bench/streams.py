@@ -1,37 +1,40 @@
 #!/usr/bin/env python3
 """The load of the JSON streams: 5,000 clients on one topic, and the figures `docs/scaling.md` computes with.
 
-    cargo build --release --bin flowcast && cargo build --release -p swarm --bin swarm
-    python3 loadtest/bench/streams.py [rounds] [seconds] [load idle …]
+    cargo build --release --workspace --bins
+    python3 loadtest/bench/streams.py --rounds 3 --seconds 25 --rows load,idle
 
 flowcast (one shard) on core 0, the swarm with its publisher on core 1, nothing kept from round to round.
-FLOWCAST_BIN and SWARM_BIN name other programs. `machine` is how many processors were busy on average,
-whoever used them: with these two pinned, what is over their sum is somebody else's.
+`machine` is how many processors were busy on average, whoever used them: what exceeds the sum of server and
+swarm was used by other programs.
 """
 
+import argparse
 import json
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from fanout import count as whole_number, some_of
 from meter import Meter
-from servers import CLIENT_CORE, FLOWCAST, SWARM, flowcast, pinned, running
+import servers
+from servers import CLIENT_CORE, flowcast, pinned, running
 
 CLIENTS, BYTES = 5_000, 300
 FEW, IDLE_CLIENTS, QUIET = 5_000, 10_000, "10s"
 # Messages a second: so few that each frame is sent and read alone, and the load that was asked for.
 RATES = (20, 200)
 LIMIT_S = 180
+ROWS = ("load", "idle")
 
 
 def swarm(server, *options):
     """One run; the report, and a meter that watched the server."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report, Meter(server.pid, with_memory=True) as meter:
-        command = [SWARM, "--quiet", "--url", server.url, "--protocols", "streams", "--workers", 1,
+        command = [servers.SWARM, "--quiet", "--url", server.url, "--protocols", "streams", "--workers", 1, "--claim", "latency",
                    "--server-pid", server.pid, "--json", report.name, *options]
         done = subprocess.run(pinned(CLIENT_CORE, command), capture_output=True, text=True, timeout=LIMIT_S, check=False)
         if done.returncode == 2 or not os.path.getsize(report.name):
@@ -97,11 +100,17 @@ def idle(server, _seconds, _rate):
 
 
 def main():
-    rounds, seconds = (int(argument) for argument in (sys.argv[1:3] + ["3", "25"][len(sys.argv[1:3]):]))
-    wanted = sys.argv[3:] or ["load", "idle"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=whole_number, default=3, help="default: %(default)s")
+    parser.add_argument("--seconds", type=whole_number, default=25, help="measured time of a run; default: %(default)s")
+    parser.add_argument("--rows", type=some_of(ROWS), default=ROWS, help=f"default: {','.join(ROWS)}")
+    servers.add_programs(parser)
+    asked = parser.parse_args()
+    servers.use(asked)
+    rounds, seconds, wanted = asked.rounds, asked.seconds, asked.rows
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        subprocess.run([FLOWCAST, "generate", "--out", data, "--records", "600"], check=True, capture_output=True)
+        subprocess.run([servers.FLOWCAST, "generate", "--out", data, "--records", "600"], check=True, capture_output=True)
         os.environ |= {"WS_AUTH_SECRET": secrets.token_urlsafe(32), "FLOWCAST_REPLAY_TRADING": "false"}
         for number in range(rounds):
             runs = [(load, rate) for rate in RATES if "load" in wanted] + [(idle, 0)] * ("idle" in wanted)

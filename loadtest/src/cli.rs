@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use crate::wire::form::{Profile, Protocol};
 
 /// Opens many WebSocket connections, verifies every frame each of them receives against the server's
 /// tick ledger, and measures latency from the scheduled tick.
 ///
-/// Exit codes: 0 everything asked for was delivered and measured; 1 something was lost, refused or
-/// broken; 2 the run could not take place (unreachable server, bad argument); 3 nothing was found
-/// wrong, but the run proves less than it should (no ledger, or the generator was the bottleneck).
+/// Exit codes: 0 delivery is proven, and with `--claim latency` the latencies are valid too; 1 something
+/// was lost, refused or broken; 2 the run could not take place (unreachable server, bad argument);
+/// 3 nothing was found wrong, but the run does not prove what it claims (no ledger, or, with
+/// `--claim latency`, the generator was the bottleneck).
 #[derive(Debug, Parser)]
 #[command(
     name = "swarm",
@@ -61,6 +63,23 @@ pub struct OutputArgs {
     /// No live line.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// What a run is for; it decides what an invalid measurement means. The later value asks for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// That nothing was lost: when the machine was too busy to measure latency, the report warns of it.
+    Delivery,
+    /// That, and the latencies: when the machine was too busy to measure them, the run ends with exit code 3.
+    Latency,
+}
+
+impl Claim {
+    /// For reports that do not say.
+    pub fn of_old_reports() -> Self {
+        Self::Latency
+    }
 }
 
 /// Whether to verify against the tick ledger.
@@ -209,6 +228,9 @@ pub struct RunArgs {
     /// How often reliable clients acknowledge what they received; 0s for never.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub sequence_ack_interval: Duration,
+    /// What the run is for. A busy machine makes latencies invalid, but not the proof of delivery.
+    #[arg(long, value_enum, default_value = "delivery")]
+    pub claim: Claim,
     /// Whether to verify against the tick ledger.
     #[arg(long, value_enum, default_value = "auto")]
     pub ledger: LedgerUse,

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use hdrhistogram::Histogram;
 
 use crate::report::facts::{Second, Window};
-use crate::report::summary::SATURATED;
+use crate::report::judge::SATURATED;
 use crate::stats::histogram;
 use crate::stats::interval::Interval;
 

@@ -1,5 +1,9 @@
 //! Puts what workers, ledger and machine have left behind together into the facts of a run.
 
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
 use crate::cli::{RunArgs, shown};
 use crate::collect::Collector;
 use crate::plan::{Class, Plan};
@@ -7,7 +11,7 @@ use crate::preflight::Preflight;
 use crate::report::facts::{Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup};
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
-use crate::verify::fault::FaultKind;
+use crate::verify::fault::{Fault, FaultKind};
 use crate::wire::form::Protocol;
 use crate::worker::tally::{Tally, WorkerResult};
 
@@ -30,7 +34,7 @@ pub struct CrewOutcome {
 }
 
 /// That, and what main has seen itself.
-pub struct Outcome {
+pub struct RunOutcome {
     /// What the threads have left behind.
     pub crew: CrewOutcome,
     /// How long the ramp took.
@@ -42,37 +46,10 @@ pub struct Outcome {
 }
 
 /// Puts everything together.
-pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome) -> Facts {
-    let Outcome { crew: outcome, ramp_ns, memory, server } = outcome;
-    let (mut tally, mut ticks, mut receipts) = (Tally::default(), Ticks::default(), Receipts::default());
-    let (mut verified, mut unjudged, mut latency) = (0, 0, histogram::new());
-    let mut fault_counts = std::collections::BTreeMap::<FaultKind, u64>::new();
-    let mut faults = Vec::new();
-    let mut attentive = 0;
-    for result in outcome.results {
-        tally.merge(&result.tally);
-        ticks.merge(&result.ticks);
-        // All histograms of the swarm have the same bounds, so adding cannot fail.
-        let _ = latency.add(&result.latency);
-        verified += result.verified;
-        unjudged += result.unjudged;
-        let (counts, listed) = result.faults.into_parts();
-        for (kind, count) in counts {
-            *fault_counts.entry(kind).or_default() += count;
-        }
-        faults.extend(listed);
-        for (_, class, receipt) in result.receipts {
-            if class != Class::Attentive {
-                continue;
-            }
-            attentive += 1;
-            receipts.frames.push(receipt.frames);
-            if receipt.timed > 0 {
-                receipts.mean_us.push(receipt.latency_sum_ns as f64 / receipt.timed as f64 / 1e3);
-                receipts.max_us.push(receipt.latency_max_ns as f64 / 1e3);
-            }
-        }
-    }
+pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutcome) -> Facts {
+    let RunOutcome { crew: outcome, ramp_ns, memory, server } = outcome;
+    let total = Total::of(outcome.results);
+    let tally = total.tally;
     let window_seconds = outcome.collector.window();
     let mut window = outcome.collector.totals;
     (window.from_ns, window.until_ns) = outcome.window_ns;
@@ -81,39 +58,23 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome
         unhashed: tally.unhashed,
         ..facts
     });
+    let mut faults = total.faults;
     if plan.protocols.contains(&Protocol::Streams) {
         // The number stands in for a record time, and says nothing twice.
         for fault in &mut faults {
             fault.record_timestamp = None;
         }
     }
-    let groups_per_connection = match plan.groups_per_connection {
-        0 => plan.groups.len() as u32,
-        each => each.min(plan.groups.len() as u32),
-    };
     Facts {
-        setup: Setup {
-            command: shown(std::env::args()),
-            target: shown(std::iter::once(args.url.clone())).concat(),
-            profile: plan.profile,
-            protocols: plan.protocols.clone(),
-            groups: plan.groups.clone(),
-            channels: plan.channels.clone(),
-            groups_per_connection,
-            connections: u64::from(plan.connections),
-            attentive,
-            ramp: u64::from(plan.ramp),
-            processes: 1,
-            workers: u64::from(plan.workers),
-        },
+        setup: setup(args, plan, total.attentive),
         machine: machine(),
         started_unix_ms: outcome.started_unix_ms,
         notes: preflight.notes,
         aborted: outcome.aborted,
         ledger,
-        verified,
-        unjudged,
-        fault_counts,
+        verified: total.verified,
+        unjudged: total.unjudged,
+        fault_counts: total.fault_counts,
         faults,
         recovered: tally.recovered,
         reconnected: tally.reconnected,
@@ -127,15 +88,91 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: Outcome
         drops: tally.drops.into_map(),
         up_at_end: outcome.up_at_end,
         ramp_ns,
-        latency: Pairs::of(&latency),
+        latency: Pairs::of(&total.latency),
         loop_delay: Pairs::of(&outcome.collector.loop_delay),
-        ticks,
+        ticks: total.ticks,
         window,
         window_seconds,
         seconds: outcome.collector.seconds,
-        receipts,
+        receipts: total.receipts,
         memory,
         server,
+    }
+}
+
+fn setup(args: &RunArgs, plan: &Plan, attentive: u64) -> Setup {
+    Setup {
+        command: shown(std::env::args()),
+        claim: args.claim,
+        target: shown(std::iter::once(args.url.clone())).concat(),
+        profile: plan.profile,
+        protocols: plan.protocols.clone(),
+        groups: plan.groups.clone(),
+        channels: plan.channels.clone(),
+        groups_per_connection: match plan.groups_per_connection {
+            0 => plan.groups.len() as u32,
+            each => each.min(plan.groups.len() as u32),
+        },
+        connections: u64::from(plan.connections),
+        attentive,
+        ramp: u64::from(plan.ramp),
+        processes: 1,
+        workers: u64::from(plan.workers),
+    }
+}
+
+/// What all workers have counted.
+struct Total {
+    tally: Tally,
+    ticks: Ticks,
+    receipts: Receipts,
+    verified: u64,
+    unjudged: u64,
+    latency: Histogram<u64>,
+    fault_counts: BTreeMap<FaultKind, u64>,
+    faults: Vec<Fault>,
+    attentive: u64,
+}
+
+impl Total {
+    fn of(results: Vec<WorkerResult>) -> Self {
+        let mut total = Self {
+            tally: Tally::default(),
+            ticks: Ticks::default(),
+            receipts: Receipts::default(),
+            verified: 0,
+            unjudged: 0,
+            latency: histogram::new(),
+            fault_counts: BTreeMap::new(),
+            faults: Vec::new(),
+            attentive: 0,
+        };
+        for result in results {
+            total.add(result);
+        }
+        total
+    }
+
+    fn add(&mut self, result: WorkerResult) {
+        self.tally.merge(&result.tally);
+        self.ticks.merge(&result.ticks);
+        // All histograms of the swarm have the same bounds, so adding cannot fail.
+        let _ = self.latency.add(&result.latency);
+        self.verified += result.verified;
+        self.unjudged += result.unjudged;
+        let (counts, listed) = result.faults.into_parts();
+        for (kind, count) in counts {
+            *self.fault_counts.entry(kind).or_default() += count;
+        }
+        self.faults.extend(listed);
+        for (_, _, receipt) in result.receipts.into_iter().filter(|(_, class, _)| *class == Class::Attentive) {
+            self.attentive += 1;
+            self.receipts.frames.push(receipt.frames);
+            if receipt.timed > 0 {
+                self.receipts.mean_us.push(receipt.latency_sum_ns as f64 / receipt.timed as f64 / 1e3);
+                self.receipts.max_us.push(receipt.latency_max_ns as f64 / 1e3);
+            }
+        }
     }
 }
 

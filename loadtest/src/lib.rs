@@ -1,12 +1,14 @@
-//! The swarm: tens of thousands of WebSocket clients in one process, and the truth about what each
-//! of them received.
+//! The swarm: tens of thousands of WebSocket clients in one process, and proof of what each of them
+//! received.
 //!
-//! Reading order of a run: [`cli`] (what was typed) → [`preflight`] (what the server and the machine
-//! say to it) → [`plan`] (what will be done) → [`run`] (start, ramp, measure, finish) → [`worker`] (one
-//! receiving thread) → [`verify`] (what was received against what was published) ← [`ledger`] (what was
-//! published, and when) → [`report`]. [`processes`] does the same in several processes. On the JSON
-//! streams, which have no ledger, [`sequence`] takes its place: [`sequence::publisher`] publishes and
-//! knows what, [`sequence::witness`] follows the numbers somebody else publishes.
+//! Reading order of a run: [`cli`] (what was typed) → [`preflight`] (whether server and machine
+//! can do it) → [`plan`] (what will be done) → [`run`] (start, ramp, measure, finish) → [`worker`] (one
+//! receiving thread) → [`verify`] (compares what was received with what was published) ← [`reference`]
+//! (where that is known from) → [`report`]. [`processes`] does the same in several processes.
+//!
+//! What was published is known from the server's tick ledger ([`ledger`]). The JSON streams have none,
+//! so [`sequence`] replaces it: [`sequence::publisher`] publishes numbered messages itself, and
+//! [`sequence::witness`] follows the numbers of another publisher.
 
 pub mod cli;
 pub mod clock;
@@ -20,11 +22,11 @@ pub mod negotiate;
 pub mod plan;
 pub mod preflight;
 pub mod processes;
+pub mod reference;
 pub mod report;
 pub mod run;
 pub mod sequence;
 pub mod stats;
-pub mod truth;
 pub mod verify;
 pub mod wire;
 pub mod worker;

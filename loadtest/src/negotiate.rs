@@ -1,7 +1,7 @@
 //! Negotiation: a client asks where its socket is and what the group prefix is.
 //!
 //! Every client negotiates for itself, as real ones do. Negotiating is blocking HTTP, so a few
-//! threads beside each worker do it on request ([`Pump`]); each keeps one connection alive.
+//! threads beside each worker do it on request ([`NegotiationPool`]); each keeps one connection alive.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -15,7 +15,7 @@ use crate::http::{Http, HttpError};
 use crate::wire::form::Profile;
 
 /// How many answers may wait for their worker.
-const PUMP_DEPTH: usize = 256;
+const POOL_DEPTH: usize = 256;
 
 /// Where a socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub struct Negotiator {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct NegotiateAnswer {
     websocket_urls: BTreeMap<String, String>,
     // The vendor's client falls back to this when the key is missing.
     #[serde(default = "default_prefix")]
@@ -132,7 +132,7 @@ impl Negotiator {
 
     /// One negotiation.
     pub fn negotiate(&self) -> Result<Grant, NegotiateError> {
-        let mut answer: Answer = self.http.get_json(&self.url)?;
+        let mut answer: NegotiateAnswer = self.http.get_json(&self.url)?;
         let url = answer.websocket_urls.remove(&self.hub).ok_or_else(|| NegotiateError::NoHub(self.hub.clone()))?;
         Ok(Grant { socket: SocketUrl::parse(&url)?, prefix: answer.prefix })
     }
@@ -140,13 +140,13 @@ impl Negotiator {
 
 /// Negotiates on request, for one worker.
 #[derive(Debug)]
-pub struct Pump {
-    source: Source,
+pub struct NegotiationPool {
+    source: GrantSource,
     outstanding: usize,
 }
 
 #[derive(Debug)]
-enum Source {
+enum GrantSource {
     /// The socket is known: every client uses the same URL.
     Fixed {
         grant: Grant,
@@ -158,16 +158,16 @@ enum Source {
     },
 }
 
-impl Pump {
-    /// A pump that hands out one URL.
+impl NegotiationPool {
+    /// A negotiations that hands out one URL.
     pub fn fixed(grant: Grant) -> Self {
-        Self { source: Source::Fixed { grant, ready: 0 }, outstanding: 0 }
+        Self { source: GrantSource::Fixed { grant, ready: 0 }, outstanding: 0 }
     }
 
-    /// A pump with `threads` negotiating threads; they end when the pump is dropped.
+    /// A negotiations with `threads` negotiating threads; they end when the negotiations is dropped.
     pub fn start(negotiator: &Negotiator, threads: usize) -> std::io::Result<Self> {
         let (requests, queue) = channel();
-        let (results, answers) = sync_channel(PUMP_DEPTH);
+        let (results, answers) = sync_channel(POOL_DEPTH);
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let (negotiator, queue, results) = (negotiator.clone(), Arc::clone(&queue), results.clone());
@@ -176,16 +176,16 @@ impl Pump {
                 .stack_size(256 * 1024)
                 .spawn(move || serve(&negotiator, &queue, &results))?;
         }
-        Ok(Self { source: Source::Threads { requests, answers }, outstanding: 0 })
+        Ok(Self { source: GrantSource::Threads { requests, answers }, outstanding: 0 })
     }
 
     /// Asks for one more negotiation.
     pub fn request(&mut self) {
         self.outstanding += 1;
         match &mut self.source {
-            Source::Fixed { ready, .. } => *ready += 1,
+            GrantSource::Fixed { ready, .. } => *ready += 1,
             // Without a listening thread the request stays outstanding, and the ramp's deadline ends it.
-            Source::Threads { requests, .. } => drop(requests.send(())),
+            GrantSource::Threads { requests, .. } => drop(requests.send(())),
         }
     }
 
@@ -197,12 +197,12 @@ impl Pump {
     /// Takes an answer if one is there.
     pub fn take(&mut self) -> Option<Result<Grant, NegotiateError>> {
         let answer = match &mut self.source {
-            Source::Fixed { ready: 0, .. } => return None,
-            Source::Fixed { grant, ready } => {
+            GrantSource::Fixed { ready: 0, .. } => return None,
+            GrantSource::Fixed { grant, ready } => {
                 *ready -= 1;
                 Ok(grant.clone())
             }
-            Source::Threads { answers, .. } => answers.try_recv().ok()?,
+            GrantSource::Threads { answers, .. } => answers.try_recv().ok()?,
         };
         self.outstanding -= 1;
         Some(answer)
@@ -244,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_pump_gives_as_often_as_it_was_asked() {
+    fn a_fixed_pool_gives_as_often_as_it_was_asked() {
         let grant = Grant { socket: SocketUrl::parse("ws://127.0.0.1:1/").unwrap(), prefix: "blue".to_owned() };
-        let mut pump = Pump::fixed(grant.clone());
-        assert!(pump.take().is_none());
-        pump.request();
-        assert_eq!(pump.take().unwrap().unwrap(), grant);
-        assert!(pump.take().is_none());
-        assert_eq!(pump.outstanding(), 0);
+        let mut negotiations = NegotiationPool::fixed(grant.clone());
+        assert!(negotiations.take().is_none());
+        negotiations.request();
+        assert_eq!(negotiations.take().unwrap().unwrap(), grant);
+        assert!(negotiations.take().is_none());
+        assert_eq!(negotiations.outstanding(), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! What is found out before the first client starts: where the server is, which groups there are,
 //! whether there is a tick ledger, and what the machine allows.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,9 +12,9 @@ use crate::ledger::offset::Offset;
 use crate::limits::{self, LimitError};
 use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl};
 use crate::plan::{Mix, Plan, PlanError, check, resolve_groups};
+use crate::reference::{LedgerSource, Reference};
 use crate::sequence::publisher::Publishing;
 use crate::sequence::token::{self, TokenError};
-use crate::truth::{LedgerSource, Truth};
 use crate::wire::form::{Profile, Protocol};
 use crate::wire::streams::is_topic;
 
@@ -58,7 +59,7 @@ pub struct Preflight {
     /// The socket of the first negotiation, or the given one.
     pub grant: Grant,
     /// What will say what was published, if anything does.
-    pub truth: Option<Truth>,
+    pub reference: Option<Reference>,
     /// What the reader of the report should know.
     pub notes: Vec<String>,
 }
@@ -90,41 +91,14 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
         let profile = Profile::of_socket_path(&socket.path);
         (None, Grant { socket, prefix: args.prefix.clone() }, profile)
     };
-    let is_sequenced = args.streams.publish_rate > 0 || args.streams.external_producer;
     let groups = if is_streams {
-        let mut topics = if is_sequenced { topics(args) } else { Vec::new() };
-        topics.sort();
-        topics.dedup();
-        topics
+        let is_sequenced = args.streams.publish_rate > 0 || args.streams.external_producer;
+        if is_sequenced { topics(args) } else { Vec::new() }
     } else {
         let tickers = if args.groups == ["all"] { tickers(&http, &base)? } else { None };
         resolve_groups(&args.groups, &grant.prefix, tickers.as_deref())?
     };
-    let truth = match args.ledger {
-        _ if args.streams.publish_rate > 0 => Some(Truth::Publisher(publishing(args, &trust)?)),
-        _ if args.streams.external_producer => Some(Truth::Producer { last_seq: args.streams.last_seq }),
-        _ if is_streams => {
-            notes.push(
-                "the stream protocol has no ledger: messages are counted and checked for shape, loss cannot be seen"
-                    .to_owned(),
-            );
-            None
-        }
-        LedgerUse::Off => None,
-        LedgerUse::Auto | LedgerUse::Require => {
-            let url = format!("{base}/ticks");
-            match Offset::estimate(&http, &url, Some(grant.socket.address)) {
-                Ok(offset) => Some(Truth::Ledger(LedgerSource { url, http: http.clone(), offset })),
-                Err(error) if args.ledger == LedgerUse::Require => return Err(PreflightError::NoLedger(error)),
-                Err(error) => {
-                    notes.push(format!(
-                        "no tick ledger ({error}): every frame is decoded, clients are compared with each other"
-                    ));
-                    None
-                }
-            }
-        }
-    };
+    let reference = reference(args, &http, &trust, &grant, &mut notes)?;
     notes.extend(limits::raise_file_limit(u64::from(args.connections))?);
     let total = args.first_client + args.connections;
     let sources = limits::source_addresses(
@@ -137,39 +111,87 @@ pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
     if !sources.is_empty() {
         notes.push(format!("connections are spread over {} source addresses, from {}", sources.len(), sources[0]));
     }
-    let workers = args.workers.unwrap_or_else(default_workers).min(args.connections);
-    let plan = Plan {
+    let plan = plan(args, profile, &grant, groups, sources, reference.as_ref());
+    Ok(Preflight { plan, trust, negotiator, grant, reference, notes })
+}
+
+/// What will say what was published.
+fn reference(
+    args: &RunArgs,
+    http: &Http,
+    trust: &Trust,
+    grant: &Grant,
+    notes: &mut Vec<String>,
+) -> Result<Option<Reference>, PreflightError> {
+    Ok(match args.ledger {
+        _ if args.streams.publish_rate > 0 => Some(Reference::Publisher(publishing(args, trust)?)),
+        _ if args.streams.external_producer => Some(Reference::Producer { last_seq: args.streams.last_seq }),
+        _ if args.protocols.contains(&Protocol::Streams) => {
+            notes.push(
+                "the stream protocol has no ledger: messages are counted and checked for shape, loss cannot be seen"
+                    .to_owned(),
+            );
+            None
+        }
+        LedgerUse::Off => None,
+        LedgerUse::Auto | LedgerUse::Require => {
+            let url = format!("{}/ticks", http_base(&args.url));
+            match Offset::estimate(http, &url, Some(grant.socket.address)) {
+                Ok(offset) => Some(Reference::Ledger(LedgerSource { url, http: http.clone(), offset })),
+                Err(error) if args.ledger == LedgerUse::Require => return Err(PreflightError::NoLedger(error)),
+                Err(error) => {
+                    notes.push(format!(
+                        "no tick ledger ({error}): every frame is decoded, clients are compared with each other"
+                    ));
+                    None
+                }
+            }
+        }
+    })
+}
+
+fn plan(
+    args: &RunArgs,
+    profile: Profile,
+    grant: &Grant,
+    groups: Vec<String>,
+    source_addresses: Vec<IpAddr>,
+    reference: Option<&Reference>,
+) -> Plan {
+    Plan {
         connections: args.connections,
         first_client: args.first_client,
         protocols: args.protocols.clone(),
         profile,
         prefix: grant.prefix.clone(),
         // A subscription names all channels.
-        groups_per_connection: if is_streams { 0 } else { args.groups_per_connection },
+        groups_per_connection: if args.protocols.contains(&Protocol::Streams) { 0 } else { args.groups_per_connection },
         groups,
         mix: Mix { stalled: args.stalled, slow: args.slow, resetting: args.reset },
         channels: args.streams.channels.clone(),
         symbols: args.streams.symbols.clone(),
         ramp: args.ramp,
-        workers,
-        source_addresses: sources,
+        workers: args.workers.unwrap_or_else(default_workers).min(args.connections),
+        source_addresses,
         setup_timeout_ns: args.setup_timeout.as_nanos() as u64,
         sequence_ack_ns: args.sequence_ack_interval.as_nanos() as u64,
         slow_rate: args.slow_rate,
         reset_after_ns: args.reset_after.as_nanos() as u64,
         reconnects: args.reconnect,
-        has_ledger: truth.is_some(),
-        clock_error_ns: match &truth {
-            Some(Truth::Ledger(ledger)) => ledger.offset.error_ns,
+        has_ledger: reference.is_some(),
+        clock_error_ns: match reference {
+            Some(Reference::Ledger(ledger)) => ledger.offset.error_ns,
             _ => 0,
         },
-    };
-    Ok(Preflight { plan, trust, negotiator, grant, truth, notes })
+    }
 }
 
-/// The channels that carry a publisher's payloads.
+/// The channels that carry a publisher's payloads, sorted.
 fn topics(args: &RunArgs) -> Vec<String> {
-    args.streams.channels.iter().filter(|name| is_topic(name)).cloned().collect()
+    let mut topics: Vec<String> = args.streams.channels.iter().filter(|name| is_topic(name)).cloned().collect();
+    topics.sort();
+    topics.dedup();
+    topics
 }
 
 /// What the swarm's own publisher needs; several processes share one, in their parent.
@@ -178,13 +200,10 @@ pub fn publishing(args: &RunArgs, trust: &Trust) -> Result<Publishing, Preflight
     if let Some(token) = token::of_publisher(args)? {
         http = http.with_authorization(format!("Bearer {token}"));
     }
-    let mut channels = topics(args);
-    channels.sort();
-    channels.dedup();
     Ok(Publishing {
         url: format!("{}/api/publish", http_base(&args.url)),
         http,
-        channels,
+        channels: topics(args),
         rate: args.streams.publish_rate,
         bytes: args.streams.publish_bytes,
     })

@@ -92,19 +92,8 @@ pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
         let fail = |source| ProcessError::Io { number, source };
         let share = share(args.connections, count, number);
         let report = std::env::temp_dir().join(format!("swarm-{}-{number}.json", std::process::id()));
-        let mut child = command(share, first_client, share_of_ramp(args.ramp, count, number), &report)
-            .map(|mut command| {
-                if publishing.is_some() {
-                    // One publisher for all, here: children follow its numbers.
-                    command.args(["--publish-rate", "0", "--external-producer"]);
-                }
-                command
-            })
-            .map_err(fail)?
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(fail)?;
+        let ramp = share_of_ramp(args.ramp, count, number);
+        let mut child = spawn(share, first_client, ramp, &report, publishing.is_some()).map_err(fail)?;
         first_client += share;
         if let Some(output) = child.stdout.take() {
             let sink = sink.clone();
@@ -138,6 +127,15 @@ pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
         facts.aborted = facts.aborted.or(publisher.stop().error());
     }
     Ok(facts)
+}
+
+/// Starts one process of the run. With a publisher in the parent, children follow its numbers.
+fn spawn(share: u32, first_client: u32, ramp: u32, report: &Path, parent_publishes: bool) -> std::io::Result<Child> {
+    let mut command = command(share, first_client, ramp, report)?;
+    if parent_publishes {
+        command.args(["--publish-rate", "0", "--external-producer"]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()
 }
 
 /// Adds the children's lines up until all have closed their output, or the deadline. Publishing begins

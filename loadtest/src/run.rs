@@ -14,13 +14,13 @@ use crate::collect::Collector;
 use crate::gather::{self, CrewOutcome};
 use crate::ledger::follow::Event;
 use crate::live::{Live, Progress};
-use crate::negotiate::Pump;
+use crate::negotiate::NegotiationPool;
 use crate::plan::Plan;
 use crate::preflight::{Preflight, PreflightError, preflight};
+use crate::reference::{Tracker, TrackerError};
 use crate::report::facts::{Facts, OwnMemory, ServerUsage};
 use crate::stats::interval::Interval;
 use crate::stats::procfs::{self, Usage};
-use crate::truth::{Feed, FeedError};
 use crate::worker::shared::{Finish, Shared};
 use crate::worker::tally::WorkerResult;
 use crate::worker::{self, Worker, WorkerError};
@@ -48,7 +48,7 @@ pub enum RunError {
     Preflight(#[from] PreflightError),
     /// What says what was published cannot start.
     #[error("{0}")]
-    Feed(#[from] FeedError),
+    Tracker(#[from] TrackerError),
     /// A worker cannot start.
     #[error("{0}")]
     Worker(#[from] WorkerError),
@@ -73,7 +73,7 @@ pub fn run(args: &RunArgs) -> Result<Facts, RunError> {
     let server = supervisor.measure(&server)?;
     let crew = supervisor.finish()?;
     live.clear();
-    Ok(gather::facts(args, &plan, preflight, gather::Outcome { crew, ramp_ns, memory, server }))
+    Ok(gather::facts(args, &plan, preflight, gather::RunOutcome { crew, ramp_ns, memory, server }))
 }
 
 /// The threads of a run and the channels to them.
@@ -81,7 +81,7 @@ struct Crew {
     shared: Arc<Shared>,
     results: Receiver<WorkerResult>,
     collector: Collector,
-    feed: Feed,
+    tracker: Tracker,
     started_unix_ms: u64,
 }
 
@@ -91,24 +91,24 @@ impl Crew {
         let (result_sink, results) = channel();
         let ledgers: (Vec<Sender<Event>>, Vec<Receiver<Event>>) = (0..plan.workers).map(|_| channel()).unzip();
         // The ledger first: whatever any client receives will be in it.
-        let (feed, sights) = Feed::start(preflight.truth.take(), &preflight.trust, plan, ledgers.0)?;
+        let (tracker, heard_numbers) = Tracker::start(preflight.reference.take(), &preflight.trust, plan, ledgers.0)?;
         // A moment ahead, so that all workers are waiting when the first second begins.
         let shared = Arc::new(Shared::new(plan.workers, now_ns() + 20 * MILLISECOND));
         let started_unix_ms = unix_ns() / MILLISECOND;
         for (number, ledger) in (0..).zip(ledgers.1) {
-            let pump = match &preflight.negotiator {
-                Some(negotiator) => Pump::start(negotiator, args.negotiators).map_err(WorkerError::from)?,
-                None => Pump::fixed(preflight.grant.clone()),
+            let negotiations = match &preflight.negotiator {
+                Some(negotiator) => NegotiationPool::start(negotiator, args.negotiators).map_err(WorkerError::from)?,
+                None => NegotiationPool::fixed(preflight.grant.clone()),
             };
-            let setup = worker::Setup {
+            let setup = worker::WorkerSetup {
                 number,
                 plan: Arc::clone(plan),
                 shared: Arc::clone(&shared),
-                pump,
+                negotiations,
                 trust: preflight.trust.clone(),
                 ledger,
                 intervals: Sender::<Interval>::clone(&interval_sink),
-                sights: sights.clone(),
+                heard_numbers: heard_numbers.clone(),
             };
             let worker = Worker::new(setup)?;
             let sink = result_sink.clone();
@@ -120,7 +120,7 @@ impl Crew {
                 })
                 .map_err(WorkerError::from)?;
         }
-        Ok(Self { shared, results, collector: Collector::new(intervals, plan.workers), feed, started_unix_ms })
+        Ok(Self { shared, results, collector: Collector::new(intervals, plan.workers), tracker, started_unix_ms })
     }
 }
 
@@ -175,7 +175,7 @@ impl Supervisor<'_> {
         if self.aborted.is_some() {
             return Ok(None);
         }
-        self.crew.feed.begin()?;
+        self.crew.tracker.begin()?;
         let start_ns = self.crew.shared.start_ns;
         let from = now_ns().saturating_sub(start_ns) / SECOND + 1;
         let until = from + self.args.duration.as_nanos().div_ceil(u128::from(SECOND)) as u64;
@@ -184,20 +184,21 @@ impl Supervisor<'_> {
         // Set once, here.
         let _ = self.crew.shared.window_ns.set((from_ns, until_ns));
         let mut begin = None;
-        let mut seen_ns = now_ns();
+        let mut gone_since_ns = None;
         while now_ns() < until_ns {
             let remaining = Duration::from_nanos(until_ns.saturating_sub(now_ns()));
             self.look_for("measure", remaining.min(LOOK));
             if begin.is_none() && now_ns() >= from_ns {
                 begin = Some(server.usage());
             }
-            if let Some(error) = self.crew.feed.error() {
+            if let Some(error) = self.crew.tracker.error() {
                 self.aborted = Some(error);
                 break;
             }
+            // Counted from the first look that finds nobody: main itself may not have run for a while.
             if self.up() > 0 || self.args.reconnect {
-                seen_ns = now_ns();
-            } else if now_ns() > seen_ns + ALL_GONE_NS {
+                gone_since_ns = None;
+            } else if now_ns() > *gone_since_ns.get_or_insert_with(now_ns) + ALL_GONE_NS {
                 self.aborted = Some("all connections are gone: the run was ended".to_owned());
                 break;
             }
@@ -209,18 +210,18 @@ impl Supervisor<'_> {
     fn finish(mut self) -> Result<CrewOutcome, RunError> {
         let window_ns = self.crew.shared.window_ns.get().copied().unwrap_or_default();
         let window_ns = (window_ns.0, window_ns.1.min(now_ns()));
-        self.crew.feed.end();
-        self.aborted = self.aborted.take().or_else(|| self.crew.feed.error());
+        self.crew.tracker.end();
+        self.aborted = self.aborted.take().or_else(|| self.crew.tracker.error());
         // The last measured tick may be published a little late: it still counts.
         self.look_for("finish", LATE_TICK);
         let cut_ns = now_ns();
         let up_at_end = self.up();
         let drain_ns = self.args.drain.as_nanos() as u64;
         self.look_for("finish", LEDGER_SETTLES);
-        while !self.crew.feed.covers(cut_ns) && self.aborted.is_none() && now_ns() < cut_ns + drain_ns {
+        while !self.crew.tracker.covers(cut_ns) && self.aborted.is_none() && now_ns() < cut_ns + drain_ns {
             self.look("finish");
         }
-        let ledger_seq = self.crew.feed.reach(cut_ns);
+        let ledger_seq = self.crew.tracker.reach(cut_ns);
         let finish = Finish { cut_ns, ledger_seq, deadline_ns: now_ns() + drain_ns };
         // Set once, here.
         let _ = self.crew.shared.finish.set(finish);
@@ -236,12 +237,12 @@ impl Supervisor<'_> {
                 }
             }
         }
-        self.crew.feed.stop();
+        self.crew.tracker.stop();
         self.crew.collector.finish();
         Ok(CrewOutcome {
             results,
             collector: self.crew.collector,
-            ledger: self.crew.feed.facts(),
+            ledger: self.crew.tracker.facts(),
             aborted: self.aborted,
             started_unix_ms: self.crew.started_unix_ms,
             window_ns,

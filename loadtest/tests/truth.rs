@@ -13,11 +13,30 @@ use fake::{Behaviour, Fake, Tamper};
 fn an_honest_server_is_proven_honest() {
     let server = Fake::start(Behaviour::default());
     let outcome = swarm(&server.url(), &[]);
-    // The measurement may be invalid on a busy machine; the proof may not.
+    // The latencies may be invalid on a busy machine; the proof may not, and it is what the run claims.
+    outcome.assert_exit(0);
     assert_eq!(outcome.report["summary"]["delivery"], "proven", "{}", outcome.output);
     assert!(outcome.report["facts"]["verified"].as_u64().unwrap() > 8 * 3 * 40, "{}", outcome.output);
     assert!(outcome.output.contains("DELIVERY PROVEN: 0 lost"));
     assert!(outcome.report["summary"]["latency"]["count"].as_u64().unwrap() > 1_000);
+}
+
+#[test]
+fn a_run_that_claims_latency_succeeds_only_if_latency_was_measured() {
+    let server = Fake::start(Behaviour::default());
+    let outcome = swarm(&server.url(), &["--claim", "latency"]);
+    assert_eq!(outcome.report["summary"]["delivery"], "proven", "{}", outcome.output);
+    let is_valid = outcome.report["summary"]["measurement"] == "valid";
+    outcome.assert_exit(if is_valid { 0 } else { 3 });
+    assert_eq!(outcome.output.contains("MEASUREMENT NOT VALID"), !is_valid, "{}", outcome.output);
+}
+
+#[test]
+fn every_client_answers_the_servers_pings() {
+    let server = Fake::start(Behaviour { max_unanswered_pings: Some(100), ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &["--duration", "4s"]);
+    outcome.assert_exit(0);
+    assert!(server.fewest_pongs() > 100, "{} pongs", server.fewest_pongs());
 }
 
 /// Every kind of tampering, in every protocol: client n speaks protocol n % 4.

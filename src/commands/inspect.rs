@@ -7,19 +7,21 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::commands::counted;
 use crate::health::status::Status;
 use crate::source::recorded::arena::{ArenaOptions, Encodings, Track};
 use crate::source::recorded::cache::{self, Cache, CacheOptions, CachedFile, Verified};
 use crate::source::recorded::dataset::{DataDate, Dataset, DatasetError, DatasetOptions};
 use crate::source::recorded::lines::GAP_SECONDS;
-use crate::source::recorded::load::{self, FileReport};
+use crate::source::recorded::load;
+use crate::source::recorded::loaded::{FileReport, Loaded};
 use crate::wire::payload::{EncoderOptions, Profile};
 use crate::wire::webpubsub::PlainForm;
 
 /// Which day, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct InspectOptions {
-    /// The day: YYYY-MM-DD, or `latest`; DATA_DATE by default
+    /// Day to look at: YYYY-MM-DD, or `latest`; by default the one of --data-date
     #[arg(value_name = "DATE")]
     pub date: Option<DataDate>,
     #[command(flatten)]
@@ -31,10 +33,10 @@ pub struct InspectOptions {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub cached: CacheOptions,
-    /// Tell instead what the folder --cache-dir holds
+    /// Print what the folder --cache-dir holds instead
     #[arg(long, requires = "cache_dir")]
     pub cache: bool,
-    /// Check every byte of it
+    /// Check every byte of the cached files
     #[arg(long, requires = "cache")]
     pub verify: bool,
 }
@@ -50,7 +52,7 @@ pub enum InspectError {
     Io(#[from] io::Error),
     /// With `--cache`.
     #[error(
-        "the cache has damaged files; what is damaged is made anew from its source, and a file that is removed is written again"
+        "the cache has damaged files; the server rebuilds what is damaged from the data, and writes a cached file again once it is removed"
     )]
     Damaged,
     /// With `--strict`.
@@ -58,7 +60,7 @@ pub enum InspectError {
     Strict,
 }
 
-/// Prints what the day holds: a line per ticker, then every problem. With `--cache`: what the cache does.
+/// Prints what the day holds: a line per ticker, then every problem. With `--cache`: what the cache holds.
 pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if options.cache {
         return inspect_cache(options);
@@ -69,7 +71,7 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     let arena = ArenaOptions { profile: Profile::V2026_04, pin_profile: false, encoder: options.encoder };
     let encodings = Arc::new(Encodings::new(&Status::default()));
     let loaded = load::load(&dataset, "blue", &arena, None, &encodings, &|_, _| {})?;
-    load::build_forms(&loaded.tracks, &PlainForm::ALL)?;
+    load::build_forms(&loaded.tracks, &PlainForm::ALL);
 
     match print(&dataset, &loaded) {
         // `inspect | head` is fine.
@@ -79,7 +81,7 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if wanted.strict && !loaded.is_clean() { Err(InspectError::Strict) } else { Ok(()) }
 }
 
-/// Tells of every cached file; an error if one is damaged.
+/// Prints a line per cached file; an error if one is damaged.
 fn inspect_cache(options: &InspectOptions) -> Result<(), InspectError> {
     let folder = options.cached.cache_dir.clone().unwrap_or_default();
     let unreadable = |error| io::Error::other(format!("{}: expected a folder of the cache: {error}", folder.display()));
@@ -122,7 +124,7 @@ fn print_cache(files: &[PathBuf], verify: bool) -> io::Result<bool> {
     Ok(damaged)
 }
 
-fn print(dataset: &Dataset, loaded: &load::Loaded) -> io::Result<()> {
+fn print(dataset: &Dataset, loaded: &Loaded) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "date {}, times in New York; encoded sizes are bytes per record", dataset.date)?;
     write!(
@@ -158,10 +160,11 @@ fn print(dataset: &Dataset, loaded: &load::Loaded) -> io::Result<()> {
             writeln!(out, "{}:{line}: {reason}", file.path.display())?;
         }
         if lines.bad > lines.first_bad.len() as u64 {
-            writeln!(out, "{}: {} bad lines in all", file.path.display(), lines.bad)?;
+            writeln!(out, "{}: {} bad lines altogether", file.path.display(), lines.bad)?;
         }
         if lines.backwards > 0 {
-            writeln!(out, "{}: {} records are older than the one before", file.path.display(), lines.backwards)?;
+            let older = counted(lines.backwards, "record is", "records are");
+            writeln!(out, "{}: {older} older than the one before", file.path.display())?;
         }
         if let Some(error) = failed {
             writeln!(out, "{error}")?;

@@ -1,4 +1,4 @@
-//! Signals: the first asks for a shutdown, the second ends the process at once.
+//! Signals: the first starts a shutdown, the second ends the process immediately.
 
 use std::io;
 use std::process;
@@ -33,7 +33,7 @@ impl Signals {
 pub fn end_at_next(mut signals: Signals) {
     tokio::spawn(async move {
         let name = signals.next().await;
-        tracing::warn!(signal = name, "second signal: ending at once");
+        tracing::warn!(signal = name, "second signal: ending now");
         process::exit(130);
     });
 }

@@ -100,12 +100,12 @@ impl Group {
         self.sender.len()
     }
 
-    /// Counts a subscriber in.
+    /// Counts a new subscriber.
     pub fn joined(&self) {
         self.subscribers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a subscriber out.
+    /// Counts a subscriber that left.
     pub fn left(&self) {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
@@ -24,6 +24,7 @@ use super::clock;
 use super::frames::{Forms, Frames};
 use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
+use super::room::RoomWait;
 use super::watermark::Watermark;
 
 /// How a hub is bounded.
@@ -40,7 +41,7 @@ pub struct HubOptions {
 
 /// A join that would exceed [`HubOptions::max_silent_groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected at most {limit} groups without data, got one more")]
+#[error("{limit} groups without data are joined already; --max-silent-groups allows no more")]
 pub struct TooManySilentGroups {
     /// The limit.
     pub limit: usize,
@@ -49,7 +50,7 @@ pub struct TooManySilentGroups {
 /// What is to be published, and where.
 pub type Outgoing = (Arc<Group>, Frames);
 
-/// A source that keeps the latest state of groups, for those who join late.
+/// A source that keeps the latest state of groups, for clients that subscribe later.
 pub trait Retain: Send + Sync {
     /// The latest state of what `group` carries, if it is a state and there is one. At least as new as
     /// the hub's last publication to the group.
@@ -65,6 +66,8 @@ pub struct Hub {
     sequencer: Mutex<Sequencer>,
     /// The last id of the last finished batch. On its own cache line: every shard polls it.
     published: CachePadded<Watermark>,
+    /// Every shard looks here after its bell, too.
+    room: CachePadded<RoomWait>,
     shards: ArcSwap<Vec<Waker>>,
     forms: Forms,
     ledger: Ledger,
@@ -99,6 +102,7 @@ impl Hub {
             max_silent: options.max_silent_groups,
             sequencer: Mutex::new(Sequencer { last_id, batch: Vec::new() }),
             published: CachePadded::new(Watermark::new(last_id)),
+            room: CachePadded::new(RoomWait::new()),
             shards: ArcSwap::default(),
             forms: Forms::default(),
             ledger: Ledger::new(options.ledger.ledger_publications),
@@ -118,7 +122,7 @@ impl Hub {
         self.retain.get().is_some()
     }
 
-    /// The latest state of a group, for who joins it now.
+    /// The latest state of a group, for a subscriber that joins now.
     pub fn retained(&self, group: &str) -> Option<Frames> {
         self.retain.get()?.upgrade()?.retained(group)
     }
@@ -146,6 +150,16 @@ impl Hub {
     /// A shard asks to be rung after every batch.
     pub fn attach(&self, shard: &Waker) {
         self.shards.rcu(|shards| shards.iter().cloned().chain([shard.clone()]).collect::<Vec<_>>());
+    }
+
+    /// A shard has taken out everything up to [`Hub::published`]. To be called after every ring, even if there
+    /// was nothing: a publisher may wait for room in a channel.
+    pub fn taken_out(&self) {
+        self.room.notify();
+    }
+
+    fn ring_shards(&self) {
+        self.shards.load().iter().for_each(Waker::wake_by_ref);
     }
 
     /// A source publishes to this group from now on; it stays until the hub goes.
@@ -277,12 +291,9 @@ impl Batch<'_> {
     /// Nobody else publishes meanwhile: that is what holds the sources back.
     pub fn wait_for_room(&self, group: &Group) {
         const PATIENCE: Duration = Duration::from_secs(1);
-        const LOOK: Duration = Duration::from_micros(50);
         debug_assert!(self.sequencer.batch.is_empty(), "what is published is waited for");
-        let began = Instant::now();
-        while group.queued() >= CHANNEL_SLOTS && began.elapsed() < PATIENCE {
-            std::thread::sleep(LOOK);
-        }
+        let has_room = || group.queued() < CHANNEL_SLOTS;
+        self.hub.room.wait(PATIENCE, || self.hub.ring_shards(), has_room);
     }
 
     /// Numbers one record and sends it to `group`.
@@ -301,9 +312,7 @@ impl Drop for Batch<'_> {
             return;
         }
         self.hub.published.raise(self.sequencer.last_id);
-        for shard in self.hub.shards.load().iter() {
-            shard.wake_by_ref();
-        }
+        self.hub.ring_shards();
         // After the doorbells: the ledger is for readers who come later.
         let publications = self.sequencer.batch.drain(..).collect();
         self.hub.ledger.append(Tick {
@@ -455,6 +464,7 @@ mod tests {
                     while before + (ids.len() as u64) < hub.published() {
                         ids.push(receiver.try_recv().expect("nothing was overrun").id);
                     }
+                    hub.taken_out();
                     std::thread::yield_now();
                 }
                 ids
@@ -463,6 +473,26 @@ mod tests {
             shard.join().unwrap()
         });
         assert!(taken.into_iter().eq(before + 1..=before + records));
+    }
+
+    #[test]
+    fn a_publisher_that_waits_for_room_is_woken_as_soon_as_there_is_some() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        let (_, mut receiver) = hub.subscribe("one").unwrap();
+        hub.publish_all((0..CHANNEL_SLOTS).map(|record| (Arc::clone(&group), frames(record as u32))));
+        let waited = std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| {
+                let began = std::time::Instant::now();
+                hub.publish_all([(Arc::clone(&group), frames(0))]);
+                began.elapsed()
+            });
+            std::thread::sleep(Duration::from_millis(100));
+            receiver.try_recv().unwrap();
+            hub.taken_out();
+            publishing.join().unwrap()
+        });
+        assert!((80..900).contains(&waited.as_millis()), "{waited:?}: not at once, and not after a second");
     }
 
     #[test]

@@ -47,12 +47,12 @@ pub struct TickPublication {
 /// The ring. Positions count from 1 and are never reused.
 pub struct Ledger {
     limit: usize,
-    ring: Mutex<Ring>,
+    ring: Mutex<TickRing>,
     newest: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct Ring {
+struct TickRing {
     ticks: VecDeque<Arc<Tick>>,
     /// Position of the last tick in `ticks`.
     newest: u64,
@@ -106,7 +106,7 @@ impl Ledger {
     }
 }
 
-impl Ring {
+impl TickRing {
     fn oldest(&self) -> u64 {
         self.newest + 1 - self.ticks.len() as u64
     }

@@ -5,12 +5,12 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(not(flowcast_loom))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The count, and who was last.
+/// The number of shards with members in a group.
 #[derive(Debug)]
 pub struct LiveCount(AtomicUsize);
 
 impl LiveCount {
-    /// Nobody.
+    /// No shard has members.
     pub fn new() -> Self {
         Self(AtomicUsize::new(0))
     }

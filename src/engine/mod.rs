@@ -9,7 +9,7 @@
 //! - [`ring`]: what one shard keeps of one group: lag and recovery.
 //! - [`policy`]: what lag means.
 //! - [`ledger`]: what was published when.
-//! - [`watermark`], [`live_groups`]: what they synchronize with.
+//! - [`watermark`], [`live_groups`], [`room`]: what publishers and shards synchronize with.
 
 pub mod clock;
 pub mod frames;
@@ -19,4 +19,5 @@ pub mod ledger;
 mod live_groups;
 pub mod policy;
 pub mod ring;
+mod room;
 mod watermark;

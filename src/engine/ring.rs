@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 /// One frame and where it stands.
 #[derive(Debug)]
-pub struct Entry {
+pub struct RingFrame {
     /// The publication's id.
     pub id: u64,
     /// The finished frame.
@@ -22,7 +22,7 @@ pub struct Entry {
 /// A bounded queue of frames with stable positions.
 #[derive(Debug)]
 pub struct Ring {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<RingFrame>,
     /// Position of `entries[0]`.
     oldest: u64,
     /// Id of the newest frame that fell off; 0 if none did.
@@ -43,7 +43,7 @@ impl Ring {
     pub fn push(&mut self, id: u64, frame: Bytes) {
         debug_assert!(self.entries.back().is_none_or(|newest| newest.id < id));
         self.end += frame.len() as u64;
-        self.entries.push_back(Entry { id, frame, end: self.end });
+        self.entries.push_back(RingFrame { id, frame, end: self.end });
         while self.entries.len() as u64 > self.max_frames || self.bytes() > self.max_bytes {
             let Some(fallen) = self.entries.pop_front() else { break };
             self.fallen_id = fallen.id;
@@ -72,7 +72,7 @@ impl Ring {
     }
 
     /// The frame at `position`, unless it fell off or is yet to come.
-    pub fn get(&self, position: u64) -> Option<&Entry> {
+    pub fn get(&self, position: u64) -> Option<&RingFrame> {
         self.entries.get(usize::try_from(position.checked_sub(self.oldest)?).ok()?)
     }
 

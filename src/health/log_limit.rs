@@ -1,27 +1,41 @@
-//! What keeps the log short: so many lines a second, or one line per name.
+//! Keeps the log short: a few lines in a period, or one line per name.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Lets a few lines a second pass.
-#[derive(Debug, Default)]
-pub struct Limiter {
-    second: u64,
+/// Lets so many log lines pass in each period, and counts the others. Each owner has one of its own.
+#[derive(Debug, Clone)]
+pub struct LogLimiter {
+    /// Lines that may pass in a period.
+    limit: u32,
+    period_ms: u64,
+    /// The period of the last line, counted from the clock's zero.
+    period: u64,
     passed: u32,
     suppressed: u64,
 }
 
-/// Lines per second.
-const LIMIT: u32 = 5;
+impl Default for LogLimiter {
+    /// Five lines a second.
+    fn default() -> Self {
+        Self::new(5, 1000)
+    }
+}
 
-impl Limiter {
-    /// Whether a line may be written now, and how many were suppressed since the last one.
+impl LogLimiter {
+    /// At most `limit` lines in each `period_ms`.
+    pub const fn new(limit: u32, period_ms: u64) -> Self {
+        Self { limit, period_ms, period: 0, passed: 0, suppressed: 0 }
+    }
+
+    /// `Some` if a line may be written now, with the number of lines suppressed since the last one. Periods
+    /// are those of `now_ms`, of any clock.
     pub fn pass(&mut self, now_ms: u64) -> Option<u64> {
-        let second = now_ms / 1000;
-        if second != self.second {
-            (self.second, self.passed) = (second, 0);
+        let period = now_ms / self.period_ms;
+        if period != self.period {
+            (self.period, self.passed) = (period, 0);
         }
-        if self.passed == LIMIT {
+        if self.passed == self.limit {
             self.suppressed += 1;
             return None;
         }
@@ -30,14 +44,14 @@ impl Limiter {
     }
 }
 
-/// Names that were told already. Bounded: when it is full it begins anew.
+/// Names that were seen already, so that each is logged once. Bounded: when it is full it is emptied.
 #[derive(Debug, Default)]
-pub struct ToldOnce(Mutex<HashSet<Box<str>>>);
+pub struct SeenNames(Mutex<HashSet<Box<str>>>);
 
 /// Names remembered at most.
 const NAMES: usize = 4096;
 
-impl ToldOnce {
+impl SeenNames {
     /// Whether this name is new.
     pub fn is_new(&self, name: &str) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_cut_and_what_was_cut_is_told_later() {
-        let mut limiter = Limiter::default();
+        let mut limiter = LogLimiter::default();
         let passed: Vec<_> = (0..8).map(|_| limiter.pass(1500)).collect();
         assert_eq!(passed, [Some(0), Some(0), Some(0), Some(0), Some(0), None, None, None]);
         assert_eq!(limiter.pass(2000), Some(3));
@@ -62,11 +76,11 @@ mod tests {
 
     #[test]
     fn a_name_is_told_once_and_the_memory_is_bounded() {
-        let told = ToldOnce::default();
-        assert!(told.is_new("a") && !told.is_new("a") && told.is_new("b"));
+        let seen = SeenNames::default();
+        assert!(seen.is_new("a") && !seen.is_new("a") && seen.is_new("b"));
         for name in 0..2 * NAMES {
-            told.is_new(&name.to_string());
+            seen.is_new(&name.to_string());
         }
-        assert!(told.0.lock().unwrap().len() <= NAMES);
+        assert!(seen.0.lock().unwrap().len() <= NAMES);
     }
 }

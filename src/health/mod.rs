@@ -1,6 +1,6 @@
-//! How it is: what sources, shards and the clock report of themselves, for whoever asks.
+//! What sources and the replay clock report about themselves, for the metrics and the status pages.
 //!
-//! - [`status`]: the registry of streams and figures behind `/metrics` and `/websocket/status`.
+//! - [`status`]: the registry of sources and figures behind `/metrics` and `/websocket/status`.
 //! - [`log_limit`]: keeps repeated log lines short.
 
 pub mod log_limit;

@@ -1,7 +1,7 @@
-//! How the sources are: a registry of live figures for `/websocket/status` and the metrics.
+//! How the sources are: a registry for `/websocket/status` and the metrics.
 //!
-//! A source registers its streams once and updates them with plain atomics; whoever asks reads a
-//! snapshot. Every figure stands alone, so Relaxed is enough throughout.
+//! A source registers once, keeps its [`SourceHealth`] and updates it with plain atomics; whoever asks
+//! reads a [`SourceSnapshot`]. No figure depends on another, so Relaxed is enough throughout.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::engine::clock;
 
-/// One stream of one source, while it runs.
-pub struct Stream {
+/// How one source is, kept up to date by the source itself. A source of several channels has one each.
+pub struct SourceHealth {
     name: String,
-    /// How often it should move; `None` for streams that may be quiet.
+    /// How often it should move; `None` for sources that may be quiet.
     interval: Option<Duration>,
     started_unix_ns: u64,
     connected: AtomicBool,
@@ -29,16 +29,16 @@ pub struct Stream {
 /// What a source says it is doing, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceState {
-    /// One word.
+    /// One word, such as `open`: a value of the key `state` in `/websocket/status`.
     pub state: &'static str,
-    /// What is wrong, for people; empty when nothing is.
+    /// What is wrong, in words for an operator; empty when nothing is.
     pub reason: String,
 }
 
-/// What a stream looked like at one moment.
+/// A [`SourceHealth`] at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamStatus {
-    /// The stream's name.
+pub struct SourceSnapshot {
+    /// Its key in `stream_health`, and its label in the metrics.
     pub name: String,
     /// Connected, and moving as often as it should.
     pub is_healthy: bool,
@@ -56,24 +56,24 @@ pub struct StreamStatus {
     pub state: Option<SourceState>,
 }
 
-/// A counter or gauge that its owner sets and the metrics read.
+/// A counter or gauge that a source sets and the metrics read.
 #[derive(Debug, Clone)]
 pub struct Figure {
     /// Whether it can fall; a counter only rises.
     pub is_gauge: bool,
     /// The metric's name, without prefix and suffix.
     pub name: &'static str,
-    /// What it counts.
+    /// One sentence without a full stop, for `# HELP`.
     pub help: &'static str,
-    /// What tells it from others of its name.
+    /// Name and value; figures of one name have the same label names.
     pub labels: Vec<(&'static str, Cow<'static, str>)>,
-    /// The value.
+    /// The owner writes it, with Relaxed.
     pub value: Arc<AtomicU64>,
 }
 
-/// All streams of a process, and the counters of its sources.
+/// Every source of the process, and the figures they registered.
 pub struct Status {
-    streams: Mutex<Vec<Arc<Stream>>>,
+    sources: Mutex<Vec<Arc<SourceHealth>>>,
     figures: Mutex<Vec<Figure>>,
     drift: Histogram,
 }
@@ -81,14 +81,14 @@ pub struct Status {
 impl Default for Status {
     fn default() -> Self {
         let buckets = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5, 1.0];
-        Self { streams: Mutex::default(), figures: Mutex::default(), drift: Histogram::new(buckets) }
+        Self { sources: Mutex::default(), figures: Mutex::default(), drift: Histogram::new(buckets) }
     }
 }
 
 impl Status {
-    /// Registers a stream.
-    pub fn register(&self, name: impl Into<String>, interval: Option<Duration>) -> Arc<Stream> {
-        let stream = Arc::new(Stream {
+    /// Registers a source. With an `interval` it is unhealthy once it has not moved for three of them.
+    pub fn register(&self, name: impl Into<String>, interval: Option<Duration>) -> Arc<SourceHealth> {
+        let source = Arc::new(SourceHealth {
             name: name.into(),
             interval,
             started_unix_ns: clock::unix_ns(),
@@ -99,8 +99,8 @@ impl Status {
             position: AtomicU64::new(0),
             state: Mutex::default(),
         });
-        locked(&self.streams).push(Arc::clone(&stream));
-        stream
+        locked(&self.sources).push(Arc::clone(&source));
+        source
     }
 
     /// Registers a counter and returns it, or the one that has this name and these labels already.
@@ -136,9 +136,9 @@ impl Status {
         value
     }
 
-    /// Takes a stream out, and the figures with this label: its source is gone.
-    pub fn remove(&self, stream: &Arc<Stream>, label: (&'static str, &str)) {
-        locked(&self.streams).retain(|other| !Arc::ptr_eq(other, stream));
+    /// Removes a source that is gone, and the figures with this label.
+    pub fn remove(&self, source: &Arc<SourceHealth>, label: (&'static str, &str)) {
+        locked(&self.sources).retain(|other| !Arc::ptr_eq(other, source));
         locked(&self.figures).retain(|figure| !figure.labels.iter().any(|(name, value)| (*name, &**value) == label));
     }
 
@@ -152,9 +152,9 @@ impl Status {
         &self.drift
     }
 
-    /// Every stream as it is now.
-    pub fn snapshot(&self) -> Vec<StreamStatus> {
-        locked(&self.streams).iter().map(|stream| stream.snapshot(clock::unix_ns())).collect()
+    /// Every source as it is now, in the order of registration.
+    pub fn snapshot(&self) -> Vec<SourceSnapshot> {
+        locked(&self.sources).iter().map(|source| source.snapshot(clock::unix_ns())).collect()
     }
 }
 
@@ -163,54 +163,54 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Stream {
-    /// Another update came.
-    pub fn moved(&self, unix_ns: u64) {
+impl SourceHealth {
+    /// Counts one update, received at `unix_ns`.
+    pub fn count_update(&self, unix_ns: u64) {
         self.position.fetch_add(1, Ordering::Relaxed);
         self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
     }
 
-    /// The stream moved, and is now at `position`.
-    pub fn updated(&self, position: u64, unix_ns: u64) {
+    /// Sets where the source is, since `unix_ns`; what a position is, the source decides.
+    pub fn set_position(&self, position: u64, unix_ns: u64) {
         self.position.store(position, Ordering::Relaxed);
         self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
     }
 
-    /// `count` inputs were refused.
-    pub fn failed(&self, count: u64) {
+    /// Counts inputs that were refused, and failures.
+    pub fn count_errors(&self, count: u64) {
         self.errors.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Its source was lost and is tried again.
-    pub fn recovering(&self) {
+    /// Counts a connection that was lost and is tried again.
+    pub fn count_recovery(&self) {
         self.recoveries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether its source is there. A replay that ran out is not.
+    /// Whether the source is there. A replay that ran out of records is not.
     pub fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
-    /// What its source is doing, and why.
+    /// What the source is doing, and why, for `/websocket/status`.
     pub fn set_state(&self, state: &'static str, reason: &str) {
         *locked(&self.state) = Some(SourceState { state, reason: reason.to_owned() });
     }
 
-    /// Where the source is; `None` before its first update.
-    pub fn moved_to(&self) -> Option<u64> {
+    /// [`SourceHealth::position`], or `None` before the first update.
+    pub fn last_position(&self) -> Option<u64> {
         (self.last_update_unix_ns.load(Ordering::Relaxed) > 0).then(|| self.position())
     }
 
-    /// Where the source is.
+    /// Where the source is: the tick ordinal of a replay, or a count of updates. 0 before the first.
     pub fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
     }
 
-    fn snapshot(&self, now_unix_ns: u64) -> StreamStatus {
+    fn snapshot(&self, now_unix_ns: u64) -> SourceSnapshot {
         let last = Some(self.last_update_unix_ns.load(Ordering::Relaxed)).filter(|&last| last > 0);
         let quiet_ns = now_unix_ns.saturating_sub(last.unwrap_or(self.started_unix_ns));
         let moving = self.interval.is_none_or(|interval| u128::from(quiet_ns) <= 3 * interval.as_nanos());
-        StreamStatus {
+        SourceSnapshot {
             name: self.name.clone(),
             is_healthy: self.connected.load(Ordering::Relaxed) && moving,
             last_update_unix_ns: last,
@@ -234,7 +234,7 @@ mod tests {
         let started = stream.started_unix_ns;
         assert!(stream.snapshot(started + 3_000_000_000).is_healthy, "it has time for its first update");
         assert!(!stream.snapshot(started + 3_000_000_001).is_healthy);
-        stream.updated(1, started + 2_000_000_000);
+        stream.set_position(1, started + 2_000_000_000);
         assert!(stream.snapshot(started + 5_000_000_000).is_healthy);
         stream.set_connected(false);
         assert!(!stream.snapshot(started + 2_000_000_000).is_healthy);

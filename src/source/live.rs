@@ -1,12 +1,12 @@
-//! Live orderflow: records that come one by one, with no file behind them.
+//! Live orderflow: records that arrive one by one, with no file behind them.
 //!
 //! ```text
 //! line + ticker ─▶ record ─▶ base frame, forms in use ─▶ LiveRecord ─▶ group, declared if it is new
 //! ```
 //!
 //! A line is read by the parser that reads the files. Its base frame, and every form that some client
-//! speaks, is built on the source's thread; a form that is asked for all the same is derived once,
-//! by the shard that asks first. A record nobody subscribes to is only checked.
+//! uses, is built on the source's thread; another form is derived once, by the shard that needs it
+//! first. A record without subscribers is only checked.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,7 +20,7 @@ use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Due, Hub};
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 use crate::source::recorded::arena::{ArenaOptions, Encodings, derive, payload_in, with_encoder};
 use crate::source::recorded::dataset::is_ticker;
 use crate::wire::gexbot::orderflow_group;
@@ -28,29 +28,29 @@ use crate::wire::payload::{EncoderOptions, Profile};
 use crate::wire::payload::{Parsed, RecordError, orderflow};
 use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
 
-/// Why a live record is refused. It is the producer's to fix; the record is skipped.
+/// Why a live record is refused. The producer's to fix; the record is skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// There is no ticker to publish to.
+    /// The key, or the record's own ticker, is no valid ticker.
     #[error("key: expected a ticker, 1 to 64 letters, digits and `_.-^`, got {actual}")]
     BadTicker {
-        /// What came, cut.
+        /// The ticker that came, cut to 64 characters.
         actual: String,
     },
-    /// A ticker too many.
+    /// The ticker is new, and there are as many as `--kafka-max-tickers` allows.
     #[error("key: expected at most {limit} tickers, got one more: {ticker}")]
     TooManyTickers {
-        /// The limit.
+        /// `--kafka-max-tickers`.
         limit: usize,
-        /// The one that came.
+        /// The ticker that came.
         ticker: String,
     },
-    /// The record is none.
+    /// The payload is no orderflow record.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
 
-/// Takes live records to their groups. One per hub; it is the hub's only source.
+/// Publishes live records to their groups. It must be the hub's only source.
 pub struct LiveOrderflow {
     hub: Arc<Hub>,
     prefix: Arc<str>,
@@ -59,14 +59,14 @@ pub struct LiveOrderflow {
     encodings: Arc<Encodings>,
     groups: HashMap<Box<str>, Arc<Group>>,
     max_tickers: usize,
-    stream: Arc<Stream>,
+    stream: Arc<SourceHealth>,
     records: Arc<AtomicU64>,
     ordinal: u64,
 }
 
 impl LiveOrderflow {
-    /// Registers the hub's stream. Forms that clients order are ready at once from now on: every
-    /// record that comes after is built in them.
+    /// Registers the hub's entry in the stream health. From now on a form that a client orders is ready at
+    /// once: every later record is built in it.
     pub fn new(
         hub: Arc<Hub>,
         prefix: Arc<str>,
@@ -95,7 +95,7 @@ impl LiveOrderflow {
     }
 
     /// The hub's entry in the stream health.
-    pub fn stream(&self) -> &Arc<Stream> {
+    pub fn health(&self) -> &Arc<SourceHealth> {
         &self.stream
     }
 
@@ -109,7 +109,7 @@ impl LiveOrderflow {
         };
         self.ordinal += 1;
         self.records.fetch_add(1, Ordering::Relaxed);
-        self.stream.updated(self.ordinal, clock::unix_ns());
+        self.stream.set_position(self.ordinal, clock::unix_ns());
         if !group.is_live() {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl LiveOrderflow {
         Ok(())
     }
 
-    /// The group of a ticker that was not heard of before.
+    /// The group of a new ticker.
     fn declare(&mut self, ticker: &[u8]) -> Result<Arc<Group>, LiveError> {
         let Some(ticker) = std::str::from_utf8(ticker).ok().filter(|ticker| is_ticker(ticker)) else {
             let plain = |c: char| if c.is_control() { '?' } else { c };
@@ -133,7 +133,7 @@ impl LiveOrderflow {
         }
         let group = self.hub.declare(&orderflow_group(&self.prefix, ticker), ticker);
         self.groups.insert(ticker.into(), Arc::clone(&group));
-        tracing::info!(ticker, "the first live record of this ticker came");
+        tracing::info!(ticker, "first live record of this ticker");
         Ok(group)
     }
 
@@ -165,7 +165,7 @@ impl LiveOrderflow {
     }
 }
 
-/// One record that just came, in every form.
+/// One live record in every form.
 struct LiveRecord {
     group: Arc<str>,
     timestamp: i64,
@@ -177,7 +177,7 @@ struct LiveRecord {
 }
 
 impl LiveRecord {
-    /// The frame of a form other than the base, made once.
+    /// The frame of a form other than the base, derived once.
     fn derived(&self, form: PlainForm) -> &Bytes {
         self.derived[form.index()].get_or_init(|| {
             let mut frame = Vec::new();

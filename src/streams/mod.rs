@@ -1,15 +1,25 @@
 //! The JSON streams: what is published to their channels becomes publications of one hub.
 //!
 //! ```text
-//! Kafka, HTTP, files ─▶ Together::publish ─┬▶ topic, signal, trade ─▶ one frame ─▶ groups, at once
-//!                                          └▶ price, portfolio ─▶ latest state ─▶ (interval) ─▶ groups
+//! Kafka, HTTP ─▶ Input ─┬▶ passthrough ──────────────────────────────▶ one frame ─▶ groups, at once
+//!                       ▼                                                 ▲
+//! files, brokers ─▶ StreamRecord ─┬▶ signal, trade ─────────────────────┘
+//!                                 └▶ price, portfolio ─▶ latest state ─▶ (interval) ─▶ groups
 //! ```
 //!
-//! Sources and the server's publish call put records in; neither knows who else does. A message is
-//! encoded once: a topic's for all its subscribers, a signal or trade for those of everything and
-//! those of its symbol, a price update or portfolio per set of symbols that somebody chose.
+//! Sources and the server's publish call put records in, independently of each other. A message is encoded
+//! once: a passthrough channel's for all its subscribers, a signal or trade for those of
+//! everything and those of its symbol, a price update or portfolio per set of symbols in use.
+//!
+//! - [`input`]: what may be handed in, and why it is refused.
+//! - [`latest_prices`], [`latest_portfolio`]: the state behind the channels that send at an interval.
+//! - [`retained`]: messages of that state, kept for clients that join later.
 
-pub mod latest;
+mod encoded;
+pub mod input;
+pub mod latest_portfolio;
+pub mod latest_prices;
+mod retained;
 pub mod stream_options;
 
 use std::borrow::Cow;
@@ -18,195 +28,156 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use self::latest::{LatestPortfolio, LatestPrices, TooManySymbols};
+use self::encoded::frames;
+pub use self::input::{Input, InputError};
+use self::latest_portfolio::LatestPortfolio;
+use self::latest_prices::{LatestPrices, TooManySymbols};
 use self::stream_options::StreamOptions;
 use crate::engine::clock;
-use crate::engine::frames::{Form, FrameStore, Frames};
+use crate::engine::frames::Frames;
 use crate::engine::group::Group;
 use crate::engine::hub::{Hub, Outgoing, Retain};
-use crate::health::status::{Status, Stream};
-use crate::wire::streams::shapes::{Portfolio, Price, ShapeError, Signal, Trade};
-use crate::wire::streams::{Channels, Kind, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
+use crate::health::status::{SourceHealth, Status};
+use crate::wire::streams::portfolio::Portfolio;
+use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
+use crate::wire::streams::{ChannelKind, Channels, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
 
-/// The hub's name.
+/// The name of the hub that carries the streams.
 pub const STREAMS_HUB: &str = "streams";
 
-/// One thing to publish.
-#[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
-    /// A record in the channel's shape, or for topics any bytes.
-    pub payload: &'a [u8],
-    /// A topic message's key.
-    pub key: Option<&'a [u8]>,
-    /// A topic message's own time, Unix ms; otherwise it is the time of sending.
-    pub timestamp_ms: Option<i64>,
-}
-
-impl<'a> Input<'a> {
-    /// A payload without key and time.
-    pub fn new(payload: &'a [u8]) -> Self {
-        Self { payload, key: None, timestamp_ms: None }
-    }
-}
-
-/// Why an input is not published.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// No such channel.
-    #[error("expected a channel there is, got {0:?}")]
-    UnknownChannel(String),
-    /// Over the limit.
-    #[error("expected at most {limit} bytes, got {actual}")]
-    TooLarge {
-        /// `--max-publish-bytes`.
-        limit: usize,
-        /// Bytes of the payload.
-        actual: usize,
-    },
-    /// Not the channel's shape.
-    #[error(transparent)]
-    Shape(#[from] ShapeError),
-    /// A symbol too many.
-    #[error(transparent)]
-    TooManySymbols(#[from] TooManySymbols),
-}
-
-/// All channels of a server.
+/// All channels of a server, and the state behind them.
 pub struct Streams {
     hub: Arc<Hub>,
     options: StreamOptions,
     channels: Arc<Channels>,
     /// By channel number.
-    feeds: Vec<Feed>,
+    outputs: Vec<ChannelOutput>,
     prices: Mutex<LatestPrices>,
     portfolio: Mutex<LatestPortfolio>,
-    /// Asked before each price update.
-    asked: Mutex<Vec<PriceSource>>,
+    /// Called before each price update.
+    price_sources: Mutex<Vec<PriceSource>>,
 }
 
-/// A source of prices that is asked, not told.
+/// A source that is asked for its prices before each price update, and offers them then.
 pub type PriceSource = Box<dyn FnMut(&Streams) + Send>;
 
 /// What belongs to one channel.
-struct Feed {
+struct ChannelOutput {
     group: Arc<Group>,
-    health: Arc<Stream>,
+    health: Arc<SourceHealth>,
     encoded: Arc<AtomicU64>,
 }
 
-/// One message, finished.
-struct Message {
-    frame: Bytes,
-    unix_s: i64,
-}
-
-impl FrameStore for Message {
-    fn frame(&self, _: u32, _: Form) -> Bytes {
-        self.frame.clone()
+impl ChannelOutput {
+    fn count(&self, is_accepted: bool) {
+        if is_accepted {
+            self.health.count_update(clock::unix_ns());
+        } else {
+            self.health.count_errors(1);
+        }
     }
-
-    fn payload(&self, _: u32, _: Form) -> Option<Bytes> {
-        Some(self.frame.clone())
-    }
-
-    fn timestamp(&self, _: u32) -> i64 {
-        self.unix_s
-    }
-}
-
-fn frames(frame: Vec<u8>, unix_ms: i64) -> Frames {
-    Frames::new(Arc::new(Message { frame: frame.into(), unix_s: unix_ms.div_euclid(1000) }), 0)
 }
 
 fn now_ms() -> i64 {
     (clock::unix_ns() / 1_000_000) as i64
 }
 
+/// The first moment after `now` of those that lie whole intervals after `due`: a thread that was held up
+/// leaves intervals out, and does not send one message right after the other.
+fn next_due(due: Instant, interval: Duration, now: Instant) -> Instant {
+    let missed = now.saturating_duration_since(due).as_nanos() / interval.as_nanos().max(1);
+    due + interval * (u32::try_from(missed).unwrap_or(u32::MAX - 1) + 1)
+}
+
 impl Streams {
-    /// Declares a group per channel: the trading streams, and one for each of `topics`.
+    /// Declares a group per channel: the trading streams, and one for each of `named`.
     pub fn new<'a>(
         hub: Arc<Hub>,
-        topics: impl IntoIterator<Item = &'a str>,
+        named: impl IntoIterator<Item = &'a str>,
         options: StreamOptions,
         status: &Status,
     ) -> Arc<Self> {
-        let channels = Arc::new(Channels::new(topics));
+        let channels = Arc::new(Channels::new(named));
         let interval = |kind| match kind {
-            Kind::Prices => Some(Duration::from_secs(options.price_update_interval)),
-            Kind::Portfolio => Some(Duration::from_secs(options.portfolio_update_interval)),
-            Kind::Topic | Kind::Signals | Kind::Trades => None,
+            ChannelKind::Prices => Some(Duration::from_secs(options.price_update_interval)),
+            ChannelKind::Portfolio => Some(Duration::from_secs(options.portfolio_update_interval)),
+            ChannelKind::Passthrough | ChannelKind::Signals | ChannelKind::Trades => None,
         };
-        let feed = |(name, kind): (&str, Kind)| {
+        let output = |(name, kind): (&str, ChannelKind)| {
             let labels = vec![("channel", Cow::Owned(name.to_owned()))];
             let help = "Messages encoded, once for all their subscribers or once per filter";
-            Feed {
+            ChannelOutput {
                 group: hub.declare(name, name),
                 health: status.register(name, interval(kind)),
                 encoded: status.count("stream_messages_encoded", help, labels),
             }
         };
-        let feeds = channels.all().iter().map(|channel| feed((&channel.name, channel.kind))).collect();
+        let outputs = channels.all().iter().map(|channel| output((&channel.name, channel.kind))).collect();
         let prices = Mutex::new(LatestPrices::new(options.max_symbols));
         let streams = Arc::new(Self {
             hub,
             options,
             channels,
-            feeds,
+            outputs,
             prices,
             portfolio: Mutex::default(),
-            asked: Mutex::default(),
+            price_sources: Mutex::default(),
         });
         let retain: Arc<dyn Retain> = Arc::clone(&streams) as _;
         streams.hub.fill(Arc::downgrade(&retain));
         streams
     }
 
-    /// The hub that carries them.
+    /// The hub that carries the channels' messages.
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
-    /// Which channels there are.
+    /// The channels of this server.
     pub fn channels(&self) -> &Arc<Channels> {
         &self.channels
     }
 
-    /// How a channel is: its sources tell of their connection here.
-    pub fn health(&self, channel: &str) -> Option<&Arc<Stream>> {
-        self.channels.find(channel).map(|(at, _)| &self.feeds[at].health)
+    /// A channel's entry in the stream health; its sources report their connection there.
+    pub fn health(&self, channel: &str) -> Option<&Arc<SourceHealth>> {
+        self.channels.find(channel).map(|(at, _)| &self.outputs[at].health)
     }
 
     /// Publishes one input. Inputs of one caller keep their order within a channel.
-    pub fn publish(&self, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
-        self.together().publish(channel, input)
+    pub fn publish(&self, channel: &str, input: &Input<'_>) -> Result<(), InputError> {
+        self.batch().publish(channel, input)
+    }
+
+    /// Publishes a record that is checked already, for sources of this process: nothing is parsed, and
+    /// `--max-publish-bytes` does not apply.
+    pub fn publish_record(&self, record: &StreamRecord<'_>) -> Result<(), TooManySymbols> {
+        self.batch().publish_record(record)
     }
 
     /// For inputs that arrived together.
-    pub fn together(&self) -> Together<'_> {
-        Together { streams: self, messages: Vec::new() }
+    pub fn batch(&self) -> PublishBatch<'_> {
+        PublishBatch { streams: self, messages: Vec::new() }
     }
 
-    /// Takes a symbol's price without counting it as input, for sources of this process. Those say
-    /// [`Streams::prices_moved`] when they are through.
+    /// Takes a symbol's price without counting it as an update of the channel. A source that offers many
+    /// prices at a time calls [`Streams::prices_moved`] once afterwards.
     pub fn offer_price(&self, price: &Price<'_>) -> Result<(), TooManySymbols> {
         locked(&self.prices).update(price)
     }
 
-    /// Prices were offered.
+    /// Counts one update of the channel of prices.
     pub fn prices_moved(&self) {
         if let Some(health) = self.health(PRICE_UPDATES) {
-            health.moved(clock::unix_ns());
+            health.count_update(clock::unix_ns());
         }
     }
 
-    /// `source` is asked for prices ahead of each price update, the first time at once, so that whoever
-    /// comes next finds a state.
-    pub fn ask_before_prices(&self, mut source: PriceSource) {
+    /// Asks `source` before each price update from now on, and at once, so that the next client to
+    /// subscribe gets a state.
+    pub fn add_price_source(&self, mut source: PriceSource) {
         source(self);
-        self.tell_prices();
-        locked(&self.asked).push(source);
+        self.send_prices();
+        locked(&self.price_sources).push(source);
     }
 
     /// Sends price updates and portfolios at their intervals until `stop`. Blocks; the caller gives it
@@ -222,35 +193,35 @@ impl Streams {
             }
             let now = Instant::now();
             if due[0] <= now {
-                due[0] = (due[0] + intervals[0]).max(now);
-                locked(&self.asked).iter_mut().for_each(|source| source(self));
-                self.tell_prices();
+                due[0] = next_due(due[0], intervals[0], now);
+                locked(&self.price_sources).iter_mut().for_each(|source| source(self));
+                self.send_prices();
             }
             if due[1] <= now {
-                due[1] = (due[1] + intervals[1]).max(now);
-                self.tell_portfolio();
+                due[1] = next_due(due[1], intervals[1], now);
+                self.send_portfolio();
             }
         }
     }
 
-    // The state's lock is held until the batch is published: who joins meanwhile asks for the state
-    // afterwards, and gets one that is at least as new as what the group has carried.
-    fn tell_prices(&self) {
+    // The state's lock is held until the batch is published: a client that joins meanwhile gets the state
+    // afterwards, and so one that is at least as new as what its group has carried.
+    fn send_prices(&self) {
         let mut prices = locked(&self.prices);
         if prices.flush(now_ms()) {
-            self.tell(PRICE_UPDATES, |group| prices.update_for(group));
+            self.send(PRICE_UPDATES, |group| prices.update_for(group));
         }
     }
 
-    fn tell_portfolio(&self) {
+    fn send_portfolio(&self) {
         let mut portfolio = locked(&self.portfolio);
         if portfolio.flush(now_ms()) {
-            self.tell(PORTFOLIO, |group| portfolio.state_for(group));
+            self.send(PORTFOLIO, |group| portfolio.state_for(group));
         }
     }
 
     /// Sends each live group of a conflated channel its message, if it has one.
-    fn tell(&self, channel: &str, mut message: impl FnMut(&str) -> Option<Vec<u8>>) {
+    fn send(&self, channel: &str, mut message: impl FnMut(&str) -> Option<Vec<u8>>) {
         let Some((at, _)) = self.channels.find(channel) else { return };
         let now = now_ms();
         let mut groups = Vec::new();
@@ -260,87 +231,107 @@ impl Streams {
                 groups.push(Arc::clone(group));
             }
         });
+        // Encoded before the batch begins, since nobody else publishes while it is open.
+        let encoded = |group: Arc<Group>| {
+            let message = message(group.name())?;
+            self.outputs[at].encoded.fetch_add(1, Ordering::Relaxed);
+            Some((group, frames(message, now)))
+        };
+        let messages: Vec<Outgoing> = groups.into_iter().filter_map(encoded).collect();
         let mut batch = self.hub.begin(None);
-        for group in groups {
-            if let Some(message) = message(group.name()) {
-                self.feeds[at].encoded.fetch_add(1, Ordering::Relaxed);
-                batch.publish(&group, frames(message, now));
-            }
+        for (group, frames) in messages {
+            batch.publish(&group, frames);
         }
     }
 }
 
-/// Inputs that arrived together: what they say leaves together when this is dropped, so that a client of
-/// several channels gets it in one piece.
-pub struct Together<'a> {
+/// Inputs that arrived together: their messages leave together when this is dropped, so that a client of
+/// several channels gets them in one piece.
+pub struct PublishBatch<'a> {
     streams: &'a Streams,
-    /// As many as there were inputs, or twice as many.
+    /// One or two for each input: for its channel, and for its symbol.
     messages: Vec<Outgoing>,
 }
 
-impl Together<'_> {
-    /// Judges one input, and takes it if it is as it should be.
-    pub fn publish(&mut self, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
+impl PublishBatch<'_> {
+    /// Checks one input and takes it. A refusal is counted in the channel's health.
+    pub fn publish(&mut self, channel: &str, input: &Input<'_>) -> Result<(), InputError> {
         let streams = self.streams;
         let Some((at, known)) = streams.channels.find(channel) else {
-            return Err(Refused::UnknownChannel(channel.chars().take(100).collect()));
+            return Err(streams.channels.unknown(channel).into());
         };
-        let feed = &streams.feeds[at];
-        let accepted = self.accept(feed, known.kind, channel, input);
-        match accepted {
-            Ok(()) => feed.health.moved(clock::unix_ns()),
-            Err(_) => feed.health.failed(1),
-        }
+        let output = &streams.outputs[at];
+        let accepted = self.accept(output, known.kind, input);
+        output.count(accepted.is_ok());
         accepted
     }
 
-    fn accept(&mut self, feed: &Feed, kind: Kind, channel: &str, input: &Input<'_>) -> Result<(), Refused> {
+    /// Takes a record that is checked already. A refusal is counted likewise.
+    pub fn publish_record(&mut self, record: &StreamRecord<'_>) -> Result<(), TooManySymbols> {
+        let streams = self.streams;
+        let Some((at, _)) = streams.channels.find(record.channel()) else { return Ok(()) };
+        let output = &streams.outputs[at];
+        let accepted = self.take(output, record);
+        output.count(accepted.is_ok());
+        accepted
+    }
+
+    fn accept(&mut self, output: &ChannelOutput, kind: ChannelKind, input: &Input<'_>) -> Result<(), InputError> {
         let limit = self.streams.options.max_publish_bytes;
-        if input.payload.len() > limit {
-            return Err(Refused::TooLarge { limit, actual: input.payload.len() });
+        let &Input { payload, key, timestamp_ms } = input;
+        if payload.len() > limit {
+            return Err(InputError::TooLarge { limit, actual: payload.len() });
         }
+        let record = match kind {
+            ChannelKind::Passthrough => {
+                let now = now_ms();
+                let channel = output.group.name();
+                self.add(output, None, now, || messages::message(channel, payload, key, timestamp_ms.unwrap_or(now)));
+                return Ok(());
+            }
+            ChannelKind::Prices => StreamRecord::Price(Price::parse(payload)?),
+            ChannelKind::Signals => StreamRecord::Signal(TradingSignal::parse(payload)?),
+            ChannelKind::Trades => StreamRecord::Trade(Trade::parse(payload)?),
+            ChannelKind::Portfolio => StreamRecord::Portfolio(Portfolio::parse(payload)?),
+        };
+        Ok(self.take(output, &record)?)
+    }
+
+    fn take(&mut self, output: &ChannelOutput, record: &StreamRecord<'_>) -> Result<(), TooManySymbols> {
         let now = now_ms();
-        match kind {
-            Kind::Topic => {
-                let at = input.timestamp_ms.unwrap_or(now);
-                self.add(feed, None, now, || messages::message(channel, input.payload, input.key, at));
+        match record {
+            StreamRecord::Price(price) => return self.streams.offer_price(price),
+            StreamRecord::Portfolio(portfolio) => locked(&self.streams.portfolio).replace(portfolio),
+            StreamRecord::Signal(signal) => {
+                self.add(output, Some(&signal.symbol), now, || messages::signal(signal, now));
             }
-            Kind::Signals => {
-                let signal = Signal::parse(input.payload)?;
-                self.add(feed, Some(&signal.symbol), now, || messages::signal(&signal, now));
-            }
-            Kind::Trades => {
-                let trade = Trade::parse(input.payload)?;
-                self.add(feed, Some(&trade.symbol), now, || messages::trade(&trade, now));
-            }
-            Kind::Prices => self.streams.offer_price(&Price::parse(input.payload)?)?,
-            Kind::Portfolio => locked(&self.streams.portfolio).replace(&Portfolio::parse(input.payload)?),
+            StreamRecord::Trade(trade) => self.add(output, Some(&trade.symbol), now, || messages::trade(trade, now)),
         }
         Ok(())
     }
 
-    /// Adds one message for the channel's group and its symbol's. Nobody there: nothing is encoded.
-    fn add(&mut self, feed: &Feed, symbol: Option<&str>, now: i64, encode: impl FnOnce() -> Vec<u8>) {
-        let filtered = symbol.and_then(|symbol| self.streams.hub.find(&group_of_symbol(feed.group.name(), symbol)));
-        let groups = [Some(&feed.group), filtered.as_ref()].into_iter().flatten();
+    /// Adds one message for the channel's group and the symbol's. Without subscribers nothing is encoded.
+    fn add(&mut self, output: &ChannelOutput, symbol: Option<&str>, now: i64, encode: impl FnOnce() -> Vec<u8>) {
+        let filtered = symbol.and_then(|symbol| self.streams.hub.find(&group_of_symbol(output.group.name(), symbol)));
+        let groups = [Some(&output.group), filtered.as_ref()].into_iter().flatten();
         let mut live = groups.filter(|group| group.is_live()).peekable();
         if live.peek().is_some() {
             let frames = frames(encode(), now);
-            feed.encoded.fetch_add(1, Ordering::Relaxed);
+            output.encoded.fetch_add(1, Ordering::Relaxed);
             self.messages.extend(live.map(|group| (Arc::clone(group), frames.clone())));
         }
     }
 }
 
-impl Together<'_> {
-    /// Publishes now if that needs no waiting; otherwise gives back what may be published by
-    /// [`Hub::publish_all`] on a thread that may wait.
+impl PublishBatch<'_> {
+    /// Publishes now if that needs no waiting; otherwise returns the messages, for [`Hub::publish_all`]
+    /// on a thread that may wait.
     pub fn try_send(mut self) -> Result<(), Vec<Outgoing>> {
         self.streams.hub.try_publish_all(std::mem::take(&mut self.messages))
     }
 }
 
-impl Drop for Together<'_> {
+impl Drop for PublishBatch<'_> {
     fn drop(&mut self) {
         self.streams.hub.publish_all(self.messages.drain(..));
     }

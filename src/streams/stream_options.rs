@@ -7,7 +7,7 @@ pub struct StreamOptions {
     #[arg(id = "websocket-enabled", long = "websocket-enabled", env = "WEBSOCKET_ENABLED", default_value_t = true)]
     #[arg(value_parser = clap::value_parser!(bool), action = clap::ArgAction::Set, value_name = "BOOL")]
     pub enabled: bool,
-    /// Seconds between pings on /ws; a client that answers none for two of them is closed
+    /// Seconds between pings on /ws; a connection that leaves two pings in a row unanswered is closed
     #[arg(id = "websocket-ping-interval", long = "websocket-ping-interval", env = "WEBSOCKET_PING_INTERVAL")]
     #[arg(default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "SECONDS")]
     pub ping_interval: u64,
@@ -21,7 +21,7 @@ pub struct StreamOptions {
     #[arg(env = "WEBSOCKET_PORTFOLIO_UPDATE_INTERVAL", default_value_t = 5, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub portfolio_update_interval: u64,
-    /// Connections there may be on /ws; more get 503
+    /// Connections allowed on /ws; further ones get 503
     #[arg(id = "websocket-max-connections", long = "websocket-max-connections", env = "WEBSOCKET_MAX_CONNECTIONS")]
     #[arg(default_value_t = 100_000, value_name = "CONNECTIONS")]
     pub max_connections: usize,
@@ -35,14 +35,14 @@ pub struct StreamOptions {
     #[arg(long, env = "FLOWCAST_MAX_REQUEST_BYTES", default_value_t = 64 << 10, value_name = "BYTES")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(125..=64 << 20))]
     pub max_request_bytes: usize,
-    /// Errors a minute after which a client of /ws is closed
+    /// A client of /ws that causes more errors than this in a minute is closed
     #[arg(long, env = "FLOWCAST_MAX_REQUEST_ERRORS", default_value_t = 30, value_name = "ERRORS")]
     pub max_request_errors: u32,
     /// Symbols one client may choose per channel
     #[arg(long, env = "FLOWCAST_MAX_SYMBOLS_PER_CHANNEL", default_value_t = 200, value_name = "SYMBOLS")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_symbols_per_channel: usize,
-    /// Different filters of symbols there may be on the server at a time
+    /// Different filters of symbols in use on the server at a time
     #[arg(long, env = "FLOWCAST_MAX_FILTERS", default_value_t = 65_536, value_name = "FILTERS")]
     pub max_filters: usize,
     /// Symbols whose latest price is kept; prices of others are refused

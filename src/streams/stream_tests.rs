@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::frames::Form;
 use crate::engine::group::Publication;
 use crate::engine::hub::HubOptions;
 use crate::engine::ledger::LedgerOptions;
@@ -34,11 +35,11 @@ fn publish(streams: &Streams, channel: &str, payload: &Value) {
 }
 
 fn encoded(streams: &Streams, channel: &str) -> u64 {
-    streams.feeds[streams.channels.find(channel).unwrap().0].encoded.load(Ordering::Relaxed)
+    streams.outputs[streams.channels.find(channel).unwrap().0].encoded.load(Ordering::Relaxed)
 }
 
 #[test]
-fn a_topic_message_is_encoded_once_for_all_and_not_at_all_for_nobody() {
+fn a_passthrough_message_is_encoded_once_for_all_and_not_at_all_for_nobody() {
     let streams = streams();
     publish(&streams, "lines", &json!({"n": 1}));
     assert_eq!(encoded(&streams, "lines"), 0);
@@ -55,13 +56,13 @@ fn what_arrives_together_becomes_visible_together_and_a_refusal_keeps_nothing_ba
     let streams = streams();
     let (mut lines, mut signals) = (join(&streams, "lines"), join(&streams, "signals"));
     let before = streams.hub.published();
-    let mut together = streams.together();
-    together.publish("lines", &Input::new(b"1")).unwrap();
-    together.publish("nowhere", &Input::new(b"2")).unwrap_err();
-    together.publish("signals", &Input::new(br#"{"signal_type":"BUY","symbol":"AAPL"}"#)).unwrap();
-    together.publish("lines", &Input::new(b"3")).unwrap();
+    let mut batch = streams.batch();
+    batch.publish("lines", &Input::new(b"1")).unwrap();
+    batch.publish("nowhere", &Input::new(b"2")).unwrap_err();
+    batch.publish("signals", &Input::new(br#"{"signal_type":"BUY","symbol":"AAPL"}"#)).unwrap();
+    batch.publish("lines", &Input::new(b"3")).unwrap();
     assert_eq!((streams.hub.published(), next(&mut lines)), (before, None), "not before all of it is");
-    drop(together);
+    drop(batch);
     assert_eq!(streams.hub.published(), before + 3);
     let payloads = [next(&mut lines).unwrap()["payload"].take(), next(&mut lines).unwrap()["payload"].take()];
     assert_eq!(payloads, [json!(1), json!(3)]);
@@ -88,16 +89,16 @@ fn prices_are_conflated_to_the_latest_of_each_symbol_that_changed() {
         publish(&streams, PRICE_UPDATES, &json!({"symbol": symbol, "price": price, "high": 1}));
     }
     assert_eq!(next(&mut all), None, "not before the interval is over");
-    streams.tell_prices();
+    streams.send_prices();
     let told = next(&mut all).unwrap();
     assert_eq!(told["symbols"]["A"], json!({"price": 2, "high": 2, "close": 2}), "a new high widens the range");
     let told = next(&mut set).unwrap();
     assert_eq!(told["symbols"], json!({"B": {"price": 1, "high": 1, "close": 1}}), "C is not known");
     publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 2}));
-    streams.tell_prices();
+    streams.send_prices();
     assert_eq!(next(&mut all), None, "the same price again is no change");
     publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 3}));
-    streams.tell_prices();
+    streams.send_prices();
     assert_eq!(next(&mut all).unwrap()["symbols"], json!({"A": {"price": 3, "high": 3, "close": 3}}));
     assert_eq!(next(&mut set), None);
 }
@@ -108,9 +109,9 @@ fn who_joins_late_gets_the_latest_state_encoded_once_per_filter() {
     assert!(streams.hub.retained(PRICE_UPDATES).is_none());
     publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 1}));
     publish(&streams, PRICE_UPDATES, &json!({"symbol": "B", "price": 1}));
-    streams.tell_prices();
+    streams.send_prices();
     publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 2}));
-    streams.tell_prices();
+    streams.send_prices();
     let all = streams.hub.retained(PRICE_UPDATES).unwrap();
     assert_eq!(json_of(&all)["symbols"]["A"]["price"], 2);
     assert_eq!(json_of(&all)["symbols"]["B"]["price"], 1, "also what did not change last");
@@ -128,12 +129,12 @@ fn a_portfolio_replaces_the_one_before_and_a_filter_chooses_positions() {
     let position = json!({"quantity": 1});
     publish(&streams, PORTFOLIO, &json!({"positions": {"Z": position}}));
     publish(&streams, PORTFOLIO, &json!({"positions": {"A": position, "B": position}, "total_pnl": 1.5}));
-    streams.tell_portfolio();
+    streams.send_portfolio();
     assert_eq!(next(&mut all).unwrap()["data"]["position_count"], 2);
     let data = next(&mut set).unwrap()["data"].clone();
     assert_eq!(data["positions"].as_object().unwrap().keys().collect::<Vec<_>>(), ["A"]);
     assert_eq!((&data["total_pnl"], &data["position_count"]), (&json!(1.5), &json!(2)), "totals are of all positions");
-    streams.tell_portfolio();
+    streams.send_portfolio();
     assert_eq!(next(&mut all), None);
     assert!(streams.hub.retained("portfolio:A").is_some());
 }
@@ -142,13 +143,47 @@ fn a_portfolio_replaces_the_one_before_and_a_filter_chooses_positions() {
 fn what_is_out_of_shape_is_refused_and_counted() {
     let streams = streams();
     let refused = |channel: &str, payload: &[u8]| streams.publish(channel, &Input::new(payload)).unwrap_err();
-    assert_eq!(refused("nope", b"1"), Refused::UnknownChannel("nope".to_owned()));
-    assert_eq!(refused("lines", &[b'1'; 201]), Refused::TooLarge { limit: 200, actual: 201 });
-    assert!(matches!(refused(PRICE_UPDATES, b"{}"), Refused::Shape(_)));
+    assert_eq!(refused("nope", b"1"), InputError::UnknownChannel(streams.channels.unknown("nope")));
+    assert_eq!(refused("lines", &[b'1'; 201]), InputError::TooLarge { limit: 200, actual: 201 });
+    assert!(matches!(refused(PRICE_UPDATES, b"{}"), InputError::Shape(_)));
     for symbol in ["A", "B", "C"] {
         publish(&streams, PRICE_UPDATES, &json!({"symbol": symbol, "price": 1}));
     }
-    assert!(matches!(refused(PRICE_UPDATES, br#"{"symbol":"D","price":1}"#), Refused::TooManySymbols(_)));
+    assert!(matches!(refused(PRICE_UPDATES, br#"{"symbol":"D","price":1}"#), InputError::TooManySymbols(_)));
     publish(&streams, PRICE_UPDATES, &json!({"symbol": "A", "price": 2}));
     assert!(streams.health("lines").is_some() && streams.health("nope").is_none());
+}
+
+#[test]
+fn a_record_of_this_process_says_what_its_text_would_have_said() {
+    let streams = streams();
+    let (mut signals, mut trades) = (join(&streams, "signals"), join(&streams, "trades:A"));
+    let signal = json!({"signal_type": "BUY", "symbol": "A", "price": 1.50});
+    publish(&streams, "signals", &signal);
+    streams
+        .publish_record(&StreamRecord::Signal(TradingSignal::parse(signal.to_string().as_bytes()).unwrap()))
+        .unwrap();
+    let without_time = |mut message: Value| {
+        message.as_object_mut().unwrap().remove("timestamp");
+        message
+    };
+    assert_eq!(without_time(next(&mut signals).unwrap()), without_time(next(&mut signals).unwrap()));
+    let trade = br#"{"symbol":"A","side":"BUY","quantity":1,"price":2}"#;
+    streams.publish_record(&StreamRecord::Trade(Trade::parse(trade).unwrap())).unwrap();
+    assert_eq!(next(&mut trades).unwrap()["price"], 2);
+    let price =
+        |symbol: &'static str| StreamRecord::Price(Price { symbol: symbol.into(), ..Price::parse(PRICE).unwrap() });
+    for symbol in ["A", "B", "C"] {
+        streams.publish_record(&price(symbol)).unwrap();
+    }
+    assert!(streams.publish_record(&price("D")).is_err(), "--max-symbols is for everybody");
+}
+
+const PRICE: &[u8] = br#"{"symbol":"A","price":1}"#;
+
+#[test]
+fn an_interval_that_was_missed_is_left_out() {
+    let (due, second) = (Instant::now(), Duration::from_secs(1));
+    let after = |ms| next_due(due, second, due + Duration::from_millis(ms)) - due;
+    assert_eq!([0, 1, 999, 1000, 2500].map(|ms| after(ms).as_secs()), [1, 1, 1, 2, 3]);
 }

@@ -1,7 +1,8 @@
 //! GexBot's names: `{prefix}_{ticker}_{package}_{category}` for groups.
 //!
 //! The prefix has no `_`, the ticker may (`ES_SPX`). Clients find the category behind the *last*
-//! package separator and the ticker behind the *first* `_`; so do we. Source: `wire/gexbot.md` §3.
+//! package separator and the ticker behind the *first* `_`; so do we. Source:
+//! `docs/protocols/gexbot.md`, "Hubs and groups".
 
 /// The hub of orderflow records, and the package of its groups.
 pub const ORDERFLOW_HUB: &str = "orderflow";
@@ -11,14 +12,14 @@ pub fn orderflow_group(prefix: &str, ticker: &str) -> String {
     format!("{prefix}_{ticker}_orderflow_orderflow")
 }
 
-/// Why a name is not one of the orderflow hub's groups.
+/// Why a name is no group of the orderflow hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameError {
-    /// Not of the form at all.
+    /// It is no group name of GexBot.
     Malformed,
-    /// A group of another hub.
+    /// It is a group of another hub.
     OtherHub,
-    /// The form is right, the prefix is not the one negotiated.
+    /// It is a group of this hub, with another prefix than the one negotiated.
     OtherPrefix,
 }
 
@@ -32,14 +33,14 @@ pub fn check_orderflow_group(name: &str, prefix: &str) -> Result<(), NameError> 
     }
     let (own_prefix, ticker) = head.split_once('_').ok_or(NameError::Malformed)?;
     let is_date = category.len() == 8 && category.bytes().all(|byte| byte.is_ascii_digit());
-    let is_symbol = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
-    if !is_symbol(own_prefix) || !is_symbol(ticker) || !(category == ORDERFLOW_HUB || is_date) {
+    let is_plain = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    if !is_plain(own_prefix) || !is_plain(ticker) || !(category == ORDERFLOW_HUB || is_date) {
         return Err(NameError::Malformed);
     }
     if own_prefix == prefix { Ok(()) } else { Err(NameError::OtherPrefix) }
 }
 
-/// Cuts at the last separator of the first package that has one, in the client's order.
+/// Splits at the last separator of the first package that has one; the order of packages is the clients'.
 fn split(name: &str) -> Option<(&str, &'static str, &str)> {
     [("_classic_", "classic"), ("_state_", "state"), ("_orderflow_", ORDERFLOW_HUB)]
         .into_iter()

@@ -71,29 +71,29 @@ pub fn append_close(code: u16, reason: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&reason.as_bytes()[..end]);
 }
 
-/// One thing a client said.
+/// One message of a client, or one of its control frames.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a> {
-    /// A text message; the bytes are valid UTF-8.
+pub enum ClientMessage<'a> {
+    /// A text message.
     Text(&'a str),
     /// A binary message.
     Binary(&'a [u8]),
     /// A ping, to be answered with its payload.
     Ping(&'a [u8]),
-    /// A pong.
+    /// The answer to a ping of ours.
     Pong,
-    /// The client closes. `None`: without a code.
+    /// The client closes; `None`: without a code.
     Close(Option<u16>),
 }
 
-/// What a client did against RFC 6455. The connection ends with [`Violation::code`].
+/// A breach of RFC 6455 by a client. The connection is closed with [`Violation::code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// §5.1: every client frame is masked.
     #[error("expected a masked frame, got an unmasked one")]
     Unmasked,
     /// §5.2: no extension was negotiated.
-    #[error("expected reserved bits and opcodes unused, got one in use")]
+    #[error("expected no reserved bits and opcodes, got one")]
     Reserved,
     /// §5.5: control frames are whole and at most 125 bytes.
     #[error("expected a whole control frame of at most 125 bytes, got a longer or fragmented one")]
@@ -107,16 +107,16 @@ pub enum Violation {
     /// §8.1
     #[error("expected UTF-8 in a text message, got something else")]
     NotUtf8,
-    /// A message over the configured limit.
+    /// A message over `--max-message-bytes`.
     #[error("expected messages of at most {limit} bytes, got a longer one")]
     TooLarge {
-        /// The limit in bytes.
+        /// `--max-message-bytes`.
         limit: usize,
     },
 }
 
 impl Violation {
-    /// The close code the client gets.
+    /// The code of the close frame that the client gets.
     pub const fn code(self) -> u16 {
         match self {
             Self::Unmasked | Self::Reserved | Self::BadControl | Self::BadContinuation | Self::BadClose => 1002,
@@ -126,13 +126,13 @@ impl Violation {
     }
 }
 
-/// What is kept of a client's bytes between two reads: nothing, unless something is partial.
+/// What is kept of a client's bytes between two reads: nothing, unless a frame or message is incomplete.
 #[derive(Debug, Default)]
-pub struct Inbound(Option<Box<Partial>>);
+pub struct Inbound(Option<Box<PartialMessage>>);
 
 #[derive(Debug, Default)]
-struct Partial {
-    /// Bytes of a frame that is not complete yet, as they came.
+struct PartialMessage {
+    /// Bytes of an incomplete frame, still masked.
     frame: Vec<u8>,
     /// Payload of the fragments so far, unmasked, and the opcode of the first.
     message: Vec<u8>,
@@ -147,7 +147,7 @@ impl Inbound {
         &mut self,
         bytes: &mut [u8],
         limit: usize,
-        mut deliver: impl FnMut(Message<'_>) -> bool,
+        mut deliver: impl FnMut(ClientMessage<'_>) -> bool,
     ) -> Result<(), Violation> {
         let mut partial = self.0.take().unwrap_or_default();
         if partial.frame.is_empty() {
@@ -167,13 +167,13 @@ impl Inbound {
     }
 }
 
-impl Partial {
+impl PartialMessage {
     /// Reads the whole frames in `bytes`; returns where the first incomplete one starts.
     fn consume(
         &mut self,
         bytes: &mut [u8],
         limit: usize,
-        deliver: &mut impl FnMut(Message<'_>) -> bool,
+        deliver: &mut impl FnMut(ClientMessage<'_>) -> bool,
     ) -> Result<usize, Violation> {
         let mut start = 0;
         loop {
@@ -202,12 +202,12 @@ impl Partial {
         &mut self,
         header: &FrameHeader,
         payload: &[u8],
-        deliver: &mut impl FnMut(Message<'_>) -> bool,
+        deliver: &mut impl FnMut(ClientMessage<'_>) -> bool,
     ) -> Result<bool, Violation> {
         let opcode = match (header.opcode, self.opcode) {
-            (OpCode::Control(Control::Ping), _) => return Ok(deliver(Message::Ping(payload))),
-            (OpCode::Control(Control::Pong), _) => return Ok(deliver(Message::Pong)),
-            (OpCode::Control(Control::Close), _) => return Ok(deliver(Message::Close(close_code(payload)?))),
+            (OpCode::Control(Control::Ping), _) => return Ok(deliver(ClientMessage::Ping(payload))),
+            (OpCode::Control(Control::Pong), _) => return Ok(deliver(ClientMessage::Pong)),
+            (OpCode::Control(Control::Close), _) => return Ok(deliver(ClientMessage::Close(close_code(payload)?))),
             (OpCode::Data(Data::Continue), Some(opcode))
             | (OpCode::Data(opcode @ (Data::Text | Data::Binary)), None) => opcode,
             (OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)), _) => {
@@ -244,10 +244,10 @@ fn check(header: &FrameHeader, length: u64, collected: usize, limit: usize) -> R
     }
 }
 
-fn data(opcode: Data, payload: &[u8]) -> Result<Message<'_>, Violation> {
+fn data(opcode: Data, payload: &[u8]) -> Result<ClientMessage<'_>, Violation> {
     match opcode {
-        Data::Text => std::str::from_utf8(payload).map(Message::Text).map_err(|_| Violation::NotUtf8),
-        _ => Ok(Message::Binary(payload)),
+        Data::Text => std::str::from_utf8(payload).map(ClientMessage::Text).map_err(|_| Violation::NotUtf8),
+        _ => Ok(ClientMessage::Binary(payload)),
     }
 }
 
@@ -383,7 +383,7 @@ mod tests {
         ) {
             let cut = cut.min(payload.len());
             let bytes = [masked(0x02, &payload[..cut]), masked(0x80, &payload[cut..])].concat();
-            prop_assert_eq!(heard(&bytes, piece, 400), Ok(vec![format!("{:?}", Message::Binary(&payload))]));
+            prop_assert_eq!(heard(&bytes, piece, 400), Ok(vec![format!("{:?}", ClientMessage::Binary(&payload))]));
         }
 
         #[test]

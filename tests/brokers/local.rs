@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use flowcast::source::broker::feed::{Feed, Line, Running, Symbols};
-use flowcast::source::broker::feed_health::Phase;
-use flowcast::source::broker::price::Decimal;
-use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Kind, MarketData, Received};
+use flowcast::source::broker::feed::{Feed, FeedContext, Running, Symbols};
+use flowcast::source::broker::feed_health::FeedPhase;
+use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
+use flowcast::source::broker::quote::{MarketData, QuoteKind, ReceivedAt};
+use rust_decimal::Decimal;
 use tokio::sync::{mpsc, watch};
 
 pub struct Local {
@@ -26,7 +27,7 @@ impl Local {
 
     pub fn record(&self, symbol: &str, price: i64) -> MarketData {
         let instrument = Instrument { symbol: symbol.into(), exchange: Exchange::Nse, id: 1 };
-        let mut record = MarketData::new(Broker::InProcess, &self.id, &instrument, Kind::Ltp, Received::now());
+        let mut record = MarketData::new(Broker::InProcess, &self.id, &instrument, QuoteKind::Ltp, ReceivedAt::now());
         record.last_price = Some(Decimal::new(price, 0));
         record
     }
@@ -63,23 +64,23 @@ impl Feed for Local {
         self.symbols.clone()
     }
 
-    fn run(self: Arc<Self>, mut line: Line) -> Running {
+    fn run(self: Arc<Self>, mut context: FeedContext) -> Running {
         let mut taken = self.taken.lock().unwrap().take().expect("runs once");
         Box::pin(async move {
-            line.health().opened(false);
-            line.set_phase(Phase::Open, "");
-            self.wanted.send_replace((*line.wanted()).clone());
+            context.health().opened(false);
+            context.set_phase(FeedPhase::Open, "");
+            self.wanted.send_replace((*context.wanted()).clone());
             loop {
-                let stopping = line.clone();
+                let stopping = context.clone();
                 tokio::select! {
                     Some(record) = taken.recv() => {
-                        line.message(record.received);
-                        if !line.send(record).await {
+                        context.message(record.received);
+                        if !context.send(record).await {
                             return;
                         }
                     }
-                    () = line.wanted_changed() => {
-                        self.wanted.send_replace((*line.wanted()).clone());
+                    () = context.wanted_changed() => {
+                        self.wanted.send_replace((*context.wanted()).clone());
                     }
                     () = stopping.stopped() => return,
                 }

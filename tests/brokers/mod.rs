@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowcast::health::status::Status;
-use flowcast::source::broker::feed_events::{FeedEvent, What};
+use flowcast::source::broker::feed_events::{FeedEvent, FeedEventKind};
 use flowcast::source::broker::feed_health::FeedHealth;
 use flowcast::source::broker::feed_options::BrokerOptions;
 use flowcast::source::broker::feed_settings::{self, FeedSettings};
@@ -113,11 +113,11 @@ pub fn start(feeds: Vec<FeedSettings>) -> (Feeds, broadcast::Receiver<FeedEvent>
 }
 
 /// The next event that is one of these.
-pub async fn event(events: &mut broadcast::Receiver<FeedEvent>, wanted: impl Fn(&What) -> bool) -> FeedEvent {
+pub async fn event(events: &mut broadcast::Receiver<FeedEvent>, wanted: impl Fn(&FeedEventKind) -> bool) -> FeedEvent {
     within("an event", async {
         loop {
             let event = events.recv().await.unwrap();
-            if wanted(&event.what) {
+            if wanted(&event.kind) {
                 return event;
             }
         }
@@ -130,7 +130,7 @@ pub async fn price(receiver: &mut Receiver, text: &str) -> Arc<MarketData> {
     within(&format!("a record of {text}"), async {
         loop {
             let record = receiver.recv().await.unwrap();
-            if record.last_price.is_some_and(|price| price.to_string() == text) {
+            if record.last_price.is_some_and(|price| price.normalize().to_string() == text) {
                 return record;
             }
         }

@@ -1,18 +1,30 @@
 #!/usr/bin/env bash
-# Runs the tests with real clients against the built server: $FLOWCAST_BIN, or target/release/flowcast.
-# Arguments go to pytest. The live page is looked at in $CHROMIUM_BIN, or `chromium` where there is one.
+# Runs the tests with real clients against flowcast: $FLOWCAST_BIN, or target/debug/flowcast.
+# Arguments go to pytest. The live page is opened in $CHROMIUM_BIN, or in `chromium` where there is one.
 set -euo pipefail
 
 clients=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$clients/../.." && pwd)
 environment=$(realpath "${FLOWCAST_TEST_ENV:-$root/target/test-env}")
-FLOWCAST_BIN=$(realpath "${FLOWCAST_BIN:-$root/target/release/flowcast}")
+FLOWCAST_BIN=$(realpath "${FLOWCAST_BIN:-$root/target/debug/flowcast}")
 export FLOWCAST_BIN PYTHONDONTWRITEBYTECODE=1
+
+# The three suites spend most of their time waiting for timeouts and reconnections, each with servers of its
+# own, so they run side by side; the two of Node are printed once pytest has ended.
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+cd "$clients"
+# Forced, because the SDK's keep-alive timers run on for up to 40 s after a client was stopped.
+node --test --test-force-exit --test-reporter=spec js_sdk.test.mjs >"$logs/sdk" 2>&1 &
+sdk=$!
+# The example client is tested with the WebSocket that Node 22 has and Node 20 has behind this flag.
+node --experimental-websocket --test --test-reporter=spec streams/*.test.mjs >"$logs/streams" 2>&1 &
+streams=$!
 
 status=0
 "$environment/bin/python" -m pytest -p no:cacheprovider -q "$clients" "$@" || status=$?
-# Forced, because the SDK's keep-alive timers run on for up to 40 s after a client was stopped.
-(cd "$clients" && node --test --test-force-exit --test-reporter=spec js_sdk.test.mjs) || status=$?
-# The example client is tested with the WebSocket that Node 22 has and Node 20 has behind this flag.
-(cd "$clients" && node --experimental-websocket --test --test-reporter=spec streams/*.test.mjs) || status=$?
+wait "$sdk" || status=$?
+cat "$logs/sdk"
+wait "$streams" || status=$?
+cat "$logs/streams"
 exit "$status"

@@ -3,5 +3,22 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod generate;
+mod inspect;
+mod paper;
 mod settings;
-mod tail_inspect_generate;
+mod tail;
+
+use common::server::{Server, program, run};
+
+/// Runs a command that must succeed; what it prints.
+pub fn said(args: &[&str]) -> String {
+    let output = run(&mut program(args));
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Where a server is.
+pub fn url(server: &Server) -> String {
+    format!("http://{}", server.address)
+}

@@ -1,5 +1,6 @@
-//! Flag > environment > file > default, and clear refusals: issue 2 §4, DESIGN.md §6.
+//! Flag > environment > file > default, clear refusals, and what the log says of the settings.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use crate::common::client::{Client, JSON_RELIABLE};
 use crate::common::dataset::{Dataset, group};
 use crate::common::http;
 use crate::common::server::{Server, program, refusal, run, serve};
+use serde_json::json;
 
 fn file(dataset: &Dataset, content: &str) -> PathBuf {
     let path = dataset.path().join("settings.toml");
@@ -96,24 +98,88 @@ fn a_negative_zstd_level_is_a_value() {
     Client::open(&server, JSON_RELIABLE).joined(&["SPX"]).data().payload();
 }
 
+fn the_line<'a>(log: &'a str, words: &str) -> &'a str {
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(words)).collect();
+    let [line] = lines[..] else { panic!("expected one line with {words:?} in\n{log}") };
+    line
+}
+
+const CHANGED: &str = "settings that differ from their defaults";
+
 #[test]
 fn the_effective_settings_are_logged_once_with_their_sources() {
     let dataset = Dataset::usual();
-    let mut command = serve(&dataset, &[("WS_CLIENT_BUFFER", "77")]);
+    let mut command = serve(&dataset, &[("WS_CLIENT_BUFFER", "77"), ("FLOWCAST_LOG_LEVEL", "debug")]);
     let config = file(&dataset, "max-silent-groups = 7\n");
     let server = Server::launch(command.args(["--group-prefix", "flag", "--config"]).arg(config)).serving();
     let log = server.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("effective settings")).collect();
-    let [line] = lines[..] else { panic!("expected one line in\n{log}") };
+    let (changed, all) = (the_line(&log, CHANGED), the_line(&log, "all settings"));
     for setting in [
         "client-buffer=77 (environment)",
         "group-prefix=flag (flag)",
         "max-silent-groups=7 (file",
-        "shutdown-timeout-seconds=10 (",
         "interval=20ms (environment)",
     ] {
-        assert!(line.contains(setting), "{setting} in {line}");
+        assert!(changed.contains(setting) && all.contains(setting), "{setting} in {changed}\n{all}");
     }
+    let default = "shutdown-timeout-seconds=10 (";
+    assert!(!changed.contains(default) && all.contains(default), "{changed}\n{all}");
+}
+
+#[test]
+fn at_info_the_log_shows_only_the_settings_that_differ_from_their_defaults() {
+    let dataset = Dataset::usual();
+    let config = file(&dataset, "max-silent-groups = 7\nshutdown-timeout-seconds = 10\n");
+    let settings = [
+        ("WS_CLIENT_BUFFER", "77"),
+        ("WS_GROUP_PREFIX", "blue"),
+        ("WS_AUTH_SECRET", "at-least-32-bytes-of-a-secret..."),
+    ];
+    let server = Server::launch(serve(&dataset, &settings).arg("--config").arg(config)).serving();
+    let log = server.log();
+    let line = the_line(&log, CHANGED);
+    assert!(!log.contains("all settings"), "{log}");
+    let listed = line.split_once("settings=").expect("a list").1.trim_matches('"');
+    let flags: Vec<&str> = listed.split(", ").map(|setting| setting.split_once('=').unwrap().0).collect();
+    assert_eq!(flags, ["bind", "data-dir", "interval", "max-silent-groups", "client-buffer", "auth-secret"], "{line}");
+    assert!(line.contains("auth-secret=*** (environment)"), "{line}");
+    assert!(line.len() < 500, "short: {line}");
+}
+
+#[test]
+fn settings_as_json_are_those_of_the_help_with_their_defaults() {
+    let output = run(&mut program(&["settings", "--json"]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let settings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(settings.len() > 60, "{} settings", settings.len());
+    let help = String::from_utf8(run(&mut program(&["serve", "--help"])).stdout).unwrap();
+    let told: HashSet<&str> = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap()).collect();
+    let listed: HashSet<&str> = settings.iter().map(|setting| setting["env"].as_str().unwrap()).collect();
+    assert_eq!(listed, told, "the same settings as the help");
+    let of = |env: &str| settings.iter().find(|setting| setting["env"] == env).unwrap_or_else(|| panic!("{env}"));
+    for (env, expected) in [
+        ("PORT", json!({"group": "Listening", "flag": "--port", "key": "port", "type": "integer", "default": "8080"})),
+        ("WS_STREAM_INTERVAL", json!({"group": "Replay", "type": "duration", "default": "1s", "list": false})),
+        ("CACHE_MODE", json!({"type": "choice", "choices": ["rotation", "exhaust"], "default": "rotation"})),
+        ("WS_ENABLED", json!({"type": "boolean", "default": "true", "value_name": "BOOL", "choices": []})),
+        ("DATA_DIR", json!({"type": "path", "default": "./data", "secret": false})),
+        ("WS_ALLOWED_ORIGINS", json!({"type": "string", "list": true, "default": null})),
+        ("WS_AUTH_SECRET", json!({"type": "string", "secret": true, "default": null})),
+        ("WS_KAFKA_SASL_PASSWORD", json!({"secret": true})),
+        ("FLOWCAST_CONFIG", json!({"group": "Options", "flag": "--config", "key": null})),
+    ] {
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&of(env)[key], value, "{key} of {env}");
+        }
+        assert!(!of(env)["help"].as_str().unwrap().is_empty(), "{env} says what it is");
+    }
+}
+
+#[test]
+fn settings_as_json_hold_no_value_of_the_environment() {
+    let output = run(program(&["settings", "--json"]).env("WS_AUTH_SECRET", "hush-hush").env("PORT", "1234"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("hush-hush") && !text.contains("1234"), "{text}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::brokers::xts::Xts;
 use crate::brokers::{CredentialsFile, block, event, eventually, parse, price, start};
 use crate::common::dataset::Dataset;
 use crate::common::server::{program, refusal, serve};
-use flowcast::source::broker::feed_events::What;
+use flowcast::source::broker::feed_events::FeedEventKind;
 
 async fn check(settings: &str, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
@@ -94,7 +94,7 @@ fn serve_refuses_bad_feeds_before_anything_is_opened() {
     let dataset = Dataset::usual();
     let path = dataset.path().join("settings.toml");
     for (content, words) in [
-        ("[[feeds]]\nid = \"k\"\nbroker = \"zerodha\"\nsymbls = {}", "feeds[0].credentials_file: expected either"),
+        ("[[feeds]]\nid = \"k\"\nbroker = \"zerodha\"\nsymbols = {}", "feeds[0].credentials_file: expected either"),
         (
             "[[feeds]]\nid = \"k\"\nbroker = \"zerodha\"\ncredentials_file = \"x\"\nsymbls = {}",
             "feeds[0].symbls: expected the name of a setting; did you mean symbols?",
@@ -134,7 +134,7 @@ async fn one_broker_stands_in_for_the_other_over_real_sockets() {
         stood_in = matches!(receiver.try_recv(), Ok(Some(record)) if &*record.feed == "x");
     }
     assert!(stood_in, "the second broker never spoke");
-    assert_eq!(event(&mut events, |what| matches!(what, What::FailedOver(_))).await.feed, "x".into());
+    assert_eq!(event(&mut events, |what| matches!(what, FeedEventKind::FailedOver(_))).await.feed, "x".into());
     kite.refuse(502, None, 0);
     eventually("the first is subscribed again", || (kite.subscribed().len() == 1).then_some(())).await;
     kite.act(Act::Tick(408_065, 300));

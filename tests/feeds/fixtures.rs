@@ -7,13 +7,16 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
 use flowcast::source::broker::kite::packet::{self, Fault};
-use flowcast::source::broker::price::Decimal;
-use flowcast::source::broker::quote::{Broker, Exchange, Instrument, Kind, Level, MarketData, Received};
-use flowcast::source::broker::xts::events::{self, Said};
+use flowcast::source::broker::price;
+use flowcast::source::broker::quote::{Level, MarketData, QuoteKind, ReceivedAt};
+use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::fields::{Code, Fields, Key};
 use flowcast::source::broker::xts::partial::{self, Store};
 use flowcast::source::broker::xts::socketio::{self, Frame};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde_json::Value;
 
 fn fixtures(folder: &str) -> PathBuf {
@@ -27,7 +30,7 @@ fn kite(name: &str) -> Vec<u8> {
 fn record(packet: &packet::Packet) -> MarketData {
     let exchange = packet::exchange(packet.token);
     let instrument = Instrument { symbol: "X".into(), exchange, id: packet.token.into() };
-    packet.market_data(&"kite".into(), &instrument, Received::now())
+    packet.market_data(&"kite".into(), &instrument, ReceivedAt::now())
 }
 
 fn decoded(frame: &[u8]) -> (Vec<MarketData>, Vec<Fault>) {
@@ -45,7 +48,7 @@ fn decoded(frame: &[u8]) -> (Vec<MarketData>, Vec<Fault>) {
 
 /// The exact decimal of a JSON number of the official client, which printed the shortest float.
 fn price(value: &Value) -> Option<Decimal> {
-    value.is_number().then(|| Decimal::parse(&value.to_string()).unwrap())
+    value.is_number().then(|| price::parse(&value.to_string()).unwrap())
 }
 
 /// 0 there is absent here.
@@ -68,10 +71,10 @@ fn levels(side: &Value) -> Vec<Level> {
 fn assert_same(record: &MarketData, tick: &Value, name: &str) {
     let is_index = record.instrument_id & 0xff == 9;
     let kind = match tick["mode"].as_str().unwrap() {
-        "quote" | "full" if is_index => Kind::Index,
-        "ltp" => Kind::Ltp,
-        "quote" => Kind::Quote,
-        "full" => Kind::Full,
+        "quote" | "full" if is_index => QuoteKind::Index,
+        "ltp" => QuoteKind::Ltp,
+        "quote" => QuoteKind::Quote,
+        "full" => QuoteKind::Full,
         other => panic!("{name}: {other}"),
     };
     assert_eq!(record.kind, kind, "{name}");
@@ -96,7 +99,7 @@ fn assert_same(record: &MarketData, tick: &Value, name: &str) {
     match record.change_pct() {
         Some(change) => {
             let theirs = tick["change"].as_f64().unwrap();
-            assert!((change.to_f64() - theirs).abs() <= 5.1e-7, "{name}: {change} and {theirs}");
+            assert!((change.to_f64().unwrap() - theirs).abs() <= 5.1e-7, "{name}: {change} and {theirs}");
         }
         None => assert!(tick.get("change").is_none_or(|change| change.as_f64() == Some(0.0)), "{name}"),
     }
@@ -180,7 +183,7 @@ fn lines(name: &str) -> Vec<Value> {
 /// The capture's noon.
 const NOW_MS: i64 = 1_736_142_368_000;
 
-fn said(payload: &str, code: u64) -> Said {
+fn said(payload: &str, code: u64) -> XtsUpdate {
     let mut all = Vec::new();
     events::full(Code::from_number(code).unwrap(), payload, NOW_MS, |said| all.push(said)).unwrap();
     assert_eq!(all.len(), 1);
@@ -189,7 +192,7 @@ fn said(payload: &str, code: u64) -> Said {
 
 fn market_data(fields: &Fields, code: Code, exchange: Exchange) -> MarketData {
     let instrument = Instrument { symbol: "X".into(), exchange, id: 1 };
-    fields.market_data(code, Broker::XtsPro, &Arc::from("xts"), &instrument, Received::now())
+    fields.market_data(code, Broker::XtsPro, &Arc::from("xts"), &instrument, ReceivedAt::now())
 }
 
 #[test]
@@ -199,7 +202,7 @@ fn every_captured_xts_event_decodes_and_its_percentage_is_the_servers() {
         let frame = line["frame"].as_str().unwrap();
         let Frame::Event { name, payload } = socketio::parse(frame).unwrap() else { continue };
         let Some(code) = name.strip_suffix("-json-full") else { continue };
-        let Said::Data(key, code, fields) = said(&payload, code.parse().unwrap()) else { panic!("{frame}") };
+        let XtsUpdate::Data(key, code, fields) = said(&payload, code.parse().unwrap()) else { panic!("{frame}") };
         let is_index = key.id == 26_000;
         let record = market_data(&fields, code, if is_index { Exchange::NseIndex } else { Exchange::Nse });
         let json: Value = serde_json::from_str(&payload).unwrap();
@@ -211,7 +214,7 @@ fn every_captured_xts_event_decodes_and_its_percentage_is_the_servers() {
         assert_eq!(record.sequence, json["SequenceNumber"].as_u64());
         assert_eq!(record.extra.total_value_traded, None, "null");
         // Indices' percentages are rounded to two places.
-        let (ours, theirs) = (record.change_pct().unwrap().to_f64(), line["PercentChange"].as_f64().unwrap());
+        let (ours, theirs) = (record.change_pct().unwrap().to_f64().unwrap(), line["PercentChange"].as_f64().unwrap());
         assert!((ours - theirs).abs() <= if is_index { 5.1e-3 } else { 5.1e-7 }, "{ours} and {theirs} in {frame}");
         let sides = match code {
             Code::Depth => 5,
@@ -240,16 +243,18 @@ fn every_xts_sample_says_what_its_kind_should() {
             "full" => said(&payload, code),
             _ => {
                 let (code, partial) = (Code::from_number(code).unwrap(), partial::split(&payload).unwrap());
-                Said::Data(partial.key, code, Box::new(store.merge(code, &partial, NOW_MS)))
+                XtsUpdate::Data(partial.key, code, Box::new(store.merge(code, &partial, NOW_MS)))
             }
         };
         match said {
-            Said::Market(text) => assert_eq!(text, "THE REGULAR SEGMENT HAS CLOSED FOR 07 NOV 2024"),
-            Said::Data(_, code, fields) => kinds.push(market_data(&fields, code, Exchange::Nse).kind),
+            XtsUpdate::Market(text) => assert_eq!(text, "THE REGULAR SEGMENT HAS CLOSED FOR 07 NOV 2024"),
+            XtsUpdate::Data(_, code, fields) => kinds.push(market_data(&fields, code, Exchange::Nse).kind),
         }
     }
     let count = |kind| kinds.iter().filter(|&&one| one == kind).count();
-    let counted = [Kind::Quote, Kind::Full, Kind::Depth, Kind::Ltp, Kind::Candle, Kind::Oi].map(count);
+    let counted =
+        [QuoteKind::Quote, QuoteKind::Full, QuoteKind::Depth, QuoteKind::Ltp, QuoteKind::Candle, QuoteKind::Oi]
+            .map(count);
     assert_eq!(counted, [6, 2, 1, 3, 2, 3], "{kinds:?}");
 }
 
@@ -261,13 +266,13 @@ fn bars_open_interest_and_snapshots_have_their_exact_values() {
         let Frame::Event { name, payload } = socketio::parse(line["frame"].as_str().unwrap()).unwrap() else {
             panic!()
         };
-        let Said::Data(_, _, fields) = said(&payload, name.split_once('-').unwrap().0.parse().unwrap()) else {
+        let XtsUpdate::Data(_, _, fields) = said(&payload, name.split_once('-').unwrap().0.parse().unwrap()) else {
             panic!()
         };
         *fields
     };
     let bar = of("1505 full");
-    assert_eq!((bar.open, bar.last_price), (Decimal::parse("606.55"), Decimal::parse("607.45")));
+    assert_eq!((bar.open, bar.last_price), (price::parse("606.55"), price::parse("607.45")));
     assert_eq!((bar.volume, bar.exchange_time), (Some(1_760_422), Some(1_736_145_179_000)));
     let oi = of("1510 full with underlying");
     assert_eq!((oi.oi, oi.underlying_oi, oi.last_price), (Some(169_260), Some(757_154_175), None));
@@ -276,7 +281,7 @@ fn bars_open_interest_and_snapshots_have_their_exact_values() {
         rest.iter().filter_map(|line| line["body"]["result"]["listQuotes"].as_array()).flatten().collect();
     assert_eq!(snapshots.len(), 6);
     for snapshot in snapshots {
-        let Said::Data(Key { segment: 1, id: 2885 | 26_000 }, _, fields) =
+        let XtsUpdate::Data(Key { segment: 1, id: 2885 | 26_000 }, _, fields) =
             events::snapshot(snapshot.as_str().unwrap(), NOW_MS).unwrap()
         else {
             panic!("{snapshot}")
@@ -287,7 +292,7 @@ fn bars_open_interest_and_snapshots_have_their_exact_values() {
 
 #[test]
 fn fields_of_odd_types_are_absent_and_their_message_is_not_lost() {
-    let Said::Data(key, _, fields) = said(
+    let XtsUpdate::Data(key, _, fields) = said(
         r#"{"ExchangeSegment":"1","ExchangeInstrumentID":2885.0,"LastTradedPrice":"1234.5","Open":{},"High":[1],"Low":null,
            "LastTradedQuantity":7,"TotalBuyQuantity":-1,"BidInfo":5,"Bids":"none","Close":0,"Unknown":[[["x"]]]}"#,
         1502,
@@ -295,7 +300,7 @@ fn fields_of_odd_types_are_absent_and_their_message_is_not_lost() {
         panic!()
     };
     assert_eq!(key, Key { segment: 1, id: 2885 });
-    assert_eq!((fields.last_price, fields.last_quantity), (Decimal::parse("1234.5"), Some(7)));
+    assert_eq!((fields.last_price, fields.last_quantity), (price::parse("1234.5"), Some(7)));
     assert_eq!((fields.open, fields.high, fields.low, fields.total_buy_quantity), (None, None, None, None));
     let record = market_data(&fields, Code::Depth, Exchange::Nse);
     assert_eq!((record.prev_close, record.change_pct(), record.bids.len()), (None, None, 0));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::brokers::kite::{Act, Kite, ltp};
 use crate::brokers::{CredentialsFile, block, event, eventually, health, parse, price, start, within};
-use flowcast::source::broker::feed_events::What;
-use flowcast::source::broker::feed_health::Phase;
+use flowcast::source::broker::feed_events::FeedEventKind;
+use flowcast::source::broker::feed_health::FeedPhase;
 use flowcast::source::broker::feed_settings::FeedSettings;
 use flowcast::source::broker::feeds::Feeds;
 use tokio_tungstenite::tungstenite::Message;
@@ -37,7 +37,7 @@ async fn records_come_normalized_and_every_fixture_passes_through_the_socket() {
     kite.good_token("today%27s%20token");
     let (feeds, mut events) = start(vec![settings(&kite, &credentials, "")]);
     let mut receiver = everything(&feeds);
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     all_subscribed(&kite).await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/kite");
     let frame = fs::read(folder.join("msg_full_infy.bin")).unwrap();
@@ -48,10 +48,21 @@ async fn records_come_normalized_and_every_fixture_passes_through_the_socket() {
         ("INFY", "kite", Some(1_192_471), 5)
     );
     assert_eq!(record.exchange_time, Some(1_625_461_887_000));
-    assert_eq!(
-        String::from_utf8(record.price_update_input().unwrap()).unwrap(),
-        r#"{"symbol":"INFY","price":1573.7,"volume":1192471,"high":1575,"low":1561.05,"open":1569.15,"prev_close":1567.8}"#
-    );
+    let json = record.to_json();
+    for (key, text) in [
+        ("symbol", r#""INFY""#),
+        ("last_price", "1573.7"),
+        ("volume", "1192471"),
+        ("high", "1575"),
+        ("low", "1561.05"),
+        ("open", "1569.15"),
+        ("prev_close", "1567.8"),
+    ] {
+        assert!(json.contains(&format!(r#""{key}":{text},"#)), "{key} in {json}");
+    }
+    let update = record.price_update().unwrap();
+    assert_eq!(&*update.symbol, "INFY");
+    assert_eq!((update.price.to_string(), update.high.unwrap().to_string()), ("1573.7".into(), "1575".into()));
     // Bad frames and odd texts end nothing: what comes behind them arrives on the same connection.
     for name in [
         "bad_count_too_big",
@@ -68,16 +79,16 @@ async fn records_come_normalized_and_every_fixture_passes_through_the_socket() {
     }
     kite.act(Act::Send(Message::text(r#"{"type":"error","data":"no such token today's token"}"#)));
     kite.act(Act::Send(Message::text(r#"{"type":"message","data":"good morning"}"#)));
-    let reported = event(&mut events, |what| *what == What::Error).await;
+    let reported = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert_eq!(reported.reason, "the server reports: no such token ***");
-    assert_eq!(event(&mut events, |what| *what == What::Notice).await.reason, "good morning");
+    assert_eq!(event(&mut events, |what| *what == FeedEventKind::Notice).await.reason, "good morning");
     kite.act(Act::Tick(408_065, 123_456));
     price(&mut receiver, "1234.56").await;
     // Tokens nobody asked for are dropped silently.
     kite.act(Act::Send(Message::binary(ltp(&[(1, 1), (408_065, 123_457)]))));
     price(&mut receiver, "1234.57").await;
     let health = health(&feeds);
-    assert_eq!((kite.upgrades(), health.phase, health.reconnects), (1, Phase::Open, 0));
+    assert_eq!((kite.upgrades(), health.phase, health.reconnects), (1, FeedPhase::Open, 0));
     assert_eq!((health.malformed, health.subscribed), (5 + 5, 3), "five bad frames, five odd texts");
     feeds.stop().await;
     eventually("the socket is closed", || (kite.connections() == 0).then_some(())).await;
@@ -90,17 +101,17 @@ async fn a_dropped_or_silent_connection_is_opened_again_with_everything_subscrib
     let mut receiver = everything(&feeds);
     all_subscribed(&kite).await;
     kite.act(Act::Drop);
-    let lost = event(&mut events, |what| *what == What::Error).await;
+    let lost = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(lost.reason.contains("the connection ended"), "{lost}");
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     all_subscribed(&kite).await;
     // What changes while it is down is right when it is up again.
     kite.act(Act::Stall);
     eventually("it stalls", || (kite.connections() == 0).then_some(())).await;
     feeds.subscribe("other", ["INFY"]).unwrap();
-    let silent = event(&mut events, |what| *what == What::Error).await;
+    let silent = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(silent.reason.contains("silent for 400ms"), "{silent}");
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     all_subscribed(&kite).await;
     kite.act(Act::Tick(408_065, 100));
     price(&mut receiver, "1").await;
@@ -115,9 +126,9 @@ async fn garbage_that_breaks_the_websocket_is_survived() {
     let mut receiver = everything(&feeds);
     all_subscribed(&kite).await;
     kite.act(Act::Send(Message::binary(vec![0; 100_000])));
-    let huge = event(&mut events, |what| *what == What::Error).await;
+    let huge = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(huge.reason.contains("larger than max_message_bytes"), "{huge}");
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     all_subscribed(&kite).await;
     kite.act(Act::Tick(408_065, 200));
     price(&mut receiver, "2").await;
@@ -131,26 +142,26 @@ async fn a_dead_token_is_not_tried_again_until_the_file_has_another_one() {
     kite.good_token("fresh");
     let (feeds, mut events) = start(vec![settings(&kite, &credentials, "")]);
     let mut receiver = everything(&feeds);
-    let refused = event(&mut events, |what| *what == What::AuthFailed).await;
+    let refused = event(&mut events, |what| *what == FeedEventKind::AuthFailed).await;
     assert!(refused.reason.contains("HTTP 403") && refused.reason.contains("today's access_token"), "{refused}");
     assert!(!refused.to_string().contains("yesterday"), "{refused}");
-    assert_eq!(health(&feeds).phase, Phase::AuthFailed);
+    assert_eq!(health(&feeds).phase, FeedPhase::AuthFailed);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(kite.attempts(), 1, "forty polls later");
     credentials.replace("the-key", "fresh");
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     all_subscribed(&kite).await;
     // The token dies while the connection lives: the next try tells.
     kite.good_token("tomorrow");
     kite.act(Act::Drop);
-    event(&mut events, |what| *what == What::AuthFailed).await;
+    event(&mut events, |what| *what == FeedEventKind::AuthFailed).await;
     let attempts = kite.attempts();
     // SIGHUP tries at once.
     feeds.reload();
-    event(&mut events, |what| *what == What::AuthFailed).await;
+    event(&mut events, |what| *what == FeedEventKind::AuthFailed).await;
     assert_eq!(kite.attempts(), attempts + 1);
     credentials.replace("the-key", "tomorrow");
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     all_subscribed(&kite).await;
     kite.act(Act::Tick(408_065, 300));
     price(&mut receiver, "3").await;
@@ -163,11 +174,11 @@ async fn missing_credentials_are_named_and_waited_for() {
     let settings = settings(&kite, &credentials, "");
     fs::remove_file(credentials.path()).unwrap();
     let (feeds, mut events) = start(vec![settings]);
-    let refused = event(&mut events, |what| *what == What::AuthFailed).await;
+    let refused = event(&mut events, |what| *what == FeedEventKind::AuthFailed).await;
     assert!(refused.reason.contains("expected a readable credentials file"), "{refused}");
     assert_eq!(kite.attempts(), 0);
     credentials.replace("the-key", "token");
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     feeds.stop().await;
 }
 
@@ -176,12 +187,12 @@ async fn a_server_that_refuses_for_other_reasons_is_tried_until_the_limit() {
     let (kite, credentials) = (Kite::start().await, CredentialsFile::kite("token"));
     kite.refuse(502, None, usize::MAX);
     let (feeds, mut events) = start(vec![settings(&kite, &credentials, "backoff_limit = 4")]);
-    let gave_up = event(&mut events, |what| *what == What::GaveUp).await;
+    let gave_up = event(&mut events, |what| *what == FeedEventKind::GaveUp).await;
     assert!(gave_up.reason.contains("HTTP 502") && gave_up.reason.contains("4 tries failed"), "{gave_up}");
-    assert_eq!((kite.attempts(), health(&feeds).phase), (5, Phase::GaveUp));
+    assert_eq!((kite.attempts(), health(&feeds).phase), (5, FeedPhase::GaveUp));
     kite.refuse(502, None, 0);
     feeds.reload();
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     feeds.stop().await;
 }
 
@@ -190,13 +201,13 @@ async fn too_many_requests_are_answered_with_the_wait_that_is_asked_for() {
     let (kite, credentials) = (Kite::start().await, CredentialsFile::kite("token"));
     kite.refuse(429, Some(3600), 1);
     let (feeds, mut events) = start(vec![settings(&kite, &credentials, "")]);
-    let busy = event(&mut events, |what| *what == What::Error).await;
+    let busy = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(busy.reason.contains("HTTP 429"), "{busy}");
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(kite.attempts(), 1, "the backoff's cap is 20 ms");
-    assert_eq!(health(&feeds).phase, Phase::Backoff);
+    assert_eq!(health(&feeds).phase, FeedPhase::Backoff);
     feeds.reload();
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     feeds.stop().await;
 }
 
@@ -213,9 +224,9 @@ async fn instruments_spread_over_connections_and_what_has_no_room_is_told() {
     let receiver = feeds.subscribe("test", feeds.symbols()).unwrap().receiver;
     let mut refused = Vec::new();
     while refused.len() < 2 {
-        let event = event(&mut events, |what| matches!(what, What::InstrumentRefused(_))).await;
+        let event = event(&mut events, |what| matches!(what, FeedEventKind::InstrumentRefused(_))).await;
         assert!(event.reason.contains("3 connections of 2 instruments are full"), "{event}");
-        let What::InstrumentRefused(symbol) = event.what else { unreachable!() };
+        let FeedEventKind::InstrumentRefused(symbol) = event.kind else { unreachable!() };
         refused.push(symbol.to_string());
     }
     assert_eq!(refused, ["S7", "S8"]);

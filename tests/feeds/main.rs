@@ -10,5 +10,6 @@ mod fixtures;
 mod kite;
 mod prices;
 mod supervision;
+mod tail;
 mod tls;
 mod xts;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::brokers::local::Local;
 use crate::brokers::{event, eventually, price, within};
 use flowcast::health::status::Status;
-use flowcast::source::broker::feed_events::What;
+use flowcast::source::broker::feed_events::FeedEventKind;
 use flowcast::source::broker::feed_options::{BrokerOptions, Grace};
 use flowcast::source::broker::feeds::Feeds;
-use flowcast::source::broker::receiver::{AddError, Refusal, SubscribeError};
-use flowcast::source::broker::subscriptions::Ended;
+use flowcast::source::broker::receiver::{AddError, SubscribeError, SymbolRefusal};
+use flowcast::source::broker::subscriptions::ReceiverEnd;
 
 fn feeds(options: BrokerOptions) -> Feeds {
     Feeds::new(options, Arc::default())
@@ -51,7 +51,7 @@ async fn the_first_subscriber_subscribes_upstream_and_the_last_ones_leaving_unsu
     tokio::time::sleep(Duration::from_secs(2)).await;
     wanted(&feed, &["B"]).await;
     feeds.unsubscribe_all("one");
-    assert_eq!(one.recv().await.unwrap_err(), Ended::Unsubscribed);
+    assert_eq!(one.recv().await.unwrap_err(), ReceiverEnd::Unsubscribed);
     feeds.stop().await;
 }
 
@@ -75,12 +75,12 @@ async fn what_no_feed_offers_is_refused_by_name_and_the_rest_is_subscribed() {
     let feed = Local::new("local", &["A", "B"]);
     feeds.add(feed.clone()).unwrap();
     let subscribed = feeds.subscribe("user", ["X", "A", "B"]).unwrap();
-    assert_eq!(subscribed.refused, [("X".to_owned(), Refusal::Unknown), ("B".to_owned(), Refusal::Limit)]);
+    assert_eq!(subscribed.refused, [("X".to_owned(), SymbolRefusal::Unknown), ("B".to_owned(), SymbolRefusal::Limit)]);
     wanted(&feed, &["A"]).await;
     assert_eq!(feeds.subscribe("user", ["A"]).unwrap_err(), SubscribeError::TooManyReceivers(1));
     let mut receiver = subscribed.receiver;
     feeds.stop().await;
-    assert_eq!(receiver.recv().await.unwrap_err(), Ended::Stopped);
+    assert_eq!(receiver.recv().await.unwrap_err(), ReceiverEnd::Stopped);
     assert_eq!(feeds.subscribe("user", ["A"]).unwrap_err(), SubscribeError::Stopped);
     assert_eq!(feeds.add(Local::new("late", &[])).unwrap_err(), AddError::Stopped);
 }
@@ -105,7 +105,7 @@ async fn feeds_come_and_go_by_id_and_new_ones_learn_what_is_wanted() {
     price(&mut receiver, "1").await;
     // Its word would be dropped while the first one speaks.
     assert!(feeds.remove("first").await);
-    assert_eq!(event(&mut events, |what| *what == What::Stopped).await.feed, "first".into());
+    assert_eq!(event(&mut events, |what| *what == FeedEventKind::Stopped).await.feed, "first".into());
     second.give("A", 2).await;
     price(&mut receiver, "2").await;
     assert!(!feeds.remove("first").await);
@@ -132,14 +132,14 @@ async fn the_second_feed_stands_in_while_the_first_is_silent() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     second.give("A", 3).await;
     let record = within("a record", receiver.recv()).await.unwrap();
-    assert_eq!(record.last_price.unwrap().to_string(), "3", "2 came while the first one spoke");
-    assert_eq!(event(&mut events, |what| *what == What::FailedOver("A".into())).await.feed, "second".into());
+    assert_eq!(record.last_price.unwrap().normalize().to_string(), "3", "2 came while the first one spoke");
+    assert_eq!(event(&mut events, |what| *what == FeedEventKind::FailedOver("A".into())).await.feed, "second".into());
     first.give("A", 4).await;
     price(&mut receiver, "4").await;
-    assert_eq!(event(&mut events, |what| *what == What::FailedBack("A".into())).await.feed, "first".into());
+    assert_eq!(event(&mut events, |what| *what == FeedEventKind::FailedBack("A".into())).await.feed, "first".into());
     second.give("A", 5).await;
     first.give("A", 6).await;
-    assert_eq!(within("a record", receiver.recv()).await.unwrap().last_price.unwrap().to_string(), "6");
+    assert_eq!(within("a record", receiver.recv()).await.unwrap().last_price.unwrap().normalize().to_string(), "6");
     feeds.stop().await;
 }
 
@@ -161,9 +161,9 @@ async fn a_slow_subscriber_is_told_of_lag_and_dropped_and_nobody_else_is() {
         price(&mut quick, &number.to_string()).await;
     }
     for number in 1..=4 {
-        assert_eq!(slow.recv().await.unwrap().last_price.unwrap().to_string(), number.to_string());
+        assert_eq!(slow.recv().await.unwrap().last_price.unwrap().normalize().to_string(), number.to_string());
     }
-    assert_eq!(slow.recv().await.unwrap_err(), Ended::Lagged { buffer: 4 });
+    assert_eq!(slow.recv().await.unwrap_err(), ReceiverEnd::Lagged { buffer: 4 });
     // Its symbols are nobody's any more.
     wanted(&feed, &["A"]).await;
     feeds.stop().await;
@@ -191,7 +191,7 @@ async fn the_merged_stream_holds_the_feeds_back_and_loses_nothing() {
     assert!((8..=200).contains(&given), "{given} records were taken while nobody read");
     for number in 0..given {
         assert_eq!(
-            within("a record", stream.recv()).await.unwrap().last_price.unwrap().to_string(),
+            within("a record", stream.recv()).await.unwrap().last_price.unwrap().normalize().to_string(),
             number.to_string()
         );
     }
@@ -202,8 +202,10 @@ async fn the_merged_stream_holds_the_feeds_back_and_loses_nothing() {
     }
     let mut again = feeds.stream();
     feed.give("A", 7777).await;
-    within("the new stream", async { while again.recv().await.unwrap().last_price.unwrap().to_string() != "7777" {} })
-        .await;
+    within("the new stream", async {
+        while again.recv().await.unwrap().last_price.unwrap().normalize().to_string() != "7777" {}
+    })
+    .await;
     feeds.stop().await;
     assert!(again.recv().await.is_none());
 }
@@ -217,7 +219,7 @@ async fn who_comes_late_gets_the_last_price_at_once() {
     feed.give("A", 42).await;
     price(&mut one, "42").await;
     let mut late = feeds.subscribe("late", ["A"]).unwrap().receiver;
-    assert_eq!(late.try_recv().unwrap().unwrap().last_price.unwrap().to_string(), "42");
+    assert_eq!(late.try_recv().unwrap().unwrap().last_price.unwrap().normalize().to_string(), "42");
     eventually("the merged stream is nobody's, and that is fine", || Some(())).await;
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::brokers::kite::Kite;
 use crate::brokers::xts::Xts;
 use crate::brokers::{CredentialsFile, block, event, parse, start};
-use flowcast::source::broker::feed_events::What;
+use flowcast::source::broker::feed_events::FeedEventKind;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -61,11 +61,11 @@ async fn sockets_and_calls_go_over_tls_and_unknown_certificates_are_refused() {
     );
     for (broker, urls, file) in [("zerodha", one, kite_file), ("xts_pro", other, xts_file)] {
         let (feeds, mut events) = start(vec![parse(&block("feed", broker, &file, &format!("{trust}{urls}")))]);
-        event(&mut events, |what| *what == What::Connected).await;
+        event(&mut events, |what| *what == FeedEventKind::Connected).await;
         feeds.stop().await;
         let (feeds, mut events) = start(vec![parse(&block("feed", broker, &file, &urls))]);
         let refused = event(&mut events, |_| true).await;
-        assert_eq!(refused.what, What::Error);
+        assert_eq!(refused.kind, FeedEventKind::Error);
         assert!(refused.reason.contains("certificate"), "{refused}");
         feeds.stop().await;
     }

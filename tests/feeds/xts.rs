@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::brokers::xts::{Act, Xts};
 use crate::brokers::{CredentialsFile, block, event, eventually, health, parse, price, start, within};
-use flowcast::source::broker::feed_events::What;
-use flowcast::source::broker::feed_health::Phase;
+use flowcast::source::broker::feed_events::FeedEventKind;
+use flowcast::source::broker::feed_health::FeedPhase;
 use flowcast::source::broker::feed_settings::FeedSettings;
 use flowcast::source::broker::feeds::Feeds;
-use flowcast::source::broker::quote::{Exchange, Kind};
+use flowcast::source::broker::instrument::Exchange;
+use flowcast::source::broker::quote::QuoteKind;
 use flowcast::source::broker::receiver::Receiver;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
@@ -37,7 +38,7 @@ async fn a_captured_session_replays_through_the_client() {
     let (xts, credentials) = (Xts::start().await, CredentialsFile::xts("good"));
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "mode = \"full\"")]);
     let mut receiver = everything(&feeds);
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     subscribed(&xts, &[(1502, 2885), (1502, 26_000), (1510, 2885), (1510, 26_000)]).await;
     // The snapshots of the subscriptions' answers come first.
     assert_eq!(price(&mut receiver, "100.5").await.open.unwrap().to_string(), "99.5");
@@ -73,11 +74,11 @@ async fn a_captured_session_replays_through_the_client() {
         }
         *counts.entry((record.symbol.to_string(), format!("{:?}", record.kind))).or_insert(0) += 1;
     }
-    let total = |kind: Kind| -> i32 {
+    let total = |kind: QuoteKind| -> i32 {
         counts.iter().filter(|((_, name), _)| *name == format!("{kind:?}")).map(|(_, count)| count).sum()
     };
-    assert_eq!(total(Kind::Ltp), 60);
-    assert_eq!(total(Kind::Index) + total(Kind::Quote) + total(Kind::Full), 120);
+    assert_eq!(total(QuoteKind::Ltp), 60);
+    assert_eq!(total(QuoteKind::Index) + total(QuoteKind::Quote) + total(QuoteKind::Full), 120);
     let health = health(&feeds);
     assert_eq!((health.malformed, health.reconnects, health.subscribed), (0, 0, 2));
     assert_eq!(health.ignored, 12, "the 1105 noise");
@@ -108,7 +109,7 @@ async fn partial_events_are_merged_over_the_snapshot_and_begin_anew_after_a_reco
     xts.send(r#"42["1501-json-partial","t:1_2885,v:5"]"#);
     assert_eq!(price(&mut receiver, "101.5").await.volume, Some(5), "merged");
     xts.act(Act::Drop);
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     // The session has its subscriptions: they are taken back and made again, for the snapshot's sake.
     price(&mut receiver, "100.5").await;
     price(&mut receiver, "100.5").await;
@@ -126,22 +127,22 @@ async fn a_dead_token_brings_one_login_and_everything_is_subscribed_anew() {
     let mut receiver = everything(&feeds);
     subscribed(&xts, &[(1501, 2885), (1501, 26_000)]).await;
     xts.expire();
-    let lost = event(&mut events, |what| *what == What::Error).await;
+    let lost = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(!lost.to_string().contains("token+"), "{lost}");
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     assert_eq!(xts.logins(), 2);
     subscribed(&xts, &[(1501, 2885), (1501, 26_000)]).await;
     // In the namespace, as Socket.IO servers tell it.
     *xts.state.refuse_in_namespace.lock().unwrap() = true;
     xts.expire();
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     assert_eq!(xts.logins(), 3);
     // And by a call.
     *xts.state.token.lock().unwrap() = Some("another's".to_owned());
     feeds.unsubscribe("test", ["NIFTY"]);
     feeds.subscribe("test", ["NIFTY"]).unwrap();
     xts.send(r#"42["logout","another login"]"#);
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     assert_eq!(xts.logins(), 4);
     xts.send(r#"42["1512-json-full",{"ExchangeSegment":1,"ExchangeInstrumentID":2885,"LastTradedPrice":7.25}]"#);
     price(&mut receiver, "7.25").await;
@@ -152,13 +153,13 @@ async fn a_dead_token_brings_one_login_and_everything_is_subscribed_anew() {
 async fn refused_credentials_are_tried_once_and_again_when_the_file_changes() {
     let (xts, credentials) = (Xts::start().await, CredentialsFile::xts("hunter2"));
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "")]);
-    let refused = event(&mut events, |what| *what == What::AuthFailed).await;
+    let refused = event(&mut events, |what| *what == FeedEventKind::AuthFailed).await;
     assert!(refused.reason.contains("login: HTTP 400 e-response-0001 Invalid credentials"), "{refused}");
     assert!(!refused.to_string().contains("hunter2"), "the server echoed it: {refused}");
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!((xts.logins(), health(&feeds).phase), (1, Phase::AuthFailed));
+    assert_eq!((xts.logins(), health(&feeds).phase), (1, FeedPhase::AuthFailed));
     credentials.replace("the-key", "good");
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     feeds.stop().await;
 }
 
@@ -170,7 +171,7 @@ async fn a_token_that_is_refused_right_after_its_login_is_not_fetched_again() {
     let other = Xts::start().await;
     settings.ws_url.clone_from(&other.ws_url);
     let (feeds, mut events) = start(vec![settings]);
-    let refused = event(&mut events, |what| *what == What::AuthFailed).await;
+    let refused = event(&mut events, |what| *what == FeedEventKind::AuthFailed).await;
     assert!(refused.reason.contains("a new session's token is refused"), "{refused}");
     assert!(!refused.to_string().contains("token+1") && !refused.to_string().contains("token%2B1"), "{refused}");
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -186,8 +187,8 @@ async fn an_unknown_instrument_is_told_alone_and_not_tried_again() {
     let more = format!("symbols = {{ {} }}", symbols.join(", "));
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, &more)]);
     let mut receiver = everything(&feeds);
-    let refused = event(&mut events, |what| matches!(what, What::InstrumentRefused(_))).await;
-    assert_eq!(refused.what, What::InstrumentRefused("S4".into()));
+    let refused = event(&mut events, |what| matches!(what, FeedEventKind::InstrumentRefused(_))).await;
+    assert_eq!(refused.kind, FeedEventKind::InstrumentRefused("S4".into()));
     assert!(refused.reason.contains("Instrument not found"), "{refused}");
     subscribed(&xts, &[(1501, 1), (1501, 2), (1501, 3), (1501, 5), (1501, 6), (1501, 7)]).await;
     let calls = xts.calls().len();
@@ -202,21 +203,21 @@ async fn an_unknown_instrument_is_told_alone_and_not_tried_again() {
 async fn a_failed_call_is_tried_again_for_its_instruments_only() {
     let (xts, credentials) = (Xts::start().await, CredentialsFile::xts("good"));
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "batch = 1")]);
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     // The first call of two fails twice; the other one is made once.
     for _ in 0..2 {
         xts.script(500, "e-x", "out of order", None);
     }
     let _receiver = feeds.subscribe("test", ["RELIANCE"]).unwrap().receiver;
-    let failed = event(&mut events, |what| *what == What::Error).await;
+    let failed = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(failed.reason.contains("HTTP 500") && failed.reason.contains("1 instruments of 1501 wait"), "{failed}");
-    event(&mut events, |what| *what == What::Error).await;
+    event(&mut events, |what| *what == FeedEventKind::Error).await;
     let _other = feeds.subscribe("test", ["NIFTY"]).unwrap().receiver;
     subscribed(&xts, &[(1501, 2885), (1501, 26_000)]).await;
     let calls_of =
         |id: u64| xts.calls().iter().filter(|(_, body)| body["instruments"][0]["exchangeInstrumentID"] == id).count();
     assert_eq!((calls_of(2885), calls_of(26_000)), (3, 1));
-    assert_eq!(health(&feeds).phase, Phase::Open, "the socket stayed");
+    assert_eq!(health(&feeds).phase, FeedPhase::Open, "the socket stayed");
     feeds.stop().await;
 }
 
@@ -226,7 +227,7 @@ async fn too_many_calls_wait_as_long_as_the_server_says() {
     xts.script(429, "RATE_LIMIT_EXCEEDED", "slower", Some(1));
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "")]);
     let _receiver = everything(&feeds);
-    let busy = event(&mut events, |what| *what == What::Error).await;
+    let busy = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(
         busy.reason.contains("too many calls: HTTP 429 RATE_LIMIT_EXCEEDED slower") || busy.reason.contains("HTTP 429"),
         "{busy}"
@@ -264,9 +265,9 @@ async fn garbage_and_binary_frames_do_not_stop_it() {
     }
     xts.act(Act::Send(Message::binary(vec![4, 0, 1])));
     xts.send(r#"42["error","watch out"]"#);
-    assert_eq!(event(&mut events, |what| *what == What::Error).await.reason, "the server reports: watch out");
+    assert_eq!(event(&mut events, |what| *what == FeedEventKind::Error).await.reason, "the server reports: watch out");
     xts.send(r#"42["1507-json-full","{\"ExchangeSegment\":1,\"ExchangeInstrumentID\":0,\"message\":\"PREOPENED\"}"]"#);
-    assert_eq!(event(&mut events, |what| *what == What::Notice).await.reason, "PREOPENED");
+    assert_eq!(event(&mut events, |what| *what == FeedEventKind::Notice).await.reason, "PREOPENED");
     xts.send(
         r#"42["1501-json-full",[{"ExchangeSegment":1,"ExchangeInstrumentID":2885,"LastTradedPrice":8.05},{"x":1}]]"#,
     );
@@ -280,12 +281,12 @@ async fn garbage_and_binary_frames_do_not_stop_it() {
 async fn a_silent_server_is_left_and_an_answered_ping_is_no_silence() {
     let (xts, credentials) = (Xts::start().await, CredentialsFile::xts("good"));
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "silence = \"400ms\"")]);
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     eventually("pings go out", || (xts.state.from_client.lock().unwrap().len() > 10).then_some(())).await;
     xts.act(Act::Stall);
-    let silent = event(&mut events, |what| *what == What::Error).await;
+    let silent = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(silent.reason.contains("silent for 400ms"), "{silent}");
-    event(&mut events, |what| *what == What::Reconnected).await;
+    event(&mut events, |what| *what == FeedEventKind::Reconnected).await;
     feeds.stop().await;
 }
 
@@ -295,7 +296,7 @@ async fn both_versions_of_the_transport_are_spoken_and_the_wrong_one_is_named() 
     xts.state.eio.store(4, std::sync::atomic::Ordering::SeqCst);
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "eio = 4")]);
     let mut receiver = everything(&feeds);
-    event(&mut events, |what| *what == What::Connected).await;
+    event(&mut events, |what| *what == FeedEventKind::Connected).await;
     price(&mut receiver, "100.5").await;
     eventually("pings are answered", || {
         (xts.state.from_client.lock().unwrap().iter().filter(|text| *text == "3").count() > 3).then_some(())
@@ -303,7 +304,7 @@ async fn both_versions_of_the_transport_are_spoken_and_the_wrong_one_is_named() 
     .await;
     feeds.stop().await;
     let (feeds, mut events) = start(vec![settings(&xts, &credentials, "eio = 3\ntimeout = \"100ms\"")]);
-    let wrong = event(&mut events, |what| *what == What::Error).await;
+    let wrong = event(&mut events, |what| *what == FeedEventKind::Error).await;
     assert!(wrong.reason.contains("does it speak EIO=3?"), "{wrong}");
     feeds.stop().await;
 }

@@ -15,7 +15,8 @@ use flowcast::health::status::Status;
 use flowcast::source::recorded::arena::{self, ArenaOptions, Encodings, Track};
 use flowcast::source::recorded::cache::{Cache, CacheOptions};
 use flowcast::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
-use flowcast::source::recorded::load::{self, Loaded};
+use flowcast::source::recorded::load;
+use flowcast::source::recorded::loaded::Loaded;
 use flowcast::wire::webpubsub::PlainForm;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -69,7 +70,7 @@ impl Starts {
 
     fn keep(&self, start: &Start) {
         let cache = self.cache();
-        cache.store(&cache.jobs(&start.loaded, &start.arena), &start.arena);
+        cache.store(&cache.unsaved(&start.loaded, &start.arena), &start.arena);
     }
 
     /// The cached file of a ticker: the longer one is SPX's.
@@ -92,8 +93,8 @@ impl Start {
         records.flat_map(|record| PlainForm::ALL.map(|form| track.frame(record, Form::new(form.index())))).collect()
     }
 
-    fn shelved(&self) -> Vec<&str> {
-        self.loaded.tracks.iter().filter(|track| track.is_shelved()).map(|track| track.ticker()).collect()
+    fn cached(&self) -> Vec<&str> {
+        self.loaded.tracks.iter().filter(|track| track.is_cached()).map(|track| track.ticker()).collect()
     }
 }
 
@@ -115,10 +116,10 @@ fn damage_blocks(path: &Path) {
 fn a_restart_finds_every_record_and_frames_are_the_same_bytes_without_building_one() {
     let starts = Starts::new();
     let first = starts.start();
-    assert!(first.shelved().is_empty());
+    assert!(first.cached().is_empty());
     starts.keep(&first);
     let second = starts.start();
-    assert_eq!(second.shelved(), ["ES_SPX", "SPX"]);
+    assert_eq!(second.cached(), ["ES_SPX", "SPX"]);
     assert_eq!((second.loaded.records(), second.loaded.bytes()), (1570, first.loaded.bytes()));
     for ticker in ["SPX", "ES_SPX"] {
         let (one, two) = (first.track(ticker), second.track(ticker));
@@ -145,7 +146,7 @@ fn what_is_kept_says_what_was_wrong_with_the_source() {
     let first = starts.start();
     starts.keep(&first);
     let second = starts.start();
-    assert_eq!(second.shelved().len(), 2);
+    assert_eq!(second.cached().len(), 2);
     let report = |start: &Start| format!("{:?}", start.loaded.reports[1].lines);
     assert_eq!(report(&first), report(&second));
     assert!(!second.loaded.is_clean());
@@ -159,10 +160,10 @@ fn a_source_that_changed_is_read_again_and_takes_its_old_files_place() {
     lines += &(line("SPX", 1500) + "\n");
     starts.data.write("SPX", lines);
     let second = starts.start();
-    assert_eq!(second.shelved(), ["ES_SPX"]);
+    assert_eq!(second.cached(), ["ES_SPX"]);
     assert_eq!(second.track("SPX").records(), 1501);
     starts.keep(&second);
-    assert_eq!(starts.start().shelved(), ["ES_SPX", "SPX"]);
+    assert_eq!(starts.start().cached(), ["ES_SPX", "SPX"]);
     assert_eq!(starts.cache().files().unwrap().len(), 2);
 }
 
@@ -175,19 +176,19 @@ fn a_source_rewritten_at_its_old_time_is_read_again() {
     fs::write(&path, lines.replace("1764340200", "1764340199")).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
     let second = starts.start();
-    assert_eq!((second.shelved(), second.track("SPX").begins()), (vec!["ES_SPX"], FIRST - 1));
+    assert_eq!((second.cached(), second.track("SPX").begins()), (vec!["ES_SPX"], FIRST - 1));
 }
 
 #[test]
 fn frames_made_with_other_settings_are_not_used() {
     let starts = Starts::new();
     starts.keep(&starts.start());
-    assert!(starts.start_as("red", &[]).shelved().is_empty());
+    assert!(starts.start_as("red", &[]).cached().is_empty());
     for other in [&["--zstd-level=3"][..], &["--profile=2025-11"], &["--profile=2025-11", "--pin-profile"]] {
         let start = starts.start_as("blue", other);
-        assert!(start.shelved().is_empty(), "{other:?}");
+        assert!(start.cached().is_empty(), "{other:?}");
         starts.keep(&start);
-        assert_eq!(starts.start_as("blue", other).shelved().len(), 2, "{other:?}");
+        assert_eq!(starts.start_as("blue", other).cached().len(), 2, "{other:?}");
     }
     assert_eq!(starts.cache().files().unwrap().len(), 8, "each has its own");
 }
@@ -199,14 +200,14 @@ fn a_damaged_block_is_made_anew_from_the_source() {
     starts.keep(&first);
     damage_blocks(&starts.file("SPX"));
     let second = starts.start();
-    assert_eq!(second.shelved().len(), 2, "the index is whole");
+    assert_eq!(second.cached().len(), 2, "the index is whole");
     assert_eq!(first.frames("SPX"), second.frames("SPX"));
     assert_eq!(first.frames("ES_SPX"), second.frames("ES_SPX"));
-    arena::unshelve(&second.loaded.tracks, &second.arena.at_start(), 0);
+    arena::read_cached(&second.loaded.tracks, &second.arena.at_start(), 0);
     let third = starts.start();
-    assert_eq!(third.shelved(), ["ES_SPX"], "the damaged file is gone");
+    assert_eq!(third.cached(), ["ES_SPX"], "the damaged file is gone");
     starts.keep(&third);
-    assert_eq!(starts.start().shelved(), ["ES_SPX", "SPX"]);
+    assert_eq!(starts.start().cached(), ["ES_SPX", "SPX"]);
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn records_whose_block_is_damaged_and_whose_source_is_gone_are_lost_alone() {
     assert_eq!(wanted[..kept], first.frames("SPX")[..kept]);
     assert!(!lost.is_empty() && lost.iter().all(Bytes::is_empty));
     assert_eq!(first.frames("ES_SPX"), second.frames("ES_SPX"));
-    load::build_forms(&second.loaded.tracks, &second.arena.at_start()).unwrap();
+    load::build_forms(&second.loaded.tracks, &second.arena.at_start());
 }
 
 #[test]
@@ -231,7 +232,7 @@ fn a_file_that_others_may_write_to_is_not_believed() {
     let starts = Starts::new();
     starts.keep(&starts.start());
     fs::set_permissions(starts.file("SPX"), Permissions::from_mode(0o666)).unwrap();
-    assert_eq!(starts.start().shelved(), ["ES_SPX"]);
+    assert_eq!(starts.start().cached(), ["ES_SPX"]);
 }
 
 #[test]

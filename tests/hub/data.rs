@@ -1,4 +1,4 @@
-//! What is read from the files, and what is said about what is wrong with them: issue 2 §1.
+//! What is read from the files, and what is said about what is wrong with them.
 
 use crate::common;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! A record is encoded once per form in use, never per subscriber: issue 2 §5.
+//! A record is encoded once per form in use, never per subscriber.
 
 use crate::common;
 use crate::common::client::{CLIENT, Client, JSON, JSON_RELIABLE, PROTOBUF, PROTOBUF_RELIABLE, WS};

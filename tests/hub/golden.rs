@@ -9,9 +9,9 @@ use flowcast::wire::payload::orderflow::{self, Orderflow};
 use flowcast::wire::payload::RecordError;
 use flowcast::wire::payload::{Encoder, EncoderOptions, Profile, decompress};
 use flowcast::wire::proto::webpubsub::Any;
-use flowcast::wire::webpubsub::received::{Received, receive};
-use flowcast::wire::webpubsub::{Downstream, ErrorName, Syntax, Upstream, Wire, append_data};
-use flowcast::wire::websocket::{self, Message};
+use flowcast::wire::webpubsub::received::{ServiceMessage, receive};
+use flowcast::wire::webpubsub::{Downstream, ErrorName, PubSubWire, Syntax, Upstream, append_data};
+use flowcast::wire::websocket::{self, ClientMessage};
 use prost::Message as _;
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ fn text<'a>(fields: &'a Value, key: &str) -> &'a str {
     fields[key].as_str().unwrap_or_else(|| panic!("{key} in {fields}"))
 }
 
-const WIRE: Wire = Wire { syntax: Syntax::Protobuf, reliable: true, profile: Profile::V2026_04 };
+const WIRE: PubSubWire = PubSubWire { syntax: Syntax::Protobuf, reliable: true, profile: Profile::V2026_04 };
 
 #[test]
 fn every_good_record_becomes_the_message_that_python_protobuf_writes() {
@@ -133,8 +133,8 @@ fn upstream<'a>(kind: &str, fields: &'a Value) -> Upstream<'a> {
 #[test]
 fn every_message_of_the_two_real_sdks_is_understood() {
     for entry in entries("upstream_json.json") {
-        let wire = Wire { syntax: Syntax::Json, ..WIRE };
-        let parsed = wire.parse(&Message::Text(text(&entry, "text")));
+        let wire = PubSubWire { syntax: Syntax::Json, ..WIRE };
+        let parsed = wire.parse(&ClientMessage::Text(text(&entry, "text")));
         let expected = upstream(text(&entry, "kind"), &entry["fields"]);
         assert_eq!(parsed, Ok(expected), "{}: {}", entry["sdk"], entry["name"]);
     }
@@ -146,7 +146,7 @@ fn every_upstream_protobuf_message_is_understood() {
     for entry in entries("webpubsub.json").iter().filter(|entry| entry["direction"] == "upstream") {
         let bytes = hex(&entry["hex"]);
         let expected = upstream(text(entry, "kind"), &entry["fields"]);
-        assert_eq!(WIRE.parse(&Message::Binary(&bytes)), Ok(expected), "{}", entry["name"]);
+        assert_eq!(WIRE.parse(&ClientMessage::Binary(&bytes)), Ok(expected), "{}", entry["name"]);
         read += 1;
     }
     assert!(read > 10);
@@ -183,7 +183,7 @@ fn written(kind: &str, fields: &Value) -> Option<Vec<u8>> {
             append_data(Syntax::Protobuf, group, type_url, &hex(&data["hex"]), &mut plain);
             match fields["sequenceId"].as_u64() {
                 None => return Some(plain),
-                // What a hub of ours may give: Wire::finish says so.
+                // What a hub of ours may give: PubSubWire::finish says so.
                 Some(id) if (1..1 << 53).contains(&id) => WIRE.finish(&plain, id, &mut frame),
                 Some(_) => return None,
             }
@@ -215,25 +215,25 @@ fn downstream_messages_of_others_are_read_as_what_they_say() {
         let (kind, fields) = (text(entry, "kind"), &entry["fields"]);
         let string = |key: &str| fields[key].as_str().unwrap_or_default().to_owned();
         let expected = match kind {
-            "connected" => Received::Connected {
+            "connected" => ServiceMessage::Connected {
                 connection_id: string("connectionId"),
                 reconnection_token: string("reconnectionToken"),
             },
-            "disconnected" => Received::Disconnected { reason: string("message") },
-            "ack" => Received::Ack {
+            "disconnected" => ServiceMessage::Disconnected { reason: string("message") },
+            "ack" => ServiceMessage::Ack {
                 ack_id: fields["ackId"].as_u64().unwrap(),
                 success: fields["success"].as_bool().unwrap(),
                 error: fields["error"]
                     .is_object()
                     .then(|| (text(&fields["error"], "name").to_owned(), text(&fields["error"], "message").to_owned())),
             },
-            "groupData" if fields["data"]["dataType"] == "protobuf" => Received::Data {
+            "groupData" if fields["data"]["dataType"] == "protobuf" => ServiceMessage::Data {
                 group: string("group"),
                 sequence_id: fields["sequenceId"].as_u64(),
                 type_url: text(&fields["data"], "typeUrl").to_owned(),
                 payload: hex(&fields["data"]["hex"]),
             },
-            _ => Received::Other,
+            _ => ServiceMessage::Other,
         };
         assert_eq!(receive(Syntax::Protobuf, &hex(&entry["hex"])), Ok(expected), "{}", entry["name"]);
     }

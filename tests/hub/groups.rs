@@ -1,4 +1,4 @@
-//! Join, leave and what else clients ask for: issue 2 §2, `wire/webpubsub.md` §3 and §5.
+//! Join, leave and what else clients ask for: `docs/protocols/webpubsub.md`, "Messages from the client", "Acks".
 
 use crate::common;
 use crate::common::client::{ALL, Client, JSON, PROTOBUF, Said};
@@ -35,7 +35,7 @@ fn acks_and_pongs_are_azures_messages_byte_for_byte() {
 
     let mut protobuf = Socket::open(server.address, common::client::WS, &[]).unwrap();
     assert!(matches!(protobuf.frame(), Frame::Binary(_)), "connected");
-    // The add-on's own test bytes: join "group" with ack id 44133 (webpubsub.md §3).
+    // The add-on's own test bytes: join "group" with ack id 44133 (`docs/protocols/webpubsub.md`, "Golden bytes").
     protobuf.send_binary(&[0x32, 0x0b, 0x0a, 0x05, b'g', b'r', b'o', b'u', b'p', 0x10, 0xe5, 0xd8, 0x02]);
     let Frame::Binary(refused) = protobuf.frame() else { panic!("expected an ack") };
     let ack = common::protobuf::Fields::read(&refused).expect(1).message();
@@ -43,7 +43,7 @@ fn acks_and_pongs_are_azures_messages_byte_for_byte() {
     assert_eq!(ack.expect(3).message().text(1), "BadRequest");
     let leave = [common::protobuf::bytes_field(1, b"group"), common::protobuf::number_field(2, 123)].concat();
     protobuf.send_binary(&common::protobuf::bytes_field(7, &leave));
-    // The add-on's golden ack 123 (webpubsub.md §4).
+    // The add-on's golden ack 123 (`docs/protocols/webpubsub.md`, "Golden bytes").
     assert_eq!(protobuf.frame(), Frame::Binary(vec![0x0a, 0x04, 0x08, 0x7b, 0x10, 0x01]));
     protobuf.send_binary(&[0x4a, 0x00]);
     assert_eq!(protobuf.frame(), Frame::Binary(vec![0x22, 0x00]), "pong");

@@ -8,6 +8,7 @@ mod data;
 mod encodings;
 mod golden;
 mod groups;
+mod keepalive;
 mod lag;
 mod negotiate;
 mod protocol_errors;

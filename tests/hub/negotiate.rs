@@ -1,4 +1,4 @@
-//! `GET /negotiate` and `GET /v2/negotiate`: `wire/gexbot.md` §1 and §2.
+//! `GET /negotiate` and `GET /v2/negotiate`: `docs/protocols/gexbot.md`, "Negotiate".
 
 use crate::common::client::{Client, JSON_RELIABLE};
 use crate::common::dataset::Dataset;

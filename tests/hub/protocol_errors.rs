@@ -1,4 +1,4 @@
-//! Literal bytes against RFC 6455 and the subprotocols: `wire/webpubsub.md` §2, issue 2 §2.
+//! Literal bytes against RFC 6455 and the subprotocols: `docs/protocols/webpubsub.md`, "Subprotocols".
 
 use crate::common;
 use crate::common::client::{ALL, CLIENT, Client, JSON, PROTOBUF, Said};

@@ -1,4 +1,4 @@
-//! Sessions that outlive their socket: `wire/webpubsub.md` §1 and §7, DESIGN.md §4.
+//! Sessions that outlive their socket: `docs/protocols/webpubsub.md`, "Recovery".
 
 use crate::common;
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! What arrives is what the files say, in order, on one clock: issue 2 §2 and §3.
+//! What arrives is what the files say, in order, on one clock.
 
 use crate::common;
 use crate::common::client::{ALL, CLIENT, Client, Data, JSON_RELIABLE, Said, WS};

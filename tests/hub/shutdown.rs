@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: issue 2 §4, DESIGN.md §4.
+//! SIGTERM and SIGINT: how a server stops.
 
 use crate::common;
 use crate::common::client::{ALL, CLIENT, Client, JSON, JSON_RELIABLE, PROTOBUF, Said};

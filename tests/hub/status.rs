@@ -1,4 +1,4 @@
-//! What the server tells about itself: issue 2 §4, DESIGN.md §5 and §6.
+//! What the server tells about itself.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

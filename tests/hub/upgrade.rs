@@ -1,4 +1,4 @@
-//! From the handshake to `connected`: issue 2 §2, `wire/webpubsub.md` §2 and §6.
+//! From the handshake to `connected`: `docs/protocols/webpubsub.md`, "Endpoint and tokens", "Order of events".
 
 use crate::common;
 use std::net::TcpStream;

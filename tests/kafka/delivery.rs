@@ -221,7 +221,9 @@ fn a_shared_group_splits_the_messages_between_its_nodes() {
     eventually("both have two partitions", || {
         let partitions = |node: &Server| {
             let log = node.log();
-            log.lines().rfind(|line| line.contains("dealt out")).map(|line| line.contains("partitions=2"))
+            log.lines()
+                .rfind(|line| line.contains("has distributed the partitions"))
+                .map(|line| line.contains("partitions=2"))
         };
         nodes.iter().all(|node| partitions(node) == Some(true)).then_some(())
     });

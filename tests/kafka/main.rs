@@ -1,4 +1,4 @@
-//! Kafka, with a real broker: issue 5, sources and scale-out.
+//! Kafka, with a real broker: topics as sources, and several nodes.
 //!
 //! `broker.py` runs an Apache Kafka in KRaft mode for as long as these tests do; with `KAFKA_BROKERS`
 //! set, the tests that need not stop the broker use that one instead.

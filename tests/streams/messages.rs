@@ -203,7 +203,7 @@ fn a_late_joiner_gets_the_latest_state_of_its_symbols_at_once() {
 }
 
 #[test]
-fn a_topic_message_passes_through_to_the_byte_with_its_key() {
+fn a_passthrough_message_arrives_to_the_byte_with_its_key() {
     let server = fed(&[]);
     let mut client = client(&server).subscribed(&["lines"]);
     let body = r#"{"channel":"lines","key":"k1","data":{"n":1.50,  "deep":[null,"\u00e9"]}}"#;

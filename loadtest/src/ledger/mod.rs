@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Deserialize;
 
 use self::offset::Offset;
-use crate::verify::slot::Times;
+use crate::verify::slot::LedgerTimes;
 use crate::wire::form::Profile;
 
 /// One tick of the replay clock, as far as the run's groups are concerned.
@@ -21,7 +21,7 @@ pub struct Tick {
     /// Position in the ledger; consecutive.
     pub seq: u64,
     /// The tick's times, in the client's clock.
-    pub times: Times,
+    pub times: LedgerTimes,
     /// Publications in the run's groups.
     pub publications: Vec<Publication>,
     /// With this tick everything published until then is known, in the client's clock.
@@ -124,7 +124,7 @@ impl WireTick {
                 hashes,
             });
         }
-        let times = Times {
+        let times = LedgerTimes {
             tick: self.ordinal,
             scheduled_ns: offset.to_client(self.scheduled_ns),
             published_ns: offset.to_client(self.published_ns),
@@ -160,7 +160,7 @@ mod tests {
         let groups = Groups::new(&["blue_SPX_orderflow_orderflow".to_owned()]);
         let offset = Offset { server_minus_client_ns: 400, ..Offset::same_clock() };
         let tick = parse_tick(TICK, &groups, &offset).unwrap();
-        assert_eq!(tick.times, Times { tick: 40, scheduled_ns: 600, published_ns: 700 });
+        assert_eq!(tick.times, LedgerTimes { tick: 40, scheduled_ns: 600, published_ns: 700 });
         let [publication] = tick.publications.as_slice() else { panic!("one group of the run") };
         assert_eq!(publication.hashes, [None, Some(255)]);
     }

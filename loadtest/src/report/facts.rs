@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Claim;
 use crate::ledger::offset::Offset;
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
-use crate::truth::Source;
 use crate::verify::fault::{Fault, FaultKind};
 use crate::wire::form::{Profile, Protocol};
 
@@ -19,6 +19,9 @@ const MAX_LISTED: usize = 10_000;
 pub struct Setup {
     /// The command line.
     pub command: Vec<String>,
+    /// What the run was for; reports from before there was a choice measured latency.
+    #[serde(default = "Claim::of_old_reports")]
+    pub claim: Claim,
     /// The server.
     pub target: String,
     /// The generation of clients.
@@ -55,12 +58,25 @@ pub struct Machine {
     pub kernel: String,
 }
 
+/// What a report about delivery is based on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// The server's tick ledger.
+    #[default]
+    TickLedger,
+    /// What the swarm published and the server accepted.
+    Publisher,
+    /// The numbers the swarm heard.
+    Witness,
+}
+
 /// What is known of what was published.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LedgerFacts {
     /// Who says so.
     #[serde(default)]
-    pub source: Source,
+    pub source: Evidence,
     /// How its clock relates to ours.
     pub offset: Offset,
     /// Ticks read.
@@ -240,11 +256,7 @@ pub struct Facts {
 impl Facts {
     /// Adds the facts of another process or host of the same run.
     pub fn merge(&mut self, other: Self) {
-        self.setup.connections += other.setup.connections;
-        self.setup.attentive += other.setup.attentive;
-        self.setup.ramp += other.setup.ramp;
-        self.setup.processes += other.setup.processes;
-        self.setup.workers += other.setup.workers;
+        self.setup.merge(&other.setup);
         let renumbered = self.take_groups(&other.setup.groups);
         self.started_unix_ms = self.started_unix_ms.min(other.started_unix_ms);
         for note in other.notes {
@@ -294,9 +306,7 @@ impl Facts {
             (one, other) => one.or(other),
         };
         merge_seconds(&mut self.seconds, other.seconds);
-        self.receipts.frames.extend(other.receipts.frames);
-        self.receipts.mean_us.extend(other.receipts.mean_us);
-        self.receipts.max_us.extend(other.receipts.max_us);
+        self.receipts.merge(other.receipts);
         self.memory.before_bytes += other.memory.before_bytes;
         self.memory.up_bytes += other.memory.up_bytes;
         self.memory.up += other.memory.up;
@@ -321,6 +331,26 @@ impl Facts {
     /// The name of a group in a fault.
     pub fn group_name(&self, number: u32) -> &str {
         self.setup.groups.get(number as usize).map_or("?", String::as_str)
+    }
+}
+
+impl Setup {
+    /// Takes over the clients of another part. Its groups are renumbered apart from that.
+    fn merge(&mut self, other: &Self) {
+        self.claim = self.claim.max(other.claim);
+        self.connections += other.connections;
+        self.attentive += other.attentive;
+        self.ramp += other.ramp;
+        self.processes += other.processes;
+        self.workers += other.workers;
+    }
+}
+
+impl Receipts {
+    fn merge(&mut self, other: Self) {
+        self.frames.extend(other.frames);
+        self.mean_us.extend(other.mean_us);
+        self.max_us.extend(other.max_us);
     }
 }
 

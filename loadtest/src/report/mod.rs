@@ -1,9 +1,11 @@
 //! What the run means: verdicts and figures from the facts, for terminal, JSON and page.
 
 pub mod facts;
+pub mod judge;
 pub mod page;
 pub mod summary;
 pub mod table;
+pub mod verdict;
 
 use std::fs;
 use std::io;

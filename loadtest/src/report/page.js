@@ -30,13 +30,14 @@ function element(name, attributes, ...children) {
 
 function head() {
   const words = { proven: "Delivery proven: 0 lost", not_verified: "Delivery not verified", failed: "Failed" };
-  const invalid = summary.measurement === "not_valid" ? " · measurement not valid" : "";
+  const invalid = summary.measurement !== "not_valid" ? "" : setup.claim === "latency" ? " · measurement not valid" : " · latencies not valid (not claimed)";
   byId("verdict").textContent = words[summary.delivery] + invalid;
   byId("verdict").className = summary.delivery;
   const started = new Date(report.started_unix_ms).toISOString().replace("T", " ").slice(0, 19);
   const machine = `${report.machine.processors} × ${report.machine.processor}, Linux ${report.machine.kernel}`;
   byId("subtitle").textContent = `${count(setup.connections)} clients against ${setup.target} · ${started} UTC · ${machine}`;
   byId("reasons").append(...summary.reasons.map((reason) => element("li", {}, reason)));
+  byId("warnings").append(...summary.warnings.map((warning) => element("li", {}, `warning: ${warning}`)));
   byId("table").textContent = report.table.replace(/^\n+|\s+$/g, "");
   byId("command").textContent = "Command: " + setup.command.join(" ");
   document.title = `swarm: ${words[summary.delivery]}`;

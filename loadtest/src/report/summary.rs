@@ -3,36 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
+use super::judge;
+use super::verdict::{Delivery, Measurement};
+use crate::cli::Claim;
 use crate::clock::SECOND;
 use crate::stats::histogram::{self, Pairs, Percentiles};
-use crate::truth::Source;
-use crate::verify::fault::FaultKind;
-use crate::wire::form::Protocol;
-
-/// A worker second is saturated when this share of it was not spent waiting for events.
-pub const SATURATED: f64 = 0.95;
-
-/// What may be said about delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// Every frame the ledger says a client had to receive was received, once, in order, unchanged.
-    Proven,
-    /// No fault was found, but the ledger does not cover everything.
-    NotVerified,
-    /// Something was lost, or a client could not be served.
-    Failed,
-}
-
-/// What may be said about the figures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Measurement {
-    /// The server was measured.
-    Valid,
-    /// The generator was (also) measured.
-    NotValid,
-}
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,8 +16,11 @@ pub struct Summary {
     pub delivery: Delivery,
     /// About the figures.
     pub measurement: Measurement,
-    /// Why not better; empty for a perfect run.
+    /// Why the run does not prove what it claims; empty for a perfect run.
     pub reasons: Vec<String>,
+    /// Why the latencies are not valid, when the run does not claim them.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What the process exits with.
     pub exit_code: u8,
     /// Faults in all.
@@ -108,6 +86,7 @@ impl Summary {
             delivery: Delivery::Proven,
             measurement: Measurement::Valid,
             reasons: Vec::new(),
+            warnings: Vec::new(),
             exit_code: 0,
             faults: facts.fault_counts.values().sum(),
             measured_s,
@@ -136,120 +115,17 @@ impl Summary {
                 .map(|server| ratio(window.frames as f64, server.cpu_ns as f64 / SECOND as f64)),
             server_cpu: facts.server.as_ref().map(|server| ratio(server.cpu_ns as f64 / SECOND as f64, measured_s)),
         };
-        summary.judge_delivery(facts);
-        summary.judge_measurement(facts);
-        summary.exit_code = match (summary.delivery, summary.measurement) {
-            (Delivery::Failed, _) => 1,
-            (Delivery::Proven, Measurement::Valid) => 0,
-            _ => 3,
-        };
+        let delivery = judge::delivery(facts);
+        let measurement = judge::measurement(window, summary.starved, &summary.latency, &summary.loop_delay);
+        summary.delivery = delivery.verdict;
+        summary.measurement = measurement.verdict;
+        summary.reasons = delivery.reasons;
+        match facts.setup.claim {
+            Claim::Latency => summary.reasons.extend(measurement.reasons),
+            Claim::Delivery => summary.warnings = measurement.reasons,
+        }
+        summary.exit_code = judge::exit_code(facts.setup.claim, summary.delivery, summary.measurement);
         summary
-    }
-
-    fn judge_delivery(&mut self, facts: &Facts) {
-        let mut failures = Vec::new();
-        failures.extend(facts.aborted.clone());
-        for kind in FaultKind::ALL {
-            if let Some(count) = facts.fault_counts.get(&kind).filter(|&&count| count > 0) {
-                failures.push(format!("{count} {}", kind.name()));
-            }
-        }
-        failures.extend(facts.failures.iter().map(|(cause, count)| format!("{count} did not come up: {cause}")));
-        // A client that came back was told to cope with drops; what it missed is among the faults.
-        let came_back = facts.recovered + facts.reconnected;
-        let drops: u64 = facts.drops.values().sum();
-        if drops > came_back {
-            failures.extend(facts.drops.iter().map(|(cause, count)| format!("{count} dropped: {cause}")));
-        }
-        if !failures.is_empty() {
-            self.delivery = Delivery::Failed;
-            self.reasons.append(&mut failures);
-            return;
-        }
-        let mut gaps = Vec::new();
-        let is_streams = facts.setup.protocols.contains(&Protocol::Streams);
-        match &facts.ledger {
-            None if is_streams => gaps.push(
-                "messages carry no number that could be missing: they were counted and checked for shape \
-                 (--publish-rate and --external-producer make loss visible)"
-                    .to_owned(),
-            ),
-            None => gaps.push("no tick ledger: clients were compared with each other only".to_owned()),
-            Some(ledger) => {
-                let without: Vec<&str> = facts
-                    .setup
-                    .channels
-                    .iter()
-                    .filter(|name| !facts.setup.groups.contains(name))
-                    .map(String::as_str)
-                    .collect();
-                if !without.is_empty() {
-                    gaps.push(format!(
-                        "messages of {} carry no number: only their shape was checked",
-                        without.join(", ")
-                    ));
-                }
-                if is_streams && ledger.publications == 0 {
-                    gaps.push("nothing was published".to_owned());
-                }
-                if ledger.is_foreign_clock {
-                    gaps.push("the producer's sent_ns are not of this host's CLOCK_MONOTONIC".to_owned());
-                }
-                if ledger.lost > 0 {
-                    gaps.push(format!("{} ticks were gone from the ledger before they were read", ledger.lost));
-                }
-                if ledger.is_incomplete {
-                    gaps.push(match ledger.source {
-                        Source::TickLedger => "the ledger could not be read up to the end".to_owned(),
-                        Source::Publisher => "not everything published was heard of in time".to_owned(),
-                        Source::Witness => "nothing sent after the end was heard, so the last number heard need \
-                                            not be the producer's last (--last-seq says which is)"
-                            .to_owned(),
-                    });
-                }
-                if ledger.unhashed > 0 {
-                    gaps.push(format!("{} publications have no frame id for this profile", ledger.unhashed));
-                }
-            }
-        }
-        if facts.unjudged > 0 {
-            gaps.push(format!("{} frames could not be judged", facts.unjudged));
-        }
-        if facts.verified == 0 && !facts.setup.groups.is_empty() {
-            gaps.push("no frame was received".to_owned());
-        }
-        // Idle connections have nothing to be delivered.
-        let is_idle = facts.setup.groups.is_empty() && facts.stream_messages == 0;
-        if !gaps.is_empty() && !is_idle {
-            self.delivery = Delivery::NotVerified;
-            self.reasons.append(&mut gaps);
-        }
-    }
-
-    fn judge_measurement(&mut self, facts: &Facts) {
-        let mut reasons = Vec::new();
-        let window = &facts.window;
-        if window.saturated * 20 > window.worker_seconds {
-            reasons.push(format!(
-                "the generator was saturated: in {} of {} worker seconds it was busy for more than 95 %",
-                window.saturated, window.worker_seconds
-            ));
-        }
-        if self.starved > 0.1 {
-            reasons.push(format!("the generator waited for a processor {:.0} % of the time", self.starved * 100.0));
-        }
-        let allowed_us = 1_000.0 + self.latency.p99_us * 0.1;
-        if self.loop_delay.p99_us > allowed_us {
-            reasons.push(format!(
-                "the generator's own delay is too large a part: p99 {:.1} ms, allowed {:.1} ms",
-                self.loop_delay.p99_us / 1_000.0,
-                allowed_us / 1_000.0
-            ));
-        }
-        if !reasons.is_empty() {
-            self.measurement = Measurement::NotValid;
-            self.reasons.append(&mut reasons);
-        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::ledger::offset::Offset;
-use crate::report::facts::{LedgerFacts, Machine, OwnMemory, Receipts, Setup, Window};
+use crate::report::facts::{Evidence, LedgerFacts, Machine, OwnMemory, Receipts, Setup, Window};
 use crate::stats::ticks::Ticks;
-use crate::truth::Source;
+use crate::verify::fault::FaultKind;
 use crate::wire::form::{Profile, Protocol};
 
 /// The facts of a perfect run.
@@ -12,6 +12,7 @@ pub(crate) fn perfect() -> Facts {
     Facts {
         setup: Setup {
             command: vec!["swarm".to_owned()],
+            claim: Claim::Latency,
             target: "http://127.0.0.1:1".to_owned(),
             profile: Profile::V2,
             protocols: vec![Protocol::Json],
@@ -29,7 +30,7 @@ pub(crate) fn perfect() -> Facts {
         notes: Vec::new(),
         aborted: None,
         ledger: Some(LedgerFacts {
-            source: Source::TickLedger,
+            source: Evidence::TickLedger,
             is_foreign_clock: false,
             offset: Offset::same_clock(),
             ticks: 10,
@@ -133,7 +134,7 @@ fn a_sequence_proves_only_the_channels_that_have_one() {
             facts.setup.protocols = vec![Protocol::Streams];
             facts.setup.groups = vec!["lines".to_owned()];
             facts.setup.channels = vec!["lines".to_owned()];
-            facts.ledger.as_mut().unwrap().source = Source::Publisher;
+            facts.ledger.as_mut().unwrap().source = Evidence::Publisher;
             change(facts);
         })
     };
@@ -151,6 +152,30 @@ fn a_generator_that_is_the_bottleneck_makes_the_run_not_valid() {
     assert_eq!(verdict(|facts| facts.window.saturated = 1), not_valid);
     assert_eq!(verdict(|facts| facts.window.starved_ns = SECOND / 5), not_valid);
     assert_eq!(verdict(|facts| facts.loop_delay = Pairs(vec![(1_500_000, 20)])), not_valid);
+}
+
+#[test]
+fn a_run_that_claims_delivery_only_succeeds_when_the_generator_is_the_bottleneck() {
+    let busy = |change: fn(&mut Facts)| {
+        let mut facts = perfect();
+        facts.setup.claim = Claim::Delivery;
+        facts.window.saturated = 1;
+        change(&mut facts);
+        let Summary { delivery, measurement, exit_code, reasons, warnings, .. } = Summary::of(&facts);
+        assert_eq!((measurement, warnings.len()), (Measurement::NotValid, 1));
+        (delivery, exit_code, reasons.len())
+    };
+    assert_eq!(busy(|_| {}), (Delivery::Proven, 0, 0));
+    assert_eq!(busy(|facts| facts.ledger = None), (Delivery::NotVerified, 3, 1));
+    assert_eq!(busy(|facts| facts.aborted = Some("half of them failed".to_owned())), (Delivery::Failed, 1, 1));
+}
+
+#[test]
+fn parts_that_claim_latency_make_a_whole_that_does() {
+    let mut sum = perfect();
+    sum.setup.claim = Claim::Delivery;
+    sum.merge(perfect());
+    assert_eq!(sum.setup.claim, Claim::Latency);
 }
 
 #[test]

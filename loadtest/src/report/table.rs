@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use super::summary::{Delivery, Measurement};
+use super::verdict::{Delivery, Measurement};
+use crate::cli::Claim;
+use crate::report::facts::Evidence;
 use crate::stats::histogram::Percentiles;
-use crate::truth::Source;
 
 /// How many faults the terminal shows.
 const SHOWN_FAULTS: usize = 20;
@@ -58,10 +59,22 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
             summary.frames_per_read
         ),
     )?;
+    write_latencies(out, report)?;
+    write_clients(out, report)?;
+    write_processes(out, report)?;
+    for note in &facts.notes {
+        row(out, "note", note)?;
+    }
+    verdict(out, report)
+}
+
+/// From when to when, and how long it took.
+fn write_latencies(out: &mut String, report: &Report) -> std::fmt::Result {
+    let (summary, facts) = (&report.summary, &report.facts);
     if summary.latency.count > 0 {
         let from = match facts.ledger.as_ref().map(|ledger| ledger.source) {
-            Some(Source::TickLedger) => "latency from scheduled tick",
-            Some(Source::Publisher | Source::Witness) => "latency from sent_ns",
+            Some(Evidence::TickLedger) => "latency from scheduled tick",
+            Some(Evidence::Publisher | Evidence::Witness) => "latency from sent_ns",
             None => "latency from sending time",
         };
         row(out, from, &times(&summary.latency))?;
@@ -70,21 +83,16 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
         row(out, "first to last subscriber", &times(&summary.spread))?;
         let source = facts.ledger.as_ref().map(|ledger| ledger.source).unwrap_or_default();
         let (to_last, drift) = match source {
-            Source::TickLedger => ("tick to last subscriber", Some("server's drift")),
-            Source::Publisher => ("sent_ns to last subscriber", Some("publisher's drift")),
-            Source::Witness => ("sent_ns to last subscriber", None),
+            Evidence::TickLedger => ("tick to last subscriber", Some("server's drift")),
+            Evidence::Publisher => ("sent_ns to last subscriber", Some("publisher's drift")),
+            Evidence::Witness => ("sent_ns to last subscriber", None),
         };
         row(out, to_last, &times(&summary.last_copy))?;
         if let Some(drift) = drift {
             row(out, drift, &times(&summary.drift))?;
         }
     }
-    write_clients(out, report)?;
-    write_processes(out, report)?;
-    for note in &facts.notes {
-        row(out, "note", note)?;
-    }
-    verdict(out, report)
+    Ok(())
 }
 
 /// What became of the clients.
@@ -157,9 +165,9 @@ fn write_processes(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     if let Some(ledger) = &facts.ledger {
         let name = match ledger.source {
-            Source::TickLedger => "ledger",
-            Source::Publisher => "publisher",
-            Source::Witness => "numbers heard",
+            Evidence::TickLedger => "ledger",
+            Evidence::Publisher => "publisher",
+            Evidence::Witness => "numbers heard",
         };
         row(
             out,
@@ -191,11 +199,20 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
         }
         Delivery::Failed => writeln!(out, "FAILED ({} faults, {} frames right):", summary.faults, facts.verified)?,
     }
-    if summary.measurement == Measurement::NotValid {
+    if summary.measurement == Measurement::NotValid && facts.setup.claim == Claim::Latency {
         writeln!(out, "MEASUREMENT NOT VALID: these figures are (also) the generator's own")?;
     }
     for reason in &summary.reasons {
         writeln!(out, "  - {reason}")?;
+    }
+    if !summary.warnings.is_empty() {
+        writeln!(
+            out,
+            "warning: the machine was too busy to measure latency; the latencies above are not the server's"
+        )?;
+    }
+    for warning in &summary.warnings {
+        writeln!(out, "  - {warning}")?;
     }
     for fault in facts.faults.iter().take(SHOWN_FAULTS) {
         let number =
@@ -269,6 +286,18 @@ mod tests {
         assert_eq!(time(12.3), "12 µs");
         assert_eq!(time(1_234.0), "1.23 ms");
         assert_eq!(time(2_500_000.0), "2.50 s");
+    }
+
+    #[test]
+    fn latencies_that_are_not_valid_are_a_warning_unless_the_run_claims_them() {
+        let mut facts = perfect();
+        facts.window.saturated = 1;
+        let text = render(&Report::new(facts.clone()));
+        assert!(text.contains("MEASUREMENT NOT VALID") && !text.contains("warning:"), "{text}");
+        facts.setup.claim = Claim::Delivery;
+        let text = render(&Report::new(facts));
+        assert!(text.contains("DELIVERY PROVEN") && text.contains("warning:"), "{text}");
+        assert!(text.contains("the generator was saturated") && !text.contains("NOT VALID"), "{text}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::clock::{SECOND, now_ns};
 use crate::http::{Http, HttpError};
 use crate::ledger::follow::{Event, Status};
 use crate::ledger::{Publication, Tick};
-use crate::verify::slot::Times;
+use crate::verify::slot::LedgerTimes;
 
 /// The smallest payload: number, time and the names of both, each number as long as it may get.
 pub const MIN_BYTES: usize = 80;
@@ -62,7 +62,7 @@ pub struct Publisher {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct PublishAnswer {
     accepted: u64,
 }
 
@@ -115,7 +115,7 @@ impl Publishing {
                 next += 1;
             }
             let sent = (ticks.len() * self.channels.len()) as u64;
-            let Answer { accepted } = self.http.post_lines(&self.url, &body)?;
+            let PublishAnswer { accepted } = self.http.post_lines(&self.url, &body)?;
             if accepted != sent {
                 return Err(PublishError::Partly { sent, accepted });
             }
@@ -144,7 +144,7 @@ impl Publishing {
             publications.push(Publication { group, sequence_id: seq, record_timestamp, hashes: [hash; 2] });
         }
         // Sent, at the earliest, now: whoever was subscribed by then must receive it.
-        let times = Times { tick: seq, scheduled_ns: due_ns, published_ns: now };
+        let times = LedgerTimes { tick: seq, scheduled_ns: due_ns, published_ns: now };
         Tick { seq, times, publications, heard_ns: now }
     }
 }

@@ -6,7 +6,7 @@
 //! sent after the end has been heard, or the last number that was announced.
 //!
 //! ```text
-//! workers ─▶ first sights ─▶ in the order of their numbers, per channel ─▶ ticks to all workers
+//! workers ─▶ numbers heard first ─▶ in the order of their numbers, per channel ─▶ ticks to all workers
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,12 +20,12 @@ use super::tell;
 use crate::clock::{MILLISECOND, now_ns};
 use crate::ledger::follow::{Event, Status};
 use crate::ledger::{Publication, Tick};
-use crate::verify::slot::Times;
+use crate::verify::slot::LedgerTimes;
 
-/// Sights that may wait; a number whose sights are all lost counts as heard by nobody.
+/// Heard numbers that may wait; a number of which every report is lost counts as heard by nobody.
 const DEPTH: usize = 64 * 1024;
 
-/// How long the first sights of a channel are collected: workers hear its first message at
+/// How long the first numbers of a channel are collected: workers hear its first message at
 /// different times, and the lowest number is the beginning.
 const SETTLE_NS: u64 = 300 * MILLISECOND;
 
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A number as a client heard it.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight {
+pub struct HeardNumber {
     /// The channel's number in the plan.
     pub group: u32,
     /// The message's number.
@@ -52,9 +52,9 @@ pub struct Sight {
 
 /// What the witness knows.
 #[derive(Debug, Default)]
-pub struct Testimony {
+pub struct WitnessStatus {
     /// As a ledger's.
-    pub status: Arc<Status>,
+    pub ledger: Arc<Status>,
     /// Numbers that nobody has heard and later ones have overtaken.
     pub unheard: AtomicU64,
     /// Whether a message was sent after it was read: the producer's clock is another.
@@ -65,7 +65,7 @@ pub struct Testimony {
     pub is_at_end: AtomicBool,
 }
 
-impl Testimony {
+impl WitnessStatus {
     /// Whether everything sent until `cut_ns` is known.
     pub fn covers(&self, cut_ns: u64) -> bool {
         self.is_at_end.load(Relaxed) || self.covered_ns.load(Relaxed) > cut_ns
@@ -74,7 +74,7 @@ impl Testimony {
 
 /// One channel.
 #[derive(Debug, Default)]
-struct Course {
+struct ChannelSequence {
     /// The number that must come next, once the beginning is settled.
     next: Option<u64>,
     settled_ns: u64,
@@ -89,88 +89,88 @@ struct Course {
 /// See the module's documentation.
 #[derive(Debug)]
 struct Witness {
-    courses: Vec<Course>,
+    sequences: Vec<ChannelSequence>,
     sinks: Vec<Sender<Event>>,
-    testimony: Arc<Testimony>,
+    status: Arc<WitnessStatus>,
     last_seq: Option<u64>,
     told: u64,
 }
 
-/// Starts a witness for so many channels; returns what it knows and where sights go.
+/// Starts a witness for so many channels; returns what it knows and where workers report the numbers they hear.
 pub fn start(
     channels: usize,
     last_seq: Option<u64>,
     sinks: Vec<Sender<Event>>,
-) -> std::io::Result<(Arc<Testimony>, SyncSender<Sight>)> {
-    let testimony = Arc::new(Testimony::default());
-    let (sink, sights) = sync_channel(DEPTH);
-    let mut witness = Witness::new(channels, last_seq, sinks, Arc::clone(&testimony));
-    thread::Builder::new().name("witness".to_owned()).spawn(move || witness.run(&sights))?;
-    Ok((testimony, sink))
+) -> std::io::Result<(Arc<WitnessStatus>, SyncSender<HeardNumber>)> {
+    let status = Arc::new(WitnessStatus::default());
+    let (sink, heard_numbers) = sync_channel(DEPTH);
+    let mut witness = Witness::new(channels, last_seq, sinks, Arc::clone(&status));
+    thread::Builder::new().name("witness".to_owned()).spawn(move || witness.run(&heard_numbers))?;
+    Ok((status, sink))
 }
 
 impl Witness {
-    fn new(channels: usize, last_seq: Option<u64>, sinks: Vec<Sender<Event>>, testimony: Arc<Testimony>) -> Self {
-        let courses = (0..channels).map(|_| Course::default()).collect();
-        Self { courses, sinks, testimony, last_seq, told: 0 }
+    fn new(channels: usize, last_seq: Option<u64>, sinks: Vec<Sender<Event>>, status: Arc<WitnessStatus>) -> Self {
+        let sequences = (0..channels).map(|_| ChannelSequence::default()).collect();
+        Self { sequences, sinks, status, last_seq, told: 0 }
     }
 
     /// Until all workers have ended, or it is told to stop.
-    fn run(&mut self, sights: &Receiver<Sight>) {
-        while !self.testimony.status.is_stopped() {
-            match sights.recv_timeout(LOOK) {
-                Ok(sight) => self.see(&sight),
+    fn run(&mut self, heard_numbers: &Receiver<HeardNumber>) {
+        while !self.status.ledger.is_stopped() {
+            match heard_numbers.recv_timeout(LOOK) {
+                Ok(heard) => self.see(&heard),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            while let Ok(sight) = sights.try_recv() {
-                self.see(&sight);
+            while let Ok(heard) = heard_numbers.try_recv() {
+                self.see(&heard);
             }
             self.proceed(now_ns());
         }
     }
 
-    fn see(&mut self, sight: &Sight) {
-        if sight.sent_ns > sight.at_ns {
-            self.testimony.is_foreign_clock.store(true, Relaxed);
+    fn see(&mut self, heard: &HeardNumber) {
+        if heard.sent_ns > heard.at_ns {
+            self.status.is_foreign_clock.store(true, Relaxed);
         }
-        let Some(course) = self.courses.get_mut(sight.group as usize) else { return };
-        if course.next.is_none() && course.pending.is_empty() {
-            course.settled_ns = sight.at_ns + SETTLE_NS;
+        let Some(sequence) = self.sequences.get_mut(heard.group as usize) else { return };
+        if sequence.next.is_none() && sequence.pending.is_empty() {
+            sequence.settled_ns = heard.at_ns + SETTLE_NS;
         }
-        if course.next.is_none_or(|next| sight.seq >= next) {
+        if sequence.next.is_none_or(|next| heard.seq >= next) {
             // What is ahead of us would say that everything until then is known.
-            let sent_ns = sight.sent_ns.min(sight.at_ns);
-            course.pending.entry(sight.seq).or_insert((sight.hash, sent_ns));
+            let sent_ns = heard.sent_ns.min(heard.at_ns);
+            sequence.pending.entry(heard.seq).or_insert((heard.hash, sent_ns));
         }
     }
 
     /// Tells the workers what follows.
     fn proceed(&mut self, now: u64) {
-        for group in 0..self.courses.len() {
-            while let Some(publication) = self.courses[group].step(group as u32, now) {
+        for group in 0..self.sequences.len() {
+            while let Some(publication) = self.sequences[group].step(group as u32, now) {
                 if publication.hashes[0].is_none() {
-                    self.testimony.unheard.fetch_add(1, Relaxed);
+                    self.status.unheard.fetch_add(1, Relaxed);
                 }
                 self.tell(group, publication);
             }
         }
-        let covered_ns = self.courses.iter().map(|course| course.sent_ns).min().unwrap_or(0);
-        self.testimony.covered_ns.store(covered_ns, Relaxed);
-        let is_at_end = self.last_seq.is_some_and(|end| self.courses.iter().all(|course| course.last >= end));
-        self.testimony.is_at_end.store(is_at_end, Relaxed);
+        let covered_ns = self.sequences.iter().map(|sequence| sequence.sent_ns).min().unwrap_or(0);
+        self.status.covered_ns.store(covered_ns, Relaxed);
+        let is_at_end = self.last_seq.is_some_and(|end| self.sequences.iter().all(|sequence| sequence.last >= end));
+        self.status.is_at_end.store(is_at_end, Relaxed);
     }
 
     fn tell(&mut self, group: usize, publication: Publication) {
         self.told += 1;
-        let (sent_ns, channels) = (self.courses[group].sent_ns, self.courses.len() as u64);
+        let (sent_ns, channels) = (self.sequences[group].sent_ns, self.sequences.len() as u64);
         let tick = publication.sequence_id.wrapping_mul(channels).wrapping_add(group as u64);
-        let times = Times { tick, scheduled_ns: sent_ns, published_ns: sent_ns };
+        let times = LedgerTimes { tick, scheduled_ns: sent_ns, published_ns: sent_ns };
         // Channels proceed each at its own pace: what is known of all is what the slowest has reached.
-        let heard_ns = self.courses.iter().map(|course| course.sent_ns).min().unwrap_or(0);
+        let heard_ns = self.sequences.iter().map(|sequence| sequence.sent_ns).min().unwrap_or(0);
         let tick = Tick { seq: self.told, times, publications: vec![publication], heard_ns };
         tell(&self.sinks, &Event::Tick(Arc::new(tick)));
-        let status = &self.testimony.status;
+        let status = &self.status.ledger;
         status.ticks.fetch_add(1, Relaxed);
         status.publications.fetch_add(1, Relaxed);
         // After the send: who sees this position finds the tick in its channel.
@@ -178,7 +178,7 @@ impl Witness {
     }
 }
 
-impl Course {
+impl ChannelSequence {
     /// The next publication, once it is certain.
     fn step(&mut self, group: u32, now: u64) -> Option<Publication> {
         let &first = self.pending.keys().next()?;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn see(witness: &mut Witness, group: u32, seq: u64, sent_ns: u64) {
-        witness.see(&Sight { group, seq, hash: seq, sent_ns, at_ns: sent_ns + 5 });
+        witness.see(&HeardNumber { group, seq, hash: seq, sent_ns, at_ns: sent_ns + 5 });
     }
 
     /// (group, number, whether it was heard, known until) of everything told.
@@ -245,7 +245,7 @@ mod tests {
         see(&mut witness, 0, 8, 80);
         witness.proceed(LATER);
         assert_eq!(told(&events), [(0, 7, true, 70), (0, 8, true, 80), (0, 9, true, 90)]);
-        assert!(witness.testimony.covers(89) && !witness.testimony.covers(90));
+        assert!(witness.status.covers(89) && !witness.status.covers(90));
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(told(&events), [(0, 1, true, 10)]);
         witness.proceed(LATER + OVERDUE_NS);
         assert_eq!(told(&events), [(0, 2, false, 10), (0, 3, true, 30)]);
-        assert_eq!(witness.testimony.unheard.load(Relaxed), 1);
+        assert_eq!(witness.status.unheard.load(Relaxed), 1);
     }
 
     #[test]
@@ -271,18 +271,18 @@ mod tests {
         see(&mut witness, 1, 1, 15);
         witness.proceed(2 * LATER);
         assert_eq!(told(&events), [(1, 1, true, 15)]);
-        assert!(!witness.testimony.covers(15));
+        assert!(!witness.status.covers(15));
         see(&mut witness, 1, 2, 16);
         witness.proceed(2 * LATER);
-        assert!(witness.testimony.covers(u64::MAX), "both have come to the last number");
+        assert!(witness.status.covers(u64::MAX), "both have come to the last number");
     }
 
     #[test]
     fn a_message_from_the_future_is_of_another_clock() {
         let (mut witness, events) = witness(1, None);
-        witness.see(&Sight { group: 0, seq: 1, hash: 1, sent_ns: 10, at_ns: 9 });
+        witness.see(&HeardNumber { group: 0, seq: 1, hash: 1, sent_ns: 10, at_ns: 9 });
         witness.proceed(LATER);
-        assert!(witness.testimony.is_foreign_clock.load(Relaxed));
+        assert!(witness.status.is_foreign_clock.load(Relaxed));
         assert_eq!(told(&events), [(0, 1, true, 9)]);
     }
 }

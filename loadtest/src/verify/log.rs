@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::correction::Correction;
 use super::member::Member;
-use super::mend::Mend;
-use super::slot::{Entry, Slot};
+use super::slot::{LedgerEntry, Slot};
 use super::{Identity, Key};
 
 /// How far behind the cursor a repeated payload counts as a duplicate when there is no ledger to ask.
@@ -26,7 +26,7 @@ pub struct Arrival<'a> {
 
 /// What an arrival turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receipt {
+pub enum Verdict {
     /// The publication that had to come next (or a legal first one); the member has moved on.
     Accepted(u64),
     /// A later publication than the next one: `missing..accepted` did not come.
@@ -45,7 +45,7 @@ pub enum Receipt {
     /// Cannot be judged before the ledger has caught up.
     MustWait,
     /// Unknown so far, now a slot of its own, after slots that did not come. The other members must be
-    /// mended.
+    /// corrected.
     Inserted {
         /// The first slot that did not come.
         missing: u64,
@@ -57,8 +57,8 @@ pub enum Receipt {
 /// The outcome of one step of [`GroupLog::reconcile`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reconciled {
-    /// The order was wrong and has been mended: apply to all members, then call again.
-    Mended(Mend),
+    /// The order was wrong and has been corrected: apply to all members, then call again.
+    Corrected(Correction),
     /// The entry now has its slot.
     Confirmed(u64),
 }
@@ -75,7 +75,7 @@ pub struct GroupLog {
     confirmed: u64,
     slots: VecDeque<Slot>,
     // Ledger entries that have no place yet.
-    held: VecDeque<Entry>,
+    held: VecDeque<LedgerEntry>,
     // The ledger has lost entries; what is provisional now may be among them.
     in_gap: bool,
 }
@@ -141,7 +141,7 @@ impl GroupLog {
 
     /// Takes a decoded frame. `heard_ns` is the publish time up to which the ledger has been read; the
     /// frames of a member must come in the order in which they were received.
-    pub fn receive(&mut self, member: &mut Member, arrival: &Arrival<'_>, heard_ns: u64) -> Receipt {
+    pub fn receive(&mut self, member: &mut Member, arrival: &Arrival<'_>, heard_ns: u64) -> Verdict {
         // Entries without a place yet may be the very one this frame is a copy of.
         let placed_ns = self.held.front().map_or(heard_ns, |entry| heard_ns.min(entry.times.published_ns));
         let is_covered = self.has_ledger && placed_ns > arrival.at_ns;
@@ -160,7 +160,7 @@ impl GroupLog {
     }
 
     /// Takes the next ledger entry; [`GroupLog::reconcile`] puts it into its place.
-    pub fn offer(&mut self, entry: Entry) {
+    pub fn offer(&mut self, entry: LedgerEntry) {
         self.held.push_back(entry);
     }
 
@@ -177,7 +177,7 @@ impl GroupLog {
     pub fn reconcile(&mut self, heard_ns: u64) -> Option<Reconciled> {
         loop {
             let Some(&entry) = self.held.front() else {
-                return self.overdue(heard_ns).map(|at| Reconciled::Mended(self.expel(at)));
+                return self.overdue(heard_ns).map(|at| Reconciled::Corrected(self.expel(at)));
             };
             let at = self.confirmed;
             let Some(slot) = self.slot(at) else {
@@ -189,16 +189,16 @@ impl GroupLog {
                 if claimed.has_same_content(&entry.identity) {
                     return Some(self.confirm(at, &entry));
                 }
-                return Some(Reconciled::Mended(self.refute(at, entry.identity)));
+                return Some(Reconciled::Corrected(self.refute(at, entry.identity)));
             }
             if self.held.iter().any(|held| held.identity.is_same_publication(&claimed, key)) {
-                return Some(Reconciled::Mended(self.bring_forward(entry.identity, at)));
+                return Some(Reconciled::Corrected(self.bring_forward(entry.identity, at)));
             }
             if heard_ns <= first_ns {
                 return None;
             }
             if !self.in_gap {
-                return Some(Reconciled::Mended(self.expel(at)));
+                return Some(Reconciled::Corrected(self.expel(at)));
             }
             self.confirmed += 1;
         }
@@ -237,7 +237,7 @@ impl GroupLog {
     }
 
     /// Sequence ids are the order: whatever nobody has shown yet has one place only.
-    fn by_sequence(&mut self, member: &mut Member, arrival: &Arrival<'_>, is_covered: bool) -> Receipt {
+    fn by_sequence(&mut self, member: &mut Member, arrival: &Arrival<'_>, is_covered: bool) -> Verdict {
         let place = self.slots.binary_search_by_key(&arrival.identity.sequence_id, |slot| slot.identity.sequence_id);
         let (Ok(place) | Err(place)) = place;
         let index = self.base + place as u64;
@@ -247,7 +247,7 @@ impl GroupLog {
         };
         if !slot.identity.has_same_content(&arrival.identity) && slot.times.is_none() {
             // Two payloads under one id, and only the ledger knows which is right.
-            return Receipt::MustWait;
+            return Verdict::MustWait;
         }
         if member.has_started() {
             self.settle(member, index, arrival)
@@ -262,24 +262,24 @@ impl GroupLog {
         index: u64,
         arrival: &Arrival<'_>,
         is_covered: bool,
-    ) -> Receipt {
+    ) -> Verdict {
         if index < self.confirmed {
-            return Receipt::Unknown;
+            return Verdict::Unknown;
         }
         if !member.has_started() {
             member.start_before(index);
         }
         if index != member.cursor {
             // Unknown, and out of turn: the ledger must say whether it exists.
-            return if is_covered { Receipt::Unknown } else { Receipt::MustWait };
+            return if is_covered { Verdict::Unknown } else { Verdict::MustWait };
         }
         self.insert(index, arrival.identity);
         self.accept(member, index, arrival);
-        Receipt::Inserted { missing: index, at: index }
+        Verdict::Inserted { missing: index, at: index }
     }
 
     /// Payloads have no order of their own: what does not follow must wait for the ledger.
-    fn by_payload(&mut self, member: &mut Member, arrival: &Arrival<'_>, is_covered: bool) -> Receipt {
+    fn by_payload(&mut self, member: &mut Member, arrival: &Arrival<'_>, is_covered: bool) -> Verdict {
         if !member.has_started() {
             return self.start_by_payload(member, arrival, is_covered);
         }
@@ -289,7 +289,7 @@ impl GroupLog {
             return self.accept(member, index, arrival);
         }
         if !is_covered {
-            return Receipt::MustWait;
+            return Verdict::MustWait;
         }
         if let Some(index) = self.find(arrival.identity, cursor, self.confirmed) {
             return self.settle(member, index, arrival);
@@ -297,13 +297,13 @@ impl GroupLog {
         match self.slot(cursor) {
             Some(slot) if cursor < self.confirmed && slot.identity.timestamp == arrival.identity.timestamp => {
                 member.cursor += 1;
-                Receipt::Corrupted(cursor)
+                Verdict::Corrupted(cursor)
             }
-            _ => Receipt::Unknown,
+            _ => Verdict::Unknown,
         }
     }
 
-    fn start_by_payload(&mut self, member: &mut Member, arrival: &Arrival<'_>, is_covered: bool) -> Receipt {
+    fn start_by_payload(&mut self, member: &mut Member, arrival: &Arrival<'_>, is_covered: bool) -> Verdict {
         if let Some(index) = self.find_start(member.asked_ns, arrival.identity) {
             return self.settle_start(member, index, arrival);
         }
@@ -313,14 +313,14 @@ impl GroupLog {
             return self.settle_start(member, index, arrival);
         }
         match self.find_before(member.asked_ns, arrival.identity) {
-            _ if !is_covered => Receipt::MustWait,
+            _ if !is_covered => Verdict::MustWait,
             Some(index) => self.settle_start(member, index, arrival),
-            None => Receipt::Unknown,
+            None => Verdict::Unknown,
         }
     }
 
     /// Without a ledger, a frame is compared with what the other clients have shown.
-    fn by_comparison(&mut self, member: &mut Member, arrival: &Arrival<'_>) -> Receipt {
+    fn by_comparison(&mut self, member: &mut Member, arrival: &Arrival<'_>) -> Verdict {
         let end = self.end();
         if !member.has_started() {
             let known = self.find_start(member.asked_ns, arrival.identity);
@@ -342,14 +342,14 @@ impl GroupLog {
 
     /// Only record times can tell whether a publication no other client has shown yet comes before
     /// those the member has not received, or after them.
-    fn insert_by_time(&mut self, member: &mut Member, arrival: &Arrival<'_>) -> Receipt {
+    fn insert_by_time(&mut self, member: &mut Member, arrival: &Arrival<'_>) -> Verdict {
         let missing = member.cursor;
         let is_later =
             |index: &u64| self.slot(*index).is_some_and(|slot| slot.identity.timestamp > arrival.identity.timestamp);
         let at = (missing..self.end()).find(is_later).unwrap_or(self.end());
         self.insert(at, arrival.identity);
         self.accept(member, at, arrival);
-        Receipt::Inserted { missing, at }
+        Verdict::Inserted { missing, at }
     }
 
     /// The earliest publication that a member who asked to join at `asked_ns` can have received first.
@@ -369,31 +369,31 @@ impl GroupLog {
         })
     }
 
-    fn settle_start(&mut self, member: &mut Member, index: u64, arrival: &Arrival<'_>) -> Receipt {
+    fn settle_start(&mut self, member: &mut Member, index: u64, arrival: &Arrival<'_>) -> Verdict {
         member.start_before(index);
         self.settle(member, index, arrival)
     }
 
     /// The verdict on a frame that is the publication in slot `index`.
-    fn settle(&mut self, member: &mut Member, index: u64, arrival: &Arrival<'_>) -> Receipt {
+    fn settle(&mut self, member: &mut Member, index: u64, arrival: &Arrival<'_>) -> Verdict {
         let cursor = member.cursor;
         if index < cursor {
-            return Receipt::Repeated(index);
+            return Verdict::Repeated(index);
         }
         let is_intact = self.slot(index).is_some_and(|slot| slot.identity.has_same_content(&arrival.identity));
         if index == cursor && !is_intact {
             member.cursor = index + 1;
-            return Receipt::Corrupted(index);
+            return Verdict::Corrupted(index);
         }
         if !is_intact {
             // Both missing frames and a corrupted one: the next frame will show what is missing.
-            return Receipt::Unknown;
+            return Verdict::Unknown;
         }
         self.accept(member, index, arrival);
-        if index == cursor { Receipt::Accepted(index) } else { Receipt::Skipped { missing: cursor, accepted: index } }
+        if index == cursor { Verdict::Accepted(index) } else { Verdict::Skipped { missing: cursor, accepted: index } }
     }
 
-    fn accept(&mut self, member: &mut Member, index: u64, arrival: &Arrival<'_>) -> Receipt {
+    fn accept(&mut self, member: &mut Member, index: u64, arrival: &Arrival<'_>) -> Verdict {
         member.cursor = index + 1;
         let keeps_frames = self.has_ledger;
         if let Some(slot) = self.slot_mut(index) {
@@ -404,7 +404,7 @@ impl GroupLog {
                 slot.first_ns = arrival.at_ns;
             }
         }
-        Receipt::Accepted(index)
+        Verdict::Accepted(index)
     }
 
     /// The slot below `end` that holds this publication and is nearest to `cursor`; of two equally near
@@ -435,7 +435,7 @@ impl GroupLog {
         self.slots.insert((index - self.base) as usize, Slot::new(identity));
     }
 
-    fn confirm(&mut self, index: u64, entry: &Entry) -> Reconciled {
+    fn confirm(&mut self, index: u64, entry: &LedgerEntry) -> Reconciled {
         self.in_gap = false;
         self.held.pop_front();
         self.confirmed = index + 1;
@@ -447,32 +447,32 @@ impl GroupLog {
     }
 
     /// The first copy was a corrupted one: forget its bytes and believe the ledger.
-    fn refute(&mut self, index: u64, identity: Identity) -> Mend {
+    fn refute(&mut self, index: u64, identity: Identity) -> Correction {
         let mut refuted = Slot::new(identity);
         if let Some(slot) = self.slot_mut(index) {
             refuted = std::mem::replace(slot, refuted);
             slot.blamed = std::mem::take(&mut refuted.blamed);
         }
         let excused = self.slot(index).map(Slot::missed_by).unwrap_or_default();
-        Mend::Refuted { at: index, claimed: refuted.identity, excused }
+        Correction::Refuted { at: index, claimed: refuted.identity, excused }
     }
 
     /// Moves the slot that holds `identity` to `to`, or makes one there.
-    fn bring_forward(&mut self, identity: Identity, to: u64) -> Mend {
+    fn bring_forward(&mut self, identity: Identity, to: u64) -> Correction {
         if let Some(from) = self.find_in(identity, to..self.end())
             && let Some(slot) = self.slots.remove((from - self.base) as usize)
         {
             self.slots.insert((to - self.base) as usize, slot);
-            return Mend::Moved { from, to };
+            return Correction::Moved { from, to };
         }
         self.insert(to, identity);
-        Mend::Inserted { at: to }
+        Correction::Inserted { at: to }
     }
 
     /// Nothing like it was published.
-    fn expel(&mut self, index: u64) -> Mend {
+    fn expel(&mut self, index: u64) -> Correction {
         let unknown = || Slot::new(Identity { sequence_id: 0, hash: None, timestamp: 0 });
         let slot = self.slots.remove((index - self.base) as usize).unwrap_or_else(unknown);
-        Mend::Expelled { at: index, claimed: slot.identity, excused: slot.missed_by() }
+        Correction::Expelled { at: index, claimed: slot.identity, excused: slot.missed_by() }
     }
 }

@@ -8,15 +8,15 @@
 //! comparison; everything else is decoded and judged, if need be later, when the ledger has caught up.
 //!
 //! When the ledger shows that the provisional order was wrong (the first client to receive something
-//! was the one that missed something), the log is mended and the mend is applied to every member, so
-//! that the client at fault is named and no other: see [`mend`].
+//! was the one that missed something), the log is corrected and the correction is applied to every member, so
+//! that the client at fault is named and no other: see [`correction`].
 
-pub mod desk;
+pub mod correction;
 pub mod fault;
 pub mod log;
 pub mod member;
-pub mod mend;
 pub mod slot;
+pub mod verifier;
 
 /// What a publication is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::fault::FaultKind;
 
 /// What the ledger says about one publication, in the client's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Times {
+pub struct LedgerTimes {
     /// The replay clock's tick.
     pub tick: u64,
     /// When the tick was due.
@@ -16,11 +16,11 @@ pub struct Times {
 
 /// One publication from the ledger.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// What it is.
     pub identity: Identity,
     /// When it was.
-    pub times: Times,
+    pub times: LedgerTimes,
 }
 
 /// One publication, and what is known about its copies.
@@ -31,7 +31,7 @@ pub struct Slot {
     /// The bytes of its frame, once a copy has been decoded and found right.
     pub frame: Option<Box<[u8]>>,
     /// The ledger's word, once it has come.
-    pub times: Option<Times>,
+    pub times: Option<LedgerTimes>,
     /// When the first copy arrived; 0 before.
     pub first_ns: u64,
     /// When the last copy arrived at a client that counts for latency.

@@ -2,8 +2,8 @@
 
 use crate::negotiate::SocketUrl;
 use crate::plan::Class;
-use crate::verify::desk::{Members, Seat};
 use crate::verify::member::Member;
+use crate::verify::verifier::{MemberId, Members};
 use crate::wire::form::Protocol;
 use crate::wire::frame::Opcode;
 use crate::wire::upgrade::Upgrade;
@@ -26,7 +26,7 @@ pub enum Phase {
     /// Receives.
     Up,
     /// Will come back at this time.
-    Resting(u64),
+    Pausing(u64),
     /// Does not come back.
     Gone,
 }
@@ -40,7 +40,7 @@ impl Phase {
 
 /// How a client comes back (as Azure's Python SDK does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comeback {
+pub enum Reconnect {
     /// To the same session: at once, then every second, for 30 s.
     Recover {
         /// When the connection was lost.
@@ -75,7 +75,7 @@ pub struct Fragments {
 
 /// What is known about the latency of one client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Receipts {
+pub struct ClientReceipts {
     /// Data frames received.
     pub frames: u64,
     /// Frames with a known latency.
@@ -86,7 +86,7 @@ pub struct Receipts {
     pub latency_max_ns: u64,
 }
 
-impl Receipts {
+impl ClientReceipts {
     /// Adds `count` frames with one latency.
     #[inline]
     pub fn add(&mut self, latency_ns: u64, count: u64) {
@@ -142,9 +142,9 @@ pub struct Client {
     /// For recovery; only kept when the plan reconnects.
     pub session: Option<Box<Session>>,
     /// A return under way.
-    pub comeback: Option<Comeback>,
+    pub reconnect: Option<Reconnect>,
     /// What it received since measuring began.
-    pub receipts: Receipts,
+    pub receipts: ClientReceipts,
 }
 
 impl Client {
@@ -172,8 +172,8 @@ impl Client {
             next_due_ns: 0,
             resent_until: 0,
             session: None,
-            comeback: None,
-            receipts: Receipts::default(),
+            reconnect: None,
+            receipts: ClientReceipts::default(),
         }
     }
 
@@ -183,8 +183,8 @@ impl Client {
     }
 
     /// Its place number `place`.
-    pub fn seat(&self, place: usize) -> Seat {
-        Seat {
+    pub fn member_id(&self, place: usize) -> MemberId {
+        MemberId {
             client: self.number,
             session: self.session_number,
             place: place as u32,
@@ -210,13 +210,13 @@ impl Clients {
 }
 
 impl Members for Clients {
-    fn member(&mut self, seat: Seat) -> Option<&mut Member> {
-        let index = seat.client.checked_sub(self.first)? / self.step;
+    fn member(&mut self, member_id: MemberId) -> Option<&mut Member> {
+        let index = member_id.client.checked_sub(self.first)? / self.step;
         let client = self.list.get_mut(index as usize)?;
-        if client.session_number != seat.session {
+        if client.session_number != member_id.session {
             return None;
         }
-        client.members.get_mut(seat.place as usize)
+        client.members.get_mut(member_id.place as usize)
     }
 
     fn for_each_in(&mut self, log: u32, visit: &mut dyn FnMut(u32, &mut Member)) {
@@ -236,12 +236,12 @@ mod tests {
     fn a_place_belongs_to_one_session() {
         let mut client = Client::new(7, 0, Protocol::Json, Class::Attentive);
         client.members.push(Member::new(3, 1));
-        let seat = client.seat(0);
+        let member_id = client.member_id(0);
         let mut clients = Clients::new(vec![Client::new(5, 0, Protocol::Json, Class::Slow), client], 5, 2);
-        assert!(clients.member(seat).is_some());
-        assert!(clients.member(Seat { client: 5, ..seat }).is_none());
+        assert!(clients.member(member_id).is_some());
+        assert!(clients.member(MemberId { client: 5, ..member_id }).is_none());
         clients.list[1].session_number += 1;
-        assert!(clients.member(seat).is_none());
+        assert!(clients.member(member_id).is_none());
         let mut visited = Vec::new();
         clients.for_each_in(3, &mut |number, _| visited.push(number));
         assert_eq!(visited, [7]);

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use super::Worker;
-use super::client::{Comeback, Phase};
+use super::client::{Phase, Reconnect};
 use crate::clock::{MILLISECOND, SECOND, now_ns};
 use crate::plan::Class;
 use crate::stats::histogram;
@@ -73,9 +73,9 @@ impl Worker {
         let (phase, class) = (client.phase, client.class);
         self.tally.in_setup -= u32::from(phase.is_setup());
         if phase.is_setup() || phase == Phase::Idle {
-            return match client.comeback {
+            return match client.reconnect {
                 None => self.fail(index, &ending.cause),
-                Some(comeback) => self.try_again(index, comeback, ending, now),
+                Some(reconnect) => self.try_again(index, reconnect, ending, now),
             };
         }
         self.tally.up -= 1;
@@ -93,12 +93,12 @@ impl Worker {
                     return;
                 }
                 let can_recover = client.session.as_ref().is_some_and(|session| session.token.is_some());
-                let comeback = if can_recover && ending.code != Some(POLICY_VIOLATION) {
-                    Comeback::Recover { lost_ns: now }
+                let reconnect = if can_recover && ending.code != Some(POLICY_VIOLATION) {
+                    Reconnect::Recover { lost_ns: now }
                 } else {
-                    Comeback::Fresh { attempts: 0 }
+                    Reconnect::Fresh { attempts: 0 }
                 };
-                self.come_back(index, comeback, now);
+                self.reconnect(index, reconnect, now);
             }
         }
     }
@@ -111,37 +111,37 @@ impl Worker {
     }
 
     /// An attempt to come back has failed.
-    fn try_again(&mut self, index: usize, comeback: Comeback, ending: &Ending, now: u64) {
-        match comeback {
-            Comeback::Recover { lost_ns } if now < lost_ns + RECOVERY_NS && ending.code != Some(POLICY_VIOLATION) => {
-                self.clients.list[index].phase = Phase::Resting(now + RECOVERY_PAUSE_NS);
+    fn try_again(&mut self, index: usize, reconnect: Reconnect, ending: &Ending, now: u64) {
+        match reconnect {
+            Reconnect::Recover { lost_ns } if now < lost_ns + RECOVERY_NS && ending.code != Some(POLICY_VIOLATION) => {
+                self.clients.list[index].phase = Phase::Pausing(now + RECOVERY_PAUSE_NS);
             }
-            Comeback::Recover { .. } => self.come_back(index, Comeback::Fresh { attempts: 0 }, now),
-            Comeback::Fresh { attempts } if usize::from(attempts) + 1 < FRESH_PAUSES_NS.len() => {
-                self.come_back(index, Comeback::Fresh { attempts: attempts + 1 }, now);
+            Reconnect::Recover { .. } => self.reconnect(index, Reconnect::Fresh { attempts: 0 }, now),
+            Reconnect::Fresh { attempts } if usize::from(attempts) + 1 < FRESH_PAUSES_NS.len() => {
+                self.reconnect(index, Reconnect::Fresh { attempts: attempts + 1 }, now);
             }
-            Comeback::Fresh { .. } => {
+            Reconnect::Fresh { .. } => {
                 self.tally.drops.add(&format!("gave up reconnecting: {}", ending.cause));
                 self.clients.list[index].phase = Phase::Gone;
             }
         }
     }
 
-    fn come_back(&mut self, index: usize, comeback: Comeback, now: u64) {
-        let pause_ns = match comeback {
-            Comeback::Recover { .. } => 0,
-            Comeback::Fresh { attempts } => FRESH_PAUSES_NS.get(usize::from(attempts)).copied().unwrap_or(SECOND),
+    fn reconnect(&mut self, index: usize, reconnect: Reconnect, now: u64) {
+        let pause_ns = match reconnect {
+            Reconnect::Recover { .. } => 0,
+            Reconnect::Fresh { attempts } => FRESH_PAUSES_NS.get(usize::from(attempts)).copied().unwrap_or(SECOND),
         };
         let client = &mut self.clients.list[index];
-        client.comeback = Some(comeback);
-        client.phase = Phase::Resting(now + pause_ns);
+        client.reconnect = Some(reconnect);
+        client.phase = Phase::Pausing(now + pause_ns);
     }
 
     /// The pause of a client is over.
-    pub(super) fn rise(&mut self, index: usize, now: u64) {
+    pub(super) fn end_pause(&mut self, index: usize, now: u64) {
         let client = &mut self.clients.list[index];
-        match client.comeback {
-            Some(Comeback::Recover { .. }) => {
+        match client.reconnect {
+            Some(Reconnect::Recover { .. }) => {
                 let Some(session) = client.session.clone() else { return };
                 let mut socket = session.socket;
                 let separator = if socket.path.contains('?') { '&' } else { '?' };
@@ -166,8 +166,8 @@ impl Worker {
         self.tally.up -= 1;
         self.tally.resets += 1;
         let client = &mut self.clients.list[index];
-        client.comeback = Some(Comeback::Fresh { attempts: 0 });
-        client.phase = Phase::Resting(now + RESET_PAUSE_NS);
+        client.reconnect = Some(Reconnect::Fresh { attempts: 0 });
+        client.phase = Phase::Pausing(now + RESET_PAUSE_NS);
     }
 
     /// When a resetting client resets next: half to one and a half of the mean stay.

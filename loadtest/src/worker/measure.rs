@@ -4,7 +4,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::client::Receipts;
+use super::client::ClientReceipts;
 use crate::stats::histogram;
 use crate::stats::interval::Interval;
 
@@ -34,7 +34,7 @@ impl Measure {
     pub fn record(
         &mut self,
         interval: &mut Interval,
-        receipts: &mut Receipts,
+        receipts: &mut ClientReceipts,
         due_ns: u64,
         latency_ns: u64,
         count: u64,
@@ -48,7 +48,7 @@ impl Measure {
     }
 
     /// Counts a frame whose due time nobody knows, by the time it was read.
-    pub fn count(&self, receipts: &mut Receipts, at_ns: u64) {
+    pub fn count(&self, receipts: &mut ClientReceipts, at_ns: u64) {
         receipts.frames += u64::from(self.holds(at_ns));
     }
 
@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn a_frame_counts_by_the_time_it_was_due() {
-        let (mut measure, mut interval, mut receipts) = (Measure::default(), Interval::new(0), Receipts::default());
+        let (mut measure, mut interval, mut receipts) =
+            (Measure::default(), Interval::new(0), ClientReceipts::default());
         measure.record(&mut interval, &mut receipts, 15, 1_000, 1);
         measure.set_window(Some(&(10, 20)));
         measure.set_window(Some(&(0, 99)));

@@ -4,9 +4,9 @@ use super::Worker;
 use super::client::{Fragments, Phase};
 use super::ending::Ending;
 use crate::verify::Identity;
-use crate::verify::desk::Seat;
 use crate::verify::fault::FaultKind;
 use crate::verify::log::Arrival;
+use crate::verify::verifier::MemberId;
 use crate::wire::downstream::{Data, Message};
 use crate::wire::form::Protocol;
 use crate::wire::frame::{Header, MAX_MESSAGE_BYTES, Opcode, parse_close};
@@ -107,7 +107,7 @@ impl Worker {
             Err(error) => {
                 self.count_decoded(index, now);
                 let number = self.clients.list[index].number;
-                self.desk.blame_frame(FaultKind::Corrupted, number, NO_GROUP, error.to_string(), now);
+                self.verifier.blame_frame(FaultKind::Corrupted, number, NO_GROUP, error.to_string(), now);
                 Ok(())
             }
         }
@@ -123,12 +123,12 @@ impl Worker {
         let (Some(group), Some(place)) = (group, place) else {
             let detail = format!("in {}, which was not joined", data.group);
             let group = group.unwrap_or(NO_GROUP);
-            return self.desk.blame_frame(FaultKind::Unexpected, number, group, detail, now);
+            return self.verifier.blame_frame(FaultKind::Unexpected, number, group, detail, now);
         };
         let is_of_ticker = data.group.contains(&format!("_{}_", data.payload.ticker));
         if !is_of_ticker {
             let detail = format!("a record of {} in {}", data.payload.ticker, data.group);
-            return self.desk.blame_frame(FaultKind::Corrupted, number, group, detail, now);
+            return self.verifier.blame_frame(FaultKind::Corrupted, number, group, detail, now);
         }
         let sequence_id = match (client.protocol.is_reliable(), data.sequence_id) {
             (true, Some(sequence_id)) if sequence_id > 0 => sequence_id,
@@ -137,7 +137,7 @@ impl Worker {
             (true, None) if !self.plan.has_ledger => 0,
             (_, found) => {
                 let detail = format!("sequenceId {found:?} on {}", client.protocol.name());
-                return self.desk.blame_frame(FaultKind::Corrupted, number, group, detail, now);
+                return self.verifier.blame_frame(FaultKind::Corrupted, number, group, detail, now);
             }
         };
         if sequence_id > 0 && sequence_id <= client.resent_until {
@@ -147,25 +147,25 @@ impl Worker {
         let identity = Identity { sequence_id, hash: Some(data.payload.hash), timestamp: data.payload.timestamp };
         let last_sequence = client.last_sequence;
         client.last_sequence = last_sequence.max(sequence_id);
-        let seat = client.seat(place);
+        let member_id = client.member_id(place);
         client.hint = (place + 1) % client.members.len();
         let is_out_of_order = sequence_id > 0 && sequence_id <= last_sequence;
         if is_out_of_order && !self.plan.has_ledger {
             let kind = if sequence_id == last_sequence { FaultKind::Duplicate } else { FaultKind::Reordered };
             let detail = format!("sequenceId {sequence_id} after {last_sequence}");
-            return self.desk.blame_frame(kind, number, group, detail, now);
+            return self.verifier.blame_frame(kind, number, group, detail, now);
         }
-        let is_next = self.judge(seat, &Arrival { identity, frame, at_ns: now });
+        let is_next = self.judge(member_id, &Arrival { identity, frame, at_ns: now });
         if is_next && is_out_of_order {
-            self.desk.blame_order(seat, group, identity, None, last_sequence, now);
+            self.verifier.blame_order(member_id, group, identity, None, last_sequence, now);
         }
     }
 
-    /// Has the desk judge a decoded frame; returns whether it was the next one of its group.
-    pub(super) fn judge(&mut self, seat: Seat, arrival: &Arrival<'_>) -> bool {
-        let verified_before = self.desk.verified;
-        let is_next = self.desk.receive(&mut self.clients, seat, arrival);
-        self.interval.verified += self.desk.verified.saturating_sub(verified_before);
+    /// Has the verifier judge a decoded frame; returns whether it was the next one of its group.
+    pub(super) fn judge(&mut self, member_id: MemberId, arrival: &Arrival<'_>) -> bool {
+        let verified_before = self.verifier.verified;
+        let is_next = self.verifier.receive(&mut self.clients, member_id, arrival);
+        self.interval.verified += self.verifier.verified.saturating_sub(verified_before);
         is_next
     }
 

@@ -2,19 +2,19 @@
 //!
 //! No client has a task, a thread or a buffer of its own; between two reads it is a few hundred bytes
 //! in the table. [`receive`] is the path every frame takes, [`message`] the slow side of it, [`setup`]
-//! how a client comes up, [`ending`] how it goes, [`patrol`] what is due by time.
+//! how a client comes up, [`ending`] how it goes, [`timers`] what is due by time.
 
 pub mod client;
 pub mod ending;
 pub mod measure;
 pub mod message;
-pub mod patrol;
 pub mod ramp;
 pub mod receive;
 pub mod setup;
 pub mod shared;
-pub mod streams;
+pub mod stream_client;
 pub mod tally;
+pub mod timers;
 pub mod transport;
 
 use std::collections::VecDeque;
@@ -36,16 +36,16 @@ use crate::clock::{MILLISECOND, SECOND, now_ns, thread_cpu_ns};
 use crate::http::Trust;
 use crate::ledger::follow::Event;
 use crate::ledger::{Groups, Tick};
-use crate::negotiate::Pump;
+use crate::negotiate::NegotiationPool;
 use crate::plan::Plan;
-use crate::sequence::witness::Sight;
+use crate::sequence::witness::HeardNumber;
 use crate::stats::histogram;
 use crate::stats::interval::Interval;
 use crate::stats::procfs;
 use crate::stats::ticks::Ticks;
 use crate::verify::Identity;
-use crate::verify::desk::Desk;
-use crate::verify::slot::Entry;
+use crate::verify::slot::LedgerEntry;
+use crate::verify::verifier::Verifier;
 use crate::wire::downstream::Reader;
 
 /// Events taken from the kernel at once: few, so that time and ledger are looked at between them.
@@ -73,7 +73,7 @@ pub enum WorkerError {
 
 /// What a worker is given.
 #[derive(Debug)]
-pub struct Setup {
+pub struct WorkerSetup {
     /// Which worker this is.
     pub number: u32,
     /// The run.
@@ -81,7 +81,7 @@ pub struct Setup {
     /// What main and workers tell each other.
     pub shared: Arc<Shared>,
     /// Where socket URLs come from.
-    pub pump: Pump,
+    pub negotiations: NegotiationPool,
     /// Whom TLS trusts.
     pub trust: Trust,
     /// Ticks from the ledger.
@@ -89,7 +89,7 @@ pub struct Setup {
     /// Where finished seconds go.
     pub intervals: Sender<Interval>,
     /// Where numbers heard on the JSON streams go, if an external producer gives them.
-    pub sights: Option<SyncSender<Sight>>,
+    pub heard_numbers: Option<SyncSender<HeardNumber>>,
 }
 
 /// See the module's documentation.
@@ -97,14 +97,14 @@ pub struct Worker {
     number: u32,
     plan: Arc<Plan>,
     shared: Arc<Shared>,
-    pump: Pump,
+    negotiations: NegotiationPool,
     connector: Connector,
     ledger: Receiver<Event>,
     intervals: Sender<Interval>,
-    sights: Option<SyncSender<Sight>>,
+    heard_numbers: Option<SyncSender<HeardNumber>>,
     epoll: OwnedFd,
     clients: Clients,
-    desk: Desk,
+    verifier: Verifier,
     reader: Reader,
     groups: Groups,
     buffer: Box<[u8]>,
@@ -116,7 +116,7 @@ pub struct Worker {
     to_start: VecDeque<u32>,
     ramped: u32,
     next_source: usize,
-    patrol: patrol::Patrol,
+    timers: timers::Timers,
     ledger_seq: u64,
     measure: Measure,
     cut_at_ns: u64,
@@ -127,8 +127,8 @@ pub struct Worker {
 
 impl Worker {
     /// Prepares the worker's table; nothing is opened yet.
-    pub fn new(setup: Setup) -> Result<Self, WorkerError> {
-        let Setup { number, plan, shared, pump, trust, ledger, intervals, sights } = setup;
+    pub fn new(setup: WorkerSetup) -> Result<Self, WorkerError> {
+        let WorkerSetup { number, plan, shared, negotiations, trust, ledger, intervals, heard_numbers } = setup;
         let list: Vec<Client> = plan
             .clients_of(number)
             .map(|client| {
@@ -136,11 +136,11 @@ impl Worker {
                 Client::new(client, role.form, plan.protocols[role.form as usize], role.class)
             })
             .collect();
-        let desk = Desk::new(&plan.keys(), plan.groups.len() as u32, plan.has_ledger, plan.clock_error_ns);
+        let verifier = Verifier::new(&plan.keys(), plan.groups.len() as u32, plan.has_ledger, plan.clock_error_ns);
         Ok(Self {
             number,
             clients: Clients::new(list, plan.first_client + number, plan.workers),
-            desk,
+            verifier,
             reader: Reader::new()?,
             groups: Groups::new(&plan.groups),
             connector: Connector::new(&trust)?,
@@ -153,7 +153,7 @@ impl Worker {
             to_start: VecDeque::new(),
             ramped: 0,
             next_source: 0,
-            patrol: patrol::Patrol::default(),
+            timers: timers::Timers::default(),
             ledger_seq: 0,
             measure: Measure::default(),
             cut_at_ns: 0,
@@ -162,10 +162,10 @@ impl Worker {
             next_finish_check_ns: 0,
             plan,
             shared,
-            pump,
+            negotiations,
             ledger,
             intervals,
-            sights,
+            heard_numbers,
         })
     }
 
@@ -188,7 +188,7 @@ impl Worker {
             let now = now_ns();
             self.measure.set_window(self.shared.window_ns.get());
             self.ramp(now);
-            self.patrol(now);
+            self.run_timers(now);
             let idle_from_ns = now_ns();
             let away_ns = idle_from_ns.saturating_sub(woken_ns);
             self.interval.busy_ns += away_ns;
@@ -235,7 +235,7 @@ impl Worker {
         while let Ok(event) = self.ledger.try_recv() {
             match event {
                 Event::Tick(tick) => self.hear_tick(&tick),
-                Event::Gap => self.desk.enter_gap(),
+                Event::Gap => self.verifier.enter_gap(),
             }
         }
         self.record_timed();
@@ -250,10 +250,10 @@ impl Worker {
                 Identity { sequence_id: publication.sequence_id, hash, timestamp: publication.record_timestamp };
             for form in 0..self.plan.protocols.len() as u32 {
                 let log = form * groups + publication.group;
-                self.desk.offer(&mut self.clients, log, Entry { identity, times: tick.times });
+                self.verifier.offer(&mut self.clients, log, LedgerEntry { identity, times: tick.times });
             }
         }
-        self.desk.heard(&mut self.clients, tick.heard_ns);
+        self.verifier.heard(&mut self.clients, tick.heard_ns);
         self.ledger_seq = tick.seq;
     }
 
@@ -266,7 +266,7 @@ impl Worker {
         let (cpu_ns, starved_ns) = (thread_cpu_ns(), procfs::thread_starved_ns().unwrap_or_default());
         let mut interval = std::mem::replace(&mut self.interval, Interval::new(second));
         interval.up = u64::from(self.tally.up);
-        interval.faults = self.desk.faults.total();
+        interval.faults = self.verifier.faults.total();
         interval.failures = self.tally.failures.total() + self.tally.drops.total();
         interval.length_ns = now - self.cut_at_ns;
         interval.cpu_ns = cpu_ns - self.cpu_at_cut_ns;
@@ -292,48 +292,69 @@ impl Worker {
             return false;
         }
         self.next_finish_check_ns = now + FINISH_CHECK_NS;
-        self.clients
-            .list
-            .iter()
-            .filter(|client| client.is_attentive() && client.phase == client::Phase::Up)
-            .all(|client| client.members.iter().all(|member| self.desk.is_complete(member, finish.cut_ns)))
+        (0..self.clients.list.len()).all(|index| !self.lacks_something(index, finish.cut_ns))
     }
 
     /// Judges what is left to judge and hands everything over.
     fn conclude(mut self) -> WorkerResult {
+        if let Some(&finish) = self.shared.finish.get() {
+            self.read_what_has_arrived(finish);
+        }
         let now = now_ns();
         if let Some(&finish) = self.shared.finish.get() {
             let has_whole_ledger = self.ledger_seq >= finish.ledger_seq;
             if has_whole_ledger {
-                self.desk.heard(&mut self.clients, finish.cut_ns);
+                self.verifier.heard(&mut self.clients, finish.cut_ns);
             }
             for client in &mut self.clients.list {
                 let is_attentive = client.is_attentive();
                 let has_lived = is_attentive && client.phase == client::Phase::Up;
                 for member in &mut client.members {
                     if has_lived {
-                        self.desk.judge_end(client.number, member, finish.cut_ns, now);
+                        self.verifier.judge_end(client.number, member, finish.cut_ns, now);
                     } else if is_attentive {
-                        self.desk.judge_first(client.number, member);
+                        self.verifier.judge_first(client.number, member);
                     }
                 }
             }
             self.tally.ledger_incomplete = !has_whole_ledger;
         }
         self.record_timed();
-        self.desk.retire_all(&mut |slot| self.ticks.add_slot(slot));
+        self.verifier.retire_all(&mut |slot| self.ticks.add_slot(slot));
         self.cut_interval(now_ns(), true);
         self.say_goodbye();
         let receipts = self.clients.list.iter().map(|client| (client.number, client.class, client.receipts)).collect();
         WorkerResult {
-            verified: self.desk.verified,
-            unjudged: self.desk.unjudged,
-            faults: self.desk.faults,
+            verified: self.verifier.verified,
+            unjudged: self.verifier.unjudged,
+            faults: self.verifier.faults,
             tally: self.tally,
             ticks: self.ticks,
             latency: self.measure.latency,
             receipts,
         }
+    }
+
+    /// Reads the sockets of clients that still lack something. A busy worker reaches its deadline with
+    /// frames that arrived long before it: they lie in the kernel, and are not missing.
+    fn read_what_has_arrived(&mut self, finish: Finish) {
+        for index in 0..self.clients.list.len() {
+            let mut before = None;
+            // Each turn reads something, and no more than was published until the cut is wanted, so this ends.
+            while before != Some(self.interval.bytes) && self.lacks_something(index, finish.cut_ns) {
+                before = Some(self.interval.bytes);
+                self.on_readable(index, receive::READ_BYTES);
+            }
+        }
+        self.hear_ledger();
+    }
+
+    /// Whether a client that counts has not yet received all that was published until `cut_ns`.
+    fn lacks_something(&self, index: usize, cut_ns: u64) -> bool {
+        let client = &self.clients.list[index];
+        client.is_attentive()
+            && client.phase == client::Phase::Up
+            && !client.members.iter().all(|member| self.verifier.is_complete(member, cut_ns))
     }
 
     fn epoll_data(index: usize, socket_number: u32) -> epoll::EventData {

@@ -22,7 +22,7 @@ impl Worker {
         let due = (elapsed_ns.saturating_mul(rate) / SECOND / u64::from(self.plan.workers)).min(total);
         while u64::from(self.ramped) < (due + LOOKAHEAD).min(total) {
             self.to_start.push_back(self.ramped);
-            self.pump.request();
+            self.negotiations.request();
             self.ramped += 1;
         }
         let not_due = u64::from(self.ramped) - due;
@@ -32,7 +32,7 @@ impl Worker {
     /// Starts waiting clients whose negotiation is done, all but the last `keep`.
     fn start_waiting(&mut self, keep: usize, now: u64) {
         while self.to_start.len() > keep && self.tally.in_setup < MAX_SETUP {
-            let Some(answer) = self.pump.take() else { return };
+            let Some(answer) = self.negotiations.take() else { return };
             let Some(index) = self.to_start.pop_front() else { return };
             let index = index as usize;
             match answer {
@@ -54,7 +54,7 @@ impl Worker {
     pub(super) fn queue(&mut self, index: usize) {
         self.clients.list[index].phase = Phase::Idle;
         self.to_start.push_back(index as u32);
-        self.pump.request();
+        self.negotiations.request();
     }
 
     /// Begins a new session: nothing of the old one counts any more.
@@ -62,7 +62,7 @@ impl Worker {
         let client = &mut self.clients.list[index];
         for member in &mut client.members {
             if client.class == crate::plan::Class::Attentive {
-                self.desk.judge_first(client.number, member);
+                self.verifier.judge_first(client.number, member);
             }
         }
         client.session_number += 1;

@@ -93,7 +93,7 @@ impl Worker {
 
     /// Takes frames as long as each is, byte for byte, the next one of one of the client's groups.
     fn take_run(&mut self, index: usize, bytes: &[u8], now: u64) -> usize {
-        let Self { clients, desk, interval, measure, plan, .. } = self;
+        let Self { clients, verifier, interval, measure, plan, .. } = self;
         let client = &mut clients.list[index];
         let places = client.members.len();
         let (is_reliable, is_measured) = (client.protocol.is_reliable(), client.is_attentive());
@@ -105,7 +105,7 @@ impl Worker {
             for _ in 0..places {
                 let member = &mut client.members[place];
                 place = if place + 1 == places { 0 } else { place + 1 };
-                let log = &mut desk.logs[member.log as usize];
+                let log = &mut verifier.logs[member.log as usize];
                 let group = log.group;
                 let Some((slot, len)) = log.take_next(member, &bytes[at..]) else { continue };
                 at += len;
@@ -129,8 +129,8 @@ impl Worker {
                 if is_reliable {
                     let (identity, tick) = (slot.identity, slot.times.map(|times| times.tick));
                     if identity.sequence_id <= client.last_sequence {
-                        let seat = client.seat(0);
-                        desk.blame_order(seat, group, identity, tick, client.last_sequence, now);
+                        let member_id = client.member_id(0);
+                        verifier.blame_order(member_id, group, identity, tick, client.last_sequence, now);
                     }
                     client.last_sequence = client.last_sequence.max(identity.sequence_id);
                 }
@@ -144,15 +144,15 @@ impl Worker {
         }
         interval.frames += frames;
         interval.verified += frames;
-        desk.verified += frames;
+        verifier.verified += frames;
         at
     }
 
     /// Records the latencies that became known since the last time.
     pub(super) fn record_timed(&mut self) {
-        let Self { clients, desk, interval, measure, plan, number, .. } = self;
+        let Self { clients, verifier, interval, measure, plan, number, .. } = self;
         let first = plan.first_client + *number;
-        for timed in desk.timed.drain(..) {
+        for timed in verifier.timed.drain(..) {
             let index = (timed.client - first) / plan.workers;
             if let Some(client) = clients.list.get_mut(index as usize) {
                 let latency_ns = timed.at_ns.saturating_sub(timed.scheduled_ns);

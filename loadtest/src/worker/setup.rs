@@ -1,13 +1,16 @@
 //! How a client comes up: connect, upgrade, connected message, joins, acks.
 
 use std::io::ErrorKind;
+use std::mem;
 use std::os::fd::AsFd as _;
 
 use rustix::event::epoll::{self, EventFlags};
 
 use super::Worker;
-use super::client::{Client, Comeback, Phase, Session};
+use super::client::{Client, Phase, Reconnect, Session};
 use super::ending::Ending;
+use super::receive::READ_BYTES;
+use super::transport::Transport;
 use crate::clock::now_ns;
 use crate::negotiate::SocketUrl;
 use crate::plan::Class;
@@ -69,7 +72,7 @@ impl Worker {
             return Ok(None);
         };
         client.upgrade = None;
-        if let Some(Comeback::Recover { .. }) = client.comeback {
+        if let Some(Reconnect::Recover { .. }) = client.reconnect {
             // The session goes on: its groups are still joined.
             client.resent_until = client.last_sequence;
             self.arrive(index, now);
@@ -121,7 +124,7 @@ impl Worker {
             return Err(Ending::broken(format!("an ack for {ack_id}, which was never sent")));
         };
         if let Err(reason) = outcome {
-            let group = &self.plan.groups[self.desk.logs[member.log as usize].group as usize];
+            let group = &self.plan.groups[self.verifier.logs[member.log as usize].group as usize];
             return Err(Ending::broken(format!("join of {group} refused: {reason}")));
         }
         if member.acked_ns == 0 {
@@ -144,10 +147,10 @@ impl Worker {
         self.tally.in_setup -= 1;
         self.tally.up += 1;
         histogram::record(&mut self.tally.setup, took_ns, 1);
-        match client.comeback.take() {
+        match client.reconnect.take() {
             None => self.tally.arrived += 1,
-            Some(Comeback::Recover { .. }) => self.tally.recovered += 1,
-            Some(Comeback::Fresh { .. }) => self.tally.reconnected += 1,
+            Some(Reconnect::Recover { .. }) => self.tally.recovered += 1,
+            Some(Reconnect::Fresh { .. }) => self.tally.reconnected += 1,
         }
         match client.class {
             Class::Stalled | Class::Slow => {
@@ -214,7 +217,20 @@ impl Worker {
         if now < client.since_ns + self.plan.setup_timeout_ns {
             return;
         }
-        let stage = match client.phase {
+        let phase = client.phase;
+        // A busy worker comes here late: the answer may have arrived in time and lie in the kernel.
+        match phase {
+            Phase::Connecting if client.transport.as_ref().is_some_and(Transport::is_connected) => {
+                self.on_connected(index);
+            }
+            Phase::Connecting => {}
+            _ => self.on_readable(index, READ_BYTES),
+        }
+        let client = &self.clients.list[index];
+        if mem::discriminant(&client.phase) != mem::discriminant(&phase) {
+            return;
+        }
+        let stage = match phase {
             Phase::Connecting => "connecting",
             Phase::Upgrading => "waiting for the upgrade",
             Phase::Greeting => "waiting for the connected message",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::client::Receipts;
+use super::client::ClientReceipts;
 use crate::plan::Class;
 use crate::stats::histogram;
 use crate::stats::ticks::Ticks;
@@ -143,7 +143,7 @@ pub struct WorkerResult {
     /// Latencies of the measured time.
     pub latency: Histogram<u64>,
     /// What each client received while measuring.
-    pub receipts: Vec<(u32, Class, Receipts)>,
+    pub receipts: Vec<(u32, Class, ClientReceipts)>,
 }
 
 #[cfg(test)]

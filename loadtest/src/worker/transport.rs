@@ -124,6 +124,11 @@ impl Transport {
         self.socket().take_error()
     }
 
+    /// Whether TCP has connected.
+    pub fn is_connected(&self) -> bool {
+        self.socket().peer_addr().is_ok()
+    }
+
     /// Makes closing abrupt: the peer gets a reset.
     pub fn reset_on_close(&self) {
         // The worst case is a close that is not abrupt.

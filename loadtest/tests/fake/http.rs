@@ -157,6 +157,8 @@ fn socket_of(
         sent: [].into(),
         acked: 0,
         is_cut: false,
+        pings: 0,
+        pongs: 0,
     });
     listen(server, reader, number, form);
 }
@@ -180,6 +182,10 @@ fn listen(server: &Inner, mut reader: BufReader<TcpStream>, number: usize, form:
     while let Some((opcode, payload)) = read_frame(&mut reader) {
         let mut state = server.state.lock().unwrap();
         let Some(subscriber) = state.subscribers.iter_mut().find(|one| one.number == number) else { return };
+        if opcode == 0xa {
+            subscriber.pongs += 1;
+            continue;
+        }
         if opcode == 0x8 {
             subscriber.is_cut = true;
             subscriber.groups.clear();

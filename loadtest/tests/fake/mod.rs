@@ -66,6 +66,8 @@ pub struct Behaviour {
     pub produces: Option<u64>,
     /// Its clock is ahead of everybody's.
     pub has_foreign_clock: bool,
+    /// Every tick pings every connection, and cuts one that is this many answers behind.
+    pub max_unanswered_pings: Option<u64>,
 }
 
 impl Default for Behaviour {
@@ -85,6 +87,7 @@ impl Default for Behaviour {
             full_at: None,
             produces: None,
             has_foreign_clock: false,
+            max_unanswered_pings: None,
         }
     }
 }
@@ -106,6 +109,8 @@ struct Subscriber {
     sent: BTreeMap<u64, Vec<u8>>,
     acked: u64,
     is_cut: bool,
+    pings: u64,
+    pongs: u64,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +165,11 @@ impl Fake {
 
     pub fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// The fewest pings that any connection has answered.
+    pub fn fewest_pongs(&self) -> u64 {
+        self.0.state.lock().unwrap().subscribers.iter().map(|one| one.pongs).min().unwrap_or(0)
     }
 
     pub fn url(&self) -> String {
@@ -249,11 +259,27 @@ impl Inner {
             r#"{{"seq":{seq},"ordinal":{ordinal},"scheduled_ns":{scheduled_ns},"published_ns":{published_ns},"scheduled_unix_ns":0,"published_unix_ns":0,"publications":[{}]}}"#,
             publications.join(",")
         ));
+        if let Some(most) = self.behaviour.max_unanswered_pings {
+            state.subscribers.iter_mut().for_each(|one| one.ping(most));
+        }
         state.subscribers.retain(|one| one.form.is_reliable || !one.is_cut);
     }
 }
 
 impl Subscriber {
+    fn ping(&mut self, max_unanswered: u64) {
+        if self.is_cut {
+            return;
+        }
+        if self.pings > self.pongs + max_unanswered {
+            self.is_cut = true;
+            let _ = self.socket.shutdown(Shutdown::Both);
+            return;
+        }
+        self.pings += 1;
+        let _ = self.socket.write_all(&[0x89, 1, self.pings as u8]);
+    }
+
     fn deliver(&mut self, mut frame: Vec<u8>, sequence_id: u64, tamper: Option<Tamper>, instead: Option<Vec<u8>>) {
         self.sent.insert(sequence_id, frame.clone());
         match (tamper, instead) {

@@ -28,7 +28,7 @@ pub(super) struct TradingDay {
 
 /// What is held of one ticker.
 #[derive(Clone, Copy, Default)]
-struct Position {
+struct Holding {
     quantity: i64,
     /// Paid for it, cents.
     cost: i64,
@@ -43,7 +43,7 @@ pub(super) fn trading_day(
 ) -> io::Result<TradingDay> {
     let mut day = TradingDay::default();
     let seconds = spots.first().map_or(0, Vec::len);
-    let mut held = vec![Position::default(); tickers.len()];
+    let mut held = vec![Holding::default(); tickers.len()];
     let (mut next_signal, mut next_trade) = (1, 2);
     for second in 0..seconds {
         let at = Timestamp::from_second(opening + second as i64).map_err(io::Error::other)?;
@@ -114,22 +114,22 @@ fn trade(
     tickers: &[String],
     spots: &[Vec<i64>],
     second: usize,
-    held: &mut [Position],
+    held: &mut [Holding],
     draws: &mut ChaCha8Rng,
 ) -> io::Result<()> {
     let ticker = below(draws, tickers.len() as u64) as usize;
-    let position = &mut held[ticker];
+    let holding = &mut held[ticker];
     let price = spots[ticker][second];
     let wanted = 1 + below(draws, 20) as i64;
-    // Nothing is sold that is not held, and a large position is rather made smaller.
-    let sells = position.quantity > 0 && (position.quantity > 60 || below(draws, 2) == 0);
-    let quantity = if sells { wanted.min(position.quantity) } else { wanted };
+    // Nothing is sold that is not held, and a large holding is rather made smaller.
+    let sells = holding.quantity > 0 && (holding.quantity > 60 || below(draws, 2) == 0);
+    let quantity = if sells { wanted.min(holding.quantity) } else { wanted };
     if sells {
-        position.cost -= position.cost * quantity / position.quantity;
-        position.quantity -= quantity;
+        holding.cost -= holding.cost * quantity / holding.quantity;
+        holding.quantity -= quantity;
     } else {
-        position.cost += price * quantity;
-        position.quantity += quantity;
+        holding.cost += price * quantity;
+        holding.quantity += quantity;
     }
     let (side, price, symbol) = (if sells { "SELL" } else { "BUY" }, Cents(price), &tickers[ticker]);
     writeln!(to, r#"{{"timestamp":"{at}","symbol":"{symbol}","side":"{side}","quantity":{quantity},"price":{price}}}"#)
@@ -141,22 +141,22 @@ fn portfolio(
     tickers: &[String],
     spots: &[Vec<i64>],
     second: usize,
-    held: &[Position],
+    held: &[Holding],
 ) -> io::Result<()> {
     write!(to, r#"{{"timestamp":"{at}","positions":{{"#)?;
     let (mut count, mut total) = (0, 0);
-    for (ticker, position) in held.iter().enumerate().filter(|(_, position)| position.quantity > 0) {
+    for (ticker, holding) in held.iter().enumerate().filter(|(_, holding)| holding.quantity > 0) {
         let (symbol, price) = (&tickers[ticker], spots[ticker][second]);
-        let pnl = price * position.quantity - position.cost;
+        let pnl = price * holding.quantity - holding.cost;
         let comma = if count > 0 { "," } else { "" };
         write!(
             to,
             r#"{comma}"{symbol}":{{"symbol":"{symbol}","quantity":{},"average_price":{},"market_price":{},"unrealized_pnl":{},"unrealized_pnl_pct":{}}}"#,
-            position.quantity,
-            Cents(position.cost / position.quantity),
+            holding.quantity,
+            Cents(holding.cost / holding.quantity),
             Cents(price),
             Cents(pnl),
-            Cents(pnl * 10_000 / position.cost.max(1)),
+            Cents(pnl * 10_000 / holding.cost.max(1)),
         )?;
         count += 1;
         total += pnl;
@@ -167,7 +167,8 @@ fn portfolio(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::streams::shapes::{Portfolio, Signal, Trade};
+    use crate::wire::streams::portfolio::Portfolio;
+    use crate::wire::streams::shapes::{Trade, TradingSignal};
     use rand_chacha::rand_core::SeedableRng;
 
     fn day(seed: u8) -> TradingDay {
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn every_record_has_its_channels_shape() {
         let day = day(1);
-        assert!(lines(&day.signals).all(|line| Signal::parse(line).is_ok()));
+        assert!(lines(&day.signals).all(|line| TradingSignal::parse(line).is_ok()));
         assert!(lines(&day.trades).all(|line| Trade::parse(line).is_ok()));
         for line in lines(&day.portfolio) {
             let portfolio = Portfolio::parse(line).unwrap();

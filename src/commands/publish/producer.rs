@@ -1,4 +1,4 @@
-//! Sending a recording: at its pace, in order, every delivery told.
+//! Sends a recording to Kafka: at its pace, in order, and counts what Kafka confirms.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,19 +9,20 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
-use super::recording::{Line, Recording};
-use crate::commands::publish::{PublishError, PublishOptions, Speed, Summary};
-use crate::source::kafka::discovery::sleep;
+use super::publish_options::{PublishOptions, Speed};
+use super::publish_outcome::{PublishError, PublishSummary};
+use super::recording::{RecordedLine, Recording};
 use crate::source::kafka::librdkafka;
+use crate::source::kafka::pause::sleep;
 
 /// How long a broker may take to answer for the first time.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// How long the last messages may take beyond their own timeout.
+/// How much longer than their own timeout the last messages may take.
 const FLUSH: Duration = Duration::from_secs(30);
 
-/// Progress is told this often.
-const TELL: Duration = Duration::from_secs(10);
+/// Progress is printed this often.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Counts {
@@ -66,13 +67,13 @@ impl Deliveries {
 }
 
 /// Sends the recording that `options` names until its end, or until `stop` is raised.
-pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, PublishError> {
+pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<PublishSummary, PublishError> {
     let mut recording = Recording::open(options)?;
     let deliveries = Deliveries(Arc::default());
     let config = librdkafka::producer(&options.brokers, &options.security, options.message_timeout);
     let producer: ThreadedProducer<Deliveries> = ThreadedProducer::from_config_and_context(&config, deliveries.clone())
         .map_err(|error| PublishError::Refused(error.to_string()))?;
-    // Otherwise every message would wait for its timeout before anything is told.
+    // Without this, a wrong address would show only after the timeout of the first message.
     producer.client().fetch_metadata(None, GREETING).map_err(|error| PublishError::NoBroker {
         brokers: options.brokers.join(","),
         seconds: GREETING.as_secs(),
@@ -80,7 +81,7 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, P
     })?;
 
     let began = Instant::now();
-    let mut told = began;
+    let mut printed = began;
     while !stop.load(Ordering::Relaxed) {
         let Some(line) = recording.next(options.interval)? else { break };
         if let Speed::Times(times) = options.speed {
@@ -91,20 +92,20 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, P
             }
         }
         send(&producer, &deliveries, &options.topic, &line, stop);
-        if told.elapsed() >= TELL {
-            told = Instant::now();
+        if printed.elapsed() >= PROGRESS {
+            printed = Instant::now();
             let (delivered, failed) = (&deliveries.0.delivered, &deliveries.0.failed);
             eprintln!("{} delivered, {} failed", delivered.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
         }
     }
     let interrupted = stop.load(Ordering::Relaxed);
     if let Err(error) = producer.flush(options.message_timeout + FLUSH) {
-        // What is still under way was not confirmed, and dropping the producer gives it up.
+        // What is still under way was not confirmed, and is lost when the producer is dropped.
         deliveries.0.failed.fetch_add(producer.in_flight_count().max(0).unsigned_abs().into(), Ordering::Relaxed);
         let _ = deliveries.0.first_error.set(error.to_string());
     }
     let counts = &deliveries.0;
-    Ok(Summary {
+    Ok(PublishSummary {
         topic: options.topic.clone(),
         delivered: counts.delivered.load(Ordering::Relaxed),
         bytes: counts.bytes.load(Ordering::Relaxed),
@@ -117,7 +118,13 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<Summary, P
 }
 
 /// Hands one line to the producer; waits while its queue is full.
-fn send(producer: &ThreadedProducer<Deliveries>, deliveries: &Deliveries, topic: &str, line: &Line, stop: &AtomicBool) {
+fn send(
+    producer: &ThreadedProducer<Deliveries>,
+    deliveries: &Deliveries,
+    topic: &str,
+    line: &RecordedLine,
+    stop: &AtomicBool,
+) {
     let mut record = BaseRecord::<str, [u8]>::to(topic).payload(&line.payload);
     if let Some(key) = &line.key {
         record = record.key(key);

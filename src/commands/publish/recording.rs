@@ -2,7 +2,7 @@
 //!
 //! Each file is in order by itself; together they are merged by the records' timestamps (Unix seconds,
 //! or RFC 3339), so that a day of many tickers comes as it came then. Lines are passed on untouched:
-//! whether they are good is for whoever reads the topic to judge.
+//! the readers of the topic decide whether they are valid.
 #![cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only publishing reads recordings"))]
 
 use std::borrow::Cow;
@@ -16,33 +16,34 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::commands::publish::{PublishError, PublishOptions};
+use super::publish_options::PublishOptions;
+use super::publish_outcome::PublishError;
 use crate::source::kafka::kafka_options::ORDERFLOW_TOPIC;
 use crate::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
 use crate::source::recorded::lines::MAX_LINE;
 
 /// One line, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Its ticker or symbol.
+pub struct RecordedLine {
+    /// The record's ticker or symbol.
     pub key: Option<String>,
-    /// The line, without its break.
+    /// The line without its line break.
     pub payload: Vec<u8>,
-    /// When it is due, counted from the first line.
+    /// When it is due at recorded speed, after the first line.
     pub due: Duration,
 }
 
 /// Lines of several files, merged.
 pub struct Recording {
-    tracks: Vec<Track>,
-    /// The next line of each track, by time (Unix µs) and then by track.
+    files: Vec<RecordedFile>,
+    /// The next line of each file, by time (Unix µs) and then by file.
     next: BinaryHeap<Reverse<(i64, usize)>>,
     first_us: Option<i64>,
     too_long: u64,
 }
 
 /// One file.
-struct Track {
+struct RecordedFile {
     path: PathBuf,
     reader: BufReader<File>,
     /// The key of every line; its own ticker or symbol otherwise.
@@ -53,7 +54,7 @@ struct Track {
     lines: i64,
 }
 
-/// What a line may say of its time and key.
+/// The fields of a line that give its time and key.
 #[derive(Deserialize)]
 struct Hints<'a> {
     #[serde(borrow, default)]
@@ -64,7 +65,7 @@ struct Hints<'a> {
     symbol: Option<Cow<'a, str>>,
 }
 
-/// A line without a time comes so long after the one before.
+/// A line without a time is due this long after the one before.
 const USUAL_US: i64 = 1_000_000;
 
 impl Recording {
@@ -89,34 +90,34 @@ impl Recording {
 
     /// The lines of these files, each with the key of all its lines, if they have one.
     fn of(files: Vec<(PathBuf, Option<String>)>, interval: Option<Duration>) -> Result<Self, PublishError> {
-        let tracks = files.into_iter().map(|(path, key)| Track::open(path, key)).collect::<Result<_, _>>()?;
-        let mut recording = Self { tracks, next: BinaryHeap::new(), first_us: None, too_long: 0 };
-        for track in 0..recording.tracks.len() {
-            recording.advance(track, interval)?;
+        let files = files.into_iter().map(|(path, key)| RecordedFile::open(path, key)).collect::<Result<_, _>>()?;
+        let mut recording = Self { files, next: BinaryHeap::new(), first_us: None, too_long: 0 };
+        for file in 0..recording.files.len() {
+            recording.advance(file, interval)?;
         }
         Ok(recording)
     }
 
     /// The next line; `None` at the end.
-    pub fn next(&mut self, interval: Option<Duration>) -> Result<Option<Line>, PublishError> {
-        let Some(Reverse((time_us, track))) = self.next.pop() else { return Ok(None) };
-        let Some((key, payload)) = self.tracks[track].waiting.take() else { return Ok(None) };
+    pub fn next(&mut self, interval: Option<Duration>) -> Result<Option<RecordedLine>, PublishError> {
+        let Some(Reverse((time_us, file))) = self.next.pop() else { return Ok(None) };
+        let Some((key, payload)) = self.files[file].waiting.take() else { return Ok(None) };
         let first_us = *self.first_us.get_or_insert(time_us);
         let due = Duration::from_micros(time_us.saturating_sub(first_us).max(0).unsigned_abs());
-        self.advance(track, interval)?;
-        Ok(Some(Line { key, payload, due }))
+        self.advance(file, interval)?;
+        Ok(Some(RecordedLine { key, payload, due }))
     }
 
-    /// Lines left out so far, for they are longer than a message may be.
+    /// Lines left out so far because they are longer than a message may be.
     pub fn too_long(&self) -> u64 {
         self.too_long
     }
 
     fn advance(&mut self, at: usize, interval: Option<Duration>) -> Result<(), PublishError> {
-        let track = &mut self.tracks[at];
+        let file = &mut self.files[at];
         let unreadable = |source, path: &Path| PublishError::Unreadable { path: path.to_owned(), source };
         if let Some(time_us) =
-            track.advance(interval, &mut self.too_long).map_err(|source| unreadable(source, &track.path))?
+            file.advance(interval, &mut self.too_long).map_err(|source| unreadable(source, &file.path))?
         {
             self.next.push(Reverse((time_us, at)));
         }
@@ -124,7 +125,7 @@ impl Recording {
     }
 }
 
-impl Track {
+impl RecordedFile {
     fn open(path: PathBuf, key: Option<String>) -> Result<Self, PublishError> {
         let file = File::open(&path).map_err(|source| PublishError::Unreadable { path: path.clone(), source })?;
         Ok(Self { path, reader: BufReader::new(file), key, waiting: None, last_us: 0, lines: 0 })
@@ -188,7 +189,7 @@ mod tests {
         });
         let mut recording = Recording::of(files.collect(), interval).unwrap();
         let mut lines = Vec::new();
-        while let Some(Line { key, payload, due }) = recording.next(interval).unwrap() {
+        while let Some(RecordedLine { key, payload, due }) = recording.next(interval).unwrap() {
             lines.push((key, String::from_utf8(payload).unwrap(), due.as_millis()));
         }
         lines

@@ -1,28 +1,29 @@
-//! The recorded day: loaded, told of, and set going.
+//! The recorded day: loads it, reports what it holds, and starts its clock.
 //!
 //! ```text
 //! Dataset ─▶ load ─▶ tracks ─┬▶ Replay (orderflow hub)
 //!                            └▶ Spots, Trading (JSON streams)
 //! ```
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::commands::counted;
+use crate::commands::serve::progress::Progress;
 use crate::config::ServeOptions;
-use crate::engine::clock;
 use crate::engine::frames::Form;
-use crate::health::status::Stream;
+use crate::health::status::SourceHealth;
 use crate::server::http::app::App;
 use crate::source::recorded::arena::{self, ArenaOptions, Encodings, Track};
 use crate::source::recorded::cache::Cache;
 use crate::source::recorded::dataset::Dataset;
-use crate::source::recorded::load::{self, FileReport, Loaded};
+use crate::source::recorded::load;
+use crate::source::recorded::loaded::{FileReport, Loaded};
 use crate::source::recorded::replay::Replay;
 use crate::source::recorded::trading::{Spots, Trading, TradingReport};
 use crate::wire::streams::Channels;
@@ -46,45 +47,45 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
         bail!("the data has errors, and --strict refuses them");
     }
     if loaded.tracks.is_empty() {
-        bail!("expected records for {}, but no file has any", dataset.date);
+        bail!("no file of {} has a record that can be read; see the log above", dataset.date);
     }
     for form in options.arena.at_start() {
         hub.forms().set_ready(Form::new(form.index()));
     }
 
     let replay = Replay::new(Arc::clone(hub), &loaded.tracks, options.replay.clone(), Arc::clone(status));
-    let stream = Arc::clone(replay.stream());
+    let health = Arc::clone(replay.health());
     let bad = loaded.reports.iter().map(|report| report.lines.bad + u64::from(report.failed.is_some())).sum();
-    stream.failed(bad);
+    health.count_errors(bad);
     let figure = |name, help, value| status.count(name, help, vec![]).store(value, Ordering::Relaxed);
     figure("records_loaded", "Records in the arena", loaded.records());
     figure("bad_input", "Lines and files of the data that were skipped", bad);
     if let Some((trading, _)) = trading {
-        follow(options, app, &stream, trading, &loaded.tracks, stop)?;
+        follow(options, app, &health, trading, &loaded.tracks, stop)?;
     }
     if let Some(cache) = cache {
-        keep(cache, &loaded, &options.arena)?;
+        cache_frames(cache, &loaded, &options.arena)?;
     }
     let (hub, stop) = (Arc::clone(hub), Arc::clone(stop));
     let builder = thread::Builder::new().name("forms".to_owned());
-    builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || stream.position()))?;
+    builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || health.position()))?;
     thread::Builder::new().name("replay".to_owned()).spawn(move || replay.run(&stop))?;
     Ok(())
 }
 
-/// While this start serves: what was kept for it is read ahead of the clock, and what it made is kept for
-/// the next.
-fn keep(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
-    let (jobs, tracks, options) = (cache.jobs(loaded, options), loaded.tracks.clone(), options.clone());
+/// Starts a thread that reads cached frames ahead of the clock, and then caches the frames that this start
+/// has built.
+fn cache_frames(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
+    let (unsaved, tracks, options) = (cache.unsaved(loaded, options), loaded.tracks.clone(), options.clone());
     let work = move || {
-        arena::unshelve(&tracks, &options.at_start(), 0);
-        cache.store(&jobs, &options);
+        arena::read_cached(&tracks, &options.at_start(), 0);
+        cache.store(&unsaved, &options);
     };
     thread::Builder::new().name("cache".to_owned()).spawn(work)?;
     Ok(())
 }
 
-/// The day's signals, trades and portfolios, and how many lines of theirs are bad.
+/// The day's signals, trades and portfolios, and how many of their lines are bad.
 fn load_trading(
     options: &ServeOptions,
     app: &App,
@@ -103,30 +104,30 @@ fn load_trading(
             tracing::warn!("{path}: {} more bad lines, {bad} in all", bad - first_bad.len() as u64);
         }
         if let Some(health) = app.streams.health(channel) {
-            health.failed(*bad);
+            health.count_errors(*bad);
         }
         tracing::debug!("{path}: {records} records");
     }
     Ok((trading, reports.iter().map(|report| report.bad).sum()))
 }
 
-/// The trading streams go with the replay's clock.
+/// Starts the trading streams on the clock of the replay.
 fn follow(
     options: &ServeOptions,
     app: &App,
-    clock: &Arc<Stream>,
+    clock: &Arc<SourceHealth>,
     trading: Trading,
     tracks: &[Arc<Track>],
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let mut spots = Spots::new(tracks, Arc::clone(clock), options.replay.cache_mode);
-    app.streams.ask_before_prices(Box::new(move |streams| spots.offer(streams)));
+    app.streams.add_price_source(Box::new(move |streams| spots.offer(streams)));
     let (streams, clock, stop) = (Arc::clone(&app.streams), Arc::clone(clock), Arc::clone(stop));
     thread::Builder::new().name("trading".to_owned()).spawn(move || trading.run(&streams, &clock, &stop))?;
     Ok(())
 }
 
-/// Says what was found: bad lines as `path:line: reason`, and one line that sums up.
+/// Logs what was found: bad lines as `path:line: reason`, and one line that sums up.
 fn report(dataset: &Dataset, loaded: &Loaded) {
     for FileReport { file, lines, failed, .. } in &loaded.reports {
         let path = file.path.display();
@@ -138,13 +139,16 @@ fn report(dataset: &Dataset, loaded: &Loaded) {
             tracing::warn!("{path}: {} more bad lines, {} in all", lines.bad - reported, lines.bad);
         }
         if lines.backwards > 0 {
-            tracing::warn!("{path}: {} records are older than the one before; kept in file order", lines.backwards);
+            let older = counted(lines.backwards, "record is", "records are");
+            tracing::warn!("{path}: {older} older than the one before; replayed in the order of the file");
         }
         if lines.missing > 0 {
-            tracing::info!("{path}: {} numbers are missing or null and count as 0", lines.missing);
+            let missing =
+                counted(lines.missing, "number is missing or null and counts", "numbers are missing or null and count");
+            tracing::info!("{path}: {missing} as 0");
         }
         if let Some(error) = failed {
-            tracing::error!("{error}; the ticker is left out");
+            tracing::error!("{error}; this ticker is not served");
         }
     }
     let seconds = loaded.took.as_secs_f64();
@@ -154,47 +158,9 @@ fn report(dataset: &Dataset, loaded: &Loaded) {
         tickers = loaded.tracks.len(),
         records,
         bytes = loaded.bytes(),
-        from_cache = loaded.tracks.iter().filter(|track| track.is_shelved()).count(),
+        from_cache = loaded.tracks.iter().filter(|track| track.is_cached()).count(),
         seconds,
         records_per_second = (records as f64 / seconds) as u64,
         "loaded"
     );
-}
-
-/// How far loading is: a bar on a terminal, a line every two seconds elsewhere.
-struct Progress {
-    bar: Option<ProgressBar>,
-    told_ns: AtomicU64,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = "loading {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
-            ProgressBar::new(0).with_style(ProgressStyle::with_template(style).expect("a valid template"))
-        });
-        Self { bar, told_ns: AtomicU64::new(clock::monotonic_ns()) }
-    }
-
-    fn tell(&self, done: u64, total: u64) {
-        const TWO_SECONDS: u64 = 2_000_000_000;
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_position(done);
-            return;
-        }
-        let (now, told) = (clock::monotonic_ns(), self.told_ns.load(Ordering::Relaxed));
-        // One thread wins the exchange and writes the line.
-        if now - told >= TWO_SECONDS
-            && self.told_ns.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            tracing::info!(done, total, "loading");
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }

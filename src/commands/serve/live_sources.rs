@@ -1,4 +1,4 @@
-//! Live data: set going when serving begins, and ended in order.
+//! Live data: the sources start when serving begins, and stop at a shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::source::broker::{self, prices};
 
 /// What feeds the hubs live, if anything is configured.
 #[derive(Default)]
-pub struct Feed {
+pub struct LiveSources {
     brokers: Option<(Feeds, JoinHandle<()>)>,
     #[cfg(feature = "kafka")]
     kafka: Option<crate::source::kafka::KafkaSource>,
 }
 
-impl Feed {
-    /// Begins to read what is configured. Nobody at the other end need be there.
+impl LiveSources {
+    /// Begins to read what is configured. Brokers that cannot be reached now are tried again later.
     pub fn begin(options: &ServeOptions, app: &App) -> anyhow::Result<Self> {
         Ok(Self {
             brokers: brokers(options, app)?,
@@ -29,13 +29,15 @@ impl Feed {
         })
     }
 
-    /// Stops reading, and keeps how far it came. Takes at most `patience`, and a moment for the brokers.
+    /// Stops reading and stores how far Kafka was read. Takes at most twice `patience`.
     pub async fn end(self, patience: Duration) {
         #[cfg(feature = "kafka")]
         if let Some(kafka) = self.kafka
             && !tokio::task::spawn_blocking(move || kafka.stop(patience)).await.unwrap_or(false)
         {
-            tracing::warn!("Kafka did not take the last offsets in time; what came last comes again");
+            tracing::warn!(
+                "Kafka did not store the last offsets in time; the last messages will be read again after a restart"
+            );
         }
         if let Some((feeds, prices)) = self.brokers {
             prices.abort();

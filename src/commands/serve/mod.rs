@@ -1,10 +1,11 @@
-//! Serving: puts the parts together, and takes them apart in order.
+//! Serving: starts the parts in order, and stops them in order.
 //!
-//! The port is bound first, so that a busy one is told at once and probes see 503 while the data
-//! loads. Nothing here looks at data.
+//! The port is bound first, so that a port in use is reported immediately and probes get 503 while the
+//! data loads. Nothing here looks at data.
 
 mod day;
 mod live_sources;
+mod progress;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,25 +14,27 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
-use crate::commands::serve::live_sources::Feed;
+use crate::commands::serve::live_sources::LiveSources;
 use crate::commands::shutdown::{self, Signals};
 use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
 use crate::health::status::Status;
-use crate::server::http::app::{App, Parts, Stage};
+use crate::server::http::app::{App, AppParts, Stage};
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
 use crate::server::http::routes;
-use crate::server::shard::lanes::Hubs;
-use crate::server::shard::{Common, Letter, Shard, ShardHandle};
+use crate::server::shard::context::{Hubs, ShardContext};
+use crate::server::shard::event_loop::Shard;
+use crate::server::shard::mailbox::{ShardHandle, ShardMessage};
 use crate::streams::{STREAMS_HUB, Streams};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 
-/// How long live sources may take to say how far they came.
+/// How long live sources may take to store how far they have read.
 const COMMIT: Duration = Duration::from_secs(5);
 
 /// Serves until a signal.
@@ -43,12 +46,12 @@ pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
         start(&options)?
     };
     let ended = runtime.block_on(run(options, started));
-    // Idle HTTP connections must not hold the process.
+    // Idle HTTP connections must not keep the process alive.
     runtime.shutdown_background();
     ended
 }
 
-/// What is there before the data is.
+/// What runs before the data is loaded.
 struct Started {
     app: Arc<App>,
     shards: Vec<thread::JoinHandle<()>>,
@@ -69,14 +72,18 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let listeners = listen(&options.listen)?;
     if let Some(files) = files.filter(|&files| files < (options.http.max_connections as u64).saturating_add(64)) {
         let connections = files.saturating_sub(64);
-        tracing::info!(files, connections, "the hard limit of open files allows about this many connections");
+        tracing::info!(
+            files,
+            connections,
+            "the limit of open files (ulimit -n) allows fewer connections than --max-connections"
+        );
     }
 
     let status = Arc::new(Status::default());
     let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
     let streams = Streams::new(stream_hub(options), options.kafka.channels(), options.streams.clone(), &status);
     let prefix: Arc<str> = options.general.group_prefix.as_str().into();
-    let common = Common {
+    let context = ShardContext {
         hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
         prefix: Arc::clone(&prefix),
         options: Arc::new(options.shard.clone()),
@@ -85,14 +92,14 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         silent: Arc::default(),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
-        .map(|index| Shard::spawn(index, common.clone()))
+        .map(|index| Shard::spawn(index, &context))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")?
         .into_iter()
         .unzip();
 
     let pinned = options.arena.pin_profile.then_some(options.arena.profile);
-    let app = Arc::new(App::new(Parts {
+    let app = Arc::new(App::new(AppParts {
         hub,
         status,
         shards: handles,
@@ -103,8 +110,14 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         prefix,
         pinned,
     }));
-    let permits = Arc::new(Semaphore::new(options.http.max_http_connections));
-    let routes = routes::routes(&app);
+    accept(listeners, &app)?;
+    Ok(Started { app, shards: threads, signals, began })
+}
+
+/// Accepts on every listener, and prints the address of the first.
+fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(app.options.max_http_connections));
+    let routes = routes::routes(app);
     let mut stdout = std::io::stdout();
     for (at, listener) in listeners.into_iter().enumerate() {
         let address = listener.local_addr().context("a bound socket has an address")?;
@@ -114,9 +127,9 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
             let _ = writeln!(stdout, "flowcast listening on http://{address}").and_then(|()| stdout.flush());
         }
         tracing::info!(%address, "listening");
-        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(&app), Arc::clone(&permits)));
+        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(app), Arc::clone(&permits)));
     }
-    Ok(Started { app, shards: threads, signals, began })
+    Ok(())
 }
 
 /// The hub of the JSON streams. It has no tick ledger: a source has its own truth of what it sent, and
@@ -147,23 +160,23 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             }
         }
     }
-    let feed = Feed::begin(&options, &app)?;
+    let live = LiveSources::begin(&options, &app)?;
     app.set_stage(Stage::Serving);
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 
     let signal = signals.next().await;
-    tracing::info!(signal, connections = app.connections(), "shutting down; a second signal ends at once");
+    tracing::info!(signal, connections = app.connections(), "shutting down; a second signal ends the process now");
     shutdown::end_at_next(signals);
     app.set_stage(Stage::Draining);
     stop.store(true, Ordering::Relaxed);
-    tokio::join!(feed.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
+    tokio::join!(live.end(deadline.min(COMMIT)), drain(&app, shards, deadline));
     Ok(())
 }
 
-/// Tells every client and waits until all are gone, or the deadline.
+/// Tells every client that the server goes, and waits until all are gone, or for the deadline.
 async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duration) {
     for shard in &app.shards {
-        while shard.send(Letter::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
+        while shard.send(ShardMessage::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -10,38 +10,38 @@ use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request;
-use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
+use super::http_options::HttpOptions;
 use super::jwt::Authority;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
-use crate::server::shard::ShardHandle;
+use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::payload::Profile;
 
-/// Where the server is in its life.
+/// How far the server is between start and end. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
-    /// The port is bound, the data is not there yet.
+    /// The port is bound, the data is not loaded yet: most routes answer 503.
     Loading,
-    /// Clients are served.
+    /// The data is there and clients are let in.
     Serving,
-    /// The server stops: nobody new is let in.
+    /// The server is shutting down: no new client is let in.
     Draining,
 }
 
 /// What handlers need to know.
 pub struct App {
-    /// The orderflow hub.
+    /// The hub of `/negotiate` and its WebSocket endpoints.
     pub hub: Arc<Hub>,
-    /// How the sources are.
+    /// What the sources report.
     pub status: Arc<Status>,
-    /// Whom to give upgraded connections to.
+    /// The threads that serve upgraded connections.
     pub shards: Vec<ShardHandle>,
-    /// The JSON streams.
+    /// The channels of `/ws`, and what is published to them.
     pub streams: Arc<Streams>,
     /// Settings of the JSON streams.
     pub stream_options: StreamOptions,
@@ -51,21 +51,21 @@ pub struct App {
     pub options: HttpOptions,
     /// First part of every group's name.
     pub prefix: Arc<str>,
-    /// Speak this profile on every endpoint.
+    /// If set, the profile of every endpoint; otherwise each endpoint has its own.
     pub pinned: Option<Profile>,
-    /// Upgrades under way.
+    /// Connections let in that no shard counts yet; they count against the limit.
     pub pending: Arc<AtomicUsize>,
-    /// Those of them on `/ws`.
+    /// The part of `pending` that is on `/ws`.
     pub pending_streams: Arc<AtomicUsize>,
-    /// Readers of the tick ledger there may be besides.
+    /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
     stage: AtomicU8,
     turn: AtomicUsize,
 }
 
-/// What an [`App`] is made of; the fields are its own.
+/// What an [`App`] is made of.
 #[expect(missing_docs, reason = "see App")]
-pub struct Parts {
+pub struct AppParts {
     pub hub: Arc<Hub>,
     pub status: Arc<Status>,
     pub shards: Vec<ShardHandle>,
@@ -77,48 +77,10 @@ pub struct Parts {
     pub pinned: Option<Profile>,
 }
 
-/// Settings of the HTTP side.
-#[derive(Debug, Clone, clap::Args)]
-pub struct HttpOptions {
-    /// Serve the orderflow hub: negotiate and its WebSocket endpoints
-    #[arg(long, env = "WS_ENABLED", default_value_t = true, value_parser = clap::value_parser!(bool))]
-    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub ws_enabled: bool,
-    /// WebSocket connections there may be at a time; more get 503
-    #[arg(long, env = "FLOWCAST_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "CONNECTIONS")]
-    pub max_connections: usize,
-    /// HTTP connections there may be at a time, upgrades under way included; more wait
-    #[arg(long, env = "FLOWCAST_MAX_HTTP_CONNECTIONS", default_value_t = 4096, value_name = "CONNECTIONS")]
-    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
-    pub max_http_connections: usize,
-    /// Seconds an HTTP client has to send a request's head, and may be idle between two
-    #[arg(long, env = "FLOWCAST_HTTP_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub http_timeout_seconds: u64,
-    /// Readers of the tick ledger there may be at a time; more get 503
-    #[arg(long, env = "FLOWCAST_MAX_TICK_READERS", default_value_t = 64, value_name = "READERS")]
-    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=65_536))]
-    pub max_tick_readers: usize,
-    /// Largest body of POST /api/publish, bytes
-    #[arg(long, env = "FLOWCAST_MAX_BODY_BYTES", default_value_t = 8 << 20, value_name = "BYTES")]
-    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64 << 20))]
-    pub max_body_bytes: usize,
-    /// Addresses of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed: comma-separated
-    /// networks such as 10.0.0.0/8
-    #[arg(long, env = "FLOWCAST_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS", value_parser = network)]
-    pub trusted_proxies: Vec<IpNet>,
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-        .map_err(|_| "expected an address or a network such as 10.0.0.0/8".to_owned())
-}
-
 impl App {
-    /// Nobody is served before [`App::set_stage`].
-    pub fn new(parts: Parts) -> Self {
-        let Parts { hub, status, shards, streams, stream_options, authority, options, prefix, pinned } = parts;
+    /// An app that is [`Stage::Loading`].
+    pub fn new(parts: AppParts) -> Self {
+        let AppParts { hub, status, shards, streams, stream_options, authority, options, prefix, pinned } = parts;
         Self {
             tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
             hub,
@@ -146,12 +108,12 @@ impl App {
         }
     }
 
-    /// Moves on. A server that drains never serves again, whatever finishes loading meanwhile.
+    /// Moves on. A server that drains never serves again, even if loading finishes later.
     pub fn set_stage(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::Relaxed);
     }
 
-    /// The answer while nobody is served.
+    /// The 503 of a server that loads or drains; `None` while it serves.
     pub fn unavailable(&self) -> Option<Response> {
         let reason = match self.stage() {
             Stage::Serving => return None,
@@ -177,7 +139,7 @@ impl App {
     }
 }
 
-/// Who is at the other end of the TCP connection: the client, or a proxy before it.
+/// The other end of the TCP connection: the client, or a proxy in front of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 

@@ -1,7 +1,7 @@
 //! Keys and tokens: where a request carries them. They are credentials and never logged.
 //!
 //! A token is `{key}:{uuid}` and is not verified: any non-empty one opens a connection, and the key
-//! is who the client is.
+//! names the client.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -10,7 +10,7 @@ use http::header::AUTHORIZATION;
 pub const MAX_TOKEN: usize = 4096;
 
 /// The credential of an `Authorization: Basic K` or `Bearer K` header. GexBot's clients send the raw
-/// key after `Basic`, not base64 (`wire/gexbot.md` §1).
+/// key after `Basic`, not base64 (`docs/protocols/gexbot.md`, "Credentials and errors").
 pub fn credential(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, credential) = value.split_once(' ')?;

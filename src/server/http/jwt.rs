@@ -4,15 +4,15 @@
 //! credentials: no error and no log line contains them.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::clock;
-use crate::server::shard::lifecycle::LEEWAY_SECONDS;
-use crate::server::shard::subscriptions::Grant;
+use crate::server::http::hs256;
+use crate::server::shard::grant::{Grant, LEEWAY_SECONDS};
 
 /// The role that may publish.
 pub const PUBLISHER: &str = "publisher";
@@ -21,44 +21,38 @@ pub const PUBLISHER: &str = "publisher";
 const STRONG_SECRET: usize = 32;
 
 /// Who may use the JSON streams.
-#[derive(Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct AuthOptions {
-    /// Secret of the JSON Web Tokens on /ws, HS256; without it anybody is let in, and nobody may publish
+    /// Secret of the tokens for /ws (JSON Web Tokens, HS256). Without it everybody may connect and nobody may
+    /// publish
     #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
-    pub auth_secret: Option<String>,
-    /// Audience that tokens must name in `aud`; without it `aud` is not looked at
+    pub auth_secret: Option<SecretString>,
+    /// Audience that the claim `aud` of a token must name; without it `aud` is ignored
     #[arg(long, env = "FLOWCAST_AUTH_AUDIENCE", value_name = "AUDIENCE")]
     pub auth_audience: Option<String>,
-    /// Browser origins allowed on /ws, comma-separated; * or none: all
+    /// Origins of the web pages that may connect to /ws, comma-separated; all by default, or with *
     #[arg(long, env = "WS_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
     pub allowed_origins: Vec<String>,
-    /// Serve live data from Kafka although no WS_AUTH_SECRET is set
+    /// Serve live data from Kafka to everybody, without WS_AUTH_SECRET
     #[arg(long, env = "FLOWCAST_ALLOW_ANONYMOUS", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub allow_anonymous: bool,
 }
 
-impl std::fmt::Debug for AuthOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuthOptions")
-            .field("auth_secret", &self.auth_secret.as_ref().map(|_| "***"))
-            .finish_non_exhaustive()
-    }
+/// A secret from the command line.
+pub fn secret(text: &str) -> Result<SecretString, String> {
+    if text.is_empty() { Err("expected a secret that is not empty".to_owned()) } else { Ok(text.into()) }
 }
 
-fn secret(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("expected a secret that is not empty".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-/// What a token says. Times are Unix seconds and may have fractions (RFC 7519 §2).
+/// The claims of a token. Times are Unix seconds and may have fractions (RFC 7519 §2).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who.
+    /// Subject: the name of the client or publisher.
     pub sub: String,
-    /// Good until.
+    /// When the token expires; `None`: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exp: Option<f64>,
-    /// Issued at.
+    /// When it was made; a time in the future is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iat: Option<f64>,
     /// Channels that may be subscribed to; all if missing. A publisher publishes to these.
@@ -67,7 +61,7 @@ pub struct Claims {
     /// [`PUBLISHER`] may publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// For whom.
+    /// Audience: a text or a list of texts. Compared only if the server has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<serde_json::Value>,
 }
@@ -83,19 +77,19 @@ impl Claims {
 /// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// There is none.
+    /// Neither the query nor the header has one.
     #[error("missing token: expected ?token=JWT or Authorization: Bearer JWT")]
     Missing,
     /// It is no JWT, or not signed with HS256 and the secret.
     #[error("invalid token: expected a JWT signed with HS256 and this server's secret")]
     Invalid,
-    /// Its `exp` is over.
+    /// `exp` is more than a minute ago.
     #[error("the token has expired")]
     Expired,
-    /// Its `nbf` or `iat` lies ahead.
+    /// `nbf` or `iat` is more than a minute ahead.
     #[error("the token is not valid yet")]
     NotYet,
-    /// Its `aud` is another.
+    /// `aud` is missing or names another audience.
     #[error("the token is for another audience")]
     Audience,
     /// It has no `sub`, or a claim of the wrong type.
@@ -110,13 +104,15 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// As the settings say. Warns of a short secret.
+    /// With the secret, audience and origins of the settings. Warns of a short secret.
     pub fn new(options: &AuthOptions) -> Self {
+        hs256::install();
         let key = options.auth_secret.as_ref().map(|secret| {
+            let secret = secret.expose_secret();
             if secret.len() < STRONG_SECRET {
                 tracing::warn!(
                     bytes = secret.len(),
-                    "WS_AUTH_SECRET is short: expected at least {STRONG_SECRET} bytes"
+                    "WS_AUTH_SECRET is short and could be guessed: expected at least {STRONG_SECRET} bytes"
                 );
             }
             (DecodingKey::from_secret(secret.as_bytes()), validation(options.auth_audience.as_deref()))
@@ -174,67 +170,10 @@ fn validation(audience: Option<&str>) -> Validation {
     validation
 }
 
-/// What `flowcast token` is asked for.
-#[derive(Clone, clap::Args)]
-pub struct TokenOptions {
-    /// Who the token is for
-    #[arg(long, value_name = "NAME")]
-    pub sub: String,
-    /// How long it is good, such as 1h or 30m; `never` makes one that does not expire
-    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = ttl)]
-    pub ttl: Ttl,
-    /// Channels it allows, comma-separated; without it all
-    #[arg(long, value_delimiter = ',', value_name = "CHANNELS")]
-    pub channels: Option<Vec<String>>,
-    /// Role; `publisher` may publish over HTTP
-    #[arg(long, value_name = "ROLE")]
-    pub role: Option<String>,
-    /// Audience, as the server's --auth-audience
-    #[arg(long, value_name = "AUDIENCE")]
-    pub audience: Option<String>,
-    /// The server's secret
-    #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
-    pub secret: String,
-}
-
-impl std::fmt::Debug for TokenOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenOptions").field("sub", &self.sub).field("secret", &"***").finish_non_exhaustive()
-    }
-}
-
-/// How long a token is good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ttl {
-    /// From now.
-    For(Duration),
-    /// No end.
-    Never,
-}
-
-fn ttl(text: &str) -> Result<Ttl, String> {
-    if text == "never" {
-        return Ok(Ttl::Never);
-    }
-    let ttl = humantime::parse_duration(text);
-    ttl.map(Ttl::For).map_err(|error| format!("expected a duration such as 1h or 30m, or never: {error}"))
-}
-
 /// A signed token.
-pub fn mint(options: &TokenOptions) -> Result<String, jsonwebtoken::errors::Error> {
-    let now = (clock::unix_ns() / 1_000_000_000) as f64;
-    let claims = Claims {
-        sub: options.sub.clone(),
-        exp: match options.ttl {
-            Ttl::For(ttl) => Some(now + ttl.as_secs_f64().floor()),
-            Ttl::Never => None,
-        },
-        iat: Some(now),
-        channels: options.channels.clone().map(|channels| channels.into_iter().map(Into::into).collect()),
-        role: options.role.clone(),
-        aud: options.audience.clone().map(Into::into),
-    };
-    encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(options.secret.as_bytes()))
+pub fn sign(claims: &Claims, secret: &[u8]) -> Result<String, jsonwebtoken::errors::Error> {
+    hs256::install();
+    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret))
 }
 
 #[cfg(test)]
@@ -244,7 +183,7 @@ mod tests {
 
     fn authority(audience: Option<&str>) -> Authority {
         Authority::new(&AuthOptions {
-            auth_secret: Some("secret".to_owned()),
+            auth_secret: Some("secret".into()),
             auth_audience: audience.map(str::to_owned),
             allowed_origins: vec!["https://a.example".to_owned()],
             allow_anonymous: false,
@@ -313,23 +252,6 @@ mod tests {
     }
 
     #[test]
-    fn a_minted_token_is_accepted_and_says_what_was_asked() {
-        let options = TokenOptions {
-            sub: "me".to_owned(),
-            ttl: Ttl::For(Duration::from_mins(1)),
-            channels: Some(vec!["lines".to_owned()]),
-            role: Some(PUBLISHER.to_owned()),
-            audience: None,
-            secret: "secret".to_owned(),
-        };
-        let claims = authority(None).check(Some(&mint(&options).unwrap())).unwrap().unwrap();
-        assert_eq!((claims.sub.as_str(), claims.role.as_deref()), ("me", Some(PUBLISHER)));
-        let grant = claims.grant();
-        assert!(grant.allows("lines") && !grant.allows("signals"));
-        assert!((now() + 58..=now() + 60).contains(&grant.expires_unix_s.unwrap()));
-    }
-
-    #[test]
     fn origins_are_compared_without_case() {
         assert!(authority(None).allows_origin("HTTPS://A.example"));
         assert!(!authority(None).allows_origin("https://b.example"));
@@ -338,7 +260,7 @@ mod tests {
     #[test]
     fn debug_output_hides_the_secret() {
         let options = AuthOptions {
-            auth_secret: Some("hush".to_owned()),
+            auth_secret: Some("hush".into()),
             auth_audience: None,
             allowed_origins: Vec::new(),
             allow_anonymous: false,

@@ -11,22 +11,22 @@ use tokio::net::TcpListener;
 /// Where to listen.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListenOptions {
-    /// Port on the loopback addresses 127.0.0.1 and ::1; 0 takes a free one
+    /// Port to listen on, on the loopback addresses 127.0.0.1 and ::1; 0 takes a free one
     #[arg(long, env = "PORT", default_value_t = 8080)]
     pub port: u16,
-    /// Address to listen on instead: host:port, or :port for all interfaces
+    /// Address to listen on in place of --port: host:port, or :port for all interfaces
     #[arg(long = "bind", env = "WS_BIND_ADDRESS", value_name = "ADDRESS", value_parser = bind_address)]
     pub bind: Option<String>,
-    /// Bytes of a connection's kernel send buffer. Small enough that a stalled client is noticed
-    /// soon, large enough for a burst
+    /// Size of a connection's send buffer in the kernel, in bytes: the smaller it is, the sooner a stalled
+    /// client is noticed; the larger, the longer a burst it takes
     #[arg(long, env = "FLOWCAST_SEND_BUFFER_BYTES", default_value_t = 128 << 10, value_name = "BYTES")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(4096..=64 << 20))]
     pub send_buffer_bytes: usize,
-    /// Connections the kernel queues before they are accepted
+    /// Largest number of connections that the kernel queues until they are accepted
     #[arg(long, env = "FLOWCAST_BACKLOG", default_value_t = 4096, value_name = "CONNECTIONS")]
     #[arg(value_parser = clap::value_parser!(i32).range(1..=65_535))]
     pub backlog: i32,
-    /// Seconds an HTTP client may take no byte of its answer before it is dropped
+    /// Seconds after which an HTTP client that reads nothing of its answer is dropped
     #[arg(long, env = "FLOWCAST_ANSWER_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub answer_timeout_seconds: u64,
@@ -45,37 +45,22 @@ fn bind_address(text: &str) -> Result<String, String> {
 
 /// Why there is no listener. The operator's to fix.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ListenError {
     /// The host has no address.
     #[error("{address}: expected a host that has an address (WS_BIND_ADDRESS): {source}")]
-    Unresolved {
-        /// What was given.
-        address: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Unresolved { address: String, source: io::Error },
     /// Another program has the port.
     #[error("expected port {} to be free, but another program listens on {address}; choose another with --port or WS_BIND_ADDRESS", address.port())]
-    InUse {
-        /// The address.
-        address: SocketAddr,
-    },
+    InUse { address: SocketAddr },
     /// Ports below 1024 are for privileged programs.
     #[error(
         "expected a port this user may listen on, but {address} needs privileges; choose one above 1023 with --port or WS_BIND_ADDRESS"
     )]
-    Privileged {
-        /// The address.
-        address: SocketAddr,
-    },
+    Privileged { address: SocketAddr },
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
-    Other {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
+    Other { address: SocketAddr, source: io::Error },
 }
 
 /// Binds every address. Runs inside the runtime that will accept.

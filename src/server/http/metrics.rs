@@ -1,6 +1,6 @@
 //! `GET /metrics`: Prometheus text.
 //!
-//! The shards count in their own cache lines; everything is added up when somebody asks.
+//! Each shard counts for itself, and the counts are added up when somebody asks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::app::{App, error};
-use crate::health::status::{Figure, StreamStatus};
-use crate::server::shard::stats::{Count, Ending, ShardStats};
+use crate::health::status::{Figure, SourceSnapshot};
+use crate::server::shard::close::COUNTERS as CLOSES;
+use crate::server::shard::stats::{Count, ShardStats};
 
 /// Everything that is counted, now.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -44,7 +45,7 @@ impl fmt::Debug for Scrape {
     }
 }
 
-/// What is told of the shards: name, help, and where it is.
+/// A figure of the shards: name, help, and where it is.
 type Row = (&'static str, &'static str, fn(&ShardStats) -> &Count);
 
 const GAUGES: [Row; 4] = [
@@ -70,7 +71,7 @@ const COUNTERS: [Row; 11] = [
     ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
 ];
 
-type StreamRow = (&'static str, &'static str, fn(&StreamStatus) -> u64);
+type StreamRow = (&'static str, &'static str, fn(&SourceSnapshot) -> u64);
 
 /// `stream_health` of `/websocket/status`, for those who are to be woken up.
 const STREAM_GAUGES: [StreamRow; 2] = [
@@ -90,68 +91,77 @@ const STREAM_COUNTERS: [StreamRow; 2] = [
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let app = &self.0;
-        let sum =
-            |count: fn(&ShardStats) -> &Count| app.shards.iter().map(|shard| count(shard.stats()).get()).sum::<u64>();
-        for (name, help, count) in GAUGES {
-            gauge(&mut encoder, name, help, sum(count))?;
-        }
-        for (name, help, count) in COUNTERS {
-            counter(&mut encoder, name, help, sum(count))?;
-        }
-        let endings = ConstCounter::new(0u64);
-        let mut family = encoder.encode_descriptor(
-            "connections_closed",
-            "WebSocket connections ended",
-            None,
-            endings.metric_type(),
-        )?;
-        for ending in Ending::ALL {
-            let ended: u64 = app.shards.iter().map(|shard| shard.stats().endings[ending as usize].get()).sum();
-            ConstCounter::new(ended).encode(family.encode_family(&[("reason", ending.name())])?)?;
-        }
-
-        let (mut groups, mut silent, mut publications) = (0u64, 0u64, 0u64);
-        app.hub.for_each_group(|group| {
-            groups += 1;
-            silent += u64::from(!group.is_declared());
-            publications += group.publications();
-        });
-        gauge(&mut encoder, "groups", "Groups of the hub", groups)?;
-        gauge(&mut encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
-        counter(&mut encoder, "publications", "Records published to groups with subscribers", publications)?;
-
-        let streams = app.status.snapshot();
-        for (name, help, value) in STREAM_GAUGES {
-            let typed = ConstGauge::new(0i64);
-            let mut family = encoder.encode_descriptor(name, help, None, typed.metric_type())?;
-            for stream in &streams {
-                let value = ConstGauge::new(i64::try_from(value(stream)).unwrap_or(i64::MAX));
-                value.encode(family.encode_family(&[("stream", stream.name.as_str())])?)?;
-            }
-        }
-        for (name, help, value) in STREAM_COUNTERS {
-            let typed = ConstCounter::new(0u64);
-            let mut family = encoder.encode_descriptor(name, help, None, typed.metric_type())?;
-            for stream in &streams {
-                ConstCounter::new(value(stream)).encode(family.encode_family(&[("stream", stream.name.as_str())])?)?;
-            }
-        }
-
-        let figures = app.status.figures();
-        for same in figures.chunk_by(|one, other| one.name == other.name) {
-            let kind = if same[0].is_gauge { MetricType::Gauge } else { MetricType::Counter };
-            let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, kind)?;
-            for figure in same {
-                if figure.labels.is_empty() {
-                    encode(figure, family)?;
-                    break;
-                }
-                let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
-                encode(figure, family.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
+        encode_shards(app, &mut encoder)?;
+        encode_hub(app, &mut encoder)?;
+        encode_sources(&app.status.snapshot(), &mut encoder)?;
+        encode_figures(&app.status.figures(), &mut encoder)
     }
+}
+
+/// What the shards count, over all shards.
+fn encode_shards(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let sum = |count: fn(&ShardStats) -> &Count| app.shards.iter().map(|shard| count(shard.stats()).get()).sum::<u64>();
+    for (name, help, count) in GAUGES {
+        gauge(encoder, name, help, sum(count))?;
+    }
+    for (name, help, count) in COUNTERS {
+        counter(encoder, name, help, sum(count))?;
+    }
+    let help = "WebSocket connections ended";
+    let mut family = encoder.encode_descriptor("connections_closed", help, None, MetricType::Counter)?;
+    for reason in CLOSES {
+        let ended: u64 = app.shards.iter().map(|shard| shard.stats().closes(reason)).sum();
+        ConstCounter::new(ended).encode(family.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}
+
+/// The groups of the orderflow hub.
+fn encode_hub(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let (mut groups, mut silent, mut publications) = (0u64, 0u64, 0u64);
+    app.hub.for_each_group(|group| {
+        groups += 1;
+        silent += u64::from(!group.is_declared());
+        publications += group.publications();
+    });
+    gauge(encoder, "groups", "Groups of the hub", groups)?;
+    gauge(encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
+    counter(encoder, "publications", "Records published to groups with subscribers", publications)
+}
+
+/// How each source is. The label keeps its name, `stream`, for the dashboards that know it.
+fn encode_sources(sources: &[SourceSnapshot], encoder: &mut DescriptorEncoder) -> fmt::Result {
+    for (name, help, value) in STREAM_GAUGES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for source in sources {
+            let value = ConstGauge::new(i64::try_from(value(source)).unwrap_or(i64::MAX));
+            value.encode(family.encode_family(&[("stream", source.name.as_str())])?)?;
+        }
+    }
+    for (name, help, value) in STREAM_COUNTERS {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for source in sources {
+            ConstCounter::new(value(source)).encode(family.encode_family(&[("stream", source.name.as_str())])?)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the sources registered. Figures of one name stand side by side, and are one metric.
+fn encode_figures(figures: &[Figure], encoder: &mut DescriptorEncoder) -> fmt::Result {
+    for same in figures.chunk_by(|one, other| one.name == other.name) {
+        let kind = if same[0].is_gauge { MetricType::Gauge } else { MetricType::Counter };
+        let mut family = encoder.encode_descriptor(same[0].name, same[0].help, None, kind)?;
+        for figure in same {
+            if figure.labels.is_empty() {
+                encode(figure, family)?;
+                break;
+            }
+            let labels: Vec<(&str, &str)> = figure.labels.iter().map(|(name, value)| (*name, &**value)).collect();
+            encode(figure, family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn encode(figure: &Figure, encoder: MetricEncoder) -> fmt::Result {

@@ -1,7 +1,9 @@
-//! HTTP: everything a client does before its socket belongs to a shard, and what operators ask.
+//! HTTP: what a client does before a shard has its socket, and what operators ask for.
 
 pub mod app;
 mod auth;
+mod hs256;
+pub mod http_options;
 pub mod jwt;
 pub mod listen;
 mod metrics;

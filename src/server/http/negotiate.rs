@@ -1,7 +1,8 @@
 //! `GET /negotiate` and `GET /v2/negotiate`: where a client's hub is.
 //!
 //! The path tells the generations of the client apart, and with it the profile: the URL it is given
-//! leads to `/ws/…` (2025-11) or `/client/hubs/…` (2026-04). Source: `wire/gexbot.md` §1 and §2.
+//! leads to `/ws/…` (2025-11) or `/client/hubs/…` (2026-04). Source: `docs/protocols/gexbot.md`,
+//! "Negotiate".
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ fn negotiate(
     Json(json!({ "websocket_urls": { "orderflow": url }, "prefix": &*app.prefix })).into_response()
 }
 
-/// Scheme and host as the client sees them. What a proxy says is believed only from a trusted one.
+/// Scheme and host as the client sees them. The headers of a proxy count only if the proxy is trusted.
 fn origin<'a>(headers: &'a HeaderMap, peer: Peer, trusted: &[ipnet::IpNet]) -> (&'static str, Option<&'a str>) {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(first);
     let host = header("host").filter(|host| is_host(host));
@@ -81,7 +82,7 @@ fn is_trusted(peer: IpAddr, trusted: &[ipnet::IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&peer))
 }
 
-/// Nothing that would end the host in a URL.
+/// Whether the text has no character that would end the host in a URL.
 fn is_host(host: &str) -> bool {
     !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte))
 }

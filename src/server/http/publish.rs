@@ -1,7 +1,7 @@
 //! `POST /api/publish`: one message, an array of them, or one per line (NDJSON).
 //!
-//! Each message is judged alone: those accepted are published in order and together, whatever becomes
-//! of the others, and the answer tells which were refused and why.
+//! Each message is checked by itself: those accepted are published together and in order, and the answer
+//! says which of the others were refused and why.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use super::app::{App, error};
 use super::jwt::PUBLISHER;
 use super::stream_upgrade::bearer;
 use crate::engine::hub::Outgoing;
-use crate::server::shard::subscriptions::Grant;
-use crate::streams::{Input, Refused, Together};
+use crate::server::shard::grant::Grant;
+use crate::streams::{Input, InputError, PublishBatch};
 use crate::wire::streams::object;
 
-/// Bytes of a body that takes less to judge than to hand to another thread.
+/// A body up to this many bytes is checked sooner than it is handed to another thread.
 const SMALL_BODY: usize = 16 << 10;
 
-/// Refusals told in one answer; the rest is only counted.
+/// Refusals listed in one answer; the rest is only counted.
 const TOLD: usize = 100;
 
-/// One message.
+/// One message of the body.
 #[derive(Deserialize)]
 struct Item<'a> {
     channel: String,
@@ -39,7 +39,7 @@ struct Item<'a> {
     key: Option<String>,
 }
 
-/// Takes messages from whoever has the role.
+/// Handles the request; the token must have the role `publisher`.
 pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
     if let Some(unavailable) = app.unavailable() {
         return unavailable;
@@ -56,7 +56,7 @@ pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Resu
         }
         Err(rejection) => return error(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    // Off the runtime, where it takes a while: judging a large body, and waiting for the shards.
+    // Checking a large body and waiting for the shards take a while, so they leave the runtime's threads.
     let (judged, streams) = if body.len() <= SMALL_BODY {
         (Ok(judge(&app, &grant, &body)), Arc::clone(&app.streams))
     } else {
@@ -64,7 +64,7 @@ pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Resu
         (tokio::task::spawn_blocking(move || judge(&app, &grant, &body)).await, streams)
     };
     let Ok((answer, waiting)) = judged else { return failed() };
-    // Before the answer: what it calls accepted, the hub has.
+    // Before the answer, so that the hub has whatever the answer calls accepted.
     if !waiting.is_empty() && tokio::task::spawn_blocking(move || streams.hub().publish_all(waiting)).await.is_err() {
         return failed();
     }
@@ -75,7 +75,7 @@ fn failed() -> Response {
     error(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed")
 }
 
-/// The answer, and what was accepted but must wait to be published; mostly nothing.
+/// The answer, and the messages that must wait to be published; mostly none.
 fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<Outgoing>) {
     let Ok(body) = std::str::from_utf8(body) else {
         return (error(StatusCode::BAD_REQUEST, "expected JSON in UTF-8"), Vec::new());
@@ -85,12 +85,12 @@ fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<Outgoing>) {
         let words = r#"expected {"channel":…,"data":…}, got nothing"#;
         return (error(StatusCode::UNPROCESSABLE_ENTITY, words), Vec::new());
     }
-    let mut together = app.streams.together();
-    let outcomes: Vec<_> = items.into_iter().map(|item| accept(&mut together, grant, item)).collect();
-    (answer(&outcomes), together.try_send().err().unwrap_or_default())
+    let mut batch = app.streams.batch();
+    let outcomes: Vec<_> = items.into_iter().map(|item| accept(&mut batch, grant, item)).collect();
+    (answer(&outcomes), batch.try_send().err().unwrap_or_default())
 }
 
-/// What a publisher's token allows.
+/// What the token of a publisher allows.
 fn publisher(app: &App, headers: &HeaderMap) -> Result<Grant, Box<Response>> {
     let refuse = |status, reason: &str| Box::new(error(status, reason));
     let claims = app.authority.check(bearer(headers));
@@ -101,8 +101,8 @@ fn publisher(app: &App, headers: &HeaderMap) -> Result<Grant, Box<Response>> {
     }
 }
 
-/// The messages of a body: of an array its elements, of anything else its lines, and a single
-/// message may stand on several.
+/// The messages of a body: the elements of an array, one message on any number of lines, or one message
+/// per line.
 fn items(body: &str) -> Vec<Result<Item<'_>, String>> {
     let parse = |text| object::<Item<'_>>(text).map_err(|reason| format!("record: {reason}"));
     let body = body.trim();
@@ -115,42 +115,42 @@ fn items(body: &str) -> Vec<Result<Item<'_>, String>> {
     match parse(body) {
         Ok(single) => vec![Ok(single)],
         Err(reason) if body.lines().count() == 1 => vec![Err(reason)],
-        // One message over several lines with an error in it reads as many bad lines: the first tells.
+        // A faulty message over several lines reads as so many faulty lines; the first error names it.
         Err(_) => body.lines().map(str::trim).filter(|line| !line.is_empty()).map(parse).collect(),
     }
 }
 
-enum Outcome {
+enum ItemOutcome {
     Accepted,
     Forbidden(String),
     TooLarge(String),
     Refused(String),
 }
 
-fn accept(together: &mut Together<'_>, grant: &Grant, item: Result<Item<'_>, String>) -> Outcome {
+fn accept(batch: &mut PublishBatch<'_>, grant: &Grant, item: Result<Item<'_>, String>) -> ItemOutcome {
     let item = match item {
         Ok(item) => item,
-        Err(reason) => return Outcome::Refused(reason),
+        Err(reason) => return ItemOutcome::Refused(reason),
     };
     if !grant.allows(&item.channel) {
-        return Outcome::Forbidden(format!("the token does not allow the channel {:?}", item.channel));
+        return ItemOutcome::Forbidden(format!("the token does not allow the channel {:?}", item.channel));
     }
     let key = item.key.as_ref().map(String::as_bytes);
-    match together.publish(&item.channel, &Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None }) {
-        Ok(()) => Outcome::Accepted,
-        Err(reason @ Refused::TooLarge { .. }) => Outcome::TooLarge(reason.to_string()),
-        Err(reason) => Outcome::Refused(reason.to_string()),
+    match batch.publish(&item.channel, &Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None }) {
+        Ok(()) => ItemOutcome::Accepted,
+        Err(reason @ InputError::TooLarge { .. }) => ItemOutcome::TooLarge(reason.to_string()),
+        Err(reason) => ItemOutcome::Refused(reason.to_string()),
     }
 }
 
 /// 200 if everything was accepted; otherwise the status of the first refusal.
-fn answer(outcomes: &[Outcome]) -> Response {
-    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted)).count();
+fn answer(outcomes: &[ItemOutcome]) -> Response {
+    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, ItemOutcome::Accepted)).count();
     let refusals = outcomes.iter().enumerate().filter_map(|(index, outcome)| match outcome {
-        Outcome::Accepted => None,
-        Outcome::Forbidden(reason) => Some((index, StatusCode::FORBIDDEN, reason)),
-        Outcome::TooLarge(reason) => Some((index, StatusCode::PAYLOAD_TOO_LARGE, reason)),
-        Outcome::Refused(reason) => Some((index, StatusCode::UNPROCESSABLE_ENTITY, reason)),
+        ItemOutcome::Accepted => None,
+        ItemOutcome::Forbidden(reason) => Some((index, StatusCode::FORBIDDEN, reason)),
+        ItemOutcome::TooLarge(reason) => Some((index, StatusCode::PAYLOAD_TOO_LARGE, reason)),
+        ItemOutcome::Refused(reason) => Some((index, StatusCode::UNPROCESSABLE_ENTITY, reason)),
     });
     let Some((_, status, reason)) = refusals.clone().next() else {
         return Json(json!({ "accepted": accepted })).into_response();

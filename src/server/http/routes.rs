@@ -1,4 +1,4 @@
-//! The HTTP side: routes, and serving them on every listener.
+//! Every route, and serving them on a listener.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,14 +68,14 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>, permits
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors: those who hold some must give them back first.
+                // No file descriptor is free: some connection must end first.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        // A connection holds its permit until it is upgraded or over; while too many are neither,
-        // the next ones wait in the kernel's queue.
+        // A connection holds its permit until it is upgraded or ends. Without a free permit the next
+        // connections wait in the kernel's queue.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let connection = connection(&http, socket, peer, routes.clone());
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The upgrade of `GET /ws`: from a token to a session of the JSON streams on a shard.
+//! The upgrade of `GET /ws`: checks the token and makes a session of the JSON streams on a shard.
 //!
 //! Everything that can be refused is refused before the `101` (`docs/streams.md`).
 
@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use super::jwt::Claims;
-use super::upgrade::{Handshake, hand_over};
-use crate::server::shard::{Admitted, Arrival, Letter, Protocol};
+use super::upgrade::{PendingUpgrade, hand_over};
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardMessage};
 
 /// Characters of the longest `client_id`.
 const MAX_CLIENT_ID: usize = 128;
@@ -30,8 +30,8 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
         return Err(Box::new(unavailable));
     }
     let refuse = |status, reason: &str| Box::new(error(status, reason));
-    let Handshake { request, response, on_upgrade } =
-        Handshake::of(request).map_err(|refused| Box::new(refused.into_response()))?;
+    let PendingUpgrade { request, response, on_upgrade } =
+        PendingUpgrade::of(request).map_err(|refused| Box::new(refused.into_response()))?;
 
     if let Some(origin) = request.headers().get(ORIGIN)
         && !origin.to_str().is_ok_and(|origin| app.authority.allows_origin(origin))
@@ -58,8 +58,8 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
     }
 
     let grant = claims.map(Claims::grant).unwrap_or_default();
-    let (user, protocol) = (client_id.into(), Protocol::Streams { grant, admitted: admitted_stream });
-    let open = move |socket, read| Letter::Open(Arrival { socket, read, user, protocol, admitted });
+    let (user, protocol) = (client_id.into(), ClientProtocol::Streams { grant, admitted: admitted_stream });
+    let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, admitted });
     tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     Ok(response.map(|()| Body::empty()))
 }

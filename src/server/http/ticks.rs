@@ -1,7 +1,7 @@
 //! `GET /ticks`: the tick ledger, as JSON or as server-sent events.
 //!
-//! The swarm matches what it received with this. Payload hashes are computed here, when somebody
-//! reads, and only for profiles whose frames exist.
+//! The swarm compares what it received with this. Payload hashes are computed here, on request, and only
+//! for profiles whose frames exist.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,16 +34,16 @@ const MAX_PUBLICATIONS: usize = 4096;
 /// `?after=` position and `?limit=` ticks.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Range {
+pub struct TickRange {
     after: Option<u64>,
     limit: Option<usize>,
 }
 
-/// Both representations of the ledger.
+/// `GET /ticks`: one JSON object, or an event stream if the client accepts one.
 pub async fn ticks(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    range: Result<Query<Range>, axum::extract::rejection::QueryRejection>,
+    range: Result<Query<TickRange>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let Ok(Query(range)) = range else {
         return error(StatusCode::BAD_REQUEST, "expected ?after=POSITION&limit=TICKS, both optional numbers");
@@ -65,7 +65,7 @@ pub async fn ticks(
         .after(range.after.unwrap_or(0), limit)
         .iter()
         .take_while(|(_, tick)| {
-            // The first tick is told whatever its size, or nobody could go on.
+            // The first tick is sent whatever its size: otherwise the client could never get past it.
             let fits = publications == 0 || publications + tick.publications.len() <= MAX_PUBLICATIONS;
             publications += tick.publications.len();
             fits
@@ -77,19 +77,20 @@ pub async fn ticks(
     Json(answer).into_response()
 }
 
-/// First where the ledger is, then every tick behind `after`, for as long as the client listens.
+/// First the event `now` with the ledger's span, then every tick after `after`, as long as the client
+/// listens.
 fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream<Item = Result<Event, Infallible>> {
-    struct Reader {
+    struct TickReader {
         app: Arc<App>,
         after: u64,
         changed: tokio::sync::watch::Receiver<u64>,
         ready: std::vec::IntoIter<(u64, Arc<Tick>)>,
         greeted: bool,
-        /// Given back when the client leaves and the stream with it.
+        /// Released when the client leaves.
         _place: OwnedSemaphorePermit,
     }
     let changed = app.hub.ledger().watch();
-    let reader = Reader { app, after, changed, ready: Vec::new().into_iter(), greeted: false, _place: place };
+    let reader = TickReader { app, after, changed, ready: Vec::new().into_iter(), greeted: false, _place: place };
     stream::unfold(reader, async |mut reader| {
         if !reader.greeted {
             reader.greeted = true;
@@ -102,7 +103,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
                 let data = tick_json(seq, &tick).to_string();
                 return Some((Ok(Event::default().event("tick").id(seq.to_string()).data(data)), reader));
             }
-            // Marked seen before the ledger is read: a tick in between wakes us once more.
+            // Marked as seen before the ledger is read: a tick that comes in between wakes us again.
             reader.changed.borrow_and_update();
             reader.ready = reader.app.hub.ledger().after(reader.after, 64).into_iter();
             if reader.ready.len() == 0 && reader.changed.changed().await.is_err() {

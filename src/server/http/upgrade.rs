@@ -1,7 +1,7 @@
 //! The upgrade: from an HTTP request to a session on a shard.
 //!
 //! Everything that can be refused is refused here, before the `101`: a pinned Python client never
-//! learns a close code (`wire/webpubsub.md` §1.6).
+//! learns a close code (`docs/protocols/webpubsub.md`, "Refused recoveries").
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -21,35 +21,35 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use crate::engine::frames::Form;
-use crate::server::shard::lifecycle::shard_of;
-use crate::server::shard::{Admitted, Arrival, Letter, Protocol, ShardHandle};
+use crate::server::shard::connection_id::shard_of;
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 use crate::wire::payload::Profile;
-use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax, Wire};
+use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
 
-/// How long an upgrade waits for a form's first frames. Whoever waits longer is served all the
-/// same, with frames encoded on the spot.
+/// How long an upgrade waits for the first frames of a form. After that the client is let in anyway, and its
+/// first frames are encoded when they are sent.
 const FORM_PATIENCE: Duration = Duration::from_secs(5);
 
-/// `GET /ws/{hub}`: the 2025 generation, for which no subprotocol means protobuf.
+/// `GET /ws/{hub}`: for clients of 2025, which ask for no subprotocol and mean protobuf.
 pub async fn ws(State(app): State<Arc<App>>, Path(hub): Path<String>, request: Request) -> Response {
     let unasked = Some((Syntax::Protobuf, false));
     upgrade(&app, &hub, request, Profile::V2025_11, unasked).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// `GET /client/hubs/{hub}`: the 2026 generation.
+/// `GET /client/hubs/{hub}`: for clients of 2026.
 pub async fn client(State(app): State<Arc<App>>, Path(hub): Path<String>, request: Request) -> Response {
     upgrade(&app, &hub, request, Profile::V2026_04, None).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// `GET /client?hub={hub}`: the same, as Azure also has it.
+/// `GET /client?hub={hub}`: the same under Azure's other address.
 pub async fn client_query(State(app): State<Arc<App>>, request: Request) -> Response {
     let hub = auth::parameter(request.uri().query(), "hub").unwrap_or_default();
     upgrade(&app, &hub, request, Profile::V2026_04, None).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// A valid WebSocket handshake, not answered yet.
-pub(super) struct Handshake {
+pub(super) struct PendingUpgrade {
     /// The client's request.
     pub(super) request: http::Request<()>,
     /// The `101`.
@@ -58,23 +58,23 @@ pub(super) struct Handshake {
     pub(super) on_upgrade: OnUpgrade,
 }
 
-impl Handshake {
+impl PendingUpgrade {
     /// Checks a request; anything but a WebSocket upgrade is refused.
-    pub(super) fn of(mut request: Request) -> Result<Self, Refused> {
+    pub(super) fn of(mut request: Request) -> Result<Self, UpgradeError> {
         if !request.headers().contains_key(UPGRADE) {
-            return Err(Refused::NotAnUpgrade);
+            return Err(UpgradeError::NotAnUpgrade);
         }
         let on_upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let request = http::Request::from_parts(parts, ());
-        let response = create_response(&request).map_err(|error| Refused::BadHandshake(error.to_string()))?;
+        let response = create_response(&request).map_err(|error| UpgradeError::BadHandshake(error.to_string()))?;
         Ok(Self { request, response, on_upgrade })
     }
 }
 
 /// Why there is no upgrade.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum UpgradeError {
     Unavailable(Box<Response>),
     UnknownHub,
     NotAnUpgrade,
@@ -86,7 +86,7 @@ pub(super) enum Refused {
     Full,
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for UpgradeError {
     fn into_response(self) -> Response {
         let supported = SUBPROTOCOLS.map(|(name, ..)| name).join(", ");
         match self {
@@ -115,42 +115,42 @@ impl IntoResponse for Refused {
     }
 }
 
-/// Answers the handshake and leaves the rest to a task that waits for the socket.
+/// Answers the handshake; a task waits for the socket and gives it to a shard.
 async fn upgrade(
     app: &Arc<App>,
     hub: &str,
     request: Request,
     profile: Profile,
     unasked: Option<(Syntax, bool)>,
-) -> Result<Response, Refused> {
+) -> Result<Response, UpgradeError> {
     if let Some(unavailable) = app.unavailable() {
-        return Err(Refused::Unavailable(Box::new(unavailable)));
+        return Err(UpgradeError::Unavailable(Box::new(unavailable)));
     }
-    // Hub names are compared without case (`wire/webpubsub.md` §2).
+    // Hub names are compared without case (`docs/protocols/webpubsub.md`, "Endpoint and tokens").
     if !hub.eq_ignore_ascii_case(ORDERFLOW_HUB) {
-        return Err(Refused::UnknownHub);
+        return Err(UpgradeError::UnknownHub);
     }
-    let Handshake { request, mut response, on_upgrade } = Handshake::of(request)?;
+    let PendingUpgrade { request, mut response, on_upgrade } = PendingUpgrade::of(request)?;
 
     let query = request.uri().query();
     let token = auth::parameter(query, "access_token");
-    let token = token.as_deref().or_else(|| auth::credential(request.headers())).ok_or(Refused::NoToken)?;
+    let token = token.as_deref().or_else(|| auth::credential(request.headers())).ok_or(UpgradeError::NoToken)?;
     if token.len() > auth::MAX_TOKEN {
-        return Err(Refused::LongToken);
+        return Err(UpgradeError::LongToken);
     }
     let asked = subprotocol(request.headers())?;
-    let (syntax, reliable) = asked.or(unasked).ok_or(Refused::NoSubprotocol)?;
-    let wire = Wire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
+    let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
+    let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
     let (admitted, others) = Admitted::take(&app.pending);
     if app.connections() + others as u64 >= app.options.max_connections as u64 {
-        return Err(Refused::Full);
+        return Err(UpgradeError::Full);
     }
 
     let recovery = match recovery(query) {
         Some(recovery) => Some(claim(app, recovery).await?),
         None => None,
     };
-    // The session's own subprotocol wins (`wire/webpubsub.md` §7).
+    // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
     let wire = recovery.as_ref().map_or(wire, |(_, _, wire)| *wire);
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
@@ -160,17 +160,22 @@ async fn upgrade(
 
     let user: Box<str> = auth::key_of(token).into();
     if let Some((shard, id, _)) = recovery {
-        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| Letter::Attach { id, socket, read, admitted }));
+        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| ShardMessage::Attach {
+            id,
+            socket,
+            read,
+            admitted,
+        }));
     } else {
-        let protocol = Protocol::WebPubSub(wire);
-        let open = move |socket, read| Letter::Open(Arrival { socket, read, user, protocol, admitted });
+        let protocol = ClientProtocol::WebPubSub(wire);
+        let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))
 }
 
 /// The first supported subprotocol of the client's list; `None` if it has no list.
-fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, Refused> {
+fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, UpgradeError> {
     let mut asked = false;
     for list in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         for name in list.to_str().unwrap_or_default().split(',').map(str::trim) {
@@ -180,11 +185,11 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, Refused> {
             }
         }
     }
-    if asked { Err(Refused::NoSubprotocol) } else { Ok(None) }
+    if asked { Err(UpgradeError::NoSubprotocol) } else { Ok(None) }
 }
 
-/// A recovery's connection id and token, if the query asks for one. What is no id or token of ours
-/// is one that matches nothing.
+/// Connection id and token, if the query asks for a recovery. A text that is no id or token becomes one that
+/// matches no session.
 fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
     let id = auth::parameter(query, "awps_connection_id")?;
     let token = auth::parameter(query, "awps_reconnection_token").unwrap_or_default();
@@ -192,23 +197,23 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
     Some((parsed(&id), parsed(&token).as_u128()))
 }
 
-/// Asks the session's shard before the client is answered.
-async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, Wire), Refused> {
-    let shard = app.shards.get(usize::from(shard_of(id))).ok_or(Refused::NoSession)?;
+/// Asks the session's shard whether the session can be recovered, before the client is answered.
+async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
+    let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
-    shard.send(Letter::Claim { id, token, reply }).map_err(|_| Refused::Full)?;
+    shard.send(ShardMessage::Claim { id, token, reply }).map_err(|_| UpgradeError::Full)?;
     match answer.await {
         Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
-        _ => Err(Refused::NoSession),
+        _ => Err(UpgradeError::NoSession),
     }
 }
 
-/// Takes the socket out of hyper, with what the client sent behind the handshake, and gives it to
+/// Takes the socket out of hyper, with the bytes that the client sent after the handshake, and gives it to
 /// its shard.
 pub(super) async fn hand_over(
     on_upgrade: OnUpgrade,
     shard: ShardHandle,
-    letter: impl FnOnce(TcpStream, bytes::Bytes) -> Letter + Send,
+    letter: impl FnOnce(TcpStream, bytes::Bytes) -> ShardMessage + Send,
 ) {
     let upgraded = match on_upgrade.await {
         Ok(upgraded) => upgraded,
@@ -218,7 +223,7 @@ pub(super) async fn hand_over(
     match take_socket(upgraded) {
         Ok((socket, read)) => {
             if shard.send(letter(socket, read)).is_err() {
-                tracing::warn!("a shard's mailbox is full; a new connection is dropped");
+                tracing::warn!("a shard is overloaded and its mailbox is full; a new connection is dropped");
             }
         }
         Err(error) => tracing::warn!(%error, "expected a TCP socket behind the upgrade"),
@@ -246,7 +251,7 @@ mod tests {
         let chosen = of(&["mqtt, json.reliable.webpubsub.azure.v1", "protobuf.webpubsub.azure.v1"]);
         assert!(matches!(chosen, Ok(Some((Syntax::Json, true)))));
         assert!(matches!(of(&[]), Ok(None)));
-        assert!(matches!(of(&["mqtt"]), Err(Refused::NoSubprotocol)));
+        assert!(matches!(of(&["mqtt"]), Err(UpgradeError::NoSubprotocol)));
     }
 
     #[test]

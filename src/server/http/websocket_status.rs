@@ -1,4 +1,4 @@
-//! `GET /healthz`, `/tickers` and `/websocket/status`: how the server is, for people and probes.
+//! `GET /healthz`, `/tickers` and `/websocket/status`: the state of the server, for operators and probes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::app::App;
 use crate::engine::hub::Hub;
-use crate::health::status::{Figure, SourceState, StreamStatus};
+use crate::health::status::{Figure, SourceSnapshot, SourceState};
 use crate::wire::streams::messages;
 
 /// 200 only while clients are served.
@@ -21,7 +21,7 @@ pub async fn healthz(State(app): State<Arc<App>>) -> Response {
 /// Cash indexes the vendor carries; every other name without `_` is a stock or fund.
 const INDEXES: [&str; 8] = ["SPX", "NDX", "RUT", "VIX", "DJX", "OEX", "XSP", "XND"];
 
-/// The loaded tickers by kind. A name with `_` is a future (`wire/gexbot.md` §6).
+/// The loaded tickers by kind. A name with `_` is a future (`docs/protocols/gexbot.md`, "Tickers").
 pub async fn tickers(State(app): State<Arc<App>>) -> Response {
     if let Some(unavailable) = app.unavailable() {
         return unavailable;
@@ -44,7 +44,7 @@ pub async fn tickers(State(app): State<Arc<App>>) -> Response {
     Json(json!({ "stocks": text(stocks), "indexes": text(indexes), "futures": text(futures) })).into_response()
 }
 
-/// The shape its monitors know, with more keys behind.
+/// `GET /websocket/status`: the keys that monitors of the predecessor know, then ours.
 pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
     let streams = app.status.snapshot();
     let figures = app.status.figures();
@@ -86,9 +86,9 @@ fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
     told
 }
 
-/// The five figures that every stream has, and what else its source tells of itself. The stream
-/// `feed:kite` has the figures with the label `feed="kite"`, by their names without `feed_`.
-fn health(stream: &StreamStatus, figures: &[Figure]) -> Value {
+/// The five figures that every source has, then the figures it registered itself. The source `feed:kite` has
+/// the figures with the label `feed="kite"`, under their names without `feed_`.
+fn health(stream: &SourceSnapshot, figures: &[Figure]) -> Value {
     let mut told = json!({
         "last_update": stream.last_update_unix_ns.map(rfc3339),
         "error_count": stream.errors,

@@ -6,29 +6,29 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the sleeper waits for; an eventfd in a server.
-pub trait Signal {
+pub trait Notifier {
     /// Ends the sleep, or the next one.
     fn raise(&self);
     /// Takes back what was raised.
     fn lower(&self);
 }
 
-/// Rings a signal. Ringing twice before it is answered costs one system call.
+/// Rings for the sleeper. Ringing twice before it is answered costs one system call.
 #[derive(Debug)]
 pub struct Bell<S> {
     rung: AtomicBool,
-    signal: S,
+    notifier: S,
 }
 
-impl<S: Signal> Bell<S> {
+impl<S: Notifier> Bell<S> {
     /// A bell that nobody has rung.
-    pub fn new(signal: S) -> Self {
-        Self { rung: AtomicBool::new(false), signal }
+    pub fn new(notifier: S) -> Self {
+        Self { rung: AtomicBool::new(false), notifier }
     }
 
     /// What the sleeper waits for.
-    pub fn signal(&self) -> &S {
-        &self.signal
+    pub fn notifier(&self) -> &S {
+        &self.notifier
     }
 
     /// Wakes the sleeper: it sees what was done before.
@@ -36,14 +36,14 @@ impl<S: Signal> Bell<S> {
         // AcqRel, with the swap in `answer`: either the sleeper's swap sees this one, and then also
         // everything stored before it, or this one sees the sleeper's and raises.
         if !self.rung.swap(true, Ordering::AcqRel) {
-            self.signal.raise();
+            self.notifier.raise();
         }
     }
 
     /// The sleeper is awake, and looks after this at everything it may have been rung for.
     pub fn answer(&self) {
-        // In this order: lowered afterwards, the signal of one who rings in between would be lost.
-        self.signal.lower();
+        // In this order: lowered afterwards, the notice of one who rings in between would be lost.
+        self.notifier.lower();
         self.rung.swap(false, Ordering::AcqRel);
     }
 }

@@ -9,54 +9,34 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::event::epoll;
 use rustix::net::{SendFlags, send};
 
-use super::stats::Ending;
+use super::close::Close;
 use crate::wire::websocket::Inbound;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnectionState {
     /// Requests are heard and data flows.
     Open,
     /// The close frame is queued; nothing else will be.
     Closing {
-        /// Why.
-        ending: Ending,
+        /// Which row of the table it is.
+        close: Close,
         /// The client's close frame has come: the connection ends when ours is sent.
         answered: bool,
     },
     /// Everything is sent and our side is shut; waiting for the client's end.
     Lingering {
-        /// Why.
-        ending: Ending,
+        /// Which row of the table it is.
+        close: Close,
     },
-}
-
-/// What a shard asks the kernel about a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watch {
-    /// Whether it can be read.
-    Read,
-    /// Whether it can be read, or written: the connection is blocked.
-    ReadAndWrite,
-}
-
-impl Watch {
-    /// As `epoll` wants it.
-    pub fn flags(self) -> epoll::EventFlags {
-        match self {
-            Self::Read => epoll::EventFlags::IN,
-            Self::ReadAndWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
-        }
-    }
 }
 
 /// A connected client.
 pub struct Connection {
     /// Where it is in its life.
-    pub phase: Phase,
+    pub state: ConnectionState,
     /// When the client was last heard, ms.
     pub heard_ms: u64,
     /// Partial messages.
@@ -77,7 +57,10 @@ struct Outbound {
 impl Connection {
     /// A connection over a non-blocking socket.
     pub fn new(socket: TcpStream, now_ms: u64) -> Self {
-        Self { phase: Phase::Open, heard_ms: now_ms, inbound: Inbound::default(), socket, outbound: None }
+        // The listener's limit is for HTTP clients that do not read; here the lag rule judges.
+        // Fails only on a socket that is gone, which the first read tells.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, 0);
+        Self { state: ConnectionState::Open, heard_ms: now_ms, inbound: Inbound::default(), socket, outbound: None }
     }
 
     /// The socket, to be watched.
@@ -119,7 +102,7 @@ impl Connection {
 
     /// Whether it is neither closing nor closed.
     pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.state == ConnectionState::Open
     }
 
     /// Bytes of control frames that wait.
@@ -169,8 +152,8 @@ impl Connection {
     }
 
     /// Shuts our side: the client reads to the end and closes.
-    pub fn linger(&mut self, ending: Ending) {
-        self.phase = Phase::Lingering { ending };
+    pub fn linger(&mut self, close: Close) {
+        self.state = ConnectionState::Lingering { close };
         // Fails if the client is gone already, which the next read tells.
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
     }

@@ -12,6 +12,7 @@ use slab::Slab;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use super::context::ShardContext;
 use super::stats::ShardStats;
 use crate::engine::clock;
 use crate::engine::frames::Form;
@@ -19,17 +20,8 @@ use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
-use crate::health::log_limit::{Limiter, ToldOnce};
+use crate::health::log_limit::{LogLimiter, SeenNames};
 use crate::wire::Wire;
-
-/// The hubs of a server. A wire speaks for one of them.
-#[derive(Clone)]
-pub struct Hubs {
-    /// Web PubSub.
-    pub orderflow: Arc<Hub>,
-    /// The JSON streams.
-    pub streams: Arc<Hub>,
-}
 
 /// Position of a wire's hub among a shard's shares.
 fn share_of(wire: Wire) -> usize {
@@ -51,7 +43,7 @@ pub struct Lane {
     group: u32,
 }
 
-struct LocalGroup {
+struct ShardGroup {
     group: Arc<Group>,
     receiver: Receiver<Publication>,
     /// Received, but newer than what the hub has declared published.
@@ -60,43 +52,44 @@ struct LocalGroup {
 }
 
 /// One hub's groups with members on this shard.
-struct Share {
+struct HubShare {
     hub: Arc<Hub>,
-    locals: Slab<LocalGroup>,
+    groups: Slab<ShardGroup>,
     names: HashMap<Arc<str>, u32>,
     /// The hub's `published` up to which everything is in the rings.
     drained: u64,
 }
 
-impl Share {
+impl HubShare {
     fn new(hub: Arc<Hub>) -> Self {
-        Self { locals: Slab::new(), names: HashMap::new(), drained: hub.published(), hub }
+        Self { groups: Slab::new(), names: HashMap::new(), drained: hub.published(), hub }
     }
 }
 
 /// All groups with members on this shard.
-pub struct Groups {
+pub struct Lanes {
     options: LagOptions,
     stats: Arc<ShardStats>,
-    silent: Arc<ToldOnce>,
-    lines: Limiter,
+    silent: Arc<SeenNames>,
+    lines: LogLimiter,
     /// By [`share_of`].
-    shares: [Share; 2],
-    lanes: Slab<Lane>,
+    shares: [HubShare; 2],
+    by_key: Slab<Lane>,
     /// Counts the changes of lanes and rings.
     revision: u64,
 }
 
-impl Groups {
+impl Lanes {
     /// None yet.
-    pub fn new(hubs: Hubs, options: LagOptions, stats: Arc<ShardStats>, silent: Arc<ToldOnce>) -> Self {
-        let shares = [hubs.orderflow, hubs.streams].map(Share::new);
-        Self { options, stats, silent, lines: Limiter::default(), shares, lanes: Slab::new(), revision: 1 }
+    pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
+        let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
+        let (options, silent) = (context.options.lag, Arc::clone(&context.silent));
+        Self { options, stats, silent, lines: LogLimiter::default(), shares, by_key: Slab::new(), revision: 1 }
     }
 
     /// The lane with this key.
     pub fn lane(&self, lane: u32) -> &Lane {
-        &self.lanes[lane as usize]
+        &self.by_key[lane as usize]
     }
 
     /// Another one whenever a ring or a lane has changed; never 0. While it is the same, the same cursors
@@ -108,8 +101,8 @@ impl Groups {
     /// The lane of a group by name, if it has subscribers in `wire` here.
     pub fn find(&self, name: &str, wire: Wire) -> Option<u32> {
         let share = &self.shares[share_of(wire)];
-        let group = &share.locals[*share.names.get(name)? as usize];
-        group.lanes.iter().copied().find(|&lane| self.lanes[lane as usize].wire == wire)
+        let group = &share.groups[*share.names.get(name)? as usize];
+        group.lanes.iter().copied().find(|&lane| self.by_key[lane as usize].wire == wire)
     }
 
     /// Adds a subscriber; returns its lane and its place there.
@@ -118,11 +111,11 @@ impl Groups {
             Some(lane) => lane,
             None => self.open_lane(name, wire)?,
         };
-        let lane_mut = &mut self.lanes[lane as usize];
+        let lane_mut = &mut self.by_key[lane as usize];
         let place = lane_mut.subscribers.len() as u32;
         lane_mut.subscribers.push(session);
         let share = &self.shares[share_of(wire)];
-        let group = &share.locals[lane_mut.group as usize].group;
+        let group = &share.groups[lane_mut.group as usize].group;
         group.joined();
         if !group.is_declared() && !share.hub.is_filled() {
             self.stats.silent_joins.add(1);
@@ -134,14 +127,14 @@ impl Groups {
     /// membership must be told.
     pub fn leave(&mut self, lane: u32, place: u32) -> Option<u32> {
         let key = lane as usize;
-        self.lanes[key].subscribers.swap_remove(place as usize);
-        let share = &self.shares[share_of(self.lanes[key].wire)];
-        share.locals[self.lanes[key].group as usize].group.left();
-        if self.lanes[key].subscribers.is_empty() {
+        self.by_key[key].subscribers.swap_remove(place as usize);
+        let share = &self.shares[share_of(self.by_key[key].wire)];
+        share.groups[self.by_key[key].group as usize].group.left();
+        if self.by_key[key].subscribers.is_empty() {
             self.close_lane(lane);
             return None;
         }
-        self.lanes[key].subscribers.get(place as usize).copied()
+        self.by_key[key].subscribers.get(place as usize).copied()
     }
 
     fn open_lane(&mut self, name: &str, wire: Wire) -> Result<u32, TooManySilentGroups> {
@@ -153,32 +146,32 @@ impl Groups {
                 if !group.is_declared()
                     && !share.hub.is_filled()
                     && self.silent.is_new(name)
-                    && let Some(suppressed) = self.lines.pass(clock::monotonic_ns() / 1_000_000)
+                    && let Some(suppressed) = self.lines.pass(clock::monotonic_ms())
                 {
                     let name: String = name.chars().take(100).collect();
                     tracing::info!(group = name, suppressed, "a client joined a group without data; it stays silent");
                 }
                 let name = Arc::clone(group.name());
-                let key = share.locals.insert(LocalGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
+                let key = share.groups.insert(ShardGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
                 share.names.insert(name, key);
                 key
             }
         };
         self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
-        let lane = self.lanes.insert(Lane { ring, subscribers: Vec::new(), told: 0, wire, group }) as u32;
-        share.locals[group as usize].lanes.push(lane);
+        let lane = self.by_key.insert(Lane { ring, subscribers: Vec::new(), told: 0, wire, group }) as u32;
+        share.groups[group as usize].lanes.push(lane);
         Ok(lane)
     }
 
     fn close_lane(&mut self, lane: u32) {
         self.revision += 1;
-        let Lane { group: group_key, wire, .. } = self.lanes.remove(lane as usize);
+        let Lane { group: group_key, wire, .. } = self.by_key.remove(lane as usize);
         let share = &mut self.shares[share_of(wire)];
-        let group = &mut share.locals[group_key as usize];
+        let group = &mut share.groups[group_key as usize];
         group.lanes.retain(|&other| other != lane);
         if group.lanes.is_empty() {
-            let group = share.locals.remove(group_key as usize).group;
+            let group = share.groups.remove(group_key as usize).group;
             share.names.remove(group.name());
             share.hub.unsubscribe(&group);
         }
@@ -196,7 +189,8 @@ impl Groups {
             moved(lane, of, first_new)
         };
         for share in &mut self.shares {
-            share.drain(&mut self.lanes, &self.stats, &mut changed);
+            share.drain(&mut self.by_key, &self.stats, &mut changed);
+            share.hub.taken_out();
         }
     }
 
@@ -209,18 +203,18 @@ impl Groups {
     pub fn retained(&self, lane: u32) -> Option<Bytes> {
         let lane = self.lane(lane);
         let share = &self.shares[share_of(lane.wire)];
-        let retained = share.hub.retained(share.locals[lane.group as usize].group.name())?;
+        let retained = share.hub.retained(share.groups[lane.group as usize].group.name())?;
         Some(retained.frame(Form::new(lane.wire.form())))
     }
 }
 
-impl Share {
+impl HubShare {
     fn drain(&mut self, lanes: &mut Slab<Lane>, stats: &ShardStats, moved: &mut impl FnMut(u32, &Lane, u64) -> bool) {
         let published = self.hub.published();
         if published == self.drained {
             return;
         }
-        for (_, local) in &mut self.locals {
+        for (_, local) in &mut self.groups {
             // Everything up to `published` was sent before it was stored, and `last_id` with it.
             if local.held.is_none() && local.group.last_id() <= self.drained {
                 continue;
@@ -253,7 +247,7 @@ impl Share {
     }
 }
 
-impl LocalGroup {
+impl ShardGroup {
     fn next(&mut self, stats: &ShardStats) -> Option<Publication> {
         if let Some(held) = self.held.take() {
             return Some(held);

@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use uuid::Uuid;
 
 use super::connection::Connection;
-use super::lanes::Groups;
-use super::subscriptions::Client;
+use super::dialect::stream_client::StreamClient;
+use super::lanes::Lanes;
 use crate::engine::policy::{self, LagOptions};
 use crate::wire::Wire;
 
-/// Ack ids remembered per session, as Azure's service does (`wire/webpubsub.md` §5).
+/// Ack ids remembered per session, as Azure's service does (`docs/protocols/webpubsub.md`, "Acks").
 const REMEMBERED_ACKS: u64 = 1000;
 
 /// A subscription as its session sees it.
@@ -41,7 +41,7 @@ pub struct Session {
     /// What it speaks.
     pub wire: Wire,
     /// What a client of the JSON streams is besides.
-    pub client: Option<Box<Client>>,
+    pub client: Option<Box<StreamClient>>,
     /// Its groups, by lane: sessions with the same groups have them in the same order.
     pub memberships: Vec<Membership>,
     /// The socket, unless the session is detached.
@@ -60,9 +60,9 @@ pub struct Session {
     acks: AckIds,
 }
 
-/// What [`Session::due`] found.
+/// How much of what is due [`Session::due`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum Extent {
     /// Everything there is.
     All,
     /// A part; there is more behind it.
@@ -130,16 +130,16 @@ impl Session {
     }
 
     /// Appends the frames that are due, in id order, at most about `limit` of them.
-    pub fn due(&self, groups: &Groups, limit: usize, picks: &mut Vec<Pick>) -> Due {
+    pub fn due(&self, lanes: &Lanes, limit: usize, picks: &mut Vec<Pick>) -> Extent {
         let first = picks.len();
         let share = (limit / self.memberships.len().max(1)).max(1) as u64;
         // Ids above this one may have smaller ones, not picked, before them.
         let mut complete_to = u64::MAX;
         for (at, membership) in self.memberships.iter().enumerate() {
-            let ring = &groups.lane(membership.lane).ring;
+            let ring = &lanes.lane(membership.lane).ring;
             let end = ring.head().min(membership.cursor + share);
             for position in membership.cursor..end {
-                let Some(entry) = ring.get(position) else { return Due::FellOff };
+                let Some(entry) = ring.get(position) else { return Extent::FellOff };
                 picks.push(Pick { id: entry.id, position, lane: membership.lane, membership: at as u32 });
             }
             if end < ring.head()
@@ -153,16 +153,15 @@ impl Session {
             picks[first..].sort_unstable_by_key(|pick| pick.id);
         }
         if complete_to == u64::MAX {
-            return Due::All;
+            return Extent::All;
         }
         picks.truncate(first + picks[first..].partition_point(|pick| pick.id <= complete_to));
-        Due::More
+        Extent::More
     }
 
     /// Whether it is further behind than it may be.
-    pub fn is_lagging(&self, groups: &Groups) -> bool {
-        let rings =
-            || self.memberships.iter().map(|membership| (&groups.lane(membership.lane).ring, membership.cursor));
+    pub fn is_lagging(&self, lanes: &Lanes) -> bool {
+        let rings = || self.memberships.iter().map(|membership| (&lanes.lane(membership.lane).ring, membership.cursor));
         rings().any(|(ring, cursor)| ring.head() - cursor > self.allowance || cursor < ring.oldest())
             || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
     }
@@ -174,10 +173,10 @@ impl Session {
     }
 
     /// Sets the cursors for a client that came back. Returns how many frames it will not get.
-    pub fn resume(&mut self, groups: &Groups, options: &LagOptions) -> u64 {
+    pub fn resume(&mut self, lanes: &Lanes, options: &LagOptions) -> u64 {
         let (mut gap, mut behind, mut behind_bytes) = (0, 0, 0);
         for membership in &mut self.memberships {
-            let ring = &groups.lane(membership.lane).ring;
+            let ring = &lanes.lane(membership.lane).ring;
             let confirmed = ring.position_after(self.acked.max(membership.since)).min(membership.cursor);
             let resumed =
                 policy::resume(options, confirmed, membership.cursor, ring.oldest(), ring.head(), self.lagged);

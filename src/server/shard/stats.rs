@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::close::{Close, CloseRow, ROWS, TABLE};
+
 /// A counter or gauge with a single writer: plain loads and stores, no locked instruction.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -24,75 +26,16 @@ impl Count {
     }
 }
 
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The client closed.
-    Client,
-    /// The socket went away without a close.
-    Gone,
-    /// The client broke RFC 6455 or its subprotocol, or sent too large a message.
-    Protocol,
-    /// It fell too far behind.
-    Lag,
-    /// It sent requests and did not read the answers.
-    Replies,
-    /// It did not answer a ping.
-    PongTimeout,
-    /// It did not take the close frame in time.
-    WriteTimeout,
-    /// A recovery took over its session.
-    Recovered,
-    /// The server stops.
-    Shutdown,
-    /// Its token expired.
-    Expired,
-    /// It sent too many requests that were refused.
-    Errors,
-}
-
-impl Ending {
-    /// All of them, in the order of their counters.
-    pub const ALL: [Self; 11] = [
-        Self::Client,
-        Self::Gone,
-        Self::Protocol,
-        Self::Lag,
-        Self::Replies,
-        Self::PongTimeout,
-        Self::WriteTimeout,
-        Self::Recovered,
-        Self::Shutdown,
-        Self::Expired,
-        Self::Errors,
-    ];
-
-    /// The name in logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Gone => "gone",
-            Self::Protocol => "protocol",
-            Self::Lag => "lag",
-            Self::Replies => "replies",
-            Self::PongTimeout => "pong_timeout",
-            Self::WriteTimeout => "write_timeout",
-            Self::Recovered => "recovered",
-            Self::Shutdown => "shutdown",
-            Self::Expired => "token_expired",
-            Self::Errors => "errors",
-        }
-    }
-}
-
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What one shard counts.
+        /// What one shard counts: aligned, so that no two shards write to one cache line or to neighbours that
+        /// the processor fetches together.
         #[derive(Debug, Default)]
+        #[repr(align(128))]
         pub struct ShardStats {
             $($(#[$doc])* pub $name: Count,)*
-            /// Connections that ended, by [`Ending`].
-            pub endings: [Count; Ending::ALL.len()],
+            /// Connections that ended, by row of the table.
+            closes: [Count; ROWS],
         }
     };
 }
@@ -131,9 +74,15 @@ counts! {
 }
 
 impl ShardStats {
-    /// Counts a connection out.
-    pub fn ended(&self, ending: Ending) {
+    /// Counts a connection out. Only the owning shard may call this.
+    pub fn closed(&self, close: Close) {
         self.connections.subtract(1);
-        self.endings[ending as usize].add(1);
+        self.closes[close as usize].add(1);
+    }
+
+    /// Connections that ended, of all rows with this counter.
+    pub fn closes(&self, counter: &str) -> u64 {
+        let of_counter = |(row, _): &(&CloseRow, &Count)| row.counter == counter;
+        TABLE.iter().zip(&self.closes).filter(of_counter).map(|(_, count)| count.get()).sum()
     }
 }

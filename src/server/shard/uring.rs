@@ -1,21 +1,28 @@
 //! Many sends in one system call, where the kernel has io_uring and allows it.
 //!
 //! The bytes and their order are those of `send(2)`; what is saved is the way into the kernel and
-//! back. Linux 6.1 or newer; containers often forbid it, so it is asked for when a shard starts.
+//! back. Linux 6.1 or newer; containers often forbid it, so it is asked for when a shard starts. A build
+//! without the feature `io-uring` never has one.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+#[cfg(feature = "io-uring")]
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 
+#[cfg(feature = "io-uring")]
 use io_uring::{IoUring, Probe, opcode, squeue, types};
+#[cfg(feature = "io-uring")]
 use rustix::net::SendFlags;
 
 /// A ring of one thread. Between two calls of [`Uring::send_all`] the kernel holds nothing of it.
+#[cfg(feature = "io-uring")]
 pub struct Uring {
     /// `None` after a failure that left entries behind: a ring that is never entered again.
     ring: Option<IoUring>,
     entries: Vec<squeue::Entry>,
 }
 
+#[cfg(feature = "io-uring")]
 impl Uring {
     /// A ring for so many sends at once, of the calling thread only.
     pub fn new(sends: u32) -> io::Result<Self> {
@@ -85,6 +92,7 @@ impl Uring {
     }
 }
 
+#[cfg(feature = "io-uring")]
 fn outcome(result: i32) -> io::Result<usize> {
     match result {
         taken if taken >= 0 => Ok(taken as usize),
@@ -94,7 +102,28 @@ fn outcome(result: i32) -> io::Result<usize> {
     }
 }
 
-#[cfg(test)]
+/// Stands for the ring in a build without it.
+#[cfg(not(feature = "io-uring"))]
+pub enum Uring {}
+
+#[cfg(not(feature = "io-uring"))]
+impl Uring {
+    /// Fails.
+    pub fn new(_sends: u32) -> io::Result<Self> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "built without the feature io-uring"))
+    }
+
+    /// Never called: there is no value of this type.
+    pub fn send_all<'a>(
+        &mut self,
+        _offers: impl Iterator<Item = (BorrowedFd<'a>, &'a [u8])>,
+        _sent: &mut Vec<io::Result<usize>>,
+    ) -> io::Result<()> {
+        match *self {}
+    }
+}
+
+#[cfg(all(test, feature = "io-uring"))]
 mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};

@@ -2,35 +2,15 @@
 //!
 //! They are read anew before every login, so that a file may be replaced while the server runs.
 
-use std::fmt;
 use std::path::PathBuf;
 
-/// A text that is never printed. Tokens stand in URLs, so errors are cleaned with [`Secret::hide`].
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+use secrecy::{ExposeSecret, SecretString};
 
-impl Secret {
-    /// Wraps a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the wire only.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// `text` without this secret, as it is and percent-encoded.
-    pub fn hide(&self, text: &str) -> String {
-        let encoded = encoded(&self.0);
-        text.replace(&self.0, "***").replace(&encoded, "***")
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("***")
-    }
+/// `text` without `secret`, neither as it is nor percent-encoded: tokens stand in URLs, and errors quote
+/// those.
+pub fn hide(secret: &SecretString, text: &str) -> String {
+    let secret = secret.expose_secret();
+    text.replace(secret, "***").replace(&encoded(secret), "***")
 }
 
 /// A value as it may stand in a URL's query.
@@ -39,18 +19,26 @@ pub fn encoded(text: &str) -> String {
 }
 
 /// What a broker asks for: two texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Credentials {
     /// Kite's `api_key`, XTS's `app_key`.
-    pub key: Secret,
+    pub key: SecretString,
     /// Kite's `access_token`, XTS's `secret_key`.
-    pub secret: Secret,
+    pub secret: SecretString,
+}
+
+/// Whether the source gives others by now. Nobody measures how long that takes.
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        self.key.expose_secret() == other.key.expose_secret()
+            && self.secret.expose_secret() == other.secret.expose_secret()
+    }
 }
 
 impl Credentials {
     /// `text`, at most 200 characters of it, without control characters and these secrets.
     pub fn clean(&self, text: &str) -> String {
-        let text = self.secret.hide(&self.key.hide(text));
+        let text = hide(&self.secret, &hide(&self.key, text));
         text.chars().map(|character| if character.is_control() { ' ' } else { character }).take(200).collect()
     }
 }
@@ -58,7 +46,7 @@ impl Credentials {
 /// Where credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialSource {
-    /// Two environment variables.
+    /// Two environment variables, read anew before every login.
     Environment {
         /// The name of the key's.
         key: String,
@@ -95,9 +83,9 @@ pub enum CredentialError {
     NotToml {
         /// The file.
         path: PathBuf,
-        /// The key's name.
+        /// The key's name in the file.
         key: &'static str,
-        /// The secret's name.
+        /// The secret's name in the file.
         secret: &'static str,
     },
     /// A string is missing.
@@ -120,7 +108,8 @@ impl CredentialSource {
             Self::Environment { key, secret } => {
                 let read = |name: &String| {
                     let text = std::env::var(name).ok().filter(|text| !text.trim().is_empty());
-                    text.map(|text| Secret::new(text.trim())).ok_or_else(|| CredentialError::NotSet(name.clone()))
+                    text.map(|text| SecretString::from(text.trim()))
+                        .ok_or_else(|| CredentialError::NotSet(name.clone()))
                 };
                 Ok(Credentials { key: read(key)?, secret: read(secret)? })
             }
@@ -133,7 +122,7 @@ impl CredentialSource {
                 let read = |name: &'static str| {
                     let text = table.get(name).and_then(toml::Value::as_str).map(str::trim);
                     let text = text.filter(|text| !text.is_empty());
-                    text.map(Secret::new).ok_or_else(|| CredentialError::Missing { path: path.clone(), name })
+                    text.map(SecretString::from).ok_or_else(|| CredentialError::Missing { path: path.clone(), name })
                 };
                 Ok(Credentials { key: read(key)?, secret: read(secret)? })
             }
@@ -158,8 +147,12 @@ mod tests {
 
     #[test]
     fn secrets_are_never_printed_and_taken_out_of_errors() {
-        let credentials = Credentials { key: Secret::new("key"), secret: Secret::new("a+b/c") };
-        assert_eq!(format!("{credentials:?}"), "Credentials { key: ***, secret: *** }");
+        let credentials = Credentials { key: "key".into(), secret: "a+b/c".into() };
+        let printed = format!("{credentials:?}");
+        assert!(
+            printed.contains("REDACTED") && !printed.contains("\"key\"") && !printed.contains("a+b/c"),
+            "{printed}"
+        );
         let error = "GET /?api_key=key&access_token=a%2Bb%2Fc\n (a+b/c)";
         assert_eq!(credentials.clean(error), "GET /?api_***=***&access_token=*** (***)".replace("*** (", "***  ("));
         assert_eq!(credentials.clean(&"x".repeat(500)).len(), 200);
@@ -181,7 +174,7 @@ mod tests {
             assert!(said.contains(words) && !said.contains("hunter2"), "{said}");
         }
         std::fs::write(&path, "api_key = \"k\"\naccess_token = \" t \"\n").unwrap();
-        assert_eq!(source.read().unwrap().secret.expose(), "t");
+        assert_eq!(source.read().unwrap().secret.expose_secret(), "t");
     }
 
     #[test]

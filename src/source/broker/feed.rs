@@ -1,4 +1,4 @@
-//! What a feed is, and the line between it and [`Feeds`](super::feeds::Feeds).
+//! What a feed is, and what it has in hand to talk to `Feeds`.
 //!
 //! ```text
 //!            wanted symbols (watch, always the latest) ─▶
@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::feed_events::{EventSender, FeedEvent, What};
-use super::feed_health::{Health, Phase};
-use super::quote::{Broker, MarketData, Received};
+use super::feed_events::{EventSender, FeedEvent, FeedEventKind};
+use super::feed_health::{FeedFigures, FeedPhase};
+use super::instrument::Broker;
+use super::quote::{MarketData, ReceivedAt};
 
-/// Symbols somebody wants.
+/// Symbols that at least one user wants.
 pub type Symbols = BTreeSet<Arc<str>>;
 
 /// A future that a feed runs as.
@@ -27,7 +28,7 @@ pub trait Feed: Send + Sync + 'static {
     /// Its id, unique among the feeds.
     fn id(&self) -> Arc<str>;
 
-    /// Whose it is.
+    /// The broker it connects to.
     fn broker(&self) -> Broker;
 
     /// Whether it can be asked for this symbol.
@@ -36,25 +37,26 @@ pub trait Feed: Send + Sync + 'static {
     /// The symbols that are configured for it.
     fn symbols(&self) -> Vec<Arc<str>>;
 
-    /// Works until [`Line::stopped`]. What it opened is closed when the future ends or is dropped.
-    fn run(self: Arc<Self>, line: Line) -> Running;
+    /// Works until [`FeedContext::stopped`]. What it opened is closed when the future ends or is dropped.
+    fn run(self: Arc<Self>, context: FeedContext) -> Running;
 }
 
-/// A feed's end of the line to [`Feeds`](super::feeds::Feeds). Clones speak for the same feed.
+/// What a feed is given by `Feeds`: what is wanted of it, and where its records, events and figures go.
+/// Clones speak for the same feed.
 #[derive(Clone)]
-pub struct Line {
+pub struct FeedContext {
     pub(super) id: Arc<str>,
     /// Which of the feeds it is; a smaller one was configured earlier and is preferred.
     pub(super) rank: u64,
     pub(super) wanted: watch::Receiver<Arc<Symbols>>,
     pub(super) records: mpsc::Sender<(u64, Arc<MarketData>)>,
     pub(super) events: EventSender,
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<FeedFigures>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) reload: watch::Receiver<u64>,
 }
 
-impl Line {
+impl FeedContext {
     /// The feed's id.
     pub fn id(&self) -> &Arc<str> {
         &self.id
@@ -99,32 +101,33 @@ impl Line {
     }
 
     /// Tells an event; what a server can cause at will is logged at a bounded rate.
-    pub fn tell(&self, what: What, reason: impl Into<String>) {
+    pub fn tell(&self, what: FeedEventKind, reason: impl Into<String>) {
         match what {
-            What::Error => self.health.error(),
-            What::InstrumentRefused(_) => self.health.refused(),
+            FeedEventKind::Error => self.health.error(),
+            FeedEventKind::InstrumentRefused(_) => self.health.refused(),
             _ => {}
         }
-        let bounded = matches!(what, What::Error | What::InstrumentRefused(_) | What::Notice);
-        let event = FeedEvent { feed: Arc::clone(&self.id), what, reason: reason.into() };
+        let bounded =
+            matches!(what, FeedEventKind::Error | FeedEventKind::InstrumentRefused(_) | FeedEventKind::Notice);
+        let event = FeedEvent { feed: Arc::clone(&self.id), kind: what, reason: reason.into() };
         if !bounded || self.health.may_log().is_some() {
             event.log();
         }
         self.events.send(event);
     }
 
-    /// A frame came.
-    pub fn message(&self, received: Received) {
+    /// Notes when a frame was received, whatever it holds.
+    pub fn message(&self, received: ReceivedAt) {
         self.health.message(received);
     }
 
-    /// The feed's figures.
-    pub fn health(&self) -> &Health {
+    /// The figures that status and metrics show of this feed.
+    pub fn health(&self) -> &FeedFigures {
         &self.health
     }
 
     /// What the feed does from now on, and why.
-    pub fn set_phase(&self, phase: Phase, reason: impl Into<String>) {
+    pub fn set_phase(&self, phase: FeedPhase, reason: impl Into<String>) {
         self.health.set_phase(phase, reason);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-/// What happened.
+/// What happened to a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum FeedEventKind {
     /// A connection opened for the first time.
     Connected,
     /// A connection opened again; everything wanted is subscribed anew.
@@ -30,13 +30,13 @@ pub enum What {
     Stopped,
 }
 
-/// One event.
+/// Something that happened to a feed, for logs and listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedEvent {
     /// The feed's id.
     pub feed: Arc<str>,
     /// What happened.
-    pub what: What,
+    pub kind: FeedEventKind,
     /// Why, for people. Holds no secrets.
     pub reason: String,
 }
@@ -44,30 +44,38 @@ pub struct FeedEvent {
 impl FeedEvent {
     /// Writes it to the log.
     pub fn log(&self) {
-        match self.what {
-            What::Connected | What::Reconnected | What::Stopped | What::FailedBack(_) | What::Notice => {
+        match self.kind {
+            FeedEventKind::Connected
+            | FeedEventKind::Reconnected
+            | FeedEventKind::Stopped
+            | FeedEventKind::FailedBack(_)
+            | FeedEventKind::Notice => {
                 tracing::info!("{self}");
             }
-            What::Error | What::InstrumentRefused(_) | What::FailedOver(_) => tracing::warn!("{self}"),
-            What::AuthFailed | What::GaveUp => tracing::error!("{self}"),
+            FeedEventKind::Error | FeedEventKind::InstrumentRefused(_) | FeedEventKind::FailedOver(_) => {
+                tracing::warn!("{self}");
+            }
+            FeedEventKind::AuthFailed | FeedEventKind::GaveUp => tracing::error!("{self}"),
         }
     }
 }
 
 impl fmt::Display for FeedEvent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { feed, what, reason } = self;
-        match what {
-            What::Connected => write!(formatter, "{feed}: connected")?,
-            What::Reconnected => write!(formatter, "{feed}: connected again")?,
-            What::Error => write!(formatter, "{feed}: failed")?,
-            What::AuthFailed => write!(formatter, "{feed}: credentials refused")?,
-            What::GaveUp => write!(formatter, "{feed}: gave up")?,
-            What::InstrumentRefused(symbol) => write!(formatter, "{feed}: {symbol} refused")?,
-            What::FailedOver(symbol) => write!(formatter, "{feed}: stands in for {symbol}")?,
-            What::FailedBack(symbol) => write!(formatter, "{feed}: gives {symbol} again")?,
-            What::Notice => write!(formatter, "{feed} says")?,
-            What::Stopped => write!(formatter, "{feed}: stopped")?,
+        let Self { feed, kind, reason } = self;
+        match kind {
+            FeedEventKind::Connected => write!(formatter, "{feed}: connected")?,
+            FeedEventKind::Reconnected => write!(formatter, "{feed}: connected again")?,
+            FeedEventKind::Error => write!(formatter, "{feed}: error")?,
+            FeedEventKind::AuthFailed => write!(formatter, "{feed}: credentials refused or missing")?,
+            FeedEventKind::GaveUp => write!(formatter, "{feed}: gave up")?,
+            FeedEventKind::InstrumentRefused(symbol) => write!(formatter, "{feed}: {symbol} refused")?,
+            FeedEventKind::FailedOver(symbol) => {
+                write!(formatter, "{feed}: its records of {symbol} are used; the preferred feed is silent")?;
+            }
+            FeedEventKind::FailedBack(symbol) => write!(formatter, "{feed}: its records of {symbol} are used again")?,
+            FeedEventKind::Notice => write!(formatter, "{feed}: the broker says")?,
+            FeedEventKind::Stopped => write!(formatter, "{feed}: stopped")?,
         }
         if reason.is_empty() { Ok(()) } else { write!(formatter, ": {reason}") }
     }

@@ -1,20 +1,20 @@
 //! How a feed is: plain atomics that its tasks set, and snapshots for whoever asks.
 //!
-//! The figures are those of `engine::status`, so `/websocket/status` and the metrics show them.
+//! The figures are those of `health::status`, so `/websocket/status` and the metrics show them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::quote::{Broker, Received};
-use crate::health::status::{Status, Stream};
+use super::instrument::Broker;
+use super::quote::ReceivedAt;
+use crate::engine::clock;
+use crate::health::log_limit::LogLimiter;
+use crate::health::status::{SourceHealth, Status};
 
 /// What a feed is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum FeedPhase {
     /// Not started yet, or stopped.
     Idle,
     /// Logging in or connecting.
@@ -29,7 +29,7 @@ pub enum Phase {
     GaveUp,
 }
 
-impl Phase {
+impl FeedPhase {
     /// One word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Phase {
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for FeedPhase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
     }
@@ -57,16 +57,16 @@ pub struct FeedHealth {
     /// Whose feed it is.
     pub broker: Broker,
     /// What it is doing.
-    pub phase: Phase,
+    pub phase: FeedPhase,
     /// Why, if not all is well.
     pub reason: String,
     /// Connections that are open.
     pub connections: u64,
     /// When the last frame came, UTC milliseconds.
     pub last_message_ms: Option<i64>,
-    /// Records it gave.
+    /// Records it handed to the merged stream since it was added.
     pub records: u64,
-    /// Connections opened again.
+    /// How often a connection was opened again after it had been lost.
     pub reconnects: u64,
     /// Failures of connections and calls.
     pub errors: u64,
@@ -83,16 +83,16 @@ pub struct FeedHealth {
 impl FeedHealth {
     /// Whether all its connections are open.
     pub fn is_connected(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == FeedPhase::Open
     }
 }
 
 /// A feed's figures while it runs.
-pub struct Health {
+pub struct FeedFigures {
     id: Arc<str>,
     broker: Broker,
-    stream: Arc<Stream>,
-    state: Mutex<State>,
+    stream: Arc<SourceHealth>,
+    state: Mutex<PhaseState>,
     last_message_ms: AtomicU64,
     records: Arc<AtomicU64>,
     reconnects: Arc<AtomicU64>,
@@ -101,25 +101,18 @@ pub struct Health {
     refused: Arc<AtomicU64>,
     ignored: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
-    /// Connections it needs.
+    /// Connections that must be open for the feed to be open.
     needed: AtomicU64,
     subscribed: Arc<AtomicU64>,
 }
 
-struct State {
-    phase: Phase,
+struct PhaseState {
+    phase: FeedPhase,
     reason: String,
-    /// Lines of the log that were written in this window, and those that were not.
-    window: Option<Instant>,
-    told: u32,
-    suppressed: u64,
+    log: LogLimiter,
 }
 
-/// So many lines about bad input are written in each window.
-const LINES: u32 = 5;
-const WINDOW: Duration = Duration::from_secs(10);
-
-impl Health {
+impl FeedFigures {
     /// Registers the figures of a feed.
     pub fn register(status: &Status, id: &Arc<str>, broker: Broker) -> Arc<Self> {
         let labels = || vec![("feed", id.to_string().into())];
@@ -127,18 +120,12 @@ impl Health {
         let gauge = |name, help| status.gauge(name, help, labels());
         let stream = status.register(stream_name(id), None);
         stream.set_connected(false);
-        stream.set_state(Phase::Idle.name(), "");
+        stream.set_state(FeedPhase::Idle.name(), "");
         Arc::new(Self {
             id: Arc::clone(id),
             broker,
             stream,
-            state: Mutex::new(State {
-                phase: Phase::Idle,
-                reason: String::new(),
-                window: None,
-                told: 0,
-                suppressed: 0,
-            }),
+            state: Mutex::new(PhaseState { phase: FeedPhase::Idle, reason: String::new(), log: LogLimiter::default() }),
             last_message_ms: AtomicU64::new(0),
             records: count("feed_records", "Records a broker feed gave"),
             reconnects: count("feed_reconnects", "Connections a broker feed opened again"),
@@ -157,11 +144,11 @@ impl Health {
         status.remove(&self.stream, ("feed", &self.id));
     }
 
-    /// A frame came.
-    pub fn message(&self, received: Received) {
+    /// Notes when a frame was received.
+    pub fn message(&self, received: ReceivedAt) {
         self.last_message_ms.store(received.unix_ms.max(0) as u64, Ordering::Relaxed);
         let position = self.records.load(Ordering::Relaxed);
-        self.stream.updated(position, received.unix_ms.max(0) as u64 * 1_000_000);
+        self.stream.set_position(position, received.unix_ms.max(0) as u64 * 1_000_000);
     }
 
     /// Records left for the merged stream.
@@ -169,12 +156,12 @@ impl Health {
         self.records.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A connection opened.
+    /// Counts a connection that opened; `again`: it had been open before.
     pub fn opened(&self, again: bool) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         if again {
             self.reconnects.fetch_add(1, Ordering::Relaxed);
-            self.stream.recovering();
+            self.stream.count_recovery();
         }
     }
 
@@ -186,30 +173,20 @@ impl Health {
     /// A connection or a call failed.
     pub fn error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        self.stream.failed(1);
+        self.stream.count_errors(1);
     }
 
     /// Input that could not be read; logged at a bounded rate.
     pub fn malformed(&self, what: &dyn fmt::Display) {
         self.malformed.fetch_add(1, Ordering::Relaxed);
-        self.stream.failed(1);
+        self.stream.count_errors(1);
         let Some(suppressed) = self.may_log() else { return };
         tracing::warn!(feed = %self.id, suppressed, "{what}");
     }
 
     /// Whether a line may be written now, and how many were not since the last one.
     pub fn may_log(&self) -> Option<u64> {
-        let mut state = self.state();
-        let now = Instant::now();
-        if state.window.is_none_or(|began| now - began >= WINDOW) {
-            (state.window, state.told) = (Some(now), 0);
-        }
-        if state.told == LINES {
-            state.suppressed += 1;
-            return None;
-        }
-        state.told += 1;
-        Some(std::mem::take(&mut state.suppressed))
+        self.state().log.pass(clock::unix_ns() / 1_000_000)
     }
 
     /// Something that is of no use to us, and no fault.
@@ -220,7 +197,7 @@ impl Health {
     /// The broker refused an instrument.
     pub fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        self.stream.failed(1);
+        self.stream.count_errors(1);
     }
 
     /// Instruments subscribed: `added` more, `removed` fewer.
@@ -235,14 +212,14 @@ impl Health {
     }
 
     /// What the feed does from now on, and why. It is open when all the connections it needs are.
-    pub fn set_phase(&self, phase: Phase, reason: impl Into<String>) {
+    pub fn set_phase(&self, phase: FeedPhase, reason: impl Into<String>) {
         let open = self.connections.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed);
-        if phase == Phase::Open && !open {
+        if phase == FeedPhase::Open && !open {
             return;
         }
         let mut state = self.state();
         (state.phase, state.reason) = (phase, reason.into());
-        self.stream.set_connected(phase == Phase::Open);
+        self.stream.set_connected(phase == FeedPhase::Open);
         self.stream.set_state(phase.name(), &state.reason);
     }
 
@@ -271,7 +248,7 @@ impl Health {
     }
 
     /// Nothing is left half done under this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PhaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,13 @@ use std::time::Duration;
 
 use super::feed_settings::FeedSettings;
 
+/// Records that may wait for an in-process subscriber before it is dropped, unless it asks for others.
+/// `serve` has no such subscriber: the prices for its clients take the merged stream.
+pub const SUBSCRIBER_BUFFER: usize = 1024;
+
+/// In-process subscribers at once, unless an embedder sets another limit.
+const SUBSCRIBERS: usize = 1024;
+
 /// Settings of all broker feeds together; what belongs to one stands in its `[[feeds]]` block.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BrokerOptions {
@@ -15,9 +22,11 @@ pub struct BrokerOptions {
     #[arg(long, env = "FLOWCAST_FEED_BUFFER", default_value_t = 4096, value_name = "RECORDS")]
     #[arg(value_parser = count(1, 1 << 20))]
     pub feed_buffer: usize,
-    /// Records that may wait for an in-process subscriber before it is dropped
-    #[arg(long, env = "FLOWCAST_FEED_CLIENT_BUFFER", default_value_t = 1024, value_name = "RECORDS")]
-    #[arg(value_parser = count(1, 1 << 20))]
+    #[arg(skip = SUBSCRIBER_BUFFER)]
+    #[expect(
+        missing_docs,
+        reason = "clap would print it as help: records that may wait for one in-process subscriber"
+    )]
     pub feed_client_buffer: usize,
     /// Feed events kept for a slow listener
     #[arg(long, env = "FLOWCAST_FEED_EVENT_BUFFER", default_value_t = 256, value_name = "EVENTS")]
@@ -27,9 +36,8 @@ pub struct BrokerOptions {
     #[arg(long, env = "FLOWCAST_FEED_MAX_SYMBOLS", default_value_t = 10_000, value_name = "SYMBOLS")]
     #[arg(value_parser = count(1, 100_000))]
     pub feed_max_symbols: usize,
-    /// In-process subscribers at once
-    #[arg(long, env = "FLOWCAST_FEED_MAX_SUBSCRIBERS", default_value_t = 1024, value_name = "SUBSCRIBERS")]
-    #[arg(value_parser = count(1, 100_000))]
+    #[arg(skip = SUBSCRIBERS)]
+    #[expect(missing_docs, reason = "clap would print it as help: in-process subscribers at once")]
     pub feed_max_subscribers: usize,
     /// Silence of a symbol's first feed after which another feed's records are taken
     #[arg(long, env = "FLOWCAST_FEED_FAILOVER_SILENCE", default_value = "10s", value_name = "DURATION")]

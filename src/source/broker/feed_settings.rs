@@ -6,21 +6,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected};
+
 use super::credentials::CredentialSource;
-use super::quote::Broker;
-use super::symbols::{Mapped, Mode, mapped};
-use super::table::{SettingsError, Table};
+use super::instrument::Broker;
+use super::setting_values::{PerSecond, SettingsError, Span, Whole, read};
+use super::symbols::{MappedInstrument, Mode, mapped};
 use crate::source::broker::net::backoff::BackoffSettings;
 use crate::source::broker::net::recovery::RecoverySettings;
 use crate::source::broker::xts::fields::Code;
 use crate::source::broker::xts::socketio::Eio;
 
-/// One feed.
+/// One `[[feeds]]` block after it was checked.
 #[derive(Debug, Clone)]
 pub struct FeedSettings {
     /// What it is called in status, metrics and logs; unique.
     pub id: Arc<str>,
-    /// Whose it is.
+    /// Which broker it connects to.
     pub broker: Broker,
     /// Where REST calls go.
     pub base_url: String,
@@ -31,7 +34,7 @@ pub struct FeedSettings {
     /// Where the credentials come from.
     pub credentials: CredentialSource,
     /// The instruments that have names.
-    pub instruments: Vec<Mapped>,
+    pub instruments: Vec<MappedInstrument>,
     /// Whether symbols such as `NSE:2885` are taken too.
     pub unmapped: bool,
     /// How much is asked for, unless an instrument says otherwise.
@@ -70,12 +73,88 @@ pub struct Limits {
 pub struct XtsSettings {
     /// Which Engine.IO the server speaks.
     pub eio: Eio,
-    /// `Full` or `Partial`.
-    pub broadcast_mode: &'static str,
+    /// Whether events carry everything, or only what changed.
+    pub broadcast_mode: BroadcastMode,
     /// What the login calls itself.
     pub source: String,
     /// What is subscribed instead of the mode's codes.
     pub codes: Option<Vec<Code>>,
+}
+
+/// What an XTS server is asked to send, in the wire's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum BroadcastMode {
+    /// Every event carries all fields.
+    #[default]
+    Full,
+    /// Events carry the fields that changed.
+    Partial,
+}
+
+impl BroadcastMode {
+    /// As the wire writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "Full",
+            Self::Partial => "Partial",
+        }
+    }
+}
+
+/// Longest duration a setting takes, in milliseconds.
+const HOUR_MS: u64 = 3_600_000;
+
+/// One `[[feeds]]` block as it is written. Which keys a broker knows is checked afterwards.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FeedBlock {
+    id: Option<String>,
+    broker: Option<Broker>,
+    base_url: Option<String>,
+    ws_url: Option<String>,
+    ca_file: Option<PathBuf>,
+    credentials_file: Option<PathBuf>,
+    api_key_env: Option<String>,
+    access_token_env: Option<String>,
+    app_key_env: Option<String>,
+    secret_key_env: Option<String>,
+    #[serde(default)]
+    symbols: toml::Table,
+    symbols_file: Option<PathBuf>,
+    #[serde(default)]
+    unmapped: bool,
+    #[serde(default)]
+    mode: Mode,
+    backoff_base: Option<Span<1, HOUR_MS>>,
+    backoff_cap: Option<Span<1, HOUR_MS>>,
+    backoff_limit: Option<Whole<0, 1_000_000>>,
+    stable_after: Option<Span<0, HOUR_MS>>,
+    credentials_poll: Option<Span<1, HOUR_MS>>,
+    silence: Option<Span<10, HOUR_MS>>,
+    connects_per_second: Option<PerSecond>,
+    calls_per_second: Option<PerSecond>,
+    batch: Option<Whole<1, 3000>>,
+    connections: Option<Whole<1, { u64::MAX }>>,
+    instruments_per_connection: Option<Whole<1, { u64::MAX }>>,
+    timeout: Option<Span<10, HOUR_MS>>,
+    max_message_bytes: Option<Whole<4096, { 64 << 20 }>>,
+    eio: Option<Whole<3, 4>>,
+    broadcast_mode: Option<BroadcastMode>,
+    source: Option<String>,
+    codes: Option<Vec<DataCode>>,
+}
+
+/// A code that can be subscribed.
+struct DataCode(Code);
+
+impl<'de> Deserialize<'de> for DataCode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(deserializer)?;
+        let code = Code::from_number(number).filter(|&code| code != Code::MarketStatus);
+        code.map(Self).ok_or_else(|| {
+            D::Error::invalid_value(Unexpected::Unsigned(number), &"one of 1501, 1502, 1505, 1510 and 1512")
+        })
+    }
 }
 
 /// Reads the value of the key `feeds`.
@@ -86,10 +165,7 @@ pub fn feeds(value: toml::Value) -> Result<Vec<FeedSettings>, SettingsError> {
     let mut feeds: Vec<FeedSettings> = Vec::new();
     for (at, block) in blocks.into_iter().enumerate() {
         let path = format!("feeds[{at}]");
-        let toml::Value::Table(table) = block else {
-            return Err(SettingsError::new(path, "a [[feeds]] block", block.type_str()));
-        };
-        let feed = feed(Table::new(path.clone(), table))?;
+        let feed = feed(&path, read(&path, block)?)?;
         if feeds.iter().any(|other| other.id == feed.id) {
             return Err(SettingsError::new(path + ".id", "an id of its own", format_args!("{:?}", feed.id)));
         }
@@ -98,150 +174,161 @@ pub fn feeds(value: toml::Value) -> Result<Vec<FeedSettings>, SettingsError> {
     Ok(feeds)
 }
 
-const BROKERS: &str = "zerodha, xts_pro or xts_client";
-
-fn feed(mut table: Table) -> Result<FeedSettings, SettingsError> {
-    let id = table.required("id", "a name such as kite")?;
+fn feed(path: &str, mut block: FeedBlock) -> Result<FeedSettings, SettingsError> {
+    let at = |key: &str| format!("{path}.{key}");
+    let id = block.id.take().ok_or_else(|| SettingsError::missing(at("id"), "a name such as kite"))?;
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if id.is_empty() || id.len() > 64 || !id.bytes().all(valid) {
-        return Err(table.wrong("id", "1 to 64 letters, digits, -, _ and .", &id));
+        let shown: String = id.chars().take(60).collect();
+        return Err(SettingsError::new(at("id"), "1 to 64 letters, digits, -, _ and .", format_args!("{shown:?}")));
     }
-    let broker = match table.required("broker", BROKERS)?.as_str() {
-        "zerodha" => Broker::Zerodha,
-        "xts_pro" => Broker::XtsPro,
-        "xts_client" => Broker::XtsClient,
-        other => return Err(table.wrong("broker", BROKERS, other)),
-    };
+    let named = block.broker.ok_or_else(|| SettingsError::missing(at("broker"), "zerodha, xts_pro or xts_client"));
+    let broker = named?;
     let is_kite = broker == Broker::Zerodha;
-    let (base_url, ws_url) = urls(&mut table, is_kite)?;
-    let ca_file = table.text("ca_file")?.map(PathBuf::from);
-    let credentials = credentials(&mut table, is_kite)?;
-    let mode = table.choice("mode", &Mode::NAMES)?.unwrap_or(Mode::Quote);
-    let instruments = mapped(&mut table, is_kite)?;
-    let unmapped = table.boolean("unmapped")?.unwrap_or(false);
-    let recovery = recovery(&mut table)?;
+    block.refuse_foreign_keys(path, is_kite)?;
+    let (base_url, ws_url) = block.urls(path, is_kite)?;
+    let credentials = block.credentials(path, is_kite)?;
+    let limits = block.limits(path, is_kite)?;
+    let xts = block.xts(path)?;
     // A Kite server sends a heartbeat every couple of seconds; an XTS server tells its own rhythm.
-    let silence = table.duration("silence", (Duration::from_millis(10), HOUR))?;
-    let silence = silence.or(is_kite.then_some(Duration::from_secs(5)));
-    let limits = limits(&mut table, is_kite)?;
-    let xts = if is_kite { XtsSettings::default() } else { xts(&mut table)? };
-    table.finish()?;
+    let silence = block.silence.map(|silence| silence.0).or(is_kite.then_some(Duration::from_secs(5)));
     Ok(FeedSettings {
         id: id.into(),
         broker,
         base_url,
         ws_url,
-        ca_file,
+        recovery: block.recovery(),
+        ca_file: block.ca_file,
         credentials,
-        instruments,
-        unmapped,
-        mode,
-        recovery,
+        instruments: mapped(path, block.symbols, block.symbols_file, is_kite)?,
+        unmapped: block.unmapped,
+        mode: block.mode,
         silence,
         limits,
         xts,
     })
 }
 
-const HOUR: Duration = Duration::from_hours(1);
-
-/// Kite is one service; every XTS broker runs a deployment of its own.
-fn urls(table: &mut Table, is_kite: bool) -> Result<(String, String), SettingsError> {
-    let mut url = |key: &str, schemes: [&str; 2]| -> Result<Option<String>, SettingsError> {
-        let Some(url) = table.text(key)? else { return Ok(None) };
-        let expected = format!("a URL that begins with {} or {}, without a query", schemes[0], schemes[1]);
-        let host = schemes.iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or_default();
-        if host.is_empty()
-            || host.starts_with('/')
-            || url.contains(['?', '#', '@'])
-            || url.parse::<http::Uri>().is_err()
-        {
-            // Somebody may have pasted a URL with a token.
-            return Err(table.wrong(key, &expected, "another text"));
-        }
-        Ok(Some(url.trim_end_matches('/').to_owned()))
-    };
-    let base = url("base_url", ["https://", "http://"])?;
-    let ws = url("ws_url", ["wss://", "ws://"])?;
-    if is_kite {
-        let base = base.unwrap_or_else(|| "https://api.kite.trade".to_owned());
-        return Ok((base, ws.unwrap_or_else(|| "wss://ws.kite.trade".to_owned())));
-    }
-    let Some(base) = base else {
-        return Err(table.missing("base_url", "the deployment's URL, such as https://host/apimarketdata"));
-    };
-    let ws = ws.unwrap_or_else(|| format!("ws{}/socket.io", &base["http".len()..]));
-    Ok((base, ws))
-}
-
-fn credentials(table: &mut Table, is_kite: bool) -> Result<CredentialSource, SettingsError> {
-    let (key, secret) = if is_kite { ("api_key", "access_token") } else { ("app_key", "secret_key") };
-    let names = (table.text(&format!("{key}_env"))?, table.text(&format!("{secret}_env"))?);
-    let file = table.text("credentials_file")?;
-    match (names, file) {
-        ((Some(key), Some(secret)), None) => Ok(CredentialSource::Environment { key, secret }),
-        ((None, None), Some(path)) => Ok(CredentialSource::File { path: path.into(), key, secret }),
-        _ => {
-            let expected = format!("either {key}_env and {secret}_env, or a file with {key} and {secret}");
-            Err(table.missing("credentials_file", &expected))
+impl FeedBlock {
+    /// Refuses keys that only the other broker has.
+    fn refuse_foreign_keys(&self, path: &str, is_kite: bool) -> Result<(), SettingsError> {
+        let of_kite =
+            [("api_key_env", self.api_key_env.is_some()), ("access_token_env", self.access_token_env.is_some())];
+        let of_xts = [
+            ("app_key_env", self.app_key_env.is_some()),
+            ("secret_key_env", self.secret_key_env.is_some()),
+            ("eio", self.eio.is_some()),
+            ("broadcast_mode", self.broadcast_mode.is_some()),
+            ("source", self.source.is_some()),
+            ("codes", self.codes.is_some()),
+        ];
+        let (kite, xts) = ("zerodha", "xts_pro and xts_client");
+        let (foreign, here, there) = if is_kite { (&of_xts[..], kite, xts) } else { (&of_kite[..], xts, kite) };
+        match foreign.iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) => Err(SettingsError::missing(
+                format!("{path}.{key}"),
+                format!("the name of a setting of {here}; this one is for {there} only"),
+            )),
+            None => Ok(()),
         }
     }
-}
 
-fn recovery(table: &mut Table) -> Result<RecoverySettings, SettingsError> {
-    let waits = (Duration::from_millis(1), HOUR);
-    let base = table.duration("backoff_base", waits)?.unwrap_or(Duration::from_secs(1));
-    let cap = table.duration("backoff_cap", waits)?.unwrap_or(Duration::from_mins(1)).max(base);
-    let limit = table.number("backoff_limit", (0, 1_000_000))?.unwrap_or(0);
-    let stable_after = table.duration("stable_after", (Duration::ZERO, HOUR))?.unwrap_or(Duration::from_secs(10));
-    let credentials_poll = table.duration("credentials_poll", waits)?.unwrap_or(Duration::from_secs(5));
-    // 0 stands for: for ever.
-    let limit = u32::try_from(limit).ok().filter(|&limit| limit > 0);
-    Ok(RecoverySettings { backoff: BackoffSettings { base, cap, limit }, stable_after, credentials_poll })
-}
-
-fn limits(table: &mut Table, is_kite: bool) -> Result<Limits, SettingsError> {
-    let (connections, instruments) = if is_kite { (3, 3000) } else { (1, 10_000) };
-    let size = |number: Option<u64>, default: usize| number.map_or(default, |number| number as usize);
-    Ok(Limits {
-        connects_per_second: table.rate("connects_per_second")?.unwrap_or(1.0),
-        calls_per_second: table.rate("calls_per_second")?.unwrap_or(if is_kite { 10.0 } else { 2.0 }),
-        batch: size(table.number("batch", (1, 3000))?, if is_kite { 500 } else { 50 }),
-        connections: size(table.number("connections", (1, connections as u64))?, connections),
-        instruments: size(table.number("instruments_per_connection", (1, instruments as u64))?, instruments),
-        timeout: table.duration("timeout", (Duration::from_millis(10), HOUR))?.unwrap_or(Duration::from_secs(10)),
-        max_message_bytes: size(table.number("max_message_bytes", (4096, 64 << 20))?, 1 << 20),
-    })
-}
-
-impl Default for XtsSettings {
-    fn default() -> Self {
-        Self { eio: Eio::V3, broadcast_mode: "Full", source: "WEBAPI".to_owned(), codes: None }
+    /// Kite is one service; every XTS broker runs a deployment of its own.
+    fn urls(&mut self, path: &str, is_kite: bool) -> Result<(String, String), SettingsError> {
+        let url = |key: &str, url: Option<String>, schemes: [&str; 2]| {
+            let Some(url) = url else { return Ok(None) };
+            let host = schemes.iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or_default();
+            if host.is_empty()
+                || host.starts_with('/')
+                || url.contains(['?', '#', '@'])
+                || url.parse::<http::Uri>().is_err()
+            {
+                let expected = format!("a URL that begins with {} or {}, without a query", schemes[0], schemes[1]);
+                // The text is not printed: somebody may have pasted a URL with a token.
+                return Err(SettingsError::new(format!("{path}.{key}"), expected, "another text"));
+            }
+            Ok(Some(url.trim_end_matches('/').to_owned()))
+        };
+        let base = url("base_url", self.base_url.take(), ["https://", "http://"])?;
+        let ws = url("ws_url", self.ws_url.take(), ["wss://", "ws://"])?;
+        if is_kite {
+            let base = base.unwrap_or_else(|| "https://api.kite.trade".to_owned());
+            return Ok((base, ws.unwrap_or_else(|| "wss://ws.kite.trade".to_owned())));
+        }
+        let expected = "the deployment's URL, such as https://host/apimarketdata";
+        let base = base.ok_or_else(|| SettingsError::missing(format!("{path}.base_url"), expected))?;
+        let ws = ws.unwrap_or_else(|| format!("ws{}/socket.io", &base["http".len()..]));
+        Ok((base, ws))
     }
-}
 
-fn xts(table: &mut Table) -> Result<XtsSettings, SettingsError> {
-    let preset = XtsSettings::default();
-    let eio = match table.number("eio", (3, 4))? {
-        Some(4) => Eio::V4,
-        _ => preset.eio,
-    };
-    let modes = [("Full", "Full"), ("Partial", "Partial")];
-    let broadcast_mode = table.choice("broadcast_mode", &modes)?.unwrap_or(preset.broadcast_mode);
-    let source = table.text("source")?.unwrap_or(preset.source);
-    let codes = table.numbers("codes")?;
-    let known = |number: u64| {
-        let code = Code::from_number(number).filter(|&code| code != Code::MarketStatus);
-        code.ok_or_else(|| table.wrong("codes", "some of 1501, 1502, 1505, 1510 and 1512", &number.to_string()))
-    };
-    let codes = codes.map(|codes| codes.into_iter().map(known).collect()).transpose()?;
-    Ok(XtsSettings { eio, broadcast_mode, source, codes })
+    fn credentials(&mut self, path: &str, is_kite: bool) -> Result<CredentialSource, SettingsError> {
+        let (key, secret) = if is_kite { ("api_key", "access_token") } else { ("app_key", "secret_key") };
+        let names = if is_kite {
+            (self.api_key_env.take(), self.access_token_env.take())
+        } else {
+            (self.app_key_env.take(), self.secret_key_env.take())
+        };
+        match (names, self.credentials_file.take()) {
+            ((Some(key), Some(secret)), None) => Ok(CredentialSource::Environment { key, secret }),
+            ((None, None), Some(path)) => Ok(CredentialSource::File { path, key, secret }),
+            _ => Err(SettingsError::missing(
+                format!("{path}.credentials_file"),
+                format!("either {key}_env and {secret}_env, or a file with {key} and {secret}"),
+            )),
+        }
+    }
+
+    fn recovery(&self) -> RecoverySettings {
+        let base = self.backoff_base.map_or(Duration::from_secs(1), |base| base.0);
+        RecoverySettings {
+            backoff: BackoffSettings {
+                base,
+                cap: self.backoff_cap.map_or(Duration::from_mins(1), |cap| cap.0).max(base),
+                // 0 stands for: for ever.
+                limit: self.backoff_limit.and_then(|limit| u32::try_from(limit.0).ok()).filter(|&limit| limit > 0),
+            },
+            stable_after: self.stable_after.map_or(Duration::from_secs(10), |after| after.0),
+            credentials_poll: self.credentials_poll.map_or(Duration::from_secs(5), |poll| poll.0),
+        }
+    }
+
+    fn limits(&self, path: &str, is_kite: bool) -> Result<Limits, SettingsError> {
+        let at_most = |key: &str, number: Option<Whole<1, { u64::MAX }>>, most: usize| match number {
+            Some(Whole(number)) if number > most as u64 => {
+                Err(SettingsError::new(format!("{path}.{key}"), format!("a whole number from 1 to {most}"), number))
+            }
+            number => Ok(number.map_or(most, |number| number.0 as usize)),
+        };
+        let (connections, instruments) = if is_kite { (3, 3000) } else { (1, 10_000) };
+        Ok(Limits {
+            connects_per_second: self.connects_per_second.map_or(1.0, |rate| rate.0),
+            calls_per_second: self.calls_per_second.map_or(if is_kite { 10.0 } else { 2.0 }, |rate| rate.0),
+            batch: self.batch.map_or(if is_kite { 500 } else { 50 }, |batch| batch.0 as usize),
+            connections: at_most("connections", self.connections, connections)?,
+            instruments: at_most("instruments_per_connection", self.instruments_per_connection, instruments)?,
+            timeout: self.timeout.map_or(Duration::from_secs(10), |timeout| timeout.0),
+            max_message_bytes: self.max_message_bytes.map_or(1 << 20, |bytes| bytes.0 as usize),
+        })
+    }
+
+    fn xts(&mut self, path: &str) -> Result<XtsSettings, SettingsError> {
+        let codes = self.codes.take().map(|codes| codes.into_iter().map(|code| code.0).collect::<Vec<_>>());
+        if codes.as_ref().is_some_and(Vec::is_empty) {
+            return Err(SettingsError::new(format!("{path}.codes"), "a list of codes such as [1501, 1510]", "[]"));
+        }
+        Ok(XtsSettings {
+            eio: if self.eio.is_some_and(|eio| eio.0 == 4) { Eio::V4 } else { Eio::V3 },
+            broadcast_mode: self.broadcast_mode.unwrap_or_default(),
+            source: self.source.take().unwrap_or_else(|| "WEBAPI".to_owned()),
+            codes,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::broker::quote::Exchange;
+    use crate::source::broker::instrument::Exchange;
     use crate::source::broker::symbols::Address;
     use crate::source::broker::xts::fields::Key;
 
@@ -263,7 +350,7 @@ mod tests {
         assert_eq!(kite.instruments[1].mode, Some(Mode::Full));
         assert_eq!(kite.instruments[1].instrument.exchange, Exchange::NseIndex);
         assert_eq!(xts.ws_url, "wss://host/apimarketdata/socket.io");
-        assert_eq!((xts.xts.eio, xts.xts.broadcast_mode, xts.silence), (Eio::V3, "Full", None));
+        assert_eq!((xts.xts.eio, xts.xts.broadcast_mode, xts.silence), (Eio::V3, BroadcastMode::Full, None));
         assert_eq!(xts.recovery.backoff.limit, None);
         let by_name = |name: &str| xts.instruments.iter().find(|one| &*one.instrument.symbol == name).unwrap();
         assert_eq!(by_name("RELIANCE").address, Address::Xts(Key { segment: 1, id: 2885 }));
@@ -294,13 +381,13 @@ mod tests {
             (&format!("{KITE}eio = 3"), "feeds[0].eio: expected the name of a setting"),
             (&format!("{KITE}mode = \"all\""), "feeds[0].mode: expected ltp, quote or full, got \"all\""),
             (&format!("{KITE}backoff_base = 5"), "feeds[0].backoff_base: expected a duration such as 500ms"),
-            (&format!("{KITE}connections = 4"), "feeds[0].connections: expected a whole number from 1 to 3, got \"4\""),
+            (&format!("{KITE}connections = 4"), "feeds[0].connections: expected a whole number from 1 to 3, got 4"),
             (&format!("{KITE}symbols = {{ A = 1, B = 1 }}"), "feeds[0].symbols.B: expected an instrument of its own"),
             (&format!("{KITE}symbols = {{ A = \"x\" }}"), "feeds[0].symbols.A: expected"),
             (&format!("{KITE}symbols = {{ A = {{ token = 1, x = 2 }} }}"), "feeds[0].symbols.A.x: expected the name"),
             (&format!("{XTS}symbols = {{ A = 1 }}"), "feeds[0].symbols.A: expected { segment = 1, id = 2885 }"),
             (&format!("{XTS}eio = 5"), "feeds[0].eio: expected a whole number from 3 to 4"),
-            (&format!("{XTS}codes = [1501, 1504]"), "feeds[0].codes: expected some of 1501"),
+            (&format!("{XTS}codes = [1501, 1504]"), "feeds[0].codes[1]: expected one of 1501"),
             (&XTS.replace("base_url", "#"), "feeds[0].base_url: expected the deployment's URL"),
             (
                 &XTS.replace("host/apimarketdata", "host/?token=hunter2"),

@@ -8,67 +8,31 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 
-use super::feed::{Feed, Line, Symbols};
-use super::feed_events::{EventSender, FeedEvent, What};
-use super::feed_health::{FeedHealth, Health, Phase};
+use super::feed::{Feed, FeedContext, Symbols};
+use super::feed_events::{EventSender, FeedEvent, FeedEventKind};
+use super::feed_health::{FeedFigures, FeedHealth, FeedPhase};
 use super::feed_options::BrokerOptions;
+use super::feed_registry::{FeedRegistry, RunningFeed, distribute};
 use super::quote::MarketData;
-use super::receiver::{AddError, Receiver, Refusal, SubscribeError, Subscribed};
-use super::subscriptions::{Choice, Ended, Slot, Subscriptions};
+use super::receiver::{AddError, Receiver, ReleaseReceiver, SubscribeError, Subscribed, SymbolRefusal};
+use super::subscriptions::{ReceiverEnd, Slot};
 use crate::health::status::Status;
-
-/// How long a feed may take to stop before it is cut off.
-const STOPPING: Duration = Duration::from_secs(3);
-
-/// Records the distributor takes at once.
-const BATCH: usize = 64;
 
 /// The feeds of a process. Clones are the same feeds; when the last one is dropped, they are cut off.
 #[derive(Clone)]
-pub struct Feeds(Arc<Inner>);
+pub struct Feeds(Arc<FeedsGuard>);
 
-struct Inner {
-    shared: Arc<Shared>,
+struct FeedsGuard {
+    registry: Arc<FeedRegistry>,
     /// The distributor, and what listens for signals.
     tasks: Mutex<Vec<JoinHandle<()>>>,
-}
-
-pub(super) struct Shared {
-    options: BrokerOptions,
-    status: Arc<Status>,
-    state: Mutex<State>,
-    records: mpsc::Sender<(u64, Arc<MarketData>)>,
-    events: EventSender,
-    reload: watch::Sender<u64>,
-    /// Something may have to be forgotten some time.
-    idle: Notify,
-    stop: watch::Sender<bool>,
-    next: AtomicU64,
-}
-
-#[derive(Default)]
-struct State {
-    feeds: Vec<Entry>,
-    subscriptions: Subscriptions,
-    merged: Option<mpsc::Sender<Arc<MarketData>>>,
-    stopped: bool,
-}
-
-struct Entry {
-    rank: u64,
-    feed: Arc<dyn Feed>,
-    wanted: watch::Sender<Arc<Symbols>>,
-    stop: watch::Sender<bool>,
-    health: Arc<Health>,
-    task: JoinHandle<()>,
 }
 
 impl Feeds {
@@ -76,7 +40,7 @@ impl Feeds {
     pub fn new(options: BrokerOptions, status: Arc<Status>) -> Self {
         let (records, from_feeds) = mpsc::channel(options.feed_buffer);
         let events = EventSender::new(options.feed_event_buffer);
-        let shared = Arc::new(Shared {
+        let registry = Arc::new(FeedRegistry {
             options,
             status,
             state: Mutex::default(),
@@ -87,14 +51,14 @@ impl Feeds {
             stop: watch::Sender::new(false),
             next: AtomicU64::new(0),
         });
-        let distributor = tokio::spawn(distribute(Arc::clone(&shared), from_feeds));
-        Self(Arc::new(Inner { shared, tasks: Mutex::new(vec![distributor]) }))
+        let distributor = tokio::spawn(distribute(Arc::clone(&registry), from_feeds));
+        Self(Arc::new(FeedsGuard { registry, tasks: Mutex::new(vec![distributor]) }))
     }
 
     /// Adds a feed and starts it. It comes after those there are: they are preferred.
     pub fn add(&self, feed: Arc<dyn Feed>) -> Result<(), AddError> {
-        let shared = &self.0.shared;
-        let mut state = shared.state();
+        let registry = &self.0.registry;
+        let mut state = registry.state();
         let id = feed.id();
         if state.stopped {
             return Err(AddError::Stopped);
@@ -102,42 +66,42 @@ impl Feeds {
         if state.feeds.iter().any(|entry| entry.feed.id() == id) {
             return Err(AddError::Duplicate(id));
         }
-        let rank = shared.next.fetch_add(1, Ordering::Relaxed);
+        let rank = registry.next.fetch_add(1, Ordering::Relaxed);
         let offered: Symbols = state.subscriptions.symbols().filter(|symbol| feed.offers(symbol)).cloned().collect();
         let wanted = watch::Sender::new(Arc::new(offered));
         let stop = watch::Sender::new(false);
-        let health = Health::register(&shared.status, &id, feed.broker());
-        let line = Line {
+        let health = FeedFigures::register(&registry.status, &id, feed.broker());
+        let context = FeedContext {
             id,
             rank,
             wanted: wanted.subscribe(),
-            records: shared.records.clone(),
-            events: shared.events.clone(),
+            records: registry.records.clone(),
+            events: registry.events.clone(),
             health: Arc::clone(&health),
             stop: stop.subscribe(),
-            reload: shared.reload.subscribe(),
+            reload: registry.reload.subscribe(),
         };
-        let running = Arc::clone(&feed).run(line.clone());
+        let running = Arc::clone(&feed).run(context.clone());
         let task = tokio::spawn(async move {
             if AssertUnwindSafe(running).catch_unwind().await.is_err() {
-                line.set_phase(Phase::GaveUp, "a bug: it panicked");
-                line.tell(What::GaveUp, "a bug: it panicked");
+                context.set_phase(FeedPhase::GaveUp, "a bug: it panicked");
+                context.tell(FeedEventKind::GaveUp, "a bug: it panicked");
             }
         });
-        state.feeds.push(Entry { rank, feed, wanted, stop, health, task });
+        state.feeds.push(RunningFeed { rank, feed, wanted, stop, health, task });
         Ok(())
     }
 
     /// Stops a feed and takes it out. `false`: there was none of this id.
     pub async fn remove(&self, id: &str) -> bool {
         let entry = {
-            let mut state = self.0.shared.state();
+            let mut state = self.0.registry.state();
             let Some(at) = state.feeds.iter().position(|entry| &*entry.feed.id() == id) else { return false };
             let entry = state.feeds.remove(at);
             state.subscriptions.forget_feed(entry.rank);
             entry
         };
-        self.0.shared.end(entry).await;
+        self.0.registry.end(entry).await;
         true
     }
 
@@ -148,22 +112,23 @@ impl Feeds {
         user: &str,
         symbols: impl IntoIterator<Item = S>,
     ) -> Result<Subscribed, SubscribeError> {
-        let shared = &self.0.shared;
-        let id = shared.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, records) = mpsc::channel(shared.options.feed_client_buffer);
+        let registry = &self.0.registry;
+        let id = registry.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, records) = mpsc::channel(registry.options.feed_client_buffer);
         let ended = Arc::new(OnceLock::new());
         let slot = Arc::new(Slot { id, user: user.into(), sender, ended: Arc::clone(&ended) });
-        let mut state = shared.state();
-        let limit = shared.options.feed_max_subscribers;
+        let mut state = registry.state();
+        let limit = registry.options.feed_max_subscribers;
         if state.subscriptions.receivers() >= limit {
             return Err(SubscribeError::TooManyReceivers(limit));
         }
-        let refused = state.want(&shared.options, symbols, |table, symbol| table.join(&slot, symbol))?;
+        let refused = state.want(&registry.options, symbols, |table, symbol| table.join(&slot, symbol))?;
         if slot.ended.get().is_none() && Arc::strong_count(&slot) == 1 {
             // Nothing was joined, so nothing will ever come.
-            let _ = slot.ended.set(Ended::Unsubscribed);
+            let _ = slot.ended.set(ReceiverEnd::Unsubscribed);
         }
-        let receiver = Receiver::new(id, records, ended, Arc::downgrade(shared));
+        let released_at: Weak<dyn ReleaseReceiver> = Arc::<FeedRegistry>::downgrade(registry);
+        let receiver = Receiver::new(id, records, ended, released_at);
         Ok(Subscribed { receiver, refused })
     }
 
@@ -173,27 +138,27 @@ impl Feeds {
         &self,
         user: &str,
         symbols: impl IntoIterator<Item = S>,
-    ) -> Result<Vec<(String, Refusal)>, SubscribeError> {
-        let shared = &self.0.shared;
+    ) -> Result<Vec<(String, SymbolRefusal)>, SubscribeError> {
+        let registry = &self.0.registry;
         let user: Arc<str> = user.into();
-        shared.state().want(&shared.options, symbols, |table, symbol| table.hold(&user, symbol))
+        registry.state().want(&registry.options, symbols, |table, symbol| table.hold(&user, symbol))
     }
 
     /// `user` does not want these symbols any more. Other users keep theirs.
     pub fn unsubscribe<S: AsRef<str>>(&self, user: &str, symbols: impl IntoIterator<Item = S>) {
-        let shared = &self.0.shared;
-        let mut state = shared.state();
+        let registry = &self.0.registry;
+        let mut state = registry.state();
         let now = Instant::now();
         for symbol in symbols {
             state.subscriptions.leave(user, symbol.as_ref(), now);
         }
         drop(state);
-        shared.idle.notify_one();
+        registry.idle.notify_one();
     }
 
     /// `user` wants nothing any more.
     pub fn unsubscribe_all(&self, user: &str) {
-        let symbols = self.0.shared.state().subscriptions.of(user);
+        let symbols = self.0.registry.state().subscriptions.of(user);
         self.unsubscribe(user, symbols);
     }
 
@@ -201,8 +166,8 @@ impl Feeds {
     /// (`--feed-buffer`) and awaited: who reads slowly slows the feeds down to the brokers' sockets.
     /// There is one; asking again ends the one before.
     pub fn stream(&self) -> mpsc::Receiver<Arc<MarketData>> {
-        let (sender, receiver) = mpsc::channel(self.0.shared.options.feed_buffer);
-        let mut state = self.0.shared.state();
+        let (sender, receiver) = mpsc::channel(self.0.registry.options.feed_buffer);
+        let mut state = self.0.registry.state();
         if !state.stopped {
             state.merged = Some(sender);
         }
@@ -211,30 +176,30 @@ impl Feeds {
 
     /// Events from now on. Who reads slowly is told how many were lost.
     pub fn events(&self) -> broadcast::Receiver<FeedEvent> {
-        self.0.shared.events.listen()
+        self.0.registry.events.listen()
     }
 
     /// How every feed is, in the order of preference.
     pub fn health(&self) -> Vec<FeedHealth> {
-        self.0.shared.state().feeds.iter().map(|entry| entry.health.snapshot()).collect()
+        self.0.registry.state().feeds.iter().map(|entry| entry.health.snapshot()).collect()
     }
 
     /// The configured symbols of all feeds, each once.
     pub fn symbols(&self) -> Vec<Arc<str>> {
-        let symbols: Symbols = self.0.shared.state().feeds.iter().flat_map(|entry| entry.feed.symbols()).collect();
+        let symbols: Symbols = self.0.registry.state().feeds.iter().flat_map(|entry| entry.feed.symbols()).collect();
         symbols.into_iter().collect()
     }
 
     /// Feeds that wait try again now: what SIGHUP asks for.
     pub fn reload(&self) {
-        self.0.shared.reload.send_modify(|count| *count += 1);
+        self.0.registry.reload.send_modify(|count| *count += 1);
     }
 
     /// Stops every feed and ends every stream. No task and no socket remains.
     pub async fn stop(&self) {
-        let shared = &self.0.shared;
+        let registry = &self.0.registry;
         let feeds = {
-            let mut state = shared.state();
+            let mut state = registry.state();
             state.stopped = true;
             std::mem::take(&mut state.feeds)
         };
@@ -243,11 +208,11 @@ impl Feeds {
             entry.stop.send_replace(true);
         }
         for entry in feeds {
-            shared.end(entry).await;
+            registry.end(entry).await;
         }
-        shared.stop.send_replace(true);
+        registry.stop.send_replace(true);
         {
-            let mut state = shared.state();
+            let mut state = registry.state();
             state.merged = None;
             state.subscriptions.stop();
         }
@@ -265,172 +230,16 @@ impl Feeds {
 
     /// For tasks that must not keep the feeds alive.
     pub(super) fn reloader(&self) -> watch::Sender<u64> {
-        self.0.shared.reload.clone()
+        self.0.registry.reload.clone()
     }
 }
 
-impl Drop for Inner {
+impl Drop for FeedsGuard {
     fn drop(&mut self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(JoinHandle::abort);
-        let mut state = self.shared.state();
+        let mut state = self.registry.state();
         state.feeds.iter().for_each(|entry| entry.task.abort());
         state.merged = None;
         state.subscriptions.stop();
-    }
-}
-
-impl State {
-    /// Symbols that somebody wants: `take` puts them into the table, and the feeds are told of new ones.
-    fn want<S: AsRef<str>>(
-        &mut self,
-        options: &BrokerOptions,
-        symbols: impl IntoIterator<Item = S>,
-        mut take: impl FnMut(&mut Subscriptions, &Arc<str>) -> bool,
-    ) -> Result<Vec<(String, Refusal)>, SubscribeError> {
-        if self.stopped {
-            return Err(SubscribeError::Stopped);
-        }
-        let (mut refused, mut new) = (Vec::new(), Vec::new());
-        for symbol in symbols {
-            let symbol = symbol.as_ref();
-            if !self.subscriptions.knows(symbol) {
-                if !self.feeds.iter().any(|entry| entry.feed.offers(symbol)) {
-                    refused.push((symbol.to_owned(), Refusal::Unknown));
-                    continue;
-                }
-                if self.subscriptions.count() >= options.feed_max_symbols {
-                    refused.push((symbol.to_owned(), Refusal::Limit));
-                    continue;
-                }
-            }
-            let symbol: Arc<str> = symbol.into();
-            if take(&mut self.subscriptions, &symbol) {
-                new.push(symbol);
-            }
-        }
-        self.tell_wanted(&new, true);
-        Ok(refused)
-    }
-
-    /// Every feed that offers these symbols learns that they are wanted, or not any more.
-    fn tell_wanted(&self, symbols: &[Arc<str>], wanted: bool) {
-        for entry in &self.feeds {
-            let offered: Vec<&Arc<str>> = symbols.iter().filter(|symbol| entry.feed.offers(symbol)).collect();
-            if offered.is_empty() {
-                continue;
-            }
-            entry.wanted.send_modify(|there| {
-                let there = Arc::make_mut(there);
-                for symbol in offered {
-                    if wanted {
-                        there.insert(Arc::clone(symbol))
-                    } else {
-                        there.remove(symbol)
-                    };
-                }
-            });
-        }
-    }
-}
-
-impl Shared {
-    /// A receiver is dropped.
-    pub(super) fn release(&self, id: u64) {
-        self.state().subscriptions.release(id, Instant::now());
-        self.idle.notify_one();
-    }
-
-    /// Nothing is left half done under this lock, and no await follows while it is held.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stops a feed that is taken out already.
-    async fn end(&self, mut entry: Entry) {
-        entry.stop.send_replace(true);
-        if timeout(STOPPING, &mut entry.task).await.is_err() {
-            entry.task.abort();
-            let _ = entry.task.await;
-        }
-        entry.health.unregister(&self.status);
-        let event = FeedEvent { feed: entry.feed.id(), what: What::Stopped, reason: String::new() };
-        event.log();
-        self.events.send(event);
-    }
-
-    /// Gives a batch to whoever wants it; what remains is for the merged stream.
-    fn spread(&self, batch: &mut Vec<(u64, Arc<MarketData>)>) -> Option<mpsc::Sender<Arc<MarketData>>> {
-        let silence = self.options.feed_failover_silence;
-        let now = Instant::now();
-        let mut events = Vec::new();
-        let mut state = self.state();
-        let State { feeds, subscriptions, merged, .. } = &mut *state;
-        let receivers = subscriptions.receivers();
-        batch.retain(|(rank, record)| {
-            // A feed that was taken out may have left records on their way.
-            let Some(entry) = feeds.iter().find(|entry| entry.rank == *rank) else { return false };
-            let what = match subscriptions.distribute(*rank, record, silence, now) {
-                Choice::Taken => return true,
-                Choice::Dropped => {
-                    entry.health.ignored();
-                    return false;
-                }
-                Choice::FailedOver => What::FailedOver(Arc::clone(&record.symbol)),
-                Choice::FailedBack => What::FailedBack(Arc::clone(&record.symbol)),
-            };
-            let log = entry.health.may_log().is_some();
-            events.push((log, FeedEvent { feed: entry.feed.id(), what, reason: String::new() }));
-            true
-        });
-        let merged = merged.clone();
-        let some_left = subscriptions.receivers() < receivers;
-        drop(state);
-        if some_left {
-            // Nobody may want their symbols any more.
-            self.idle.notify_one();
-        }
-        for (log, event) in events {
-            if log {
-                event.log();
-            }
-            self.events.send(event);
-        }
-        merged
-    }
-
-    /// Forgets what nobody wants any more. Gives the moment to ask again.
-    fn expire(&self) -> Option<Instant> {
-        let grace = self.options.feed_unsubscribe_grace.0?;
-        let mut state = self.state();
-        let (gone, next) = state.subscriptions.expire(grace, Instant::now());
-        state.tell_wanted(&gone, false);
-        next
-    }
-}
-
-/// Takes records from the feeds and gives them to whoever wants them, until it is cut off.
-async fn distribute(shared: Arc<Shared>, mut records: mpsc::Receiver<(u64, Arc<MarketData>)>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut expiry = None;
-    loop {
-        let due = expiry.unwrap_or_else(Instant::now);
-        // Cancel-safe: `recv_many` takes nothing unless it returns.
-        tokio::select! {
-            _ = records.recv_many(&mut batch, BATCH) => {
-                let merged = shared.spread(&mut batch);
-                for (_, record) in batch.drain(..) {
-                    let Some(merged) = &merged else { continue };
-                    if merged.send(record).await.is_err() {
-                        // Nobody reads it any more; another one may be asked for.
-                        let mut state = shared.state();
-                        state.merged = state.merged.take().filter(|merged| !merged.is_closed());
-                        break;
-                    }
-                }
-                batch.clear();
-            }
-            () = sleep_until(due), if expiry.is_some() => expiry = shared.expire(),
-            () = shared.idle.notified() => expiry = shared.expire(),
-        }
     }
 }

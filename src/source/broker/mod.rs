@@ -7,13 +7,13 @@
 //!                     └─▶ events, health, `health::status`
 //! ```
 //!
-//! - [`quote`] is the record, [`price`] its exact decimals.
+//! - [`quote`] is the record of an [`instrument`], [`price`] its exact decimals.
 //! - [`kite`], [`xts`] speak to one broker each; [`feed`] is the trait they implement.
 //! - [`net`] opens and keeps a connection, with its [`credentials`].
-//! - [`feeds`] starts, supervises and stops them; [`subscriptions`] counts who wants what; [`receiver`] is
-//!   what a subscriber holds.
+//! - [`feeds`] starts, supervises and stops them; `feed_registry` is what they share; [`subscriptions`]
+//!   counts who wants what; [`receiver`] is what a subscriber holds.
 //! - [`prices`] takes the merged stream to the JSON streams.
-//! - [`feed_settings`], [`symbols`], [`table`] read `[[feeds]]`; [`feed_options`] are the settings of all.
+//! - [`feed_settings`], [`symbols`], [`setting_values`] read `[[feeds]]`; [`feed_options`] are the settings of all.
 //!
 //! [`start`] puts it all together.
 
@@ -22,17 +22,19 @@ pub mod feed;
 pub mod feed_events;
 pub mod feed_health;
 pub mod feed_options;
+mod feed_registry;
 pub mod feed_settings;
 pub mod feeds;
+pub mod instrument;
 pub mod kite;
 pub mod net;
 pub mod price;
 pub mod prices;
 pub mod quote;
 pub mod receiver;
+pub mod setting_values;
 pub mod subscriptions;
 pub mod symbols;
-pub mod table;
 pub mod xts;
 
 use std::sync::Arc;
@@ -44,8 +46,8 @@ use feed::Feed;
 use feed_options::BrokerOptions;
 use feed_settings::FeedSettings;
 use feeds::Feeds;
+use instrument::Broker;
 use net::tls::TlsError;
-use quote::Broker;
 use receiver::AddError;
 
 /// Why the feeds did not start. The operator's to fix; nothing is connected.
@@ -73,7 +75,7 @@ pub fn start(options: BrokerOptions, status: &Arc<Status>) -> Result<Feeds, Star
     let reload = feeds.reloader();
     feeds.keep(tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            tracing::info!("SIGHUP: feeds that wait try again");
+            tracing::info!("SIGHUP: feeds that are waiting try again now");
             reload.send_modify(|count| *count += 1);
         }
     }));
@@ -83,7 +85,7 @@ pub fn start(options: BrokerOptions, status: &Arc<Status>) -> Result<Feeds, Star
 /// The feed of a `[[feeds]]` block. It connects when it is added.
 pub fn build(settings: FeedSettings) -> Result<Arc<dyn Feed>, TlsError> {
     Ok(match settings.broker {
-        Broker::Zerodha => Arc::new(kite::Zerodha::new(settings)?),
-        Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::Xts::new(settings)?),
+        Broker::Zerodha => Arc::new(kite::KiteFeed::new(settings)?),
+        Broker::XtsPro | Broker::XtsClient | Broker::InProcess => Arc::new(xts::XtsFeed::new(settings)?),
     })
 }

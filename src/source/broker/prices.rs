@@ -14,8 +14,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::feed_options::Demand;
 use super::feeds::Feeds;
-use crate::streams::{Input, Streams};
-use crate::wire::streams::{PRICE_UPDATES, symbols_of_group};
+use super::quote::MarketData;
+use crate::streams::Streams;
+use crate::wire::streams::{PRICE_UPDATES, is_symbol, symbols_of_group};
 
 /// Who wants the symbols, to the feeds.
 const USER: &str = "price_updates";
@@ -34,15 +35,22 @@ pub fn publish(feeds: &Feeds, streams: Arc<Streams>, demand: Demand) -> JoinHand
             tokio::select! {
                 record = records.recv() => {
                     let Some(record) = record else { return };
-                    if let Some(input) = record.price_update_input() {
-                        // A refusal is counted by the channel.
-                        let _ = streams.publish(PRICE_UPDATES, &Input::new(&input));
-                    }
+                    offer(&streams, &record);
                 }
                 _ = look.tick() => want(&feeds, &streams, demand, &mut wanted),
             }
         }
     })
+}
+
+/// Hands a price to the channel, which counts it, or that it refused it.
+fn offer(streams: &Streams, record: &MarketData) {
+    let Some(price) = record.price_update() else { return };
+    if is_symbol(&price.symbol) && streams.offer_price(&price).is_ok() {
+        streams.prices_moved();
+    } else if let Some(health) = streams.health(PRICE_UPDATES) {
+        health.count_errors(1);
+    }
 }
 
 /// Asks the feeds for what has become wanted, and gives back what is not any more.

@@ -1,126 +1,36 @@
 //! The normalized market-data record: what a broker feed reports, whichever broker it is.
 //!
 //! ```text
-//! Kite packet ──▶ zerodha::packet ─┐
-//!                                  ├─▶ MarketData ─▶ in-process receivers, `price_updates`
-//! XTS event ──▶ xts::{events,partial} ┘
+//! Kite packet ──▶ kite::packet ────────┐
+//!                                      ├─▶ MarketData ─▶ in-process receivers, `price_updates`
+//! XTS event ──▶ xts::{events,partial} ─┘
 //! ```
 //!
 //! Nothing of what the brokers send is lost, and what they did not send is absent, not 0.
-//! Source: `wire/market-data.md`.
+//! Source: `docs/protocols/market-data.md`, "The record".
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
 
-use serde::Deserialize;
+use rust_decimal::Decimal;
+use serde::ser::{Error, SerializeSeq};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
 
-use super::price::Decimal;
+use super::instrument::{Broker, Exchange, Instrument};
+use super::price::percent_of;
 use crate::engine::clock;
+use crate::wire::streams::shapes::Price;
 
 /// Levels of depth a side has at most.
 pub const DEPTH: usize = 5;
 
-/// Whose feed a record came through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Broker {
-    /// Zerodha's Kite ticker.
-    Zerodha,
-    /// A Symphony XTS dealer ("Pro") deployment.
-    XtsPro,
-    /// A Symphony XTS investor ("Client") deployment.
-    XtsClient,
-    /// Not a broker: a feed that lives in this process, such as a test's.
-    InProcess,
-}
-
-impl fmt::Display for Broker {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Zerodha => "zerodha",
-            Self::XtsPro => "xts_pro",
-            Self::XtsClient => "xts_client",
-            Self::InProcess => "in_process",
-        })
-    }
-}
-
-/// Where an instrument is traded. Names as Kite writes them, where it has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[expect(missing_docs, reason = "the names of the exchanges' segments")]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Exchange {
-    Nse,
-    Nfo,
-    Cds,
-    Nco,
-    Slbm,
-    Nifsc,
-    Bse,
-    Bfo,
-    Bcd,
-    Bco,
-    Mcx,
-    Mcxsx,
-    NseIndex,
-    BseIndex,
-    Ncdex,
-    Mse,
-    Msefo,
-    Msecd,
-    /// The broker's own segment number.
-    #[serde(skip)]
-    Unknown(u16),
-}
-
-impl fmt::Display for Exchange {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Nse => "NSE",
-            Self::Nfo => "NFO",
-            Self::Cds => "CDS",
-            Self::Nco => "NCO",
-            Self::Slbm => "SLBM",
-            Self::Nifsc => "NIFSC",
-            Self::Bse => "BSE",
-            Self::Bfo => "BFO",
-            Self::Bcd => "BCD",
-            Self::Bco => "BCO",
-            Self::Mcx => "MCX",
-            Self::Mcxsx => "MCXSX",
-            Self::NseIndex => "NSE_INDEX",
-            Self::BseIndex => "BSE_INDEX",
-            Self::Ncdex => "NCDEX",
-            Self::Mse => "MSE",
-            Self::Msefo => "MSEFO",
-            Self::Msecd => "MSECD",
-            Self::Unknown(segment) => return write!(formatter, "SEGMENT{segment}"),
-        })
-    }
-}
-
-impl Exchange {
-    /// Whether it is a segment of indices, which nobody trades.
-    pub const fn is_index(self) -> bool {
-        matches!(self, Self::NseIndex | Self::BseIndex)
-    }
-}
-
-/// One instrument of one feed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instrument {
-    /// What clients subscribe by: the configured name, else `<exchange>:<id>`.
-    pub symbol: Arc<str>,
-    /// Where it is traded.
-    pub exchange: Exchange,
-    /// Kite's instrument token, or XTS's exchangeInstrumentID.
-    pub id: u64,
-}
-
 /// What a message carried, which may differ from what was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuoteKind {
     /// The last price, and little more.
     Ltp,
     /// Last price, volumes, the day's range; XTS adds the best bid and ask.
@@ -138,9 +48,10 @@ pub enum Kind {
 }
 
 /// One level of depth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Level {
     /// Rupees.
+    #[serde(serialize_with = "exact")]
     pub price: Decimal,
     /// What is offered or wanted there.
     pub quantity: u64,
@@ -175,6 +86,14 @@ impl std::ops::Deref for Levels {
     }
 }
 
+impl Serialize for Levels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut levels = serializer.serialize_seq(Some(self.len()))?;
+        self.iter().try_for_each(|level| levels.serialize_element(level))?;
+        levels.end()
+    }
+}
+
 impl PartialEq for Levels {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
@@ -187,19 +106,25 @@ impl fmt::Debug for Levels {
     }
 }
 
-/// When our socket gave us a record, taken before it was parsed.
+/// When our socket gave us a record, taken before it was parsed. In JSON: the milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceivedAt {
     /// Milliseconds since 1970, UTC.
     pub unix_ms: i64,
     /// The same moment on the monotonic clock, to measure from.
     pub at: Instant,
 }
 
-impl Received {
+impl ReceivedAt {
     /// Now.
     pub fn now() -> Self {
         Self { unix_ms: (clock::unix_ns() / 1_000_000) as i64, at: Instant::now() }
+    }
+}
+
+impl Serialize for ReceivedAt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.unix_ms.serialize(serializer)
     }
 }
 
@@ -218,70 +143,101 @@ pub struct Extra {
     pub buy_back_total_sell: Option<u64>,
 }
 
-/// One market-data record. Prices in rupees; absent is `None`.
-#[derive(Debug, Clone, PartialEq)]
+/// One market-data record. Prices in rupees; what the broker did not send is `None`, and no key in JSON.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MarketData {
     /// Whose feed it came through.
+    #[serde(serialize_with = "as_text")]
     pub broker: Broker,
     /// The feed's id.
+    #[serde(serialize_with = "as_text")]
     pub feed: Arc<str>,
     /// Where the instrument is traded.
+    #[serde(serialize_with = "as_text")]
     pub exchange: Exchange,
     /// Kite's instrument token; XTS's exchangeInstrumentID, unique only within an exchange.
     pub instrument_id: u64,
     /// What clients subscribe by.
+    #[serde(serialize_with = "as_text")]
     pub symbol: Arc<str>,
     /// What the message carried.
-    pub kind: Kind,
+    pub kind: QuoteKind,
     /// `false` for indices; `None` where the broker does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tradable: Option<bool>,
     /// The last trade's price, or an index's value.
+    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
     pub last_price: Option<Decimal>,
     /// The last trade's quantity.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_quantity: Option<u64>,
     /// The day's volume-weighted average.
+    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
     pub average_price: Option<Decimal>,
     /// Traded today.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<u64>,
     /// All buy orders.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub total_buy_quantity: Option<u64>,
     /// All sell orders.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub total_sell_quantity: Option<u64>,
     /// Today's first price.
+    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
     pub open: Option<Decimal>,
     /// Today's highest price.
+    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
     pub high: Option<Decimal>,
     /// Today's lowest price.
+    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
     pub low: Option<Decimal>,
     /// The previous day's close, which both brokers call close.
+    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
     pub prev_close: Option<Decimal>,
     /// Open interest, contracts.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub oi: Option<u64>,
     /// Its highest value today.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub oi_day_high: Option<u64>,
     /// Its lowest value today.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub oi_day_low: Option<u64>,
     /// Open interest of the underlying.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub underlying_oi: Option<u64>,
     /// Best first. Empty: not carried, or an empty book; [`Self::kind`] tells.
+    #[serde(skip_serializing_if = "no_levels")]
     pub bids: Levels,
     /// Best first.
+    #[serde(skip_serializing_if = "no_levels")]
     pub asks: Levels,
     /// UTC milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub last_trade_time: Option<i64>,
     /// The exchange's stamp of this update, UTC milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange_time: Option<i64>,
     /// When we got it.
-    pub received: Received,
+    pub received: ReceivedAt,
     /// XTS's SequenceNumber.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
     /// What only XTS tells.
+    #[serde(skip)]
     pub extra: Extra,
 }
 
 impl MarketData {
     /// A record of which nothing is known yet but what it is about.
-    pub fn new(broker: Broker, feed: &Arc<str>, instrument: &Instrument, kind: Kind, received: Received) -> Self {
+    pub fn new(
+        broker: Broker,
+        feed: &Arc<str>,
+        instrument: &Instrument,
+        kind: QuoteKind,
+        received: ReceivedAt,
+    ) -> Self {
         Self {
             broker,
             feed: Arc::clone(feed),
@@ -316,78 +272,121 @@ impl MarketData {
 
     /// Last price − previous close, rupees, exact.
     pub fn change(&self) -> Option<Decimal> {
-        self.last_price?.minus(self.prev_close?)
+        self.last_price?.checked_sub(self.prev_close?)
     }
 
     /// The change in percent of the previous close, to 6 places; `None` when that is 0.
     pub fn change_pct(&self) -> Option<Decimal> {
-        self.change()?.percent_of(self.prev_close?)
+        percent_of(self.change()?, self.prev_close?)
     }
 
     /// Whether it says what an instrument is worth: open interest alone and bars do not.
     pub fn is_price(&self) -> bool {
-        self.last_price.is_some() && self.kind != Kind::Candle
+        self.last_price.is_some() && self.kind != QuoteKind::Candle
     }
 
-    /// The input of the channel `price_updates`, one JSON object with exact numbers:
-    /// `{"symbol","price","volume","high","low","open","prev_close"}`, absent keys left out.
-    ///
-    /// `None` if it is no price. Source: `wire/streams.md`, "Feeding the channels".
-    pub fn price_update_input(&self) -> Option<Vec<u8>> {
-        let price = self.last_price.filter(|_| self.is_price())?;
-        let mut json = Vec::with_capacity(160);
-        json.extend_from_slice(b"{\"symbol\":");
-        // Writing to a Vec cannot fail, neither here nor below.
-        serde_json::to_writer(&mut json, &*self.symbol).ok()?;
-        write!(json, ",\"price\":{price}").ok()?;
-        if let Some(volume) = self.volume {
-            write!(json, ",\"volume\":{volume}").ok()?;
-        }
-        let prices = [("high", self.high), ("low", self.low), ("open", self.open), ("prev_close", self.prev_close)];
-        for (name, price) in prices {
-            if let Some(price) = price {
-                write!(json, ",\"{name}\":{price}").ok()?;
-            }
-        }
-        json.push(b'}');
-        Some(json)
+    /// What the channel `price_updates` is told of it. `None` if it is no price.
+    pub fn price_update(&self) -> Option<Price<'_>> {
+        // Clients see the digits: `1575`, not `1575.00`.
+        let number = |price: Decimal| price.normalize();
+        Some(Price {
+            symbol: Cow::Borrowed(&self.symbol),
+            price: self.last_price.filter(|_| self.is_price()).map(number)?,
+            volume: self.volume.map(Decimal::from).map(number),
+            high: self.high.map(number),
+            low: self.low.map(number),
+            open: self.open.map(number),
+            prev_close: self.prev_close.map(number),
+            reference: None,
+        })
     }
+
+    /// The record as one JSON object with exact numbers, and the change that was computed here.
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct WithChange<'a> {
+            #[serde(flatten)]
+            record: &'a MarketData,
+            #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+            change: Option<Decimal>,
+            #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+            change_pct: Option<Decimal>,
+        }
+        let record = WithChange { record: self, change: self.change(), change_pct: self.change_pct() };
+        serde_json::to_string(&record).expect("a record has text keys, and decimals are JSON numbers")
+    }
+}
+
+/// A decimal digit by digit: as a float it might become another one.
+fn exact<S: Serializer>(price: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+    RawValue::from_string(price.normalize().to_string()).map_err(S::Error::custom)?.serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn exact_if_known<S: Serializer>(price: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
+    match price {
+        Some(price) => exact(price, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn no_levels(levels: &Levels) -> bool {
+    levels.is_empty()
+}
+
+fn as_text<S: Serializer>(name: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(symbol: &str, kind: Kind) -> MarketData {
+    fn record(symbol: &str, kind: QuoteKind) -> MarketData {
         let instrument = Instrument { symbol: symbol.into(), exchange: Exchange::Nse, id: 408_065 };
-        MarketData::new(Broker::Zerodha, &"kite".into(), &instrument, kind, Received::now())
+        MarketData::new(Broker::Zerodha, &"kite".into(), &instrument, kind, ReceivedAt::now())
     }
 
     #[test]
-    fn the_input_of_price_updates_has_exact_numbers_and_leaves_out_what_is_absent() {
-        let mut infy = record("IN\"FY", Kind::Quote);
-        assert_eq!(infy.price_update_input(), None, "nothing without a price");
+    fn price_updates_have_exact_numbers_and_leave_out_what_is_absent() {
+        let mut infy = record("INFY", QuoteKind::Quote);
+        assert_eq!(infy.price_update(), None, "nothing without a price");
         infy.last_price = Some(Decimal::new(157_315, 2));
-        let text = |record: &MarketData| String::from_utf8(record.price_update_input().unwrap()).unwrap();
-        assert_eq!(text(&infy), r#"{"symbol":"IN\"FY","price":1573.15}"#);
+        let texts = |record: &MarketData| {
+            let update = record.price_update().unwrap();
+            let all = [Some(update.price), update.volume, update.high, update.low, update.open, update.prev_close];
+            all.map(|number| number.map(|number| number.to_string()).unwrap_or_default())
+        };
+        assert_eq!(texts(&infy), ["1573.15", "", "", "", "", ""]);
         infy.volume = Some(1_175_986);
         infy.high = Some(Decimal::new(157_500, 2));
         infy.low = Some(Decimal::new(834_525_000, 7));
         infy.open = Some(Decimal::new(0, 2));
         infy.prev_close = Some(Decimal::new(156_780, 2));
-        assert_eq!(
-            text(&infy),
-            r#"{"symbol":"IN\"FY","price":1573.15,"volume":1175986,"high":1575,"low":83.4525,"open":0,"prev_close":1567.8}"#
-        );
+        assert_eq!(texts(&infy), ["1573.15", "1175986", "1575", "83.4525", "0", "1567.8"]);
         assert_eq!(infy.change(), Some(Decimal::new(535, 2)));
         assert_eq!(infy.change_pct(), Some(Decimal::new(341_243, 6)));
     }
 
     #[test]
+    fn json_has_exact_numbers_and_leaves_out_what_is_absent() {
+        let mut infy = record("IN\"FY", QuoteKind::Full);
+        infy.received.unix_ms = 1;
+        infy.last_price = Some(Decimal::new(157_500, 2));
+        infy.prev_close = Some(Decimal::new(150_000, 2));
+        infy.volume = Some(7);
+        infy.bids.push(Level { price: Decimal::new(157_455, 2), quantity: 3, orders: 1 });
+        assert_eq!(
+            infy.to_json(),
+            r#"{"broker":"zerodha","feed":"kite","exchange":"NSE","instrument_id":408065,"symbol":"IN\"FY","kind":"full","last_price":1575,"volume":7,"prev_close":1500,"bids":[{"price":1574.55,"quantity":3,"orders":1}],"received":1,"change":75,"change_pct":5}"#
+        );
+    }
+
+    #[test]
     fn a_bar_is_not_published_as_the_days_prices() {
-        let mut bar = record("INFY", Kind::Candle);
+        let mut bar = record("INFY", QuoteKind::Candle);
         bar.last_price = Some(Decimal::new(1, 0));
-        assert_eq!(bar.price_update_input(), None);
+        assert_eq!(bar.price_update(), None);
     }
 
     #[test]

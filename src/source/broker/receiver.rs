@@ -1,21 +1,20 @@
-//! What [`Feeds`](super::feeds::Feeds) gives to a subscriber, and what it refuses.
+//! What `Feeds` gives to a subscriber, and what it refuses.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::mpsc;
 
-use super::feeds::Shared;
 use super::quote::MarketData;
-use super::subscriptions::Ended;
+use super::subscriptions::ReceiverEnd;
 
 /// Why a feed was not added.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
-    /// Ids are unique.
+    /// Another feed has the same id.
     #[error("expected a feed with an id of its own, got {0} again")]
     Duplicate(Arc<str>),
-    /// After [`Feeds::stop`].
+    /// `Feeds::stop` was called.
     #[error("the feeds are stopped")]
     Stopped,
 }
@@ -23,17 +22,17 @@ pub enum AddError {
 /// Why nothing was subscribed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    /// Drop some first.
-    #[error("expected at most {0} receivers (--feed-max-subscribers)")]
+    /// The limit of subscribers in this process is reached; dropping a receiver makes room.
+    #[error("expected at most {0} subscribers in this process")]
     TooManyReceivers(usize),
-    /// After [`Feeds::stop`].
+    /// `Feeds::stop` was called.
     #[error("the feeds are stopped")]
     Stopped,
 }
 
 /// Why a symbol was not subscribed; nothing is tried for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum SymbolRefusal {
     /// No feed has it.
     #[error("no feed offers this symbol")]
     Unknown,
@@ -48,35 +47,41 @@ pub struct Subscribed {
     /// Records of the symbols, the last known price of each first.
     pub receiver: Receiver,
     /// The symbols that were refused.
-    pub refused: Vec<(String, Refusal)>,
+    pub refused: Vec<(String, SymbolRefusal)>,
+}
+
+/// Where a receiver says that it is gone.
+pub(super) trait ReleaseReceiver: Send + Sync {
+    /// The receiver `id` is dropped: its subscriptions end.
+    fn release(&self, id: u64);
 }
 
 /// Records of some symbols. Dropped, its subscriptions end.
 pub struct Receiver {
     id: u64,
     records: mpsc::Receiver<Arc<MarketData>>,
-    ended: Arc<OnceLock<Ended>>,
+    ended: Arc<OnceLock<ReceiverEnd>>,
     /// A receiver that outlives the feeds is no reason to keep them.
-    shared: Weak<Shared>,
+    registry: Weak<dyn ReleaseReceiver>,
 }
 
 impl Receiver {
     pub(super) fn new(
         id: u64,
         records: mpsc::Receiver<Arc<MarketData>>,
-        ended: Arc<OnceLock<Ended>>,
-        shared: Weak<Shared>,
+        ended: Arc<OnceLock<ReceiverEnd>>,
+        registry: Weak<dyn ReleaseReceiver>,
     ) -> Self {
-        Self { id, records, ended, shared }
+        Self { id, records, ended, registry }
     }
 
     /// The next record; at the end, why it ended. Cancel-safe.
-    pub async fn recv(&mut self) -> Result<Arc<MarketData>, Ended> {
+    pub async fn recv(&mut self) -> Result<Arc<MarketData>, ReceiverEnd> {
         self.records.recv().await.ok_or_else(|| self.why())
     }
 
     /// The next record, if one waits.
-    pub fn try_recv(&mut self) -> Result<Option<Arc<MarketData>>, Ended> {
+    pub fn try_recv(&mut self) -> Result<Option<Arc<MarketData>>, ReceiverEnd> {
         match self.records.try_recv() {
             Ok(record) => Ok(Some(record)),
             Err(mpsc::error::TryRecvError::Empty) => Ok(None),
@@ -84,8 +89,8 @@ impl Receiver {
         }
     }
 
-    fn why(&self) -> Ended {
-        self.ended.get().copied().unwrap_or(Ended::Stopped)
+    fn why(&self) -> ReceiverEnd {
+        self.ended.get().copied().unwrap_or(ReceiverEnd::Stopped)
     }
 }
 
@@ -97,8 +102,8 @@ impl fmt::Debug for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.release(self.id);
+        if let Some(registry) = self.registry.upgrade() {
+            registry.release(self.id);
         }
     }
 }

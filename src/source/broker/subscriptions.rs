@@ -19,12 +19,12 @@ use super::quote::MarketData;
 
 /// Why a receiver gives nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
+pub enum ReceiverEnd {
     /// It was too slow: so many records waited, and the next one found no room. Subscribe again, and
     /// read faster or with a larger buffer.
     #[error("dropped: {buffer} records waited and one more came")]
     Lagged {
-        /// The buffer's size.
+        /// How many records may wait, as configured.
         buffer: usize,
     },
     /// Its user unsubscribed the last of its symbols.
@@ -41,24 +41,24 @@ pub struct Slot {
     pub(super) id: u64,
     pub(super) user: Arc<str>,
     pub(super) sender: mpsc::Sender<Arc<MarketData>>,
-    pub(super) ended: Arc<OnceLock<Ended>>,
+    pub(super) ended: Arc<OnceLock<ReceiverEnd>>,
 }
 
 /// One symbol that somebody wants, or wanted lately.
 #[derive(Debug, Default)]
-struct Entry {
+struct SymbolDemand {
     /// Users that want it without a receiver.
     holders: BTreeSet<Arc<str>>,
     slots: Vec<Arc<Slot>>,
     /// Since when nobody wants it.
     idle_since: Option<Instant>,
-    /// The feed whose records count, and when it last spoke.
+    /// The feed whose records count, and when its last one was received.
     current: Option<(u64, Instant)>,
-    /// The last price, for who comes late.
+    /// The last price, for those who subscribe later.
     last: Option<Arc<MarketData>>,
 }
 
-impl Entry {
+impl SymbolDemand {
     fn is_wanted(&self) -> bool {
         !self.holders.is_empty() || !self.slots.is_empty()
     }
@@ -67,7 +67,7 @@ impl Entry {
 /// Which way a record went.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// It counts.
+    /// The record counts: its feed is the one whose records are taken.
     Taken,
     /// It counts from now on: the feed before it was silent.
     FailedOver,
@@ -80,7 +80,7 @@ pub enum Choice {
 /// All symbols and receivers.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    symbols: HashMap<Arc<str>, Entry>,
+    symbols: HashMap<Arc<str>, SymbolDemand>,
     receivers: HashMap<u64, (Arc<Slot>, BTreeSet<Arc<str>>)>,
 }
 
@@ -149,7 +149,7 @@ impl Subscriptions {
             let Some((slot, symbols)) = self.receivers.get_mut(&id) else { continue };
             symbols.remove(symbol);
             if symbols.is_empty() {
-                let _ = slot.ended.set(Ended::Unsubscribed);
+                let _ = slot.ended.set(ReceiverEnd::Unsubscribed);
                 self.receivers.remove(&id);
             }
         }
@@ -157,7 +157,8 @@ impl Subscriptions {
 
     /// The symbols a user wants.
     pub fn of(&self, user: &str) -> Vec<Arc<str>> {
-        let wants = |entry: &Entry| entry.holders.contains(user) || entry.slots.iter().any(|slot| &*slot.user == user);
+        let wants =
+            |entry: &SymbolDemand| entry.holders.contains(user) || entry.slots.iter().any(|slot| &*slot.user == user);
         self.symbols.iter().filter(|(_, entry)| wants(entry)).map(|(symbol, _)| Arc::clone(symbol)).collect()
     }
 
@@ -175,7 +176,7 @@ impl Subscriptions {
 
     /// Forgets what nobody has wanted for `grace`. Gives those symbols, and when to ask again.
     pub fn expire(&mut self, grace: Duration, now: Instant) -> (Vec<Arc<str>>, Option<Instant>) {
-        let due = |entry: &Entry| entry.idle_since.map(|since| since + grace);
+        let due = |entry: &SymbolDemand| entry.idle_since.map(|since| since + grace);
         let gone: Vec<Arc<str>> = self
             .symbols
             .iter()
@@ -196,16 +197,17 @@ impl Subscriptions {
     }
 
     /// Gives a record of the feed `rank` to its symbol's receivers, if that feed counts. A smaller
-    /// rank is preferred; `silence` lets others speak.
+    /// rank is preferred; `silence` lets others speak. How long a feed was silent is measured between the
+    /// moments at which records were received: a record may have waited for room since then.
     pub fn distribute(&mut self, rank: u64, record: &Arc<MarketData>, silence: Duration, now: Instant) -> Choice {
         let Some(entry) = self.symbols.get_mut(&record.symbol) else { return Choice::Dropped };
         let choice = match entry.current {
-            Some((current, last)) if rank > current && now - last <= silence => return Choice::Dropped,
+            Some((current, last)) if rank > current && record.received.at - last <= silence => return Choice::Dropped,
             Some((current, _)) if rank > current => Choice::FailedOver,
             Some((current, _)) if rank < current => Choice::FailedBack,
             _ => Choice::Taken,
         };
-        entry.current = Some((rank, now));
+        entry.current = Some((rank, record.received.at));
         if record.is_price() {
             entry.last = Some(Arc::clone(record));
         }
@@ -215,7 +217,7 @@ impl Subscriptions {
             match slot.sender.try_send(Arc::clone(record)) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Full(_)) => {
-                    let _ = slot.ended.set(Ended::Lagged { buffer: slot.sender.max_capacity() });
+                    let _ = slot.ended.set(ReceiverEnd::Lagged { buffer: slot.sender.max_capacity() });
                     dropped.push(slot.id);
                 }
                 Err(mpsc::error::TrySendError::Closed(_)) => dropped.push(slot.id),
@@ -227,10 +229,10 @@ impl Subscriptions {
         if wanted { choice } else { Choice::Dropped }
     }
 
-    /// Ends every receiver.
+    /// Ends every receiver with [`ReceiverEnd::Stopped`] and forgets all symbols.
     pub fn stop(&mut self) {
         for (slot, _) in self.receivers.values() {
-            let _ = slot.ended.set(Ended::Stopped);
+            let _ = slot.ended.set(ReceiverEnd::Stopped);
         }
         self.receivers.clear();
         self.symbols.clear();
@@ -240,8 +242,9 @@ impl Subscriptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::broker::price::Decimal;
-    use crate::source::broker::quote::{Broker, Exchange, Instrument, Kind, Received};
+    use crate::source::broker::instrument::{Broker, Exchange, Instrument};
+    use crate::source::broker::quote::{QuoteKind, ReceivedAt};
+    use rust_decimal::Decimal;
 
     fn slot(id: u64, user: &str, buffer: usize) -> (Arc<Slot>, mpsc::Receiver<Arc<MarketData>>) {
         let (sender, receiver) = mpsc::channel(buffer);
@@ -250,7 +253,8 @@ mod tests {
 
     fn record(symbol: &str, price: i64) -> Arc<MarketData> {
         let instrument = Instrument { symbol: symbol.into(), exchange: Exchange::Nse, id: 1 };
-        let mut record = MarketData::new(Broker::InProcess, &"test".into(), &instrument, Kind::Ltp, Received::now());
+        let mut record =
+            MarketData::new(Broker::InProcess, &"test".into(), &instrument, QuoteKind::Ltp, ReceivedAt::now());
         record.last_price = Some(Decimal::new(price, 0));
         Arc::new(record)
     }
@@ -266,7 +270,7 @@ mod tests {
         assert!(!table.join(&other, &"A".into()));
         table.leave("one", "A", now);
         table.leave("one", "A", now);
-        assert_eq!(one.ended.get(), Some(&Ended::Unsubscribed));
+        assert_eq!(one.ended.get(), Some(&ReceiverEnd::Unsubscribed));
         assert_eq!(table.distribute(0, &record("A", 1), SILENCE, now), Choice::Taken);
         assert!(second.try_recv().is_ok());
         assert_eq!(table.expire(Duration::ZERO, now).0.len(), 0, "still wanted");
@@ -297,7 +301,7 @@ mod tests {
         for price in 1..=3 {
             table.distribute(0, &record("A", price), SILENCE, now);
         }
-        assert_eq!(slow.ended.get(), Some(&Ended::Lagged { buffer: 2 }));
+        assert_eq!(slow.ended.get(), Some(&ReceiverEnd::Lagged { buffer: 2 }));
         assert_eq!((behind.try_recv().is_ok(), behind.try_recv().is_ok()), (true, true));
         assert_eq!(quick.ended.get(), None);
         assert!((0..3).all(|_| ahead.try_recv().is_ok()));
@@ -309,7 +313,10 @@ mod tests {
         let (mut table, now) = (Subscriptions::default(), Instant::now());
         table.hold(&"user".into(), &"A".into());
         let mut at = |rank: u64, seconds: u64| {
-            table.distribute(rank, &record("A", 1), SILENCE, now + Duration::from_secs(seconds))
+            let mut record = (*record("A", 1)).clone();
+            record.received.at = now + Duration::from_secs(seconds);
+            // They are looked at much later, all at once.
+            table.distribute(rank, &Arc::new(record), SILENCE, now + Duration::from_mins(5))
         };
         assert_eq!(at(1, 0), Choice::Taken, "nobody else spoke yet");
         assert_eq!(at(0, 1), Choice::FailedBack);

@@ -1,21 +1,24 @@
 //! Which instrument a symbol means at a broker, and how much of it is asked for.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::quote::{Exchange, Instrument};
-use super::table::{SettingsError, Table};
+use super::instrument::{Exchange, Instrument};
+use super::setting_values::{SettingsError, Whole, read};
 use crate::source::broker::kite::packet;
 use crate::source::broker::xts::fields::{self, Key};
 
 /// How much is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The last price. Kite `ltp`, XTS 1512.
     Ltp,
     /// And volumes and the day's prices. Kite `quote`, XTS 1501.
+    #[default]
     Quote,
     /// And depth and open interest. Kite `full`, XTS 1502 and 1510.
     Full,
@@ -46,7 +49,7 @@ pub enum Address {
 
 /// An instrument with a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mapped {
+pub struct MappedInstrument {
     /// What it is.
     pub instrument: Instrument,
     /// How the broker names it.
@@ -58,40 +61,41 @@ pub struct Mapped {
 /// Symbols a feed may have.
 const SYMBOLS: usize = 100_000;
 
-/// Reads `symbols` and the file `symbols_file`, ordered by symbol.
-pub fn mapped(table: &mut Table, is_kite: bool) -> Result<Vec<Mapped>, SettingsError> {
-    let mut all = match table.take("symbols") {
-        None => toml::Table::new(),
-        Some(toml::Value::Table(symbols)) => symbols,
-        Some(other) => return Err(SettingsError::new(table.at("symbols"), "a table of symbols", other.type_str())),
-    };
-    if let Some(path) = table.text("symbols_file")? {
-        let wrong = |actual: String| SettingsError::new(table.at("symbols_file"), "a TOML file of symbols", actual);
-        let text = std::fs::read_to_string(&path).map_err(|error| wrong(format!("{path}: {error}")))?;
-        let more: toml::Table = toml::from_str(&text).map_err(|error| wrong(format!("{path}: {}", error.message())))?;
+/// Reads the `symbols` of the block at `path` and the file `symbols_file`, ordered by symbol.
+pub fn mapped(
+    path: &str,
+    symbols: toml::Table,
+    symbols_file: Option<PathBuf>,
+    is_kite: bool,
+) -> Result<Vec<MappedInstrument>, SettingsError> {
+    let mut all = symbols;
+    if let Some(file) = symbols_file {
+        let key = || format!("{path}.symbols_file");
+        let wrong = |reason: &str| {
+            SettingsError::new(key(), "a TOML file of symbols", format_args!("{}: {reason}", file.display()))
+        };
+        let text = std::fs::read_to_string(&file).map_err(|error| wrong(&error.to_string()))?;
+        let more: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message()))?;
         for (symbol, value) in more {
             if all.insert(symbol.clone(), value).is_some() {
-                return Err(table.wrong("symbols_file", "each symbol in one place", &symbol));
+                return Err(SettingsError::new(key(), "each symbol in one place", format_args!("{symbol:?} twice")));
             }
         }
     }
     if all.len() > SYMBOLS {
-        return Err(SettingsError::new(table.at("symbols"), format!("at most {SYMBOLS} symbols"), all.len()));
+        return Err(SettingsError::new(format!("{path}.symbols"), format!("at most {SYMBOLS} symbols"), all.len()));
     }
     let mut seen = HashSet::new();
     let mut mapped = Vec::with_capacity(all.len());
     for (symbol, value) in all {
-        let path = format!("{}.{symbol}", table.at("symbols"));
+        let path = format!("{path}.symbols.{symbol}");
         if symbol.is_empty() || symbol.len() > 128 || symbol.chars().any(char::is_control) {
-            return Err(SettingsError::new(
-                path,
-                "a symbol of 1 to 128 bytes without control characters",
-                symbol.len(),
-            ));
+            let expected = "a symbol of 1 to 128 bytes without control characters";
+            return Err(SettingsError::new(path, expected, format_args!("{} bytes", symbol.len())));
         }
         let one = if is_kite { kite(&symbol, &path, value)? } else { xts(&symbol, &path, value)? };
         if !seen.insert(one.address) {
-            return Err(SettingsError { key: path, expected: "an instrument of its own".to_owned(), actual: None });
+            return Err(SettingsError::missing(path, "an instrument of its own; another symbol has this one"));
         }
         mapped.push(one);
     }
@@ -99,70 +103,63 @@ pub fn mapped(table: &mut Table, is_kite: bool) -> Result<Vec<Mapped>, SettingsE
 }
 
 /// `408065` or `{ token = 408065, mode = "full", exchange = "BSE_INDEX" }`.
-fn kite(symbol: &str, path: &str, value: toml::Value) -> Result<Mapped, SettingsError> {
-    const EXPECTED: &str = "an instrument token such as 408065, or { token = 408065, mode = \"full\" }";
-    let token = |number: i64| u32::try_from(number).ok().filter(|&token| token > 0);
-    let wrong = || SettingsError { key: path.to_owned(), expected: EXPECTED.to_owned(), actual: None };
-    let (token, mode, named) = match value {
-        toml::Value::Integer(number) => (token(number).ok_or_else(wrong)?, None, None),
-        toml::Value::Table(fields) => {
-            let mut fields = Table::new(path.to_owned(), fields);
-            let number = fields.take("token").and_then(|value| value.as_integer());
-            let (mode, named) = (fields.choice("mode", &Mode::NAMES)?, exchange(&mut fields)?);
-            fields.finish()?;
-            (number.and_then(token).ok_or_else(wrong)?, mode, named)
-        }
-        _ => return Err(wrong()),
+fn kite(symbol: &str, path: &str, value: toml::Value) -> Result<MappedInstrument, SettingsError> {
+    #[derive(Deserialize)]
+    #[serde(
+        deny_unknown_fields,
+        expecting = "an instrument token such as 408065, or { token = 408065, mode = \"full\" }"
+    )]
+    struct KiteSymbol {
+        token: Whole<1, { u32::MAX as u64 }>,
+        mode: Option<Mode>,
+        exchange: Option<Exchange>,
+    }
+    let value = match value {
+        token @ toml::Value::Integer(_) => toml::Value::Table([("token".to_owned(), token)].into_iter().collect()),
+        other => other,
     };
-    let exchange = named.unwrap_or_else(|| packet::exchange(token));
+    let KiteSymbol { token: Whole(token), mode, exchange } = read(path, value)?;
+    let token = token as u32;
+    let exchange = exchange.unwrap_or_else(|| packet::exchange(token));
     let instrument = Instrument { symbol: symbol.into(), exchange, id: token.into() };
-    Ok(Mapped { instrument, address: Address::Kite(token), mode })
+    Ok(MappedInstrument { instrument, address: Address::Kite(token), mode })
 }
 
 /// `{ segment = 1, id = 2885 }`, and perhaps `mode`, `exchange`, `index = true`.
-fn xts(symbol: &str, path: &str, value: toml::Value) -> Result<Mapped, SettingsError> {
-    const EXPECTED: &str = "{ segment = 1, id = 2885 }";
-    let wrong = || SettingsError { key: path.to_owned(), expected: EXPECTED.to_owned(), actual: None };
-    let toml::Value::Table(fields) = value else { return Err(wrong()) };
-    let mut fields = Table::new(path.to_owned(), fields);
-    let mut number = |key: &str| fields.take(key).and_then(|value| value.as_integer());
-    let segment = number("segment").and_then(|number| u16::try_from(number).ok());
-    let id = number("id").and_then(|number| u64::try_from(number).ok());
-    let (mode, named) = (fields.choice("mode", &Mode::NAMES)?, exchange(&mut fields)?);
-    let is_index = fields.boolean("index")?.unwrap_or(false);
-    fields.finish()?;
-    let (Some(segment), Some(id)) = (segment, id) else { return Err(wrong()) };
+fn xts(symbol: &str, path: &str, value: toml::Value) -> Result<MappedInstrument, SettingsError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, expecting = "{ segment = 1, id = 2885 }")]
+    struct XtsSymbol {
+        segment: u16,
+        id: u64,
+        mode: Option<Mode>,
+        exchange: Option<Exchange>,
+        #[serde(default)]
+        index: bool,
+    }
+    let XtsSymbol { segment, id, mode, exchange, index } = read(path, value)?;
     // Indices have the segment of their exchange.
-    let exchange = named.unwrap_or_else(|| match fields::exchange(segment) {
-        Exchange::Nse if is_index => Exchange::NseIndex,
-        Exchange::Bse if is_index => Exchange::BseIndex,
+    let exchange = exchange.unwrap_or_else(|| match fields::exchange(segment) {
+        Exchange::Nse if index => Exchange::NseIndex,
+        Exchange::Bse if index => Exchange::BseIndex,
         exchange => exchange,
     });
     let instrument = Instrument { symbol: symbol.into(), exchange, id };
-    Ok(Mapped { instrument, address: Address::Xts(Key { segment, id }), mode })
-}
-
-fn exchange(fields: &mut Table) -> Result<Option<Exchange>, SettingsError> {
-    let Some(name) = fields.text("exchange")? else { return Ok(None) };
-    let named = |name: &str| {
-        let name = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
-        Exchange::deserialize(name).ok()
-    };
-    named(&name).map(Some).ok_or_else(|| fields.wrong("exchange", "an exchange such as NSE or BSE_INDEX", &name))
+    Ok(MappedInstrument { instrument, address: Address::Xts(Key { segment, id }), mode })
 }
 
 /// What a feed knows of symbols.
 #[derive(Debug)]
 pub struct SymbolMap {
-    by_symbol: HashMap<Arc<str>, Arc<Mapped>>,
+    by_symbol: HashMap<Arc<str>, Arc<MappedInstrument>>,
     in_order: Vec<Arc<str>>,
     addresses: HashSet<Address>,
-    unmapped: Option<fn(&str) -> Option<Mapped>>,
+    unmapped: Option<fn(&str) -> Option<MappedInstrument>>,
 }
 
 impl SymbolMap {
     /// The configured instruments; `unmapped` reads symbols such as `NSE:2885`.
-    pub fn new(mapped: &[Mapped], unmapped: Option<fn(&str) -> Option<Mapped>>) -> Self {
+    pub fn new(mapped: &[MappedInstrument], unmapped: Option<fn(&str) -> Option<MappedInstrument>>) -> Self {
         let in_order = mapped.iter().map(|one| Arc::clone(&one.instrument.symbol)).collect();
         let by_symbol = mapped.iter().map(|one| (Arc::clone(&one.instrument.symbol), Arc::new(one.clone()))).collect();
         let addresses = mapped.iter().map(|one| one.address).collect();
@@ -170,7 +167,7 @@ impl SymbolMap {
     }
 
     /// The instrument of a symbol.
-    pub fn find(&self, symbol: &str) -> Option<Arc<Mapped>> {
+    pub fn find(&self, symbol: &str) -> Option<Arc<MappedInstrument>> {
         if let Some(mapped) = self.by_symbol.get(symbol) {
             return Some(Arc::clone(mapped));
         }
@@ -186,22 +183,26 @@ impl SymbolMap {
 }
 
 /// `NSE:408065`: a token with its segment.
-pub fn unmapped_kite(symbol: &str) -> Option<Mapped> {
+pub fn unmapped_kite(symbol: &str) -> Option<MappedInstrument> {
     let (named, token) = symbol.split_once(':')?;
     let token: u32 = token.parse().ok()?;
     let exchange = packet::exchange(token);
     let instrument = Instrument { symbol: symbol.into(), exchange, id: token.into() };
-    (exchange.to_string() == named).then_some(Mapped { instrument, address: Address::Kite(token), mode: None })
+    (exchange.to_string() == named).then_some(MappedInstrument {
+        instrument,
+        address: Address::Kite(token),
+        mode: None,
+    })
 }
 
 /// `NSE:2885`: an instrument of a segment.
-pub fn unmapped_xts(symbol: &str) -> Option<Mapped> {
+pub fn unmapped_xts(symbol: &str) -> Option<MappedInstrument> {
     let (named, id) = symbol.split_once(':')?;
     let named = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(named);
     let exchange = Exchange::deserialize(named).ok()?;
     let key = Key { segment: fields::segment(exchange)?, id: id.parse().ok()? };
     let instrument = Instrument { symbol: symbol.into(), exchange, id: key.id };
-    Some(Mapped { instrument, address: Address::Xts(key), mode: None })
+    Some(MappedInstrument { instrument, address: Address::Xts(key), mode: None })
 }
 
 #[cfg(test)]
@@ -211,15 +212,15 @@ mod tests {
     #[test]
     fn symbols_without_a_name_are_an_exchange_and_a_number() {
         let map = |unmapped| SymbolMap::new(&[], Some(unmapped));
-        let kite = map(unmapped_kite as fn(&str) -> Option<Mapped>);
+        let kite = map(unmapped_kite as fn(&str) -> Option<MappedInstrument>);
         assert_eq!(kite.find("NSE:408065").unwrap().address, Address::Kite(408_065));
         assert_eq!(kite.find("NSE:2885"), None, "not a token of that segment");
-        let xts = map(unmapped_xts as fn(&str) -> Option<Mapped>);
+        let xts = map(unmapped_xts as fn(&str) -> Option<MappedInstrument>);
         assert_eq!(xts.find("MCX:7").unwrap().address, Address::Xts(Key { segment: 51, id: 7 }));
         for symbol in ["NSE", "NSE:", "NSE:x", "NOWHERE:1", "NSE_INDEX:26000"] {
             assert_eq!((kite.find(symbol), xts.find(symbol)), (None, None), "{symbol}");
         }
-        let named = Mapped {
+        let named = MappedInstrument {
             instrument: Instrument { symbol: "INFY".into(), exchange: Exchange::Nse, id: 408_065 },
             ..(*kite.find("NSE:408065").unwrap()).clone()
         };

@@ -1,72 +1,74 @@
-//! Which partitions there are, and whether the broker is there: a thread that asks.
+//! The thread that asks the broker which partitions there are, and so whether it answers at all.
 //!
-//! It asks for all topics' metadata, every `--kafka-refresh` while all is well and with a growing pause
-//! while it is not. The answer tells what the consumer should read, and that the broker lives; errors
-//! that librdkafka reports meanwhile only make it ask at once.
+//! It asks for the metadata of all topics: every `--kafka-refresh` while the broker answers, and with
+//! growing pauses while it does not. An error that librdkafka reports in between makes it ask at once.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Sender, TrySendError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::consumer::Context;
-use super::kafka_health::Health;
+use super::kafka_context::KafkaContext;
+use super::kafka_health::KafkaHealth;
 use super::kafka_options::KafkaOptions;
-use super::placement::{ANSWER, Found, Partition, Placement};
+use super::pause::{RetryPauses, sleep};
+use super::placement::{ANSWER, FoundPartition, Partition, Placement};
+
+/// Lists of new partitions that may wait until the consumer takes them. It takes all of them after each
+/// message; a list that finds no room is made again by the next round.
+pub const STARTS_WAITING: usize = 8;
 
 /// Finds partitions for one consumer.
 pub struct Discovery {
-    consumer: Arc<BaseConsumer<Context>>,
-    health: Arc<Health>,
+    consumer: Arc<BaseConsumer<KafkaContext>>,
+    health: Arc<KafkaHealth>,
     placement: Arc<Placement>,
     options: Arc<KafkaOptions>,
-    /// Partitions to read, with their starts; nobody listens in a shared group.
+    /// Partitions to read, with their starts; unused in a shared group.
     found: Sender<TopicPartitionList>,
-    /// Topics that were there, or not, when we first looked: what comes later is new.
+    /// The partitions that each topic had in the first answer: any other is new.
     known: HashMap<String, HashSet<i32>>,
     placed: HashSet<Partition>,
-    told_missing: HashSet<String>,
+    /// Topics that were reported missing.
+    missing: HashSet<String>,
 }
 
 impl Discovery {
-    /// Nothing was asked yet.
+    /// For one consumer; nothing is asked yet.
     pub fn new(
-        consumer: Arc<BaseConsumer<Context>>,
-        health: Arc<Health>,
+        consumer: Arc<BaseConsumer<KafkaContext>>,
+        health: Arc<KafkaHealth>,
         placement: Arc<Placement>,
         options: Arc<KafkaOptions>,
         found: Sender<TopicPartitionList>,
     ) -> Self {
-        let (known, placed, told_missing) = (HashMap::new(), HashSet::new(), HashSet::new());
-        Self { consumer, health, placement, options, found, known, placed, told_missing }
+        let (known, placed, missing) = (HashMap::new(), HashSet::new(), HashSet::new());
+        Self { consumer, health, placement, options, found, known, placed, missing }
     }
 
     /// Asks until `stop`. Blocks; the caller gives it a thread.
     pub fn run(mut self, stop: &AtomicBool) {
-        let mut pause = self.options.kafka_backoff;
+        let mut pauses = RetryPauses::new(self.options.kafka_backoff, self.options.kafka_backoff_max);
         while !stop.load(Ordering::Relaxed) {
             self.health.attempt();
             let wait = match self.round() {
                 Ok(is_complete) => {
                     self.health.up();
-                    pause = self.options.kafka_backoff;
-                    if is_complete { self.options.kafka_refresh } else { pause }
+                    pauses.reset();
+                    if is_complete { self.options.kafka_refresh } else { self.options.kafka_backoff }
                 }
                 Err(error) => {
                     self.health.down(&error);
-                    let wait = pause;
-                    pause = (2 * pause).min(self.options.kafka_backoff_max).max(self.options.kafka_backoff);
-                    wait
+                    pauses.next()
                 }
             };
-            // Doubts cut a long wait short, but are no reason to hurry while the broker is away.
+            // An error ends a long wait, but is no reason to hurry while the broker is away.
             if self.health.is_up() {
                 let _ = self.health.doubts().recv_timeout(wait);
             } else {
@@ -75,9 +77,9 @@ impl Discovery {
         }
     }
 
-    /// Asks once. Whether all that was found could be placed.
+    /// Asks once. False: some new partitions wait for the next round.
     fn round(&mut self) -> KafkaResult<bool> {
-        // All topics, since rdkafka 0.39 frees the name of a single one before it asks for it.
+        // For all topics: rdkafka 0.39 frees the name of a single topic before librdkafka reads it.
         let metadata = self.consumer.fetch_metadata(None, ANSWER)?;
         if metadata.brokers().is_empty() {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown));
@@ -87,11 +89,11 @@ impl Discovery {
             let told = metadata.topics().iter().find(|told| told.name() == topic);
             let partitions = told.map_or_else(Vec::new, partitions);
             if !partitions.is_empty() {
-                self.told_missing.remove(topic);
-            } else if self.told_missing.insert(topic.clone()) {
+                self.missing.remove(topic);
+            } else if self.missing.insert(topic.clone()) {
                 tracing::warn!(
                     topic,
-                    "Kafka has no such topic yet, or does not show it to us; it is read when it comes"
+                    "Kafka has no such topic yet, or this user may not describe it; it will be read as soon as it appears"
                 );
             }
             let is_first = !self.known.contains_key(topic);
@@ -102,7 +104,7 @@ impl Discovery {
                 }
                 let partition = (topic.clone(), number);
                 if !self.placed.contains(&partition) {
-                    fresh.push(Found { is_new: !known.contains(&number), partition });
+                    fresh.push(FoundPartition { is_new: !known.contains(&number), partition });
                 }
             }
         }
@@ -111,12 +113,16 @@ impl Discovery {
         }
         let placed = self.placement.place(&self.consumer, &fresh)?;
         let is_complete = placed.count() == fresh.len();
+        match self.found.try_send(placed.clone()) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Ok(false),
+            // The consumer's thread has ended, and stops this one next.
+            Err(TrySendError::Disconnected(_)) => return Ok(true),
+        }
         for element in placed.elements() {
             tracing::info!(topic = element.topic(), partition = element.partition(), start = ?element.offset(), "reading");
             self.placed.insert((element.topic().to_owned(), element.partition()));
         }
-        // Fails only when the consumer's thread has ended, and then so do we.
-        let _ = self.found.send(placed);
         Ok(is_complete)
     }
 }
@@ -128,16 +134,5 @@ fn partitions(topic: &MetadataTopic) -> Vec<i32> {
             topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect()
         }
         Some(_) => Vec::new(),
-    }
-}
-
-/// Sleeps, but not far beyond `stop`.
-pub fn sleep(wait: Duration, stop: &AtomicBool) {
-    const STEP: Duration = Duration::from_millis(50);
-    let mut left = wait;
-    while !left.is_zero() && !stop.load(Ordering::Relaxed) {
-        let slice = left.min(STEP);
-        std::thread::sleep(slice);
-        left -= slice;
     }
 }

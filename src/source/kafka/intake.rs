@@ -1,47 +1,48 @@
-//! Where a message goes, and what happens to one that cannot go anywhere.
+//! Passes each message on to its channel or to the orderflow hub; counts and skips those that cannot be.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
-use super::kafka_health::Figures;
+use super::kafka_health::TopicFigures;
 use super::kafka_options::ORDERFLOW_TOPIC;
+use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit::LogLimiter;
 use crate::source::live::{LiveError, LiveOrderflow};
-use crate::streams::{Input, Refused, Streams};
+use crate::streams::{Input, InputError, Streams};
 
-/// One message as it lies in the topic.
+/// One message as it stands in its topic.
 #[derive(Debug, Clone, Copy)]
-pub struct Arrived<'a> {
-    /// Its topic.
+pub struct TopicMessage<'a> {
+    /// The topic's name.
     pub topic: &'a str,
-    /// Its partition.
+    /// The number of the partition.
     pub partition: i32,
-    /// Its place there.
+    /// The message's number in the partition.
     pub offset: i64,
-    /// Its key.
+    /// For orderflow the ticker.
     pub key: Option<&'a [u8]>,
-    /// What it says; a tombstone says nothing.
+    /// `None` for a tombstone.
     pub payload: Option<&'a [u8]>,
-    /// Its own time, Unix ms.
+    /// The producer's or the broker's time, Unix ms.
     pub timestamp_ms: Option<i64>,
 }
 
-/// Kinds of messages that cannot be passed on. They are counted and skipped.
+/// Why a message cannot be passed on. Such messages are counted and skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Poison {
-    /// Without a payload: it deletes a key from a compacted topic.
+    /// It has no payload: it deletes a key from a compacted topic.
     Tombstone,
-    /// Over a limit of bytes.
+    /// It is over a limit of bytes.
     TooLarge,
-    /// Not of the channel's shape.
+    /// It does not have the channel's shape.
     Invalid,
-    /// One ticker or symbol too many.
+    /// Its ticker or symbol is one too many.
     OverLimit,
 }
 
 impl Poison {
-    /// Their names in the metrics, in the order of [`Poison::index`].
+    /// The names in the metrics, in the order of [`Poison::index`].
     pub const NAMES: [&'static str; 4] = ["tombstone", "too_large", "invalid", "over_limit"];
 
     /// Position in [`Poison::NAMES`].
@@ -50,10 +51,10 @@ impl Poison {
     }
 }
 
-/// A kind is logged again only after this time, with the number of those in between.
-const LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// Log lines of one kind of skipped message.
+const ONE_A_MINUTE: LogLimiter = LogLimiter::new(1, 60_000);
 
-/// Takes messages to the channels and the orderflow hub.
+/// Passes messages on to the channels and the orderflow hub.
 pub struct Intake {
     streams: Arc<Streams>,
     orderflow: Option<LiveOrderflow>,
@@ -62,15 +63,9 @@ pub struct Intake {
 }
 
 struct Topic {
-    figures: Figures,
+    figures: TopicFigures,
     /// By [`Poison::index`].
-    told: [Told; Poison::NAMES.len()],
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Told {
-    last: Option<Instant>,
-    since: u64,
+    log: [LogLimiter; Poison::NAMES.len()],
 }
 
 impl Intake {
@@ -79,28 +74,28 @@ impl Intake {
     pub fn new(
         streams: Arc<Streams>,
         orderflow: Option<LiveOrderflow>,
-        figures: HashMap<String, Figures>,
+        figures: HashMap<String, TopicFigures>,
         max_message_bytes: usize,
     ) -> Self {
-        let topic = |(name, figures)| (name, Topic { figures, told: [Told::default(); Poison::NAMES.len()] });
+        let topic = |(name, figures)| (name, Topic { figures, log: [const { ONE_A_MINUTE }; Poison::NAMES.len()] });
         Self { streams, orderflow, topics: figures.into_iter().map(topic).collect(), max_message_bytes }
     }
 
     /// Passes one message on. When it returns, the hub has the message, or it is skipped for good.
-    pub fn take(&mut self, message: &Arrived<'_>) {
+    pub fn take(&mut self, message: &TopicMessage<'_>) {
         let taken = self.pass_on(message);
         let Some(topic) = self.topics.get_mut(message.topic) else { return };
         topic.figures.messages.fetch_add(1, Ordering::Relaxed);
         topic.figures.bytes.fetch_add(message.payload.map_or(0, <[u8]>::len) as u64, Ordering::Relaxed);
         if let Err((poison, reason)) = taken {
             topic.figures.skipped[poison.index()].fetch_add(1, Ordering::Relaxed);
-            topic.told[poison.index()].tell(message, poison, &reason, Instant::now());
+            log_skipped(&mut topic.log[poison.index()], message, poison, &reason, monotonic_ms());
         }
     }
 
-    fn pass_on(&mut self, message: &Arrived<'_>) -> Result<(), (Poison, String)> {
+    fn pass_on(&mut self, message: &TopicMessage<'_>) -> Result<(), (Poison, String)> {
         let fits = match message.payload {
-            None => Err((Poison::Tombstone, "expected a payload, got none".to_owned())),
+            None => Err((Poison::Tombstone, "expected a payload, got none (a tombstone)".to_owned())),
             Some(payload) if payload.len() > self.max_message_bytes => {
                 let limit = self.max_message_bytes;
                 Err((Poison::TooLarge, format!("expected at most {limit} bytes, got {}", payload.len())))
@@ -112,17 +107,17 @@ impl Intake {
         {
             let taken = fits.and_then(|line| orderflow.publish(message.key, line).map_err(|error| live(&error)));
             if taken.is_err() {
-                orderflow.stream().failed(1);
+                orderflow.health().count_errors(1);
             }
             return taken;
         }
         if fits.is_err()
             && let Some(health) = self.streams.health(message.topic)
         {
-            health.failed(1);
+            health.count_errors(1);
         }
         let input = Input { payload: fits?, key: message.key, timestamp_ms: message.timestamp_ms };
-        // What it refuses, it counts in the stream's health itself.
+        // The channel counts what it refuses in its own health.
         self.streams.publish(message.topic, &input).map_err(|refused| (kind(&refused), refused.to_string()))
     }
 }
@@ -135,28 +130,27 @@ fn live(error: &LiveError) -> (Poison, String) {
     (poison, error.to_string())
 }
 
-fn kind(refused: &Refused) -> Poison {
+fn kind(refused: &InputError) -> Poison {
     match refused {
-        Refused::TooLarge { .. } => Poison::TooLarge,
-        Refused::TooManySymbols(_) => Poison::OverLimit,
-        Refused::UnknownChannel(_) | Refused::Shape(_) => Poison::Invalid,
+        InputError::TooLarge { .. } => Poison::TooLarge,
+        InputError::TooManySymbols(_) => Poison::OverLimit,
+        InputError::UnknownChannel(_) | InputError::Shape(_) => Poison::Invalid,
     }
 }
 
-impl Told {
-    /// Says what was skipped, unless it was said a short time ago. Returns whether it did.
-    fn tell(&mut self, message: &Arrived<'_>, poison: Poison, reason: &str, now: Instant) -> bool {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
-            self.since += 1;
-            return false;
-        }
-        let more = std::mem::take(&mut self.since);
-        self.last = Some(now);
-        let Arrived { topic, partition, offset, .. } = message;
-        let kind = Poison::NAMES[poison.index()];
-        tracing::warn!(topic, partition, offset, kind, more, "a Kafka message is skipped: {reason}");
-        true
-    }
+/// Logs what was skipped, unless the limiter of its kind suppresses the line. Returns whether it did.
+fn log_skipped(
+    log: &mut LogLimiter,
+    message: &TopicMessage<'_>,
+    poison: Poison,
+    reason: &str,
+    now_ms: u64,
+) -> bool {
+    let Some(more) = log.pass(now_ms) else { return false };
+    let TopicMessage { topic, partition, offset, .. } = message;
+    let kind = Poison::NAMES[poison.index()];
+    tracing::warn!(topic, partition, offset, kind, more, "skipped a Kafka message: {reason}");
+    true
 }
 
 #[cfg(test)]

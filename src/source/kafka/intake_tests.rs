@@ -8,7 +8,7 @@ use crate::streams::stream_options::StreamOptions;
 use clap::Parser;
 
 #[derive(Debug, Parser)]
-struct Line {
+struct TestSettings {
     #[command(flatten)]
     kafka: KafkaOptions,
     #[command(flatten)]
@@ -29,7 +29,7 @@ struct Fed {
 
 fn fed() -> Fed {
     let line = ["x", "--kafka-topics", "lines,orderflow,signals", "--kafka-max-tickers", "1"];
-    let Line { kafka, arena, streams: settings, hub } = Line::try_parse_from(line).unwrap();
+    let TestSettings { kafka, arena, streams: settings, hub } = TestSettings::try_parse_from(line).unwrap();
     let status = Status::default();
     let streams = Arc::new(Hub::new("streams", &hub));
     let orderflow = Arc::new(Hub::new("orderflow", &hub));
@@ -41,9 +41,9 @@ fn fed() -> Fed {
     Fed { status, streams, orderflow, intake, _streams: channels }
 }
 
-fn message<'a>(topic: &'a str, key: Option<&'a str>, payload: Option<&'a str>) -> Arrived<'a> {
+fn message<'a>(topic: &'a str, key: Option<&'a str>, payload: Option<&'a str>) -> TopicMessage<'a> {
     let (key, payload) = (key.map(str::as_bytes), payload.map(str::as_bytes));
-    Arrived { topic, partition: 0, offset: 7, key, payload, timestamp_ms: Some(1_764_340_202_123) }
+    TopicMessage { topic, partition: 0, offset: 7, key, payload, timestamp_ms: Some(1_764_340_202_123) }
 }
 
 impl Fed {
@@ -124,12 +124,9 @@ fn poison_is_counted_by_kind_and_what_follows_goes_on() {
 
 #[test]
 fn a_kind_is_told_once_a_minute_with_what_came_in_between() {
-    let mut told = Told::default();
-    let now = Instant::now();
-    let mut tell = |seconds| {
-        let later = now + Duration::from_secs(seconds);
-        told.tell(&message("lines", None, None), Poison::Invalid, "no", later)
-    };
+    let mut log = ONE_A_MINUTE;
+    let mut tell =
+        |second| log_skipped(&mut log, &message("lines", None, None), Poison::Invalid, "no", second * 1000);
     assert_eq!([0, 1, 59, 60, 61].map(&mut tell), [true, false, false, true, false]);
-    assert_eq!(told.since, 1);
+    assert_eq!(log.pass(120_000), Some(1));
 }

@@ -1,4 +1,5 @@
-//! What `/websocket/status` and the metrics say of Kafka: one entry per topic, all on one connection.
+//! What `/websocket/status` and the metrics say about Kafka: an entry per topic, and whether the broker
+//! answers, which is the same for all of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,53 +8,53 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::kafka_options::KafkaOptions;
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 
-/// Whether the broker is there.
+/// Whether the broker answered last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum State {
-    /// Not asked yet.
+enum BrokerState {
+    /// It was not asked yet.
     Unknown,
     Up,
     Down,
 }
 
-/// What is counted of one topic.
+/// The figures of one topic.
 #[derive(Debug, Clone)]
-pub struct Figures {
-    /// Messages that came, poison included.
+pub struct TopicFigures {
+    /// Messages read, including those that were skipped.
     pub messages: Arc<AtomicU64>,
-    /// Their payloads' bytes.
+    /// Bytes of their payloads.
     pub bytes: Arc<AtomicU64>,
-    /// Messages there are in Kafka that did not come yet.
+    /// Messages in Kafka that were not read yet.
     pub lag: Arc<AtomicU64>,
     /// Messages skipped, by [`Poison::index`](super::intake::Poison::index).
     pub skipped: Vec<Arc<AtomicU64>>,
 }
 
-/// The connection as others see it.
-pub struct Health {
+/// Whether the broker answers; passes it on to the stream health of every topic.
+pub struct KafkaHealth {
     state: AtomicU8,
-    streams: Vec<Arc<Stream>>,
+    streams: Vec<Arc<SourceHealth>>,
     attempts: Arc<AtomicU64>,
     doubts: (Sender<()>, Receiver<()>),
 }
 
-impl Health {
-    /// Not connected yet.
-    pub fn new(streams: Vec<Arc<Stream>>, status: &Status) -> Self {
+impl KafkaHealth {
+    /// For these streams; none is connected yet.
+    pub fn new(streams: Vec<Arc<SourceHealth>>, status: &Status) -> Self {
         for stream in &streams {
             stream.set_connected(false);
         }
         let attempts = status.count("kafka_reconnects", "Tries to reach Kafka while it was away", vec![]);
-        Self { state: AtomicU8::new(State::Unknown as u8), streams, attempts, doubts: bounded(1) }
+        Self { state: AtomicU8::new(BrokerState::Unknown as u8), streams, attempts, doubts: bounded(1) }
     }
 
     /// The broker answered.
     pub fn up(&self) {
-        let before = self.state.swap(State::Up as u8, Ordering::Relaxed);
-        if before != State::Up as u8 {
+        let before = self.state.swap(BrokerState::Up as u8, Ordering::Relaxed);
+        if before != BrokerState::Up as u8 {
             self.set_connected(true);
             tracing::info!("Kafka answers");
         }
@@ -61,43 +62,43 @@ impl Health {
 
     /// The broker did not answer.
     pub fn down(&self, reason: &dyn std::fmt::Display) {
-        let before = self.state.swap(State::Down as u8, Ordering::Relaxed);
-        if before != State::Down as u8 {
+        let before = self.state.swap(BrokerState::Down as u8, Ordering::Relaxed);
+        if before != BrokerState::Down as u8 {
             self.set_connected(false);
-            tracing::warn!("Kafka does not answer: {reason}; serving on, and trying again");
+            tracing::warn!("Kafka does not answer: {reason}; flowcast keeps serving its clients and tries again");
         }
     }
 
     /// Whether the broker answered last time.
     pub fn is_up(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == State::Up as u8
+        self.state.load(Ordering::Relaxed) == BrokerState::Up as u8
     }
 
-    /// It is tried again.
+    /// The broker is about to be asked; counted while it does not answer.
     pub fn attempt(&self) {
-        if self.state.load(Ordering::Relaxed) == State::Down as u8 {
+        if self.state.load(Ordering::Relaxed) == BrokerState::Down as u8 {
             self.attempts.fetch_add(1, Ordering::Relaxed);
             for stream in &self.streams {
-                stream.recovering();
+                stream.count_recovery();
             }
         }
     }
 
-    /// Something is wrong: whoever waits on [`Health::doubts`] should ask the broker.
+    /// librdkafka reports an error: whoever waits on [`KafkaHealth::doubts`] should ask the broker.
     pub fn doubt(&self) {
-        // Full: somebody has doubts already.
+        // Full: the broker is going to be asked anyway.
         let _ = self.doubts.0.try_send(());
     }
 
-    /// Doubts as they come.
+    /// A message per doubt; at most one waits.
     pub fn doubts(&self) -> &Receiver<()> {
         &self.doubts.1
     }
 
-    /// An error of the source itself.
+    /// Counts an error of the source itself.
     pub fn failed(&self) {
         for stream in &self.streams {
-            stream.failed(1);
+            stream.count_errors(1);
         }
     }
 
@@ -108,8 +109,8 @@ impl Health {
     }
 }
 
-/// Registers the figures of every topic.
-pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]) -> HashMap<String, Figures> {
+/// Registers the figures of every topic. `poisons` names the kinds of messages that are skipped.
+pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]) -> HashMap<String, TopicFigures> {
     let topics = &options.kafka_topics;
     let label = |topic: &String| vec![("topic", topic.clone().into())];
     // Counters of one name are registered one after the other.
@@ -133,7 +134,7 @@ pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]
         })
         .collect();
     let columns = messages.into_iter().zip(bytes).zip(lag).zip(skipped);
-    let rows = columns.map(|(((messages, bytes), lag), skipped)| Figures { messages, bytes, lag, skipped });
+    let rows = columns.map(|(((messages, bytes), lag), skipped)| TopicFigures { messages, bytes, lag, skipped });
     topics.iter().cloned().zip(rows).collect()
 }
 
@@ -141,9 +142,9 @@ pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]
 mod tests {
     use super::*;
 
-    fn health() -> (Status, Health) {
+    fn health() -> (Status, KafkaHealth) {
         let status = Status::default();
-        let health = Health::new(vec![status.register("lines", None)], &status);
+        let health = KafkaHealth::new(vec![status.register("lines", None)], &status);
         (status, health)
     }
 

@@ -1,9 +1,9 @@
-//! Settings of the Kafka source, and of whoever else talks to brokers.
+//! Settings of the Kafka source; those of `flowcast publish` share the connection's.
 
-use std::fmt;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
+use secrecy::SecretString;
 
 /// The topic whose messages feed the orderflow hub, not a channel.
 pub const ORDERFLOW_TOPIC: &str = "orderflow";
@@ -11,39 +11,40 @@ pub const ORDERFLOW_TOPIC: &str = "orderflow";
 /// Settings of the Kafka source.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KafkaOptions {
-    /// Kafka brokers to read from, host:port, comma-separated; without any, nothing is read
+    /// Kafka brokers to read from, host:port, comma-separated; without any, Kafka is not used
     #[arg(long, env = "WS_KAFKA_BROKERS", value_delimiter = ',', value_name = "BROKERS", value_parser = broker)]
     pub kafka_brokers: Vec<String>,
-    /// Topics, comma-separated. Each is a channel of /ws; one named as a trading stream feeds that; one
-    /// named orderflow feeds the orderflow hub in place of the recorded day
+    /// Topics, comma-separated. Each is a channel of /ws; one with the name of a trading stream feeds that
+    /// stream; orderflow feeds the orderflow hub in place of the recorded day
     #[arg(long, env = "WS_KAFKA_TOPICS", value_delimiter = ',', default_value = "lines,order_book,analytics")]
     #[arg(value_name = "TOPICS", value_parser = topic)]
     pub kafka_topics: Vec<String>,
-    /// Kafka consumer group. Every node gets every message: its own group is GROUP-NODE
+    /// Prefix of the Kafka consumer group. Every node gets every message, so each has a group of its own,
+    /// GROUP-NODE
     #[arg(long, env = "WS_KAFKA_GROUP_ID", default_value = "ws-realtime", value_name = "GROUP", value_parser = name)]
     pub kafka_group_id: String,
-    /// What tells this node from others of its kind, and must stay the same over a restart [default:
+    /// This node's name: different from those of all other nodes, and the same after a restart [default:
     /// the host's name]
     #[arg(long, env = "FLOWCAST_NODE_ID", value_name = "NODE", value_parser = name)]
     pub node_id: Option<String>,
-    /// Read with one group for all nodes: each message then reaches the clients of one node only
+    /// Use one consumer group for all nodes: each message then reaches the clients of one node only
     #[arg(long, env = "FLOWCAST_KAFKA_SHARED_GROUP", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub kafka_shared_group: bool,
-    /// Where a node starts that has read before: where it left off, or behind the newest message
+    /// Where a node starts that has read before: where it left off, or after the newest message
     #[arg(long, env = "FLOWCAST_KAFKA_START", value_enum, default_value_t = Start::Committed, value_name = "WHERE")]
     pub kafka_start: Start,
-    /// Largest message that is passed on, bytes; a larger one is skipped
+    /// Largest message that is passed on, bytes; larger ones are skipped and counted
     #[arg(long, env = "FLOWCAST_KAFKA_MAX_MESSAGE_BYTES", default_value_t = 1 << 20, value_name = "BYTES")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..=64 << 20))]
     pub kafka_max_message_bytes: usize,
-    /// Messages fetched ahead, bytes in all
+    /// Bytes of messages fetched ahead, for all topics together
     #[arg(long, env = "FLOWCAST_KAFKA_QUEUE_BYTES", default_value_t = 4 << 20, value_name = "BYTES")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(64 << 10..=1 << 30))]
     pub kafka_queue_bytes: usize,
-    /// Messages that waited while this node or the broker was away are passed on at most this many
-    /// times as fast as they were made, so that clients keep up; faster where all would take more than
-    /// a minute; 0: at once
+    /// After this node or the broker was away, the backlog is passed on at most this many times as fast
+    /// as it was produced, so that clients keep up; faster where that would take more than a minute; 0:
+    /// at once
     #[arg(long, env = "FLOWCAST_KAFKA_CATCH_UP_SPEED", default_value_t = 10, value_name = "FACTOR")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub kafka_catch_up_speed: u32,
@@ -53,10 +54,10 @@ pub struct KafkaOptions {
     /// Longest pause before a lost broker is tried again
     #[arg(long, env = "FLOWCAST_KAFKA_BACKOFF_MAX", default_value = "10s", value_name = "DURATION", value_parser = pause)]
     pub kafka_backoff_max: Duration,
-    /// How often new topics and partitions are looked for, and the broker is asked whether it is there
+    /// How often the broker is asked for new topics and partitions, which also shows whether it answers
     #[arg(long, env = "FLOWCAST_KAFKA_REFRESH", default_value = "5s", value_name = "DURATION", value_parser = pause)]
     pub kafka_refresh: Duration,
-    /// Tickers the orderflow topic may bring
+    /// Tickers that the orderflow topic may bring; records of further ones are skipped
     #[arg(long, env = "FLOWCAST_KAFKA_MAX_TICKERS", default_value_t = 10_000, value_name = "TICKERS")]
     pub kafka_max_tickers: usize,
     #[command(flatten)]
@@ -64,14 +65,14 @@ pub struct KafkaOptions {
     pub security: SecurityOptions,
 }
 
-/// How brokers are spoken to.
+/// How flowcast connects to the brokers.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SecurityOptions {
-    /// How brokers are spoken to; those with TLS (ssl, sasl_ssl) need the feature kafka-ssl
-    #[arg(long, env = "WS_KAFKA_SECURITY_PROTOCOL", value_enum, default_value_t = Protocol::Plaintext)]
+    /// How to connect to the brokers; ssl and sasl_ssl need a flowcast built with the feature kafka-ssl
+    #[arg(long, env = "WS_KAFKA_SECURITY_PROTOCOL", value_enum, default_value_t = SecurityProtocol::Plaintext)]
     #[arg(ignore_case = true, value_name = "PROTOCOL")]
-    pub kafka_security_protocol: Protocol,
-    /// How user name and password are proved; SCRAM needs the feature kafka-ssl
+    pub kafka_security_protocol: SecurityProtocol,
+    /// How to log in with user name and password; SCRAM needs the feature kafka-ssl
     #[arg(long, env = "WS_KAFKA_SASL_MECHANISM", value_enum, default_value_t = Mechanism::Plain)]
     #[arg(ignore_case = true, value_name = "MECHANISM")]
     pub kafka_sasl_mechanism: Mechanism,
@@ -80,60 +81,37 @@ pub struct SecurityOptions {
     pub kafka_sasl_username: Option<String>,
     /// Password, for the protocols with SASL
     #[arg(long, env = "WS_KAFKA_SASL_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
-    pub kafka_sasl_password: Option<Secret>,
-    /// File or folder of the certificates that vouch for the brokers, PEM [default: the system's]
+    pub kafka_sasl_password: Option<SecretString>,
+    /// File or folder with the certificates of the brokers' authority, PEM [default: the system's]
     #[arg(long, env = "WS_KAFKA_SSL_CA_LOCATION", value_name = "PATH")]
     pub kafka_ssl_ca_location: Option<String>,
 }
 
-/// A text that is in no log, whoever prints it.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text, for whom it is meant.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// Where a node starts that has read before. One that has not starts behind the newest message.
+/// Where a node starts that has read before. Any other starts after the newest message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Start {
     /// Where it left off.
     Committed,
-    /// Behind the newest message; what came meanwhile is skipped.
+    /// After the newest message; what came while it was away is skipped.
     Latest,
 }
 
 /// Kafka's `security.protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum Protocol {
-    /// Neither encrypted nor proved.
+pub enum SecurityProtocol {
+    /// Neither encryption nor a login.
     Plaintext,
-    /// TLS.
+    /// TLS without a login.
     Ssl,
-    /// A user name and password, in the open.
+    /// A login without encryption.
     SaslPlaintext,
-    /// A user name and password over TLS.
+    /// A login over TLS.
     SaslSsl,
 }
 
-impl Protocol {
-    /// As librdkafka calls it.
+impl SecurityProtocol {
+    /// Its name in librdkafka's `security.protocol`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plaintext => "plaintext",
@@ -143,12 +121,12 @@ impl Protocol {
         }
     }
 
-    /// Whether a user name and password are proved.
+    /// Whether there is a login.
     pub const fn has_sasl(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
 
-    /// Whether it is encrypted.
+    /// Whether the connection is encrypted.
     pub const fn has_tls(self) -> bool {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
@@ -157,7 +135,7 @@ impl Protocol {
 /// Kafka's `sasl.mechanism`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mechanism {
-    /// The password as it is: only sensible over TLS.
+    /// Sends the password itself, so use it over TLS.
     #[value(name = "PLAIN")]
     Plain,
     /// RFC 5802 with SHA-256.
@@ -169,7 +147,7 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// As Kafka calls it.
+    /// Its name in librdkafka's `sasl.mechanism`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -180,28 +158,28 @@ impl Mechanism {
 }
 
 impl KafkaOptions {
-    /// Whether anything is to be read.
+    /// Whether Kafka is used at all.
     pub fn is_configured(&self) -> bool {
         !self.kafka_brokers.is_empty()
     }
 
-    /// Whether the orderflow hub is fed from here, and so not from the recorded day.
+    /// Whether Kafka feeds the orderflow hub, in place of the recorded day.
     pub fn feeds_orderflow(&self) -> bool {
         self.is_configured() && self.kafka_topics.iter().any(|topic| topic == ORDERFLOW_TOPIC)
     }
 
-    /// The topics that are channels of `/ws`: they exist with or without a broker.
+    /// The topics that are channels of `/ws`; the channels exist with or without a broker.
     pub fn channels(&self) -> impl Iterator<Item = &str> {
         self.kafka_topics.iter().map(String::as_str).filter(|&topic| topic != ORDERFLOW_TOPIC)
     }
 
-    /// This node's name.
+    /// This node's name: `--node-id`, or the host's name.
     pub fn node(&self) -> String {
         let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
         self.node_id.clone().unwrap_or_else(host)
     }
 
-    /// The consumer group whose offsets this node keeps.
+    /// The consumer group that keeps this node's offsets.
     pub fn group(&self) -> String {
         if self.kafka_shared_group {
             self.kafka_group_id.clone()
@@ -210,15 +188,15 @@ impl KafkaOptions {
         }
     }
 
-    /// What no setting can tell alone. `Err` says what is accepted.
+    /// Checks settings against each other. `Err` says what is accepted.
     pub fn check(&self) -> Result<(), String> {
         if !self.is_configured() {
             return Ok(());
         }
         if cfg!(not(feature = "kafka")) {
             return Err(
-                "--kafka-brokers (WS_KAFKA_BROKERS): expected none, for this flowcast was built without Kafka; \
-                        build it with --features kafka"
+                "--kafka-brokers (WS_KAFKA_BROKERS): this flowcast was built without Kafka; build it with --features \
+                 kafka"
                     .to_owned(),
             );
         }
@@ -232,7 +210,7 @@ impl KafkaOptions {
 }
 
 impl SecurityOptions {
-    /// What no setting can tell alone. `Err` says what is accepted.
+    /// Checks settings against each other. `Err` says what is accepted.
     pub fn check(&self) -> Result<(), String> {
         let protocol = self.kafka_security_protocol;
         let needs_tls = protocol.has_tls() || (protocol.has_sasl() && self.kafka_sasl_mechanism != Mechanism::Plain);
@@ -248,7 +226,7 @@ impl SecurityOptions {
         if protocol.has_sasl() && !proof {
             return Err(format!(
                 "--kafka-sasl-username and --kafka-sasl-password (WS_KAFKA_SASL_USERNAME, WS_KAFKA_SASL_PASSWORD): \
-                 expected both with {}, got not both",
+                 {} needs both",
                 protocol.name()
             ));
         }
@@ -271,7 +249,7 @@ pub(crate) fn broker(text: &str) -> Result<String, String> {
     }
 }
 
-/// Kafka's own rule. A name that begins with `^` would be a pattern to librdkafka.
+/// Kafka's own rule for names. To librdkafka a name that begins with `^` would be a pattern.
 pub(crate) fn topic(text: &str) -> Result<String, String> {
     let valid = (1..=249).contains(&text.len())
         && ![".", ".."].contains(&text)
@@ -284,7 +262,7 @@ fn name(text: &str) -> Result<String, String> {
     if valid { Ok(text.to_owned()) } else { Err("expected 1 to 200 characters without blanks".to_owned()) }
 }
 
-/// A pause between two tries.
+/// A pause of 10 ms to an hour.
 pub(crate) fn pause(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(pause) if (Duration::from_millis(10)..=Duration::from_hours(1)).contains(&pause) => Ok(pause),
@@ -296,15 +274,16 @@ pub(crate) fn pause(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use secrecy::ExposeSecret as _;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct TestSettings {
         #[command(flatten)]
         kafka: KafkaOptions,
     }
 
     fn options(line: &str) -> Result<KafkaOptions, String> {
-        let line = Line::try_parse_from(std::iter::once("x").chain(line.split_whitespace()));
+        let line = TestSettings::try_parse_from(std::iter::once("x").chain(line.split_whitespace()));
         line.map(|line| line.kafka).map_err(|error| error.to_string())
     }
 
@@ -370,6 +349,6 @@ mod tests {
     fn a_password_is_never_printed() {
         let options = options("--kafka-sasl-password hunter2").unwrap();
         assert!(!format!("{options:?}").contains("hunter2"));
-        assert_eq!(options.security.kafka_sasl_password.unwrap().reveal(), "hunter2");
+        assert_eq!(options.security.kafka_sasl_password.unwrap().expose_secret(), "hunter2");
     }
 }

@@ -1,23 +1,24 @@
-//! What every client of a broker is told: where, how proved, how patient.
+//! The configuration of librdkafka's clients: address, login, timeouts, bounds of their queues.
 
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use secrecy::ExposeSecret as _;
 
 use super::kafka_options::{KafkaOptions, SecurityOptions};
 
-/// Why there is no client. The operator's to fix; nothing was connected yet.
+/// Why there is no client. The operator's to fix; no connection was tried yet.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
     /// librdkafka refuses the settings: a certificate that cannot be read, for instance.
-    #[error("the Kafka settings are refused: {0}")]
+    #[error("librdkafka refuses the Kafka settings: {0}")]
     Settings(#[source] rdkafka::error::KafkaError),
-    /// The system gives no thread.
+    /// The system refuses a thread.
     #[error("cannot start a thread for Kafka: {0}")]
     Thread(#[source] std::io::Error),
 }
 
-/// What producers and consumers share.
+/// The configuration that producers and consumers share.
 pub fn base(brokers: &[String], security: &SecurityOptions, client_id: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -30,7 +31,7 @@ pub fn base(brokers: &[String], security: &SecurityOptions, client_id: &str) -> 
     if security.kafka_security_protocol.has_sasl() {
         config.set("sasl.mechanism", security.kafka_sasl_mechanism.name());
         if let (Some(name), Some(password)) = (&security.kafka_sasl_username, &security.kafka_sasl_password) {
-            config.set("sasl.username", name).set("sasl.password", password.reveal());
+            config.set("sasl.username", name).set("sasl.password", password.expose_secret());
         }
     }
     if let Some(location) =
@@ -41,7 +42,7 @@ pub fn base(brokers: &[String], security: &SecurityOptions, client_id: &str) -> 
     config
 }
 
-/// A consumer that stores no offset by itself and commits what is stored every second.
+/// A consumer that stores no offset by itself, and commits every second what was stored.
 pub fn consumer(options: &KafkaOptions) -> ClientConfig {
     let mut config = base(&options.kafka_brokers, &options.security, &format!("flowcast-{}", options.node()));
     let queue_kib = options.kafka_queue_bytes >> 10;
@@ -50,9 +51,9 @@ pub fn consumer(options: &KafkaOptions) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
-        // Where a partition starts is always told. What is left is an offset that fell off the log
-        // while we were reading: the oldest there is loses least. In a shared group it may also be
-        // a start that could not be settled, and there the newest is right.
+        // We always say where a partition starts. This is for an offset that fell off the log while we
+        // were reading: continuing at the oldest message loses least. In a shared group it may also be
+        // a start that could not be found in time, and there the newest message is right.
         .set("auto.offset.reset", if options.kafka_shared_group { "latest" } else { "earliest" })
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", "10000")
@@ -66,14 +67,14 @@ pub fn consumer(options: &KafkaOptions) -> ClientConfig {
         .set("fetch.error.backoff.ms", options.kafka_backoff.as_millis().to_string())
         .set("reconnect.backoff.ms", options.kafka_backoff.as_millis().to_string())
         .set("reconnect.backoff.max.ms", options.kafka_backoff_max.max(options.kafka_backoff).as_millis().to_string());
-    // A fetch always brings at least one whole message, so larger ones come too and are refused one
-    // by one; the response that carries it must not be refused before.
+    // A fetch always brings at least one whole message, so one over our limit comes too and is skipped
+    // by `intake`; librdkafka must not refuse the response that carries it.
     let response = (100_000_000_u64).max(2 * options.kafka_queue_bytes as u64);
     config.set("receive.message.max.bytes", response.min(2_147_483_647).to_string());
     config
 }
 
-/// A producer that keeps the order of a partition over retries and loses nothing it was not told of.
+/// A producer that keeps each partition's order over retries, and reports every message it could not deliver.
 pub fn producer(brokers: &[String], security: &SecurityOptions, message_timeout: Duration) -> ClientConfig {
     let mut config = base(brokers, security, "flowcast-publish");
     config

@@ -1,4 +1,4 @@
-//! Kafka: topics feed the channels of `/ws`, and one of them the orderflow hub.
+//! Kafka: each topic feeds the channel of `/ws` of its name, and one of them the orderflow hub.
 //!
 //! ```text
 //! discovery (thread) ─▶ partitions and where they start ─┐
@@ -9,15 +9,16 @@
 //!
 //! - [`kafka_options`]: settings, also of `flowcast publish`.
 //! - [`consumer`]: the thread that reads; what it stores is committed every second, and at the end.
-//! - [`discovery`]: which partitions there are, where each starts, whether the broker is there.
+//! - [`kafka_context`]: librdkafka's callbacks: statistics, errors, rebalances of a shared group.
+//! - [`discovery`]: which partitions there are, and whether the broker answers.
 //! - [`placement`]: where a partition starts.
-//! - [`intake`]: where a message goes, and what happens to one that is none.
-//! - [`pace`]: how fast what waited is passed on.
-//! - [`kafka_health`]: what `/websocket/status` and the metrics say of it.
+//! - [`intake`]: where a message goes, and what happens to one that cannot go anywhere.
+//! - [`pace`], [`pause`]: how fast a backlog is passed on; pauses between tries.
+//! - [`kafka_health`]: what `/websocket/status` and the metrics say about Kafka.
 //!
-//! Every node gets every message: it assigns itself all partitions, and its consumer group, which
-//! nobody else is in, only keeps its offsets. So no node waits for another to join or leave. A shared
-//! group subscribes instead, and Kafka deals the partitions out.
+//! Every node gets every message: it assigns itself all partitions, and its consumer group, which has
+//! no other member, only keeps its offsets. So no node waits for another to join or leave. With a shared
+//! group a node subscribes instead, and Kafka distributes the partitions.
 //!
 //! An offset is stored when the hub has the message: a node that dies repeats at most what it passed
 //! on since the last commit, and skips nothing.
@@ -25,9 +26,11 @@
 #[cfg(feature = "kafka")]
 pub mod consumer;
 #[cfg(feature = "kafka")]
-pub(crate) mod discovery;
+mod discovery;
 #[cfg(feature = "kafka")]
 mod intake;
+#[cfg(feature = "kafka")]
+mod kafka_context;
 #[cfg(feature = "kafka")]
 mod kafka_health;
 pub mod kafka_options;
@@ -35,6 +38,8 @@ pub mod kafka_options;
 pub(crate) mod librdkafka;
 #[cfg(feature = "kafka")]
 mod pace;
+#[cfg(feature = "kafka")]
+pub(crate) mod pause;
 #[cfg(feature = "kafka")]
 mod placement;
 

@@ -1,19 +1,18 @@
-//! How fast messages that waited in Kafka are passed on.
+//! How fast a backlog is passed on.
 //!
-//! A message that is just being made goes out at once. Those that waited, while the broker or this
-//! node was away, would otherwise come as one burst, and clients that keep up well on any other day
-//! would be dropped as slow. Their own timestamps tell how they came; they are passed on in the same
-//! rhythm, `speed` times as fast.
+//! A fresh message goes out at once. Those that waited while the broker or this node was away would come
+//! as one burst, and clients that usually keep up would be dropped as slow. So a backlog is passed on in
+//! the rhythm of its own timestamps, `speed` times as fast.
 
 use std::time::{Duration, Instant};
 
-/// A message that is younger did not wait.
+/// A younger message did not wait.
 const FRESH_MS: i64 = 2_000;
 
-/// However long it waited, all of it should be passed on within this time.
+/// A backlog is passed on within this time, however old it is.
 const LONGEST_MS: i64 = 60_000;
 
-/// A pause in the data is no reason to wait.
+/// A longer pause in the data is cut to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 const DAY_MS: i64 = 86_400_000;
@@ -29,9 +28,9 @@ pub struct Pace {
 struct CatchUp {
     /// Times as fast as the messages were made, over all partitions.
     speed: i64,
-    /// A message's timestamp, Unix ms, and when it was passed on.
+    /// The timestamp of a message, Unix ms, and when that message was passed on.
     anchor: (i64, Instant),
-    /// The timestamp before, Unix ms.
+    /// The timestamp of the message before, Unix ms.
     last_ms: i64,
 }
 
@@ -56,10 +55,10 @@ impl Pace {
         let CatchUp { speed, anchor, last_ms } = self.under_way.get_or_insert(begun);
         let goes_back = timestamp_ms < std::mem::replace(last_ms, timestamp_ms);
         if goes_back {
-            // Another partition begins.
+            // The messages of another partition begin.
             *anchor = (timestamp_ms, now);
         }
-        // Timestamps are the producers': a nonsensical one must not overflow the clock.
+        // Timestamps come from producers: a nonsensical one must not overflow the clock.
         let elapsed_ms = timestamp_ms.saturating_sub(anchor.0).clamp(0, DAY_MS);
         let due = anchor.1 + Duration::from_micros((elapsed_ms.saturating_mul(1000) / *speed).unsigned_abs());
         let delay = due.saturating_duration_since(now);

@@ -1,8 +1,8 @@
 //! Where a partition starts.
 //!
-//! Where this process left off, else where its group did, else behind the newest message. A start that
-//! falls off either end of the log is moved to the oldest message there is. A partition that was made
-//! while we were running starts with the messages made since then: nobody has seen them.
+//! Where this process left off, else where its group did, else after the newest message. A start that the
+//! log no longer holds is moved to the oldest message. A partition that was created while this process
+//! ran starts with the messages produced since its start, which nobody has seen.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,13 +15,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::kafka_options::Start;
 use crate::engine::clock;
 
-/// How long a broker may take to answer one question.
+/// How long a broker may take to answer one request.
 pub const ANSWER: Duration = Duration::from_secs(3);
 
 /// Clocks of producers may differ from ours by this much.
 const SKEW_MS: i64 = 60_000;
 
-/// Leaders that do not answer, one after the other, before the rest is left for the next time.
+/// After so many leaders that do not answer, the rest is left for the next round.
 const MOST_SILENT: usize = 3;
 
 /// A partition, by topic and number.
@@ -29,29 +29,29 @@ pub type Partition = (String, i32);
 
 /// A partition that is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Which.
+pub struct FoundPartition {
+    /// Topic and number.
     pub partition: Partition,
-    /// Whether it appeared after we had looked once.
+    /// Whether it is missing from the first answer about its topic, so that it was created since.
     pub is_new: bool,
 }
 
-/// Decides where partitions start, and knows where they are.
+/// Decides where partitions start, and keeps how far each was passed on.
 pub struct Placement {
     start: Start,
-    /// When this process began to look, Unix ms.
+    /// When this source started, Unix ms.
     began_ms: i64,
-    /// The next offset of each partition, of whatever was passed on.
+    /// By topic and partition, the offset after the last message that was passed on.
     next: Mutex<HashMap<String, HashMap<i32, i64>>>,
 }
 
 impl Placement {
-    /// Nothing was read yet.
+    /// For a source that starts now.
     pub fn new(start: Start) -> Self {
         Self { start, began_ms: (clock::unix_ns() / 1_000_000) as i64, next: Mutex::default() }
     }
 
-    /// These partitions begin to be read at their offsets.
+    /// These partitions are read from these offsets on.
     pub fn begun(&self, starts: &TopicPartitionList) {
         for element in starts.elements() {
             if let Offset::Offset(start) = element.offset() {
@@ -60,7 +60,7 @@ impl Placement {
         }
     }
 
-    /// Where every partition is.
+    /// The next offset of every partition.
     pub fn positions(&self) -> KafkaResult<TopicPartitionList> {
         let mut positions = TopicPartitionList::new();
         for (topic, partitions) in &*self.next.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -71,7 +71,7 @@ impl Placement {
         Ok(positions)
     }
 
-    /// A message was passed on.
+    /// This message was passed on.
     pub fn passed_on(&self, topic: &str, partition: i32, offset: i64) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         match next.get_mut(topic) {
@@ -85,18 +85,19 @@ impl Placement {
         next.get(topic)?.get(partition).copied()
     }
 
-    /// Asks the broker and decides. Partitions whose leader does not answer are left out: ask again.
+    /// Asks the broker and decides. Partitions whose leader does not answer are missing from the result; ask
+    /// for them again.
     pub fn place<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
-        found: &[Found],
+        found: &[FoundPartition],
     ) -> KafkaResult<TopicPartitionList> {
         let mut asked = TopicPartitionList::with_capacity(found.len());
-        for Found { partition: (topic, partition), .. } in found {
+        for FoundPartition { partition: (topic, partition), .. } in found {
             asked.add_partition(topic, *partition);
         }
-        // Also when the committed offsets are not used: it tells that the group's coordinator is there,
-        // so that the start can be committed.
+        // Asked even if the committed offsets are not used: the answer shows that the group's coordinator
+        // is there, so that the start can be committed.
         let committed = consumer.committed_offsets(asked, ANSWER)?;
         let mut placed = TopicPartitionList::with_capacity(found.len());
         let mut silent = 0;
@@ -122,7 +123,7 @@ impl Placement {
                             partition,
                             offset,
                             start,
-                            "the log no longer holds the offset to go on from"
+                            "the log no longer holds the offset to continue at; continuing at the oldest message"
                         );
                     }
                     start
@@ -135,7 +136,7 @@ impl Placement {
         Ok(placed)
     }
 
-    /// The first message made since this process began; `high` if there is none.
+    /// The first message produced since this source started; `high` if there is none.
     fn since_began<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
@@ -146,13 +147,13 @@ impl Placement {
         asked.add_partition_offset(topic, *partition, Offset::Offset(self.began_ms - SKEW_MS))?;
         let answer = consumer.offsets_for_times(asked, ANSWER)?;
         let first = answer.find_partition(topic, *partition).map(|element| element.offset());
-        // No such message when `high` was read: what came since is behind `high`.
+        // Without an answer there was no such message when `high` was read; later ones are after `high`.
         Ok(if let Some(Offset::Offset(first)) = first { first.min(high) } else { high })
     }
 }
 
-/// A place to go on from that the log still has. What fell off its old end is gone; an offset above its
-/// new end belongs to a topic that was made anew, of which nothing was read.
+/// An offset to continue at that the log still holds. What fell off its old end is gone; an offset above
+/// its new end belongs to a topic that was deleted and created again, of which nothing was read.
 fn within(offset: i64, low: i64, high: i64) -> i64 {
     if (low..=high).contains(&offset) { offset } else { low }
 }

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! One form is the *base*, made from the records while they are read; it is always there. The
-//! others are derived from it, chunk by chunk: at start-up those of the first profile, any other
-//! when its first client connects ([`prepare`]). A frame of a form that is not there yet is encoded
-//! on the spot and counted as late.
+//! others are derived from it, chunk by chunk: those of `--profile` at start, any other when its first
+//! client connects ([`prepare`]). A frame of a form that is not built yet is encoded when it is sent, and
+//! counted as late.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -28,10 +28,11 @@ use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, Syntax, append_data,
 /// How frames are built.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ArenaOptions {
-    /// The profile whose frames are built at start-up; the other's on its first use
+    /// Profile whose frames are built at start; the other profile's are built when the first client asks for
+    /// them
     #[arg(long, env = "FLOWCAST_PROFILE", value_enum, default_value_t = Profile::V2026_04)]
     pub profile: Profile,
-    /// Speak --profile on every endpoint, whichever generation of client it is for
+    /// Use --profile on every endpoint, whichever generation of clients the endpoint is for
     #[arg(long, env = "FLOWCAST_PIN_PROFILE", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub pin_profile: bool,
@@ -79,12 +80,12 @@ impl Block {
         self.bytes.slice(start..self.ends[at] as usize)
     }
 
-    /// All frames.
+    /// All frames, back to back.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where each of them ends.
+    /// Offset behind each frame.
     pub fn ends(&self) -> &[u32] {
         &self.ends
     }
@@ -176,7 +177,7 @@ impl Encodings {
         });
         let late =
             status.count("frames_built_late", "Frames encoded by a shard because their form was not built yet", vec![]);
-        let rebuilt = status.count("cache_blocks_rebuilt", "Cached blocks that were bad and were made anew", vec![]);
+        let rebuilt = status.count("cache_blocks_rebuilt", "Cached blocks that were bad and were rebuilt", vec![]);
         Self { built, late, rebuilt }
     }
 
@@ -196,19 +197,19 @@ impl Encodings {
     }
 }
 
-/// Where blocks lie that are not in memory yet. All chunks of a track have the same forms there, the base
-/// among them.
-pub trait Shelf: fmt::Debug + Send + Sync {
+/// A store of blocks that are not in memory yet. It has the same forms for every chunk of a track, and the
+/// base is one of them.
+pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Bytes of a chunk's frames of `form`; `None` if that form is not there.
     fn bytes(&self, chunk: usize, form: PlainForm) -> Option<u64>;
 
-    /// Reads a chunk's block, and checks it; `None` if that cannot be, which is told.
+    /// Reads a chunk's block and checks it; `None`, and a log line, if that fails.
     fn fetch(&self, chunk: usize, form: PlainForm) -> Option<Block>;
 
-    /// Makes a chunk's base block from its source; `None` if that cannot be, which is told.
+    /// Builds a chunk's base block from its source; `None`, and a log line, if that fails.
     fn rebuild(&self, chunk: usize) -> Option<Block>;
 
-    /// Everything has been fetched.
+    /// Called once everything has been fetched.
     fn finish(&self);
 }
 
@@ -222,18 +223,18 @@ pub struct Track {
     chunks: Vec<Chunk>,
     /// Number of the first record of each chunk.
     starts: Vec<u32>,
-    shelf: Option<Box<dyn Shelf>>,
+    store: Option<Box<dyn BlockStore>>,
     encodings: Arc<Encodings>,
 }
 
 impl Track {
-    /// A track of `chunks`, of which none is empty. Their base blocks are there, or on the shelf.
+    /// A track of `chunks`, of which none is empty. Their base blocks are there, or in the store.
     pub fn new(
         ticker: String,
         group: String,
         options: &ArenaOptions,
         chunks: Vec<Chunk>,
-        shelf: Option<Box<dyn Shelf>>,
+        store: Option<Box<dyn BlockStore>>,
         encodings: Arc<Encodings>,
     ) -> Self {
         let starts = chunks
@@ -244,10 +245,10 @@ impl Track {
                 Some(start)
             })
             .collect();
-        Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, shelf, encodings }
+        Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, store, encodings }
     }
 
-    /// The ticker.
+    /// As it stands in group names, such as `ES_SPX`.
     pub fn ticker(&self) -> &str {
         &self.ticker
     }
@@ -283,21 +284,21 @@ impl Track {
         &self.chunks
     }
 
-    /// Whether its blocks lie on a shelf until they are wanted.
-    pub fn is_shelved(&self) -> bool {
-        self.shelf.is_some()
+    /// Whether its blocks are in a cached file until they are needed.
+    pub fn is_cached(&self) -> bool {
+        self.store.is_some()
     }
 
-    /// Bytes of all frames of `form` that exist, in memory or on the shelf.
+    /// Bytes of all frames of `form` that exist, in memory or in the store.
     pub fn bytes(&self, form: PlainForm) -> u64 {
         let of_chunk = |(at, chunk): (usize, &Chunk)| match chunk.block(form) {
             Some(block) => block.bytes.len() as u64,
-            None => self.shelf.as_ref().and_then(|shelf| shelf.bytes(at, form)).unwrap_or(0),
+            None => self.store.as_ref().and_then(|store| store.bytes(at, form)).unwrap_or(0),
         };
         self.chunks.iter().enumerate().map(of_chunk).sum()
     }
 
-    /// Builds `form` of the chunk that holds `record`, or takes it from the shelf; nothing if it is there.
+    /// Builds `form` of the chunk that holds `record`, or takes it from the store; nothing if it is there.
     pub fn build(&self, record: u32, form: PlainForm) {
         let (at, _) = self.locate(record);
         if self.block(at, form).is_none()
@@ -308,14 +309,14 @@ impl Track {
         }
     }
 
-    /// A chunk's block, if it is in memory or on the shelf. From there it comes once, checked; a bad one is
-    /// made anew. Without a shelf that is one load.
+    /// A chunk's block, if it is in memory or in the store. From the store it is read once, and checked; a bad
+    /// one is rebuilt. Without a store this is one atomic load.
     fn block(&self, at: usize, form: PlainForm) -> Option<&Block> {
         let place = &self.chunks[at].blocks[form.index()];
         if let Some(there) = place.get() {
             return Some(there);
         }
-        let from = self.shelf.as_ref()?;
+        let from = self.store.as_ref()?;
         from.bytes(at, form)?;
         let block = from.fetch(at, form).or_else(|| {
             let anew = if form == self.base { from.rebuild(at) } else { self.derived(at, form) };
@@ -398,7 +399,7 @@ impl FrameStore for Track {
         if let Some(block) = self.block(chunk, form) {
             return block.frame(at);
         }
-        // Lost: the shelf's is bad, and the source is not what it was.
+        // Lost: the stored block is bad, and the source is not what it was.
         let Some(base) = self.block(chunk, self.base) else { return Bytes::new() };
         self.encodings.count_late();
         let mut frame = Vec::new();
@@ -419,10 +420,10 @@ impl FrameStore for Track {
     }
 }
 
-/// Builds every form that is ordered, until the hub is gone. Runs on a thread of its own.
+/// Builds every form that is ordered, until the hub is gone. Blocks; the caller gives it a thread.
 ///
-/// The records that `position` says come next are built first, of every track; then the form is
-/// ready and the rest follows, ahead of the clock.
+/// For every track the records after `position` are built first; then the form is ready, and the rest
+/// follows ahead of the clock.
 pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64) {
     for ordered in forms.orders() {
         let plain = PlainForm::ALL[ordered.index()];
@@ -437,15 +438,15 @@ pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64)
     }
 }
 
-/// Takes everything from the shelves, ahead of a clock at `now`. Runs on a thread of its own.
-pub fn unshelve(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64) {
-    let shelved: Vec<Arc<Track>> = tracks.iter().filter(|track| track.is_shelved()).cloned().collect();
-    build_ahead(&shelved, forms, now, || {});
-    shelved.iter().filter_map(|track| track.shelf.as_ref()).for_each(|shelf| shelf.finish());
+/// Reads all cached blocks into memory, ahead of a clock at `now`. Blocks; the caller gives it a thread.
+pub fn read_cached(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64) {
+    let cached: Vec<Arc<Track>> = tracks.iter().filter(|track| track.is_cached()).cloned().collect();
+    build_ahead(&cached, forms, now, || {});
+    cached.iter().filter_map(|track| track.store.as_ref()).for_each(|store| store.finish());
 }
 
-/// Builds `forms` of all chunks in the order in which a clock at `now` comes to them; calls `ready` when it
-/// has a start.
+/// Builds `forms` of all chunks in the order in which a clock at `now` reaches them; calls `ready` once the
+/// first two of each track are built.
 fn build_ahead(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64, ready: impl Fn()) {
     let longest = tracks.iter().map(|track| track.chunks.len()).max().unwrap_or(0);
     for step in 0..longest {

@@ -15,10 +15,10 @@ pub struct DatasetOptions {
     /// Folder of the recorded data: {date}/{ticker}/orderflow/orderflow.jsonl
     #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// The day to load: YYYY-MM-DD, or `latest`
+    /// Day to load: YYYY-MM-DD, or `latest`
     #[arg(long, env = "DATA_DATE", default_value = "latest", value_name = "DATE")]
     pub data_date: DataDate,
-    /// Refuse to start when anything in the data is bad, instead of skipping and counting it
+    /// Refuse to start if anything in the data is bad; by default it is skipped and counted
     #[arg(long, env = "FLOWCAST_STRICT", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub strict: bool,
@@ -29,7 +29,7 @@ pub struct DatasetOptions {
 pub enum DataDate {
     /// The newest day that has any ticker.
     Latest,
-    /// This one.
+    /// This day, which must be there.
     On(Date),
 }
 
@@ -48,47 +48,30 @@ impl std::str::FromStr for DataDate {
 
 /// Why there is no dataset. All variants are the operator's to fix.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum DatasetError {
     /// The data folder is missing or unreadable.
     #[error("{path}: expected a folder of recorded days (DATA_DIR), but it cannot be read: {source}")]
-    Unreadable {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// The data folder holds no day at all.
     #[error(
         "{path}: expected folders named YYYY-MM-DD with a ticker in them, found none; make one with `flowcast generate`"
     )]
-    NoDates {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoDates { path: PathBuf },
     /// The wanted day is not there.
-    #[error("{path}: expected data for {date}, found none; dates there are: {available}")]
-    NoSuchDate {
-        /// The data folder.
-        path: PathBuf,
-        /// The wanted day.
-        date: Date,
-        /// The days there are, or a word that there are none.
-        available: String,
-    },
+    #[error("{path}: expected data for {date}, found none; available dates: {available}")]
+    NoSuchDate { path: PathBuf, date: Date, available: String },
     /// The day's folder holds no ticker with a file.
     #[error("{path}: expected folders {{TICKER}}/orderflow/orderflow.jsonl, found none")]
-    NoTickers {
-        /// The day's folder.
-        path: PathBuf,
-    },
+    NoTickers { path: PathBuf },
 }
 
 /// The files of one day, by ticker.
 #[derive(Debug)]
 pub struct Dataset {
-    /// The day.
+    /// In New York.
     pub date: Date,
-    /// Its folder.
+    /// The day's folder in the data folder.
     pub path: PathBuf,
     /// One file a ticker, sorted by ticker.
     pub files: Vec<TickerFile>,
@@ -158,7 +141,7 @@ fn parse_date(text: &str) -> Option<Date> {
     text.parse::<Date>().ok().filter(|date| date.to_string() == text)
 }
 
-/// Names that can stand in a group name and a log line.
+/// Whether the name can be part of a group name and a log line.
 pub(in crate::source) fn is_ticker(name: &str) -> bool {
     name != "streams"
         && (1..=64).contains(&name.len())
@@ -219,7 +202,7 @@ mod tests {
         write(dir.path(), "2025-11-28/SPX/orderflow/orderflow.jsonl");
         let error = Dataset::find(&options(dir.path(), DataDate::On(date(2025, 1, 2)))).unwrap_err().to_string();
         assert!(
-            error.ends_with("expected data for 2025-01-02, found none; dates there are: 2025-11-27, 2025-11-28"),
+            error.ends_with("expected data for 2025-01-02, found none; available dates: 2025-11-27, 2025-11-28"),
             "{error}"
         );
     }

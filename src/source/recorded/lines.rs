@@ -11,7 +11,7 @@ use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
 /// The longest line that can be a record.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// A step between two records that counts as a gap, seconds: the feed says something every second.
+/// A longer step between two records is a gap, in seconds: the feed has a record every second.
 pub const GAP_SECONDS: i64 = 5;
 
 /// Bad lines reported in full per file; the rest is summed.
@@ -23,7 +23,7 @@ const TAIL: u64 = 64 << 10;
 /// A part of a file: the lines that *begin* in `start..end`.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
-    /// Which file.
+    /// Index of the file in the dataset.
     pub file: usize,
     /// Offset of its first byte.
     pub start: u64,
@@ -44,9 +44,9 @@ pub struct ReadPiece {
 pub struct LineStats {
     /// Lines, blank ones included.
     pub lines: u64,
-    /// Good records.
+    /// Lines that are records.
     pub records: u64,
-    /// Bad lines.
+    /// Lines that are neither blank nor a record.
     pub bad: u64,
     /// The first bad lines: line number, from 1, and reason.
     pub first_bad: Vec<(u64, String)>,
@@ -63,7 +63,7 @@ pub struct LineStats {
 }
 
 impl LineStats {
-    /// Takes up the lines that follow.
+    /// Adds the figures of the lines that follow.
     pub fn append(&mut self, next: Self) {
         let room = REPORTED_LINES.saturating_sub(self.first_bad.len());
         let before = self.lines;
@@ -81,7 +81,7 @@ impl LineStats {
         }
     }
 
-    /// Judges the step from the last record to one at `timestamp`.
+    /// Counts the step from the last record to one at `timestamp`.
     fn step_to(&mut self, timestamp: i64) {
         let Some((_, last)) = self.span else { return };
         let step = timestamp.saturating_sub(last);

@@ -1,9 +1,9 @@
 //! Reading a file through a memory mapping that may be truncated or rewritten meanwhile.
 //!
-//! A range is mapped, copied out once, and unmapped; only the copy is ever parsed, so what is
-//! checked is what is used, whatever happens to the file. Touching a page behind the end of a file
-//! that was truncated raises SIGBUS, which would end the process: a handler puts zero pages there
-//! instead and the read reports that the file changed.
+//! A range is mapped, copied out once, and unmapped. Only the copy is parsed, so what was checked is what is
+//! used, whatever happens to the file. Reading a page after the end of a truncated file raises SIGBUS, which
+//! would end the process: a handler maps zero pages there instead, and the read reports that the file
+//! changed.
 
 #![expect(unsafe_code, reason = "the mapping is read through a pointer, under a signal handler; proofs below")]
 
@@ -19,23 +19,16 @@ use memmap2::MmapOptions;
 
 /// Why a range of a file could not be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ReadError {
     /// The file is not what it was when it was opened.
     #[error(
         "{path}: expected a file that stays as it is, but it changed while it was read; load it again when it is finished"
     )]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system refused.
+    Changed { path: PathBuf },
+    /// It cannot be opened, mapped or looked at.
     #[error("{path}: expected a readable file: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 /// A file that is read while others may write to it.
@@ -51,7 +44,7 @@ pub struct MappedFile {
 /// What changes when a file's content does, or when another file takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
     /// When it was written last: Unix seconds, and ns.
     pub modified: (i64, i64),
@@ -102,7 +95,7 @@ impl MappedFile {
         self.is_private
     }
 
-    /// Where it is.
+    /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`dataset`]: which files a day has, and reading them through [`mapping`].
 //! - [`load`] reads them on all cores, [`lines`] piece by piece, into the [`arena`]: every record's
-//!   frames, built once. A [`cache`] may have them from the last time.
+//!   frames, built once. A [`cache`] may have them from the last time. [`loaded`] is the result.
 //! - [`replay`]: the clock that publishes them.
 //! - [`trading`]: the same day on the JSON streams: prices, and the records of its folder `streams/`.
 
@@ -11,6 +11,7 @@ pub mod cache;
 pub mod dataset;
 pub mod lines;
 pub mod load;
+pub mod loaded;
 pub mod mapping;
 pub mod replay;
 pub mod trading;

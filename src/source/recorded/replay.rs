@@ -16,15 +16,15 @@ use crate::engine::clock;
 use crate::engine::frames::{FrameStore, Frames};
 use crate::engine::group::Group;
 use crate::engine::hub::{Due, Hub};
-use crate::health::status::{Status, Stream};
+use crate::health::status::{SourceHealth, Status};
 
-/// How records are replayed.
+/// Settings of the replay clock.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReplayOptions {
     /// Time between two ticks: a number with a unit, such as 1s, 500ms or 1m30s
     #[arg(long, env = "WS_STREAM_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
     pub interval: Duration,
-    /// What follows a ticker's last record: `rotation` begins again, `exhaust` falls silent
+    /// What happens after a ticker's last record
     #[arg(long, env = "CACHE_MODE", value_enum, default_value_t = CacheMode::Rotation, value_name = "MODE")]
     pub cache_mode: CacheMode,
 }
@@ -32,9 +32,9 @@ pub struct ReplayOptions {
 /// What follows the last record. Name and values are the predecessor's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum CacheMode {
-    /// Begin again.
+    /// Start again with the first record.
     Rotation,
-    /// Fall silent.
+    /// Send nothing more.
     Exhaust,
 }
 
@@ -49,14 +49,14 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// The tracks of a dataset on one clock.
 pub struct Replay {
     hub: Arc<Hub>,
-    lanes: Vec<Lane>,
+    tracks: Vec<ReplayTrack>,
     options: ReplayOptions,
     status: Arc<Status>,
-    stream: Arc<Stream>,
+    health: Arc<SourceHealth>,
     missed: Arc<AtomicU64>,
 }
 
-struct Lane {
+struct ReplayTrack {
     group: Arc<Group>,
     store: Arc<dyn FrameStore>,
     records: u64,
@@ -65,32 +65,33 @@ struct Lane {
 impl Replay {
     /// Declares a group per track; nothing is published yet.
     pub fn new(hub: Arc<Hub>, tracks: &[Arc<Track>], options: ReplayOptions, status: Arc<Status>) -> Self {
-        let lane = |track: &Arc<Track>| Lane {
+        let track = |track: &Arc<Track>| ReplayTrack {
             group: hub.declare(track.group(), track.ticker()),
             store: Arc::clone(track) as Arc<dyn FrameStore>,
             records: track.records(),
         };
-        let lanes = tracks.iter().map(lane).collect();
-        let stream = status.register(hub.name(), Some(options.interval));
-        let missed = status.count("ticks_missed", "Beats of the replay clock given up because a tick was late", vec![]);
-        Self { hub, lanes, options, status, stream, missed }
+        let tracks = tracks.iter().map(track).collect();
+        let health = status.register(hub.name(), Some(options.interval));
+        let missed =
+            status.count("ticks_missed", "Ticks of the replay clock skipped because an earlier one was late", vec![]);
+        Self { hub, tracks, options, status, health, missed }
     }
 
-    /// Tells where the clock is, and takes note of bad data.
-    pub fn stream(&self) -> &Arc<Stream> {
-        &self.stream
+    /// Where the clock is and how the data was, for `/websocket/status` and the metrics.
+    pub fn health(&self) -> &Arc<SourceHealth> {
+        &self.health
     }
 
     /// Ticks until `stop`. Blocks; the caller gives it a thread.
     pub fn run(self, stop: &AtomicBool) {
-        let mut beat = Beat::starting_at(first_deadline(self.options.interval), self.options.interval);
+        let mut schedule = TickSchedule::starting_at(first_deadline(self.options.interval), self.options.interval);
         for ordinal in 0.. {
-            sleep_until(beat.deadline_ns);
+            sleep_until(schedule.deadline_ns);
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            self.tick(ordinal, beat.deadline_ns);
-            let missed = beat.advance(clock::monotonic_ns());
+            self.tick(ordinal, schedule.deadline_ns);
+            let missed = schedule.advance(clock::monotonic_ns());
             if missed > 0 {
                 self.missed.fetch_add(missed, Ordering::Relaxed);
             }
@@ -102,20 +103,21 @@ impl Replay {
         let mut batch = self.hub.begin(Some(Due { ordinal, scheduled_ns }));
         self.status.drift().observe(batch.drift_ns() as f64 / 1e9);
         let mut exhausted = true;
-        for lane in &self.lanes {
-            let Some(record) = self.record_at(ordinal, lane.records) else { continue };
+        for track in &self.tracks {
+            let Some(record) = self.record_at(ordinal, track.records) else { continue };
             exhausted = false;
-            if lane.group.is_live() {
-                batch.publish(&lane.group, Frames::new(Arc::clone(&lane.store), record));
+            if track.group.is_live() {
+                batch.publish(&track.group, Frames::new(Arc::clone(&track.store), record));
             }
         }
         drop(batch);
         if !exhausted {
-            self.stream.updated(ordinal, clock::unix_ns());
-        } else if self.options.cache_mode == CacheMode::Exhaust && self.lanes.iter().any(|lane| lane.records == ordinal)
+            self.health.set_position(ordinal, clock::unix_ns());
+        } else if self.options.cache_mode == CacheMode::Exhaust
+            && self.tracks.iter().any(|track| track.records == ordinal)
         {
-            self.stream.set_connected(false);
-            tracing::info!(ordinal, "every ticker's records are exhausted; the hub falls silent");
+            self.health.set_connected(false);
+            tracing::info!(ordinal, "the last record of every ticker has been sent; the hub sends nothing more");
         }
     }
 
@@ -129,18 +131,18 @@ impl Replay {
 }
 
 /// The grid of deadlines. A late tick is late once: the grid does not move.
-struct Beat {
+struct TickSchedule {
     deadline_ns: u64,
     interval_ns: u64,
 }
 
-impl Beat {
+impl TickSchedule {
     fn starting_at(deadline_ns: u64, interval: Duration) -> Self {
         Self { deadline_ns, interval_ns: interval.as_nanos() as u64 }
     }
 
-    /// Moves to the next deadline; returns how many whole beats lie in the past and are given up.
-    /// One that has just passed is not: its tick runs at once, late.
+    /// Moves to the next deadline; returns how many ticks lie a whole interval or more in the past and are
+    /// skipped. A deadline that has just passed is not skipped: its tick runs immediately, late.
     fn advance(&mut self, now_ns: u64) -> u64 {
         self.deadline_ns += self.interval_ns;
         let missed = now_ns.saturating_sub(self.deadline_ns) / self.interval_ns;
@@ -149,7 +151,7 @@ impl Beat {
     }
 }
 
-/// On a whole wall-clock second, as the real feed; at once for clocks that beat faster.
+/// The next whole second of the wall clock, as with the real feed; now for intervals below a second.
 fn first_deadline(interval: Duration) -> u64 {
     const SECOND: u64 = 1_000_000_000;
     let now = clock::monotonic_ns();
@@ -169,12 +171,12 @@ mod tests {
 
     #[test]
     fn a_late_tick_is_late_once() {
-        let mut beat = Beat::starting_at(1000, Duration::from_nanos(100));
-        assert_eq!((beat.advance(1010), beat.deadline_ns), (0, 1100));
-        assert_eq!((beat.advance(1150), beat.deadline_ns), (0, 1200), "50 late, and the grid stands");
-        assert_eq!((beat.advance(1390), beat.deadline_ns), (0, 1300), "due meanwhile: runs at once");
-        assert_eq!((beat.advance(1740), beat.deadline_ns), (3, 1700), "three whole beats are given up");
-        assert_eq!((beat.advance(1741), beat.deadline_ns), (0, 1800));
+        let mut schedule = TickSchedule::starting_at(1000, Duration::from_nanos(100));
+        assert_eq!((schedule.advance(1010), schedule.deadline_ns), (0, 1100));
+        assert_eq!((schedule.advance(1150), schedule.deadline_ns), (0, 1200), "50 late, and the grid stands");
+        assert_eq!((schedule.advance(1390), schedule.deadline_ns), (0, 1300), "due meanwhile: runs at once");
+        assert_eq!((schedule.advance(1740), schedule.deadline_ns), (3, 1700), "three whole beats are given up");
+        assert_eq!((schedule.advance(1741), schedule.deadline_ns), (0, 1800));
     }
 
     #[test]

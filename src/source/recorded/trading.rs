@@ -10,7 +10,6 @@
 //! here is on the path of a tick: the clock's position is read, not its publications.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -20,13 +19,15 @@ use std::thread;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::arena::Track;
 use super::replay::CacheMode;
-use crate::health::status::Stream;
-use crate::streams::{Input, Streams};
-use crate::wire::streams::shapes::{Number, Portfolio, Price, Signal, Trade};
+use crate::health::status::SourceHealth;
+use crate::streams::Streams;
+use crate::wire::streams::portfolio::Portfolio;
+use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
 
 /// Folder of a day's trading streams.
@@ -35,35 +36,34 @@ pub const STREAMS_FOLDER: &str = "streams";
 /// The longest line that is read.
 const MAX_LINE: u64 = 1 << 20;
 
-/// Bad lines told per file.
+/// Bad lines reported per file.
 const TOLD: usize = 5;
 
-/// How often the clock's position is looked at: what is due goes out at most this late.
+/// How often the clock's position is read: a record goes out at most this late.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Settings of the recorded day's trading streams.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TradingOptions {
-    /// Feed the trading streams of /ws from the recorded day: prices from its spots, and its folder
-    /// streams/ [default: true, unless Kafka or a broker feed is configured]
+    /// Replay the recorded day on the trading streams of /ws: prices from its spots, and the records of its
+    /// folder streams/ [default: true, unless Kafka or a broker feed is configured]
     #[arg(long, env = "FLOWCAST_REPLAY_TRADING", value_parser = clap::value_parser!(bool), value_name = "BOOL")]
     pub replay_trading: Option<bool>,
 }
 
-/// Something of the day, due when the clock stands at its second.
+/// A record of the folder `streams/`, due when the clock stands at its second.
 #[derive(Debug, PartialEq, Eq)]
-struct Event {
+struct TradingRecord {
     /// Unix seconds.
     at: i64,
-    channel: &'static str,
-    /// The record without its time: what is replayed is stamped when it is sent.
-    payload: Box<[u8]>,
+    /// Without its time: what is replayed is stamped when it is sent.
+    record: StreamRecord<'static>,
 }
 
 /// A day's trading streams.
 pub struct Trading {
     /// By time.
-    events: Vec<Event>,
+    events: Vec<TradingRecord>,
     /// The session's first second.
     begins: i64,
     /// Seconds until it begins again.
@@ -107,7 +107,7 @@ impl Trading {
     }
 
     /// Plays what is due as the clock goes on, until `stop`. Blocks; the caller gives it a thread.
-    pub fn run(&self, streams: &Streams, clock: &Stream, stop: &AtomicBool) {
+    pub fn run(&self, streams: &Streams, clock: &SourceHealth, stop: &AtomicBool) {
         if self.events.is_empty() {
             return;
         }
@@ -118,8 +118,8 @@ impl Trading {
             next = next.max(now.saturating_sub(self.lap));
             while next <= now {
                 self.due(next).for_each(|event| {
-                    // Checked when it was read; a limit that refuses it has been counted.
-                    let _ = streams.publish(event.channel, &Input::new(&event.payload));
+                    // No limit refuses it: only prices have one, and those come from the spots.
+                    let _ = streams.publish_record(&event.record);
                 });
                 next += 1;
             }
@@ -127,7 +127,7 @@ impl Trading {
         }
     }
 
-    fn due(&self, ordinal: u64) -> impl Iterator<Item = &Event> {
+    fn due(&self, ordinal: u64) -> impl Iterator<Item = &TradingRecord> {
         let second = match self.mode {
             CacheMode::Rotation => ordinal % self.lap,
             CacheMode::Exhaust => ordinal,
@@ -139,7 +139,7 @@ impl Trading {
 }
 
 /// Reads one file; bad lines are noted.
-fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>) -> io::Result<TradingReport> {
+fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<TradingRecord>) -> io::Result<TradingReport> {
     let mut report = TradingReport { path: path.to_owned(), records: 0, bad: 0, first_bad: Vec::new() };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
@@ -173,34 +173,38 @@ fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Event>)
     Ok(report)
 }
 
-fn event(channel: &'static str, line: &[u8]) -> Result<Event, String> {
-    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = std::str::from_utf8(line)
+fn event(channel: &'static str, line: &[u8]) -> Result<TradingRecord, String> {
+    #[derive(Deserialize)]
+    struct Timed<'a> {
+        #[serde(borrow, default)]
+        timestamp: Option<&'a RawValue>,
+    }
+    let timed: Timed<'_> = std::str::from_utf8(line)
         .map_err(|error| error.to_string())
         .and_then(object)
         .map_err(|reason| format!("expected one JSON object of at most 1 MiB: {reason}"))?;
-    let timestamp = fields.remove("timestamp").and_then(|text| serde_json::from_str::<Cow<'_, str>>(text.get()).ok());
+    let timestamp = timed.timestamp.and_then(|text| serde_json::from_str::<Cow<'_, str>>(text.get()).ok());
     let timestamp: jiff::Timestamp = timestamp
         .and_then(|text| text.parse().ok())
         .ok_or("timestamp: expected RFC 3339, such as 2024-12-19T12:00:00Z; it says when the record is due")?;
-    let payload = serde_json::to_vec(&fields).map_err(|error| error.to_string())?;
-    let shape = match channel {
-        SIGNALS => Signal::parse(&payload).map(drop),
-        TRADES => Trade::parse(&payload).map(drop),
-        _ => Portfolio::parse(&payload).map(drop),
+    let record = match channel {
+        SIGNALS => TradingSignal::parse(line)
+            .map(|signal| StreamRecord::Signal(TradingSignal { timestamp: None, ..signal.into_owned() })),
+        TRADES => Trade::parse(line).map(|trade| StreamRecord::Trade(Trade { timestamp: None, ..trade.into_owned() })),
+        _ => Portfolio::parse(line).map(|portfolio| StreamRecord::Portfolio(portfolio.into_owned())),
     };
-    shape.map_err(|error| error.to_string())?;
-    Ok(Event { at: timestamp.as_second(), channel, payload: payload.into() })
+    Ok(TradingRecord { at: timestamp.as_second(), record: record.map_err(|error| error.to_string())? })
 }
 
-/// The replayed tickers' prices: asked before each price update.
+/// The prices of the replayed tickers, read before each price update.
 pub struct Spots {
-    days: Vec<Day>,
-    clock: Arc<Stream>,
+    days: Vec<DayPrices>,
+    clock: Arc<SourceHealth>,
     mode: CacheMode,
 }
 
 /// One ticker's day so far, in hundredths.
-struct Day {
+struct DayPrices {
     track: Arc<Track>,
     /// The clock's position whose record comes next.
     next: u64,
@@ -211,18 +215,18 @@ struct Day {
 
 impl Spots {
     /// Of every track, as the replay's `clock` goes.
-    pub fn new(tracks: &[Arc<Track>], clock: Arc<Stream>, mode: CacheMode) -> Self {
-        let day = |track: &Arc<Track>| Day { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
+    pub fn new(tracks: &[Arc<Track>], clock: Arc<SourceHealth>, mode: CacheMode) -> Self {
+        let day = |track: &Arc<Track>| DayPrices { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
         Self { days: tracks.iter().map(day).collect(), clock, mode }
     }
 
     /// Offers the price of every ticker as it stands now.
     pub fn offer(&mut self, streams: &Streams) {
-        let Some(now) = self.clock.moved_to() else { return };
+        let Some(now) = self.clock.last_position() else { return };
         let mut any = false;
         for day in &mut self.days {
             let Some(spot) = day.advance(now, self.mode) else { continue };
-            let cents = |cents: u32| Number(Decimal::new(i64::from(cents), 2));
+            let cents = |cents: u32| Decimal::new(i64::from(cents), 2);
             any |= streams
                 .offer_price(&Price {
                     symbol: day.track.ticker().into(),
@@ -242,8 +246,8 @@ impl Spots {
     }
 }
 
-impl Day {
-    /// Takes up the records up to the clock's position; returns the last spot that is one.
+impl DayPrices {
+    /// Adds the records up to the clock's position; returns the last spot that is not missing.
     fn advance(&mut self, now: u64, mode: CacheMode) -> Option<u32> {
         let records = self.track.records();
         let (lap, last) = match mode {
@@ -284,13 +288,16 @@ mod tests {
         format!(r#"{{"timestamp":"{at}","symbol":"A","side":"BUY","quantity":{quantity},"price":1.50}}"#)
     }
 
+    fn trade_of(event: &TradingRecord) -> &Trade<'static> {
+        let StreamRecord::Trade(trade) = &event.record else { panic!("expected a trade, got {event:?}") };
+        trade
+    }
+
     #[test]
     fn records_are_due_at_their_second_and_again_after_a_lap() {
         let (trading, reports) = load(&[trade(5, 2), trade(3, 1), trade(5, 3)].join("\n"));
         assert_eq!((reports.len(), reports[0].records, reports[0].bad), (1, 3, 0));
-        let due = |ordinal| {
-            trading.due(ordinal).map(|event| Trade::parse(&event.payload).unwrap().quantity.unwrap().to_string())
-        };
+        let due = |ordinal| trading.due(ordinal).map(|event| trade_of(event).quantity.unwrap().to_string());
         let due: Vec<Vec<String>> = (0..6).map(|ordinal| due(ordinal).collect()).collect();
         assert_eq!(due, [vec!["1"], vec![], vec!["2", "3"], vec!["1"], vec![], vec!["2", "3"]]);
     }
@@ -298,8 +305,8 @@ mod tests {
     #[test]
     fn a_replayed_record_has_no_time_of_its_own_and_keeps_its_digits() {
         let (trading, _) = load(&trade(0, 1));
-        let text = std::str::from_utf8(&trading.events[0].payload).unwrap();
-        assert!(!text.contains("timestamp") && text.contains("1.50"), "{text}");
+        let trade = trade_of(&trading.events[0]);
+        assert_eq!((trade.timestamp.as_deref(), trade.price.unwrap().to_string()), (None, "1.50".to_owned()));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! The text is never turned into a float. Digits finer than the scale are cut toward zero, as the
 //! vendor's `trunc2` does; for sources without finer digits that equals rounding.
-//! Source: `wire/gexbot.md` §4, "trunc2, trunc3".
+//! Source: `docs/protocols/gexbot.md`, "Scaling".
 
-/// Why a number's text has no value at the wanted scale.
+/// Why a text cannot be scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecimalError {
     /// Not a number by JSON's grammar (RFC 8259 §6).
@@ -17,20 +17,20 @@ pub enum DecimalError {
 ///
 /// `text` is a JSON number: optional minus, digits, optional fraction, optional exponent.
 pub fn scale(text: &str, places: u32) -> Result<i64, DecimalError> {
-    let number = Number::split(text.as_bytes()).ok_or(DecimalError::NotANumber)?;
+    let number = JsonNumber::split(text.as_bytes()).ok_or(DecimalError::NotANumber)?;
     let magnitude = number.magnitude(places).ok_or(DecimalError::OutOfRange)?;
     Ok(if number.negative { -magnitude } else { magnitude })
 }
 
 /// A JSON number's parts, still as text.
-struct Number<'a> {
+struct JsonNumber<'a> {
     negative: bool,
     integer: &'a [u8],
     fraction: &'a [u8],
     exponent: i64,
 }
 
-impl<'a> Number<'a> {
+impl<'a> JsonNumber<'a> {
     fn split(text: &'a [u8]) -> Option<Self> {
         let (negative, rest) = match text {
             [b'-', rest @ ..] => (true, rest),

@@ -28,13 +28,13 @@ pub struct Noticed {
     pub saturated: u32,
 }
 
-/// Why a line is not a record. The operator's to fix in the data; the line is skipped.
+/// Why a line is no record. The operator's to fix in the data; the line is skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The line is not text.
+    /// The line is not UTF-8.
     #[error("expected UTF-8, got byte 0x{byte:02x} at column {column}")]
     NotUtf8 {
-        /// The offending byte.
+        /// The first invalid byte.
         byte: u8,
         /// Its 1-based position in the line.
         column: usize,
@@ -42,20 +42,20 @@ pub enum RecordError {
     /// The line is not one JSON object of this shape.
     #[error("expected one JSON object, got: {0}")]
     NotAnObject(String),
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("{key}: expected {expected}, got nothing")]
     Missing {
         /// The JSONL key.
         key: &'static str,
-        /// What stands there in a good record.
+        /// What a valid record has there.
         expected: &'static str,
     },
-    /// A field is of another JSON type.
+    /// A field has another JSON type.
     #[error("{key}: expected {expected}, got {}", shortened(.actual))]
     WrongType {
         /// The JSONL key.
         key: &'static str,
-        /// The type it has in a good record.
+        /// The type in a valid record.
         expected: &'static str,
         /// The JSON text that came.
         actual: String,
@@ -181,7 +181,7 @@ fn out_of_range(key: &'static str, scale: &Scale, value: &RawValue) -> RecordErr
     RecordError::OutOfRange { key, expected: scale.range, actual: value.get().to_owned() }
 }
 
-/// serde's message says "at line 1", which would contradict the file's line number beside it.
+/// serde's message contains "at line 1", which would contradict the line number of the file in the log.
 fn without_line(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }

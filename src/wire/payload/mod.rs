@@ -1,4 +1,4 @@
-//! Payloads: what a record says, encoded once and independent of any wire.
+//! Payloads: a record encoded once, independent of any wire.
 //!
 //! ```text
 //! JSONL line ─▶ Orderflow, Gex or OptionProfile at the finest scale ─▶ (profile) ─▶ protobuf ─▶ zstd = payload
@@ -12,47 +12,9 @@ pub mod spot;
 
 mod encoder;
 mod fields;
+mod profile;
 mod rows;
 
 pub use encoder::{Encoder, EncoderOptions, decompress};
 pub use fields::{Noticed, Parsed, RecordError};
-
-use std::fmt;
-
-/// Which generation of the real API a client expects: a set of scale factors.
-///
-/// The client divides state and orderflow fields by 100 since 2026-04; before, it took the
-/// integers as they are (`wire/gexbot.md` §1 and §4). Prices are ×100 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Profile {
-    /// State and orderflow fields unscaled, cut toward zero.
-    #[value(name = "2025-11")]
-    V2025_11,
-    /// Every field ×100.
-    #[value(name = "2026-04")]
-    V2026_04,
-}
-
-impl Profile {
-    /// Both profiles, in the order of [`Profile::index`].
-    pub const ALL: [Self; 2] = [Self::V2025_11, Self::V2026_04];
-
-    /// Position in [`Profile::ALL`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The name used in settings, metrics and the ledger.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V2025_11 => "2025-11",
-            Self::V2026_04 => "2026-04",
-        }
-    }
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+pub use profile::Profile;

@@ -5,18 +5,18 @@
 //! zero, which is exactly what cutting the source text at that scale gives. So a record is good or
 //! bad in both profiles alike, and no second parse is ever needed.
 //!
-//! Keys, fields and factors: `wire/gexbot.md` §4 and §5.
+//! Keys, fields and factors: `docs/protocols/gexbot.md`, "Orderflow".
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::{self, Noticed, Parsed, RecordError};
-use crate::wire::payload::Profile;
+use super::profile::Profile;
 pub use crate::wire::proto::orderflow::Orderflow;
 
 /// Reads one JSONL line (without its line break).
 pub fn parse(line: &[u8]) -> Result<Parsed<Orderflow>, RecordError> {
-    fields::object::<Line<'_>>(line)?.into_record()
+    fields::object::<OrderflowLine<'_>>(line)?.into_record()
 }
 
 /// Declares the JSONL line and its mapping onto the message, one row a number.
@@ -26,7 +26,7 @@ macro_rules! numbers {
     ($($key:ident => $field:ident: $kind:ident,)*) => {
         /// The numbers stay text until they are scaled; unknown keys are ignored.
         #[derive(Deserialize)]
-        struct Line<'a> {
+        struct OrderflowLine<'a> {
             #[serde(borrow, default)]
             timestamp: Option<&'a RawValue>,
             #[serde(borrow, default)]
@@ -37,7 +37,7 @@ macro_rules! numbers {
             )*
         }
 
-        impl Line<'_> {
+        impl OrderflowLine<'_> {
             fn into_record(self) -> Result<Parsed<Orderflow>, RecordError> {
                 let mut noticed = Noticed::default();
                 let record = Orderflow {
@@ -127,7 +127,7 @@ mod unscale {
 
 /// Integer ÷ value, per kind of field.
 mod factor {
-    use crate::wire::payload::Profile;
+    use crate::wire::payload::profile::Profile;
 
     pub(super) fn price(_: Profile) -> u32 {
         100

@@ -1,276 +1,295 @@
-//! What the server says on the JSON streams, each as a finished text frame.
+//! What the server sends on the JSON streams, each message as a finished text frame.
 //!
-//! Absent values are left out, never null. Messages of several symbols are put together from
-//! fragments (`"AAPL":{…}`), so that a symbol's numbers are written once however many sets of
-//! symbols are in use.
+//! Missing values are left out, never null. A message about several symbols is put together from
+//! pieces (`"AAPL"` and its `{…}`) that are written once, however many sets of symbols are in use.
+//! The order of a structure's fields is their order on the wire.
 
-use std::fmt::{self, Write as _};
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::value::RawValue;
+use rust_decimal::Decimal;
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
+use super::channels::{Channels, PORTFOLIO};
+use super::exact;
+use super::filters::Filter;
+use super::portfolio::PortfolioPosition;
 use super::request::RequestError;
-use super::shapes::{Number, Position, Signal, Trade};
-use super::{Channels, Filter};
+use super::shapes::{Trade, TradingSignal};
 use crate::wire::websocket::{self, Opcode};
+
+/// A symbol, and its object in a message about several symbols.
+pub type Piece<'a> = (&'a str, &'a RawValue);
 
 /// UTC with milliseconds: RFC 3339, as every time here.
 pub fn rfc3339(unix_ms: i64) -> String {
     Timestamp::from_millisecond(unix_ms).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
-/// A JSON object while it is written. Writing to a string cannot fail.
-struct Object(String);
+const SERIALIZES: &str = "strings, numbers and JSON always serialize";
 
-impl Object {
-    fn of(kind: &str) -> Self {
-        Self(format!(r#"{{"type":"{kind}""#))
-    }
-
-    fn nested() -> Self {
-        Self("{".to_owned())
-    }
-
-    fn name(&mut self, name: &str) {
-        if !self.0.ends_with('{') {
-            self.0.push(',');
-        }
-        let _ = write!(self.0, "\"{name}\":");
-    }
-
-    /// JSON, as it is.
-    fn raw(mut self, name: &str, json: &str) -> Self {
-        self.name(name);
-        self.0.push_str(json);
-        self
-    }
-
-    fn text(mut self, name: &str, text: &str) -> Self {
-        self.name(name);
-        push_text(text, &mut self.0);
-        self
-    }
-
-    fn number(mut self, name: &str, number: Option<Number>) -> Self {
-        if let Some(number) = number {
-            self.name(name);
-            let _ = write!(self.0, "{number}");
-        }
-        self
-    }
-
-    fn count(mut self, name: &str, count: u64) -> Self {
-        self.name(name);
-        let _ = write!(self.0, "{count}");
-        self
-    }
-
-    fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
-    }
+fn append(message: &impl Serialize, out: &mut Vec<u8>) {
+    websocket::append(Opcode::Text, &serde_json::to_vec(message).expect(SERIALIZES), out);
 }
 
-fn push_text(text: &str, out: &mut String) {
-    // A `str` always serializes.
-    out.push_str(&serde_json::to_string(text).unwrap_or_default());
-}
-
-fn frame(json: &str) -> Vec<u8> {
+fn frame(message: &impl Serialize) -> Vec<u8> {
+    let json = serde_json::to_vec(message).expect(SERIALIZES);
     let mut frame = Vec::with_capacity(websocket::MAX_HEADER + json.len());
-    websocket::append(Opcode::Text, json.as_bytes(), &mut frame);
+    websocket::append(Opcode::Text, &json, &mut frame);
     frame
 }
 
-/// The answer to a ping.
+/// Pairs as an object, in their order.
+fn as_map<K: Serialize, V: Serialize, S: Serializer>(pairs: &&[(K, V)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(key, value)| (key, value)))
+}
+
+/// Appends the answer to a ping.
 pub fn append_pong(out: &mut Vec<u8>) {
     websocket::append(Opcode::Text, br#"{"type":"pong"}"#, out);
 }
 
-/// What a client is subscribed to from now on; by channel number.
+/// Appends what a client is subscribed to from now on; `subscriptions` are by channel number.
 pub fn append_subscribed<'a>(
     channels: &Channels,
     subscriptions: impl Iterator<Item = (usize, &'a Filter)> + Clone,
     out: &mut Vec<u8>,
 ) {
-    let mut names = Vec::new();
-    let mut symbols = serde_json::Map::new();
-    for (channel, filter) in subscriptions {
-        let name = &channels.all()[channel].name;
-        names.push(&**name);
-        if let Filter::Symbols(of) = filter {
-            symbols.insert(name.to_string(), of.iter().map(ToString::to_string).collect());
-        }
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "subscribed")]
+    struct SubscribedMessage<'a> {
+        channels: Vec<&'a str>,
+        #[serde(serialize_with = "as_map", skip_serializing_if = "<[_]>::is_empty")]
+        symbols: &'a [(&'a str, Vec<&'a str>)],
     }
-    let mut answer = serde_json::json!({ "type": "subscribed", "channels": names });
-    if !symbols.is_empty() {
-        answer["symbols"] = symbols.into();
-    }
-    websocket::append(Opcode::Text, answer.to_string().as_bytes(), out);
+    let name = |channel: usize| &*channels.all()[channel].name;
+    let chosen = subscriptions.clone().filter_map(|(channel, filter)| match filter {
+        Filter::All => None,
+        Filter::Symbols(symbols) => Some((name(channel), symbols.iter().map(AsRef::as_ref).collect())),
+    });
+    let symbols: Vec<(&str, Vec<&str>)> = chosen.collect();
+    append(
+        &SubscribedMessage { channels: subscriptions.map(|(channel, _)| name(channel)).collect(), symbols: &symbols },
+        out,
+    );
 }
 
-/// Why a request was refused.
+/// Appends why a request was refused.
 pub fn append_error(error: &RequestError, unix_ms: i64, out: &mut Vec<u8>) {
-    let json = Object::of("error")
-        .text("error", &error.words)
-        .text("code", error.code.as_str())
-        .text("timestamp", &rfc3339(unix_ms));
-    websocket::append(Opcode::Text, json.end().as_bytes(), out);
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "error")]
+    struct ErrorMessage<'a> {
+        error: &'a str,
+        code: &'static str,
+        timestamp: String,
+    }
+    append(&ErrorMessage { error: &error.words, code: error.code.as_str(), timestamp: rfc3339(unix_ms) }, out);
 }
 
-/// A topic's message: JSON passes through as it is, anything else as base64.
+/// A message of a passthrough channel: a payload in JSON passes as it is, any other as base64.
 pub fn message(channel: &str, payload: &[u8], key: Option<&[u8]>, unix_ms: i64) -> Vec<u8> {
-    let json = Object::of("message").text("channel", channel);
-    let mut json = match std::str::from_utf8(payload).ok().and_then(|text| serde_json::from_str::<&RawValue>(text).ok())
-    {
-        Some(payload) => json.raw("payload", payload.get()),
-        None => json.text("payload", &STANDARD.encode(payload)).text("encoding", "base64"),
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Payload<'a> {
+        Json(&'a RawValue),
+        Base64(String),
+    }
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "message")]
+    struct PassthroughMessage<'a> {
+        channel: &'a str,
+        payload: Payload<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        encoding: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<Cow<'a, str>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_encoding: Option<&'static str>,
+        timestamp: String,
+    }
+    const BASE64: Option<&str> = Some("base64");
+    let json = std::str::from_utf8(payload).ok().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+    let (payload, encoding) = match json {
+        Some(json) => (Payload::Json(json), None),
+        None => (Payload::Base64(STANDARD.encode(payload)), BASE64),
     };
-    json = match key.map(|key| (key, std::str::from_utf8(key))) {
-        Some((_, Ok(key))) => json.text("key", key),
-        Some((key, Err(_))) => json.text("key", &STANDARD.encode(key)).text("key_encoding", "base64"),
-        None => json,
+    let (key, key_encoding) = match key.map(|key| (key, std::str::from_utf8(key))) {
+        Some((_, Ok(key))) => (Some(Cow::Borrowed(key)), None),
+        Some((key, Err(_))) => (Some(Cow::Owned(STANDARD.encode(key))), BASE64),
+        None => (None, None),
     };
-    frame(&json.text("timestamp", &rfc3339(unix_ms)).end())
+    let timestamp = rfc3339(unix_ms);
+    frame(&PassthroughMessage { channel, payload, encoding, key, key_encoding, timestamp })
 }
 
 /// A signal, stamped `unix_ms` unless it has a time of its own.
-pub fn signal(signal: &Signal<'_>, unix_ms: i64) -> Vec<u8> {
-    let json = Object::of("signal")
-        .text("signal_type", &signal.signal_type)
-        .text("symbol", &signal.symbol)
-        .number("price", signal.price)
-        .number("quantity", signal.quantity)
-        .number("confidence", signal.confidence);
-    frame(&stamped(json, signal.timestamp.as_deref(), unix_ms))
-}
-
-/// An executed trade, likewise.
-pub fn trade(trade: &Trade<'_>, unix_ms: i64) -> Vec<u8> {
-    let json = Object::of("trade_executed")
-        .text("symbol", &trade.symbol)
-        .text("side", &trade.side)
-        .number("quantity", trade.quantity)
-        .number("price", trade.price);
-    frame(&stamped(json, trade.timestamp.as_deref(), unix_ms))
-}
-
-fn stamped(json: Object, own: Option<&str>, unix_ms: i64) -> String {
-    match own {
-        Some(own) => json.text("timestamp", own).end(),
-        None => json.text("timestamp", &rfc3339(unix_ms)).end(),
+pub fn signal(signal: &TradingSignal<'_>, unix_ms: i64) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "signal")]
+    struct SignalMessage<'a> {
+        signal_type: &'a str,
+        symbol: &'a str,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        price: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        quantity: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        confidence: Option<Decimal>,
+        timestamp: Cow<'a, str>,
     }
+    frame(&SignalMessage {
+        signal_type: &signal.signal_type,
+        symbol: &signal.symbol,
+        price: signal.price,
+        quantity: signal.quantity,
+        confidence: signal.confidence,
+        timestamp: stamp(signal.timestamp.as_deref(), unix_ms),
+    })
+}
+
+/// An executed trade, stamped likewise.
+pub fn trade(trade: &Trade<'_>, unix_ms: i64) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "trade_executed")]
+    struct TradeMessage<'a> {
+        symbol: &'a str,
+        side: &'a str,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        quantity: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        price: Option<Decimal>,
+        timestamp: Cow<'a, str>,
+    }
+    frame(&TradeMessage {
+        symbol: &trade.symbol,
+        side: &trade.side,
+        quantity: trade.quantity,
+        price: trade.price,
+        timestamp: stamp(trade.timestamp.as_deref(), unix_ms),
+    })
+}
+
+fn stamp(own: Option<&str>, unix_ms: i64) -> Cow<'_, str> {
+    own.map_or_else(|| Cow::Owned(rfc3339(unix_ms)), Cow::Borrowed)
 }
 
 /// One symbol's state, as a price update tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceState {
     /// The last price.
-    pub price: Number,
-    /// Against the previous close, or a replay's first record of the day.
-    pub change: Option<Number>,
-    /// That in percent.
-    pub change_pct: Option<Number>,
-    /// Traded today.
-    pub volume: Option<Number>,
-    /// Today's highest.
-    pub high: Option<Number>,
-    /// Today's lowest.
-    pub low: Option<Number>,
-    /// Today's first.
-    pub open: Option<Number>,
-    /// The previous day's last.
-    pub prev_close: Option<Number>,
+    pub price: Decimal,
+    /// `price` less the previous close, or less a replay's first price of the day.
+    pub change: Option<Decimal>,
+    /// The same in percent, two decimals.
+    pub change_pct: Option<Decimal>,
+    /// Units traded today.
+    pub volume: Option<Decimal>,
+    /// Today's highest price.
+    pub high: Option<Decimal>,
+    /// Today's lowest price.
+    pub low: Option<Decimal>,
+    /// Today's first price.
+    pub open: Option<Decimal>,
+    /// The previous day's last price.
+    pub prev_close: Option<Decimal>,
 }
 
-/// `"AAPL":{…}` of a price update. `close` is the running close, that is the price.
-pub fn price_fragment(symbol: &str, state: &PriceState) -> Box<str> {
-    let json = Object::nested()
-        .number("price", Some(state.price))
-        .number("change", state.change)
-        .number("change_pct", state.change_pct)
-        .number("volume", state.volume)
-        .number("high", state.high)
-        .number("low", state.low)
-        .number("open", state.open)
-        .number("close", Some(state.price))
-        .number("prev_close", state.prev_close);
-    keyed(symbol, &json.end())
-}
-
-/// `"AAPL":{…}` of a portfolio.
-pub fn position_fragment(symbol: &str, position: &Position) -> Box<str> {
-    let json = Object::nested()
-        .text("symbol", symbol)
-        .number("quantity", Some(position.quantity))
-        .number("average_price", position.average_price)
-        .number("market_price", position.market_price)
-        .number("unrealized_pnl", position.unrealized_pnl)
-        .number("unrealized_pnl_pct", position.unrealized_pnl_pct);
-    keyed(symbol, &json.end())
-}
-
-fn keyed(symbol: &str, json: &str) -> Box<str> {
-    let mut fragment = String::with_capacity(symbol.len() + 3 + json.len());
-    push_text(symbol, &mut fragment);
-    fragment.push(':');
-    fragment.push_str(json);
-    fragment.into()
-}
-
-/// Fragments as one object.
-fn join<'a>(fragments: impl Iterator<Item = &'a str>) -> String {
-    let mut json = String::from("{");
-    for fragment in fragments {
-        if json.len() > 1 {
-            json.push(',');
-        }
-        json.push_str(fragment);
+/// A symbol's piece of a price update. `close` is the running close, that is the price.
+pub fn price_piece(state: &PriceState) -> Box<RawValue> {
+    #[derive(Serialize)]
+    struct PriceJson {
+        #[serde(with = "exact")]
+        price: Decimal,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        change: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        change_pct: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        volume: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        high: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        low: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        open: Option<Decimal>,
+        #[serde(with = "exact")]
+        close: Decimal,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        prev_close: Option<Decimal>,
     }
-    json.push('}');
-    json
+    let &PriceState { price, change, change_pct, volume, high, low, open, prev_close } = state;
+    to_raw_value(&PriceJson { price, change, change_pct, volume, high, low, open, close: price, prev_close })
+        .expect(SERIALIZES)
+}
+
+/// A symbol's piece of a portfolio.
+pub fn position_piece(symbol: &str, position: &PortfolioPosition) -> Box<RawValue> {
+    #[derive(Serialize)]
+    struct PositionJson<'a> {
+        symbol: &'a str,
+        #[serde(with = "exact")]
+        quantity: Decimal,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        average_price: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        market_price: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        unrealized_pnl: Option<Decimal>,
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        unrealized_pnl_pct: Option<Decimal>,
+    }
+    let &PortfolioPosition { quantity, average_price, market_price, unrealized_pnl, unrealized_pnl_pct, .. } = position;
+    let json = PositionJson { symbol, quantity, average_price, market_price, unrealized_pnl, unrealized_pnl_pct };
+    to_raw_value(&json).expect(SERIALIZES)
 }
 
 /// A price update of some symbols.
-pub fn price_update<'a>(fragments: impl Iterator<Item = &'a str>, unix_ms: i64) -> Vec<u8> {
-    let json = Object::of("price_update").raw("symbols", &join(fragments)).text("timestamp", &rfc3339(unix_ms));
-    frame(&json.end())
+pub fn price_update(pieces: &[Piece<'_>], unix_ms: i64) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "price_update")]
+    struct PriceUpdate<'a> {
+        #[serde(serialize_with = "as_map")]
+        symbols: &'a [Piece<'a>],
+        timestamp: String,
+    }
+    frame(&PriceUpdate { symbols: pieces, timestamp: rfc3339(unix_ms) })
 }
 
 /// A portfolio, or some positions of it; the totals are those of all positions.
-pub fn portfolio_update<'a>(
-    fragments: impl Iterator<Item = &'a str>,
-    total_pnl: Option<Number>,
+pub fn portfolio_update(
+    pieces: &[Piece<'_>],
+    total_pnl: Option<Decimal>,
     position_count: u64,
     unix_ms: i64,
 ) -> Vec<u8> {
-    let data = Object::nested()
-        .raw("positions", &join(fragments))
-        .number("total_pnl", total_pnl)
-        .count("position_count", position_count);
-    let json = Object::of("portfolio_update")
-        .text("channel", crate::wire::streams::PORTFOLIO)
-        .text("timestamp", &rfc3339(unix_ms))
-        .raw("data", &data.end());
-    frame(&json.end())
-}
-
-impl fmt::Display for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::Symbols(symbols) => write!(f, "{} symbols", symbols.len()),
-        }
+    #[derive(Serialize)]
+    struct PortfolioData<'a> {
+        #[serde(serialize_with = "as_map")]
+        positions: &'a [Piece<'a>],
+        #[serde(with = "exact::option", skip_serializing_if = "Option::is_none")]
+        total_pnl: Option<Decimal>,
+        position_count: u64,
     }
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "portfolio_update")]
+    struct PortfolioUpdate<'a> {
+        channel: &'static str,
+        timestamp: String,
+        data: PortfolioData<'a>,
+    }
+    let data = PortfolioData { positions: pieces, total_pnl, position_count };
+    frame(&PortfolioUpdate { channel: PORTFOLIO, timestamp: rfc3339(unix_ms), data })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::streams::portfolio::Portfolio;
     use crate::wire::streams::request::ErrorCode;
-    use crate::wire::streams::shapes::{Portfolio, Price, change};
+    use crate::wire::streams::shapes::{Price, change};
     use serde_json::{Value, json};
 
     /// 2024-12-19T12:00:00.123Z
@@ -285,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topics_json_passes_through_to_the_byte() {
+    fn json_passes_through_to_the_byte() {
         let frame = message("lines", br#"{"any": "json", "n": 1.50}"#, Some(b"k1"), NOW);
         let expected = concat!(
             r#"{"type":"message","channel":"lines","payload":{"any": "json", "n": 1.50},"key":"k1","#,
@@ -321,8 +340,8 @@ mod tests {
             open: price.open,
             prev_close: None,
         };
-        let fragments = [price_fragment("AAPL", &state), price_fragment("A\"B", &state)];
-        let update = price_update(fragments.iter().map(AsRef::as_ref), NOW);
+        let piece = price_piece(&state);
+        let update = price_update(&[("AAPL", &*piece), ("A\"B", &*piece)], NOW);
         let one = r#"{"price":150.25,"change":0.50,"change_pct":0.33,"volume":1000000,"open":150.0,"close":150.25}"#;
         let expected = format!(
             r#"{{"type":"price_update","symbols":{{"AAPL":{one},"A\"B":{one}}},"timestamp":"2024-12-19T12:00:00.123Z"}}"#
@@ -332,7 +351,7 @@ mod tests {
 
     #[test]
     fn signals_and_trades_keep_a_time_of_their_own() {
-        let own = Signal::parse(
+        let own = TradingSignal::parse(
             br#"{"signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#,
         );
         let expected = r#"{"type":"signal","signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#;
@@ -347,8 +366,8 @@ mod tests {
         let portfolio =
             Portfolio::parse(br#"{"positions":{"AAPL":{"quantity":10,"average_price":150.25}},"total_pnl":12.5}"#);
         let portfolio = portfolio.unwrap();
-        let fragment = position_fragment("AAPL", &portfolio.positions["AAPL"]);
-        let update = parsed(&portfolio_update([&*fragment].into_iter(), portfolio.total_pnl, 1, NOW));
+        let piece = position_piece("AAPL", &portfolio.positions["AAPL"]);
+        let update = parsed(&portfolio_update(&[("AAPL", &*piece)], portfolio.total_pnl, 1, NOW));
         let position = json!({"symbol": "AAPL", "quantity": 10, "average_price": 150.25});
         let data = json!({"positions": {"AAPL": position}, "total_pnl": 12.5, "position_count": 1});
         let timestamp = "2024-12-19T12:00:00.123Z";

@@ -4,45 +4,45 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::{is_symbol, object};
+use super::checks::{is_symbol, object};
 
-/// Channels one request may name. More than there are is certainly an error.
+/// Channels one request may name.
 const MAX_CHANNELS: usize = 256;
 
 /// A request. Names are as the client wrote them, not known to exist.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Request<'a> {
+pub enum StreamRequest<'a> {
     /// Answered with a pong.
     Ping,
-    /// Begin to receive channels.
+    /// Send these channels from now on.
     Subscribe(Selection<'a>),
-    /// Stop.
+    /// Send them no longer.
     Unsubscribe(Selection<'a>),
 }
 
 /// Channels, and symbols in them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Selection<'a> {
-    /// At least one.
+    /// At least one, at most 256.
     pub channels: Vec<Cow<'a, str>>,
-    /// `None`: all. Otherwise at least one, each valid.
+    /// `None`: every symbol. Otherwise at least one, each a valid symbol.
     pub symbols: Option<Vec<Cow<'a, str>>>,
 }
 
 /// The codes of error messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// Not a request.
+    /// The message is no request.
     InvalidMessage,
-    /// A request of no known type.
+    /// A request whose `type` this server does not know.
     UnknownType,
-    /// A channel there is not.
+    /// A channel that this server does not have.
     UnknownChannel,
-    /// A channel this client may not have.
+    /// A channel that the client's token does not allow.
     ForbiddenChannel,
     /// More symbols or filters than allowed.
     LimitExceeded,
-    /// A longer message than allowed.
+    /// A message over `--max-request-bytes`.
     TooLarge,
 }
 
@@ -60,18 +60,18 @@ impl ErrorCode {
     }
 }
 
-/// Why a request is refused: a code for programs and words for people.
+/// Why a request is refused: a code for programs, and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{words}")]
 pub struct RequestError {
-    /// What programs go by.
+    /// What programs go by; never renamed.
     pub code: ErrorCode,
-    /// What was expected and what came.
+    /// What was expected and what came; at most 200 characters.
     pub words: String,
 }
 
 impl RequestError {
-    /// An error with words of at most 200 characters: they may quote the client.
+    /// Cuts `words` to 200 characters, since they may quote the client.
     pub fn new(code: ErrorCode, words: impl Into<String>) -> Self {
         const LIMIT: usize = 200;
         let mut words = words.into();
@@ -89,7 +89,7 @@ impl RequestError {
 
 /// A message of any type; keys we do not know are ignored.
 #[derive(Deserialize)]
-struct Raw<'a> {
+struct RawRequest<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -100,10 +100,10 @@ struct Raw<'a> {
     symbols: Option<Vec<Cow<'a, str>>>,
 }
 
-impl<'a> Request<'a> {
-    /// Understands one text message.
+impl<'a> StreamRequest<'a> {
+    /// Parses one text message.
     pub fn parse(text: &'a str) -> Result<Self, RequestError> {
-        let raw: Raw<'a> = object(text).map_err(RequestError::invalid)?;
+        let raw: RawRequest<'a> = object(text).map_err(RequestError::invalid)?;
         match &*raw.kind {
             "ping" => Ok(Self::Ping),
             "subscribe" => Ok(Self::Subscribe(raw.selection()?)),
@@ -116,7 +116,7 @@ impl<'a> Request<'a> {
     }
 }
 
-impl<'a> Raw<'a> {
+impl<'a> RawRequest<'a> {
     fn selection(self) -> Result<Selection<'a>, RequestError> {
         let channels: Vec<_> = self.channels.into_iter().flatten().chain(self.channel).collect();
         if channels.is_empty() {
@@ -146,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn code(text: &str) -> ErrorCode {
-        Request::parse(text).unwrap_err().code
+        StreamRequest::parse(text).unwrap_err().code
     }
 
     #[test]
@@ -155,15 +155,15 @@ mod tests {
             channels: channels.iter().map(|&name| name.into()).collect(),
             symbols: symbols.map(|symbols| symbols.iter().map(|&symbol| symbol.into()).collect()),
         };
-        let parsed = |text| Request::parse(text).unwrap();
-        assert_eq!(parsed(r#"{"type":"ping"}"#), Request::Ping);
+        let parsed = |text| StreamRequest::parse(text).unwrap();
+        assert_eq!(parsed(r#"{"type":"ping"}"#), StreamRequest::Ping);
         assert_eq!(
             parsed(r#"{"type":"subscribe","channels":["lines","order_book"]}"#),
-            Request::Subscribe(selection(&["lines", "order_book"], None))
+            StreamRequest::Subscribe(selection(&["lines", "order_book"], None))
         );
         assert_eq!(
             parsed(r#"{"id":7,"type":"unsubscribe","channel":"price_updates","symbols":["AAPL"]}"#),
-            Request::Unsubscribe(selection(&["price_updates"], Some(&["AAPL"])))
+            StreamRequest::Unsubscribe(selection(&["price_updates"], Some(&["AAPL"])))
         );
     }
 
@@ -195,11 +195,11 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic_and_words_are_short(text in ".{0,300}") {
-            if let Err(error) = Request::parse(&text) {
+            if let Err(error) = StreamRequest::parse(&text) {
                 prop_assert!(error.words.chars().count() <= 201);
             }
             let kind = serde_json::json!({ "type": text }).to_string();
-            let _ = Request::parse(&kind);
+            let _ = StreamRequest::parse(&kind);
         }
     }
 }

@@ -1,189 +1,153 @@
-//! What may be published to the trading streams: one shape per channel, the same for Kafka, HTTP and
-//! files.
+//! What may be published to the trading streams: one shape per channel, the same for Kafka, HTTP,
+//! files and sources in this process.
 //!
 //! Numbers are decimals from end to end: what came as `150.10` leaves as `150.10`, and a computed
 //! change has no digits that binary fractions invent.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
 
 use rust_decimal::{Decimal, RoundingStrategy};
-use serde::de::{Deserialize, Deserializer, Error};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 
-use super::{is_symbol, object};
+use super::channels::{PORTFOLIO, PRICE_UPDATES, SIGNALS, TRADES};
+use super::checks::{self, ShapeError};
+use super::exact;
+use super::portfolio::Portfolio;
 
-/// Positions a portfolio may have.
-pub const MAX_POSITIONS: usize = 10_000;
-
-/// A JSON number, exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Number(pub Decimal);
-
-impl fmt::Display for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// A record of a trading stream, parsed and checked, whoever publishes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is the record it names")]
+pub enum StreamRecord<'a> {
+    Price(Price<'a>),
+    Signal(TradingSignal<'a>),
+    Trade(Trade<'a>),
+    Portfolio(Portfolio<'a>),
 }
 
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = <&RawValue>::deserialize(deserializer)?.get();
-        if !raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
-            return Err(D::Error::custom("expected a number"));
+impl StreamRecord<'_> {
+    /// The channel that carries such records.
+    pub const fn channel(&self) -> &'static str {
+        match self {
+            Self::Price(_) => PRICE_UPDATES,
+            Self::Signal(_) => SIGNALS,
+            Self::Trade(_) => TRADES,
+            Self::Portfolio(_) => PORTFOLIO,
         }
-        let exact = if raw.contains(['e', 'E']) { Decimal::from_scientific(raw) } else { Decimal::from_str_exact(raw) };
-        exact.map(Number).map_err(|_| D::Error::custom("expected a number of at most 28 digits"))
-    }
-}
-
-/// Why an input is out of shape.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {reason}")]
-pub struct ShapeError {
-    /// Which field.
-    pub field: Cow<'static, str>,
-    /// What was expected of it.
-    pub reason: Cow<'static, str>,
-}
-
-impl ShapeError {
-    fn new(field: impl Into<Cow<'static, str>>, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: field.into(), reason: reason.into() }
-    }
-}
-
-/// serde names the field of most errors in its message; the record as a whole is the field.
-fn parse<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Result<T, ShapeError> {
-    let text = std::str::from_utf8(payload).map_err(|_| ShapeError::new("record", "expected UTF-8"))?;
-    object(text).map_err(|reason| ShapeError::new("record", reason))
-}
-
-fn symbol(symbol: &str) -> Result<(), ShapeError> {
-    if is_symbol(symbol) {
-        return Ok(());
-    }
-    Err(ShapeError::new("symbol", "expected 1 to 64 bytes without commas and control characters"))
-}
-
-fn required(field: &'static str, number: Option<Number>) -> Result<Number, ShapeError> {
-    number.ok_or_else(|| ShapeError::new(field, "expected a number, it is missing"))
-}
-
-fn not_negative(field: &'static str, number: Option<Number>) -> Result<(), ShapeError> {
-    match number {
-        Some(Number(value)) if value.is_sign_negative() && !value.is_zero() => {
-            Err(ShapeError::new(field, "expected a number of at least 0"))
-        }
-        _ => Ok(()),
     }
 }
 
 /// One symbol's price. Only symbol and price are required.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Price<'a> {
-    /// Whose.
+    /// 1 to 64 bytes without commas and control characters.
     #[serde(borrow)]
     pub symbol: Cow<'a, str>,
-    /// The last price; any sign (spreads).
-    pub price: Number,
-    /// Traded today, at least 0.
-    #[serde(default)]
-    pub volume: Option<Number>,
-    /// Today's highest.
-    #[serde(default)]
-    pub high: Option<Number>,
-    /// Today's lowest.
-    #[serde(default)]
-    pub low: Option<Number>,
-    /// Today's first.
-    #[serde(default)]
-    pub open: Option<Number>,
-    /// The previous day's last; change and percentage are against it.
-    #[serde(default)]
-    pub prev_close: Option<Number>,
+    /// The last price; a spread's may be negative.
+    #[serde(with = "exact")]
+    pub price: Decimal,
+    /// Units traded today, at least 0.
+    #[serde(default, with = "exact::option")]
+    pub volume: Option<Decimal>,
+    /// Today's highest price.
+    #[serde(default, with = "exact::option")]
+    pub high: Option<Decimal>,
+    /// Today's lowest price.
+    #[serde(default, with = "exact::option")]
+    pub low: Option<Decimal>,
+    /// Today's first price.
+    #[serde(default, with = "exact::option")]
+    pub open: Option<Decimal>,
+    /// The previous day's last price; change and percentage are computed against it.
+    #[serde(default, with = "exact::option")]
+    pub prev_close: Option<Decimal>,
     /// What the change is against while no previous close is known: a replay's first record of the
     /// day. Not part of a record.
     #[serde(skip)]
-    pub reference: Option<Number>,
+    pub reference: Option<Decimal>,
 }
 
 impl<'a> Price<'a> {
     /// Parses and checks a record.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
-        let price: Self = parse(payload)?;
-        symbol(&price.symbol)?;
-        not_negative("volume", price.volume)?;
+        let price: Self = checks::record(payload)?;
+        checks::symbol(&price.symbol)?;
+        checks::not_negative("volume", price.volume)?;
         Ok(price)
     }
 }
 
 /// `price − reference`, and that in percent of the reference with two decimals: none against 0.
-pub fn change(price: Number, reference: Number) -> Option<(Number, Option<Number>)> {
-    let change = price.0.checked_sub(reference.0)?;
-    let percent = change.checked_mul(Decimal::ONE_HUNDRED).and_then(|hundredfold| hundredfold.checked_div(reference.0));
-    let percent =
-        percent.map(|percent| percent.round_dp_with_strategy(2, RoundingStrategy::MidpointAwayFromZero).normalize());
-    Some((Number(change), percent.map(Number)))
+pub fn change(price: Decimal, reference: Decimal) -> Option<(Decimal, Option<Decimal>)> {
+    let change = price.checked_sub(reference)?;
+    let percent = change.checked_mul(Decimal::ONE_HUNDRED).and_then(|hundredfold| hundredfold.checked_div(reference));
+    let rounded = |percent: Decimal| percent.round_dp_with_strategy(2, RoundingStrategy::MidpointAwayFromZero);
+    Some((change, percent.map(|percent| rounded(percent).normalize())))
 }
 
 /// A trading signal.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Signal<'a> {
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TradingSignal<'a> {
     /// `BUY`, `SELL` or `HOLD`.
     #[serde(borrow)]
     pub signal_type: Cow<'a, str>,
-    /// Of what.
+    /// 1 to 64 bytes without commas and control characters.
     #[serde(borrow)]
     pub symbol: Cow<'a, str>,
-    /// At which price.
-    #[serde(default)]
-    pub price: Option<Number>,
-    /// How many, at least 0.
-    #[serde(default)]
-    pub quantity: Option<Number>,
+    /// Per unit, any sign.
+    #[serde(default, with = "exact::option")]
+    pub price: Option<Decimal>,
+    /// At least 0.
+    #[serde(default, with = "exact::option")]
+    pub quantity: Option<Decimal>,
     /// From 0 to 1.
-    #[serde(default)]
-    pub confidence: Option<Number>,
-    /// RFC 3339; set on arrival if missing.
+    #[serde(default, with = "exact::option")]
+    pub confidence: Option<Decimal>,
+    /// RFC 3339; the time of sending if it is missing.
     #[serde(borrow, default)]
     pub timestamp: Option<Cow<'a, str>>,
 }
 
-impl<'a> Signal<'a> {
+impl<'a> TradingSignal<'a> {
     /// Parses and checks a record.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
-        let signal: Self = parse(payload)?;
+        let signal: Self = checks::record(payload)?;
         if !["BUY", "SELL", "HOLD"].contains(&&*signal.signal_type) {
             return Err(ShapeError::new("signal_type", "expected BUY, SELL or HOLD"));
         }
-        symbol(&signal.symbol)?;
-        not_negative("quantity", signal.quantity)?;
-        if signal.confidence.is_some_and(|Number(value)| !(Decimal::ZERO..=Decimal::ONE).contains(&value)) {
+        checks::symbol(&signal.symbol)?;
+        checks::not_negative("quantity", signal.quantity)?;
+        if signal.confidence.is_some_and(|value| !(Decimal::ZERO..=Decimal::ONE).contains(&value)) {
             return Err(ShapeError::new("confidence", "expected a number from 0 to 1"));
         }
-        timestamp(signal.timestamp.as_deref())?;
+        checks::timestamp(signal.timestamp.as_deref())?;
         Ok(signal)
+    }
+
+    /// The same record without borrowing from the text it was parsed from.
+    pub fn into_owned(self) -> TradingSignal<'static> {
+        let Self { signal_type, symbol, price, quantity, confidence, timestamp } = self;
+        let [signal_type, symbol] = [signal_type, symbol].map(|text| Cow::Owned(text.into_owned()));
+        let timestamp = timestamp.map(|text| Cow::Owned(text.into_owned()));
+        TradingSignal { signal_type, symbol, price, quantity, confidence, timestamp }
     }
 }
 
 /// An executed trade.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Trade<'a> {
-    /// Of what.
+    /// 1 to 64 bytes without commas and control characters.
     #[serde(borrow)]
     pub symbol: Cow<'a, str>,
     /// `BUY` or `SELL`.
     #[serde(borrow)]
     pub side: Cow<'a, str>,
-    /// How many, at least 0.
-    #[serde(default)]
-    pub quantity: Option<Number>,
-    /// At which price.
-    #[serde(default)]
-    pub price: Option<Number>,
-    /// RFC 3339; set on arrival if missing.
+    /// At least 0.
+    #[serde(default, with = "exact::option")]
+    pub quantity: Option<Decimal>,
+    /// Per unit, any sign.
+    #[serde(default, with = "exact::option")]
+    pub price: Option<Decimal>,
+    /// RFC 3339; the time of sending if it is missing.
     #[serde(borrow, default)]
     pub timestamp: Option<Cow<'a, str>>,
 }
@@ -191,91 +155,24 @@ pub struct Trade<'a> {
 impl<'a> Trade<'a> {
     /// Parses and checks a record.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
-        let trade: Self = parse(payload)?;
-        symbol(&trade.symbol)?;
+        let trade: Self = checks::record(payload)?;
+        checks::symbol(&trade.symbol)?;
         if !["BUY", "SELL"].contains(&&*trade.side) {
             return Err(ShapeError::new("side", "expected BUY or SELL"));
         }
-        required("quantity", trade.quantity)?;
-        required("price", trade.price)?;
-        not_negative("quantity", trade.quantity)?;
-        timestamp(trade.timestamp.as_deref())?;
+        checks::required("quantity", trade.quantity)?;
+        checks::required("price", trade.price)?;
+        checks::not_negative("quantity", trade.quantity)?;
+        checks::timestamp(trade.timestamp.as_deref())?;
         Ok(trade)
     }
-}
 
-fn timestamp(text: Option<&str>) -> Result<(), ShapeError> {
-    match text.map(str::parse::<jiff::Timestamp>) {
-        Some(Err(_)) => Err(ShapeError::new("timestamp", "expected RFC 3339, such as 2024-12-19T12:00:00Z")),
-        _ => Ok(()),
-    }
-}
-
-/// The whole portfolio: what it held before is forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Portfolio<'a> {
-    /// By symbol.
-    pub positions: BTreeMap<Cow<'a, str>, Position>,
-    /// Profit or loss of all positions.
-    pub total_pnl: Option<Number>,
-    /// How many positions; counted if missing.
-    pub position_count: Option<u64>,
-}
-
-/// A portfolio whose positions are not looked at yet.
-#[derive(serde::Deserialize)]
-struct RawPortfolio<'a> {
-    #[serde(borrow)]
-    positions: BTreeMap<Cow<'a, str>, &'a RawValue>,
-    #[serde(default)]
-    total_pnl: Option<Number>,
-    #[serde(default)]
-    position_count: Option<u64>,
-}
-
-/// One position. The symbol is its key in the portfolio.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Position {
-    /// The key again, if given.
-    #[serde(default)]
-    pub symbol: Option<Box<str>>,
-    /// How many; negative if short.
-    pub quantity: Number,
-    /// Bought or sold at.
-    #[serde(default)]
-    pub average_price: Option<Number>,
-    /// Worth now.
-    #[serde(default)]
-    pub market_price: Option<Number>,
-    /// Profit or loss if it were closed now.
-    #[serde(default)]
-    pub unrealized_pnl: Option<Number>,
-    /// That in percent.
-    #[serde(default)]
-    pub unrealized_pnl_pct: Option<Number>,
-}
-
-impl<'a> Portfolio<'a> {
-    /// Parses and checks a record.
-    pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
-        let RawPortfolio { positions: raw, total_pnl, position_count } = parse(payload)?;
-        if raw.len() > MAX_POSITIONS {
-            return Err(ShapeError::new("positions", "expected at most 10000 of them"));
-        }
-        let mut positions = BTreeMap::new();
-        for (name, position) in raw {
-            symbol(&name)?;
-            let position: Position =
-                object(position.get()).map_err(|reason| ShapeError::new("positions", format!("{name:?}: {reason}")))?;
-            if position.symbol.as_deref().is_some_and(|symbol| *symbol != *name) {
-                return Err(ShapeError::new(
-                    "positions",
-                    format!("expected the symbol {name:?} under the key {name:?}"),
-                ));
-            }
-            positions.insert(name, position);
-        }
-        Ok(Self { positions, total_pnl, position_count })
+    /// The same record without borrowing from the text it was parsed from.
+    pub fn into_owned(self) -> Trade<'static> {
+        let Self { symbol, side, quantity, price, timestamp } = self;
+        let [symbol, side] = [symbol, side].map(|text| Cow::Owned(text.into_owned()));
+        let timestamp = timestamp.map(|text| Cow::Owned(text.into_owned()));
+        Trade { symbol, side, quantity, price, timestamp }
     }
 }
 
@@ -283,23 +180,12 @@ impl<'a> Portfolio<'a> {
 mod tests {
     use super::*;
 
-    fn number(text: &str) -> Number {
-        serde_json::from_str(text).unwrap()
+    fn number(text: &str) -> Decimal {
+        text.parse().unwrap()
     }
 
-    fn refused<T: fmt::Debug>(result: Result<T, ShapeError>) -> String {
+    fn refused<T: std::fmt::Debug>(result: Result<T, ShapeError>) -> String {
         result.unwrap_err().to_string()
-    }
-
-    #[test]
-    fn numbers_keep_their_digits() {
-        for text in ["150.10", "0", "-0.05", "123456789012345678.123456789"] {
-            assert_eq!(number(text).to_string(), text);
-        }
-        assert_eq!(number("1.5e3").to_string(), "1500");
-        for text in ["\"1\"", "true", "null", "[1]", "1e400", "12345678901234567890123456789012345"] {
-            assert!(serde_json::from_str::<Number>(text).is_err(), "{text}");
-        }
     }
 
     #[test]
@@ -328,11 +214,11 @@ mod tests {
         let signal =
             |kind: &str, rest: &str| format!(r#"{{"signal_type":"{kind}","symbol":"AAPL"{rest}}}"#).into_bytes();
         for kind in ["BUY", "SELL", "HOLD"] {
-            assert!(Signal::parse(&signal(kind, "")).is_ok());
+            assert!(TradingSignal::parse(&signal(kind, "")).is_ok());
         }
-        assert!(refused(Signal::parse(&signal("buy", ""))).starts_with("signal_type: expected BUY"));
-        assert!(refused(Signal::parse(&signal("BUY", r#","confidence":1.01"#))).starts_with("confidence: "));
-        assert!(refused(Signal::parse(&signal("BUY", r#","timestamp":"noon""#))).starts_with("timestamp: "));
+        assert!(refused(TradingSignal::parse(&signal("buy", ""))).starts_with("signal_type: expected BUY"));
+        assert!(refused(TradingSignal::parse(&signal("BUY", r#","confidence":1.01"#))).starts_with("confidence: "));
+        assert!(refused(TradingSignal::parse(&signal("BUY", r#","timestamp":"noon""#))).starts_with("timestamp: "));
     }
 
     #[test]
@@ -340,15 +226,5 @@ mod tests {
         assert!(Trade::parse(br#"{"symbol":"AAPL","side":"BUY","quantity":10,"price":150.25}"#).is_ok());
         assert!(refused(Trade::parse(br#"{"symbol":"A","side":"HOLD","quantity":1,"price":1}"#)).starts_with("side: "));
         assert!(refused(Trade::parse(br#"{"symbol":"A","side":"BUY","price":1}"#)).starts_with("quantity: "));
-    }
-
-    #[test]
-    fn a_positions_symbol_is_its_key() {
-        let portfolio = Portfolio::parse(br#"{"positions":{"AAPL":{"quantity":-10}},"total_pnl":12.5}"#).unwrap();
-        assert_eq!(portfolio.positions["AAPL"].quantity, number("-10"));
-        let other = br#"{"positions":{"AAPL":{"symbol":"MSFT","quantity":1}}}"#;
-        assert!(refused(Portfolio::parse(other)).starts_with("positions: "));
-        assert!(refused(Portfolio::parse(br#"{"total_pnl":1}"#)).contains("positions"));
-        assert!(refused(Portfolio::parse(br#"{"positions":{"A":[null,1]}}"#)).contains("expected one JSON object"));
     }
 }

@@ -8,14 +8,16 @@ use prost::Message;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Downstream, Malformed, Upstream, protobuf};
+use super::control::{Downstream, Malformed, Upstream};
+use super::protobuf;
 use crate::wire::proto::webpubsub::Any;
 use crate::wire::websocket::{self, Opcode};
 
-/// Every key any upstream message has; which of them must be there depends on `type` (§3).
+/// Every key any upstream message has; which of them must be there depends on `type`
+/// (`docs/protocols/webpubsub.md`, "Messages from the client").
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request<'a> {
+struct UpstreamJson<'a> {
     #[serde(borrow)]
     r#type: Cow<'a, str>,
     #[serde(borrow)]
@@ -32,7 +34,7 @@ pub(super) fn parse(text: &str) -> Result<Upstream<'_>, Malformed> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(Malformed::unparsable("expected a JSON object"));
     }
-    let request: Request<'_> = serde_json::from_str(text).map_err(Malformed::unparsable)?;
+    let request: UpstreamJson<'_> = serde_json::from_str(text).map_err(Malformed::unparsable)?;
     let ack_id = request.ack_id;
     let kind = request.r#type.to_ascii_lowercase();
     match kind.as_str() {
@@ -56,7 +58,7 @@ fn needed<T>(value: Option<T>, key: &str) -> Result<T, Malformed> {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
-enum Response<'a> {
+enum DownstreamJson<'a> {
     #[serde(rename_all = "camelCase")]
     System {
         event: &'static str,
@@ -88,33 +90,33 @@ struct AckError<'a> {
 /// Appends a control message as a text frame.
 pub(super) fn append(message: &Downstream<'_>, out: &mut Vec<u8>) {
     let response = match *message {
-        Downstream::Connected { connection_id, user_id, reconnection_token } => Response::System {
+        Downstream::Connected { connection_id, user_id, reconnection_token } => DownstreamJson::System {
             event: "connected",
             user_id: Some(user_id),
             connection_id: Some(connection_id),
             reconnection_token,
             message: None,
         },
-        Downstream::Disconnected { reason } => Response::System {
+        Downstream::Disconnected { reason } => DownstreamJson::System {
             event: "disconnected",
             user_id: None,
             connection_id: None,
             reconnection_token: None,
             message: Some(reason),
         },
-        Downstream::Ack { ack_id, result } => Response::Ack {
+        Downstream::Ack { ack_id, result } => DownstreamJson::Ack {
             ack_id,
             success: result.is_ok(),
             error: result.err().map(|(name, message)| AckError { name: name.as_str(), message }),
         },
-        Downstream::Pong => Response::Pong,
+        Downstream::Pong => DownstreamJson::Pong,
     };
     let text = serde_json::to_vec(&response).expect("strings and numbers always serialize");
     websocket::append(Opcode::Text, &text, out);
 }
 
 /// Appends a data frame: the serialized `Any` in base64, `dataType` `protobuf`, as Azure says an
-/// `Any` to JSON clients (§4, "Across protocols").
+/// `Any` to JSON clients (`docs/protocols/webpubsub.md`, "Data across protocols").
 pub(super) fn append_data(group: &str, type_url: &str, payload: &[u8], out: &mut Vec<u8>) {
     const HEAD: &str = r#"{"type":"message","from":"group","group":"#;
     const MIDDLE: &str = r#","dataType":"protobuf","data":""#;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::{Downstream, Malformed, Upstream};
+use super::control::{Downstream, Malformed, Upstream};
 use crate::wire::proto::webpubsub::{DownstreamMessage, UpstreamMessage, downstream_message, upstream_message};
 use crate::wire::websocket::{self, Opcode};
 
@@ -68,7 +68,7 @@ const ANY_TYPE_URL: u32 = 1;
 const ANY_VALUE: u32 = 2;
 
 /// `from` of group data. With "server" the SDKs raise another event and group handlers stay
-/// silent (§1.4).
+/// silent (`docs/protocols/webpubsub.md`, "Messages to the client").
 const FROM: &str = "group";
 
 /// Appends a data frame. The payload comes last, so that it can be found again and a sequence id
@@ -161,7 +161,7 @@ mod tests {
         parse(&STANDARD.decode(golden).unwrap()).unwrap()
     }
 
-    /// Bytes from the tests of Azure's protobuf add-on, `wire/webpubsub.md` §3 and §4.
+    /// Bytes from the tests of Azure's protobuf add-on (`docs/protocols/webpubsub.md`, "Golden bytes").
     #[test]
     fn messages_are_azures_golden_bytes() {
         assert_eq!(heard("MgsKBWdyb3VwEOXYAg=="), Upstream::Join { group: "group".into(), ack_id: Some(44_133) });

@@ -1,31 +1,32 @@
-//! The client's side: understanding what a service sends. For `tail` and for captures.
+//! The client's side: reads what a service sends. For `flowcast tail` and the tests of captures.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use serde::Deserialize;
 
-use super::{Malformed, Syntax};
+use super::control::Malformed;
+use super::forms::Syntax;
 use crate::wire::proto::webpubsub::{Any, DownstreamMessage, downstream_message, message_data};
 
-/// A downstream message, as far as a reader of protobuf payloads needs it.
+/// A message of the service, as far as a reader of protobuf payloads needs it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Received {
-    /// The connection stands.
+pub enum ServiceMessage {
+    /// The first message of a connection.
     Connected {
-        /// Names the session.
+        /// The id of the session.
         connection_id: String,
-        /// Allows a recovery; empty on the plain wires.
+        /// The secret for a recovery; empty on the plain subprotocols.
         reconnection_token: String,
     },
-    /// The service is about to close.
+    /// The service is about to close the connection.
     Disconnected {
-        /// Why.
+        /// For people.
         reason: String,
     },
-    /// An answer.
+    /// The answer to a request.
     Ack {
-        /// The request's id.
+        /// The id that the request carried.
         ack_id: u64,
         /// Error name and message, if it failed.
         error: Option<(String, String)>,
@@ -34,21 +35,21 @@ pub enum Received {
     },
     /// A group's data in an `Any`.
     Data {
-        /// The group.
+        /// The group it was published to.
         group: String,
-        /// Only on the reliable wires.
+        /// Only on the reliable subprotocols.
         sequence_id: Option<u64>,
-        /// What the value is.
+        /// The type of the payload, such as `proto.orderflow`.
         type_url: String,
-        /// The payload.
+        /// For orderflow: protobuf in zstd.
         payload: Vec<u8>,
     },
-    /// Anything else: pongs, other kinds of data, what newer services say.
+    /// Anything else: pongs, other kinds of data, messages of newer services.
     Other,
 }
 
-/// Reads one message of a service.
-pub fn receive(syntax: Syntax, message: &[u8]) -> Result<Received, Malformed> {
+/// Parses one message of a service.
+pub fn receive(syntax: Syntax, message: &[u8]) -> Result<ServiceMessage, Malformed> {
     match syntax {
         Syntax::Json => receive_json(message),
         Syntax::Protobuf => receive_protobuf(message),
@@ -61,7 +62,7 @@ fn unparsable(error: impl std::fmt::Display) -> Malformed {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Json {
+struct ReceivedJson {
     r#type: String,
     event: Option<String>,
     message: Option<String>,
@@ -69,7 +70,7 @@ struct Json {
     reconnection_token: Option<String>,
     ack_id: Option<u64>,
     success: Option<bool>,
-    error: Option<JsonError>,
+    error: Option<ReceivedError>,
     from: Option<String>,
     group: Option<String>,
     data_type: Option<String>,
@@ -78,24 +79,24 @@ struct Json {
 }
 
 #[derive(Deserialize)]
-struct JsonError {
+struct ReceivedError {
     name: String,
     message: Option<String>,
 }
 
-fn receive_json(message: &[u8]) -> Result<Received, Malformed> {
+fn receive_json(message: &[u8]) -> Result<ServiceMessage, Malformed> {
     // serde would also read the fields from an array.
     if !message.trim_ascii_start().starts_with(b"{") {
         return Err(unparsable("expected a JSON object"));
     }
-    let json: Json = serde_json::from_slice(message).map_err(unparsable)?;
+    let json: ReceivedJson = serde_json::from_slice(message).map_err(unparsable)?;
     Ok(match (json.r#type.as_str(), json.event.as_deref()) {
-        ("system", Some("connected")) => Received::Connected {
+        ("system", Some("connected")) => ServiceMessage::Connected {
             connection_id: json.connection_id.unwrap_or_default(),
             reconnection_token: json.reconnection_token.unwrap_or_default(),
         },
-        ("system", Some("disconnected")) => Received::Disconnected { reason: json.message.unwrap_or_default() },
-        ("ack", _) => Received::Ack {
+        ("system", Some("disconnected")) => ServiceMessage::Disconnected { reason: json.message.unwrap_or_default() },
+        ("ack", _) => ServiceMessage::Ack {
             ack_id: json.ack_id.ok_or_else(|| unparsable("an ack without ackId"))?,
             error: json.error.map(|error| (error.name, error.message.unwrap_or_default())),
             success: json.success.unwrap_or_default(),
@@ -105,28 +106,28 @@ fn receive_json(message: &[u8]) -> Result<Received, Malformed> {
                 (Some("protobuf"), Some(serde_json::Value::String(data)), Some(group)) => {
                     let any = Any::decode(STANDARD.decode(data).map_err(unparsable)?.as_slice()).map_err(unparsable)?;
                     let payload = any.value.into();
-                    Received::Data { group, sequence_id: json.sequence_id, type_url: any.type_url, payload }
+                    ServiceMessage::Data { group, sequence_id: json.sequence_id, type_url: any.type_url, payload }
                 }
-                _ => Received::Other,
+                _ => ServiceMessage::Other,
             }
         }
-        _ => Received::Other,
+        _ => ServiceMessage::Other,
     })
 }
 
-fn receive_protobuf(message: &[u8]) -> Result<Received, Malformed> {
+fn receive_protobuf(message: &[u8]) -> Result<ServiceMessage, Malformed> {
     use downstream_message::{Message, system};
     let message = DownstreamMessage::decode(message).map_err(unparsable)?.message;
     Ok(match message {
         Some(Message::System(system)) => match system.message {
-            Some(system::Message::Connected(connected)) => Received::Connected {
+            Some(system::Message::Connected(connected)) => ServiceMessage::Connected {
                 connection_id: connected.connection_id,
                 reconnection_token: connected.reconnection_token,
             },
-            Some(system::Message::Disconnected(gone)) => Received::Disconnected { reason: gone.reason },
-            None => Received::Other,
+            Some(system::Message::Disconnected(gone)) => ServiceMessage::Disconnected { reason: gone.reason },
+            None => ServiceMessage::Other,
         },
-        Some(Message::Ack(ack)) => Received::Ack {
+        Some(Message::Ack(ack)) => ServiceMessage::Ack {
             ack_id: ack.ack_id,
             error: ack.error.map(|error| (error.name, error.message)),
             success: ack.success,
@@ -134,11 +135,11 @@ fn receive_protobuf(message: &[u8]) -> Result<Received, Malformed> {
         Some(Message::Data(data)) => match (data.data.and_then(|data| data.data), data.group) {
             (Some(message_data::Data::ProtobufData(any)), Some(group)) => {
                 let payload = any.value.into();
-                Received::Data { group, sequence_id: data.sequence_id, type_url: any.type_url, payload }
+                ServiceMessage::Data { group, sequence_id: data.sequence_id, type_url: any.type_url, payload }
             }
-            _ => Received::Other,
+            _ => ServiceMessage::Other,
         },
-        Some(Message::Pong(_)) | None => Received::Other,
+        Some(Message::Pong(_)) | None => ServiceMessage::Other,
     })
 }
 
@@ -146,11 +147,11 @@ fn receive_protobuf(message: &[u8]) -> Result<Received, Malformed> {
 mod tests {
     use super::*;
     use crate::wire::payload::Profile;
-    use crate::wire::webpubsub::{Downstream, ErrorName, Wire, append_data};
+    use crate::wire::webpubsub::{Downstream, ErrorName, PubSubWire, append_data};
     use crate::wire::websocket;
 
-    fn wire(syntax: Syntax) -> Wire {
-        Wire { syntax, reliable: true, profile: Profile::V2026_04 }
+    fn wire(syntax: Syntax) -> PubSubWire {
+        PubSubWire { syntax, reliable: true, profile: Profile::V2026_04 }
     }
 
     #[test]
@@ -163,29 +164,29 @@ mod tests {
             };
             assert_eq!(
                 read(&Downstream::Connected { connection_id: "c", user_id: "u", reconnection_token: Some("t") }),
-                Received::Connected { connection_id: "c".to_owned(), reconnection_token: "t".to_owned() }
+                ServiceMessage::Connected { connection_id: "c".to_owned(), reconnection_token: "t".to_owned() }
             );
             assert_eq!(
                 read(&Downstream::Disconnected { reason: "r" }),
-                Received::Disconnected { reason: "r".to_owned() }
+                ServiceMessage::Disconnected { reason: "r".to_owned() }
             );
             assert_eq!(
                 read(&Downstream::Ack { ack_id: 1, result: Ok(()) }),
-                Received::Ack { ack_id: 1, error: None, success: true }
+                ServiceMessage::Ack { ack_id: 1, error: None, success: true }
             );
             let error = Some(("Forbidden".to_owned(), "no".to_owned()));
             assert_eq!(
                 read(&Downstream::Ack { ack_id: 2, result: Err((ErrorName::Forbidden, "no")) }),
-                Received::Ack { ack_id: 2, error, success: false }
+                ServiceMessage::Ack { ack_id: 2, error, success: false }
             );
-            assert_eq!(read(&Downstream::Pong), Received::Other);
+            assert_eq!(read(&Downstream::Pong), ServiceMessage::Other);
 
             let (mut plain, mut frame) = (Vec::new(), Vec::new());
             append_data(syntax, "g", "example", b"xyz", &mut plain);
             wire(syntax).finish(&plain, 7, &mut frame);
             assert_eq!(
                 receive(syntax, websocket::payload(&frame)).unwrap(),
-                Received::Data {
+                ServiceMessage::Data {
                     group: "g".to_owned(),
                     sequence_id: Some(7),
                     type_url: "example".to_owned(),

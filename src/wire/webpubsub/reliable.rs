@@ -1,7 +1,7 @@
 //! Reliable frames: a plain frame with a sequence id in it.
 //!
 //! Azure numbers per connection; both SDKs need only that ids rise, so one frame with the hub's
-//! own id serves every connection (`wire/webpubsub.md` §1.1). Both functions copy the plain frame
+//! own id serves every connection (`docs/protocols/webpubsub.md`, "Sequence ids"). Both functions copy the plain frame
 //! once and change nothing in it: JSON gains a first key, protobuf a last field.
 
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};

@@ -9,13 +9,13 @@ import { fileURLToPath } from "node:url";
 import { DATE } from "./orderflow.mjs";
 import { waitUntil } from "./waiting.mjs";
 
-export const BINARY = process.env.FLOWCAST_BIN ?? fileURLToPath(new URL("../../../target/release/flowcast", import.meta.url));
+export const BINARY = process.env.FLOWCAST_BIN ?? fileURLToPath(new URL("../../../target/debug/flowcast", import.meta.url));
 const NEGOTIATION = { "2025-11": "/negotiate", "2026-04": "/v2/negotiate" };
 
 export class Server {
   /** `flowcast serve` on a port of its own choice, once it serves; `environment` adds and replaces settings. */
   static async start(dataset, environment = {}) {
-    assert.ok(existsSync(BINARY), `${BINARY} is not there: build it (cargo build --release) or set FLOWCAST_BIN`);
+    assert.ok(existsSync(BINARY), `${BINARY} is not there: build it (make test-programs) or set FLOWCAST_BIN`);
     const server = new Server();
     server.process = spawn(BINARY, ["serve"], {
       cwd: dataset.directory,

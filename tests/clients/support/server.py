@@ -13,7 +13,7 @@ import requests
 from support.waiting import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-BINARY = pathlib.Path(os.environ.get("FLOWCAST_BIN", ROOT / "target/release/flowcast"))
+BINARY = pathlib.Path(os.environ.get("FLOWCAST_BIN", ROOT / "target/debug/flowcast"))
 LISTENING = re.compile(r"flowcast listening on (http://127\.0\.0\.1:\d+)\n")
 
 
@@ -21,7 +21,7 @@ class Server:
     """`flowcast serve` on a port of its own choice. Use as a context manager: leaving it demands a clean exit."""
 
     def __init__(self, dataset, directory, interval="50ms"):
-        assert BINARY.is_file(), f"{BINARY} is not there: build it (cargo build --release) or set FLOWCAST_BIN"
+        assert BINARY.is_file(), f"{BINARY} is not there: build it (make test-programs) or set FLOWCAST_BIN"
         self.log = pathlib.Path(directory) / "server.log"
         self.process = subprocess.Popen(
             [BINARY, "serve"],

@@ -8,17 +8,22 @@
 pub mod bell;
 #[path = "../../../src/engine/live_groups.rs"]
 pub mod live_groups;
+#[path = "../../../src/engine/room.rs"]
+pub mod room;
 #[path = "../../../src/engine/watermark.rs"]
 pub mod watermark;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use loom::sync::atomic::{AtomicU64, Ordering};
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
 
-    use super::bell::{Bell, Signal};
+    use super::bell::{Bell, Notifier};
     use super::live_groups::LiveCount;
+    use super::room::RoomWait;
     use super::watermark::Watermark;
 
     /// An eventfd and an `epoll` that waits for it.
@@ -28,7 +33,7 @@ mod tests {
         changed: Condvar,
     }
 
-    impl Signal for Event {
+    impl Notifier for Event {
         fn raise(&self) {
             *self.raised.lock().unwrap() = true;
             self.changed.notify_one();
@@ -91,7 +96,7 @@ mod tests {
                 }
             });
             while shard.1.id() < 3 {
-                shard.0.signal().sleep();
+                shard.0.notifier().sleep();
                 shard.0.answer();
             }
             publishing.join().unwrap();
@@ -110,12 +115,39 @@ mod tests {
                 })
             });
             while shard.1.iter().any(|letter| letter.load(Ordering::Relaxed) == 0) {
-                shard.0.signal().sleep();
+                shard.0.notifier().sleep();
                 shard.0.answer();
             }
             for thread in ringing {
                 thread.join().unwrap();
             }
+        });
+    }
+
+    /// A publisher that is not woken would sleep for ever: loom's waits have no timeout.
+    #[test]
+    fn a_publisher_that_waits_for_room_is_woken_by_the_shard_that_makes_it() {
+        every_interleaving(|| {
+            // A shard's bell, the wait, what is in the channel, and whether the publisher is done.
+            let shared = Arc::new((Bell::new(Event::default()), RoomWait::new(), AtomicU64::new(1), AtomicU64::new(0)));
+            let publisher = Arc::clone(&shared);
+            let publishing = thread::spawn(move || {
+                let (bell, room, queued, done) = &*publisher;
+                room.wait(Duration::from_secs(3600), || bell.ring(), || queued.load(Ordering::Relaxed) == 0);
+                assert_eq!(queued.load(Ordering::Relaxed), 0);
+                done.store(1, Ordering::Relaxed);
+                bell.ring();
+            });
+            let (bell, room, queued, done) = &*shared;
+            // A drain for another reason, which may come before the publisher waits.
+            queued.store(0, Ordering::Relaxed);
+            room.notify();
+            while done.load(Ordering::Relaxed) == 0 {
+                bell.notifier().sleep();
+                bell.answer();
+                room.notify();
+            }
+            publishing.join().unwrap();
         });
     }
 

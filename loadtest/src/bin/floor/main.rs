@@ -5,15 +5,15 @@
 //! every tick: no groups, no cursors, no lag rule. The bytes are a recording of what flowcast sent, so
 //! frames are equally long; on the JSON streams they are what the swarm has just posted, to either.
 //!
-//! Reading order: [`recording`] and [`post`] (what is sent) → [`door`] (who it is sent to; [`talk`] are its words) →
-//! [`sender`] (the sweep; [`uring`] is one of its ways) → [`ledger`] (what was sent when).
+//! Reading order: [`recording`] and [`publish`] (what is sent) → [`acceptor`] (who it is sent to;
+//! [`messages`] are what it says) → [`sender`] (the sweep; [`uring`] is one of its ways) → [`tick_ledger`] (what was sent when).
 
-mod door;
-mod ledger;
-mod post;
+mod acceptor;
+mod messages;
+mod publish;
 mod recording;
 mod sender;
-mod talk;
+mod tick_ledger;
 mod uring;
 
 use std::io::Write as _;
@@ -29,10 +29,10 @@ use clap::Parser;
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use swarm::wire::form::Protocol;
 
-use self::door::Door;
-use self::ledger::Ledger;
+use self::acceptor::Acceptor;
 use self::recording::Recording;
 use self::sender::{Mode, Sender};
+use self::tick_ledger::Ledger;
 
 /// Connections the kernel queues before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -73,8 +73,8 @@ fn main() -> anyhow::Result<()> {
     let (members, joined) = channel();
     let (posts, posted) = channel();
     let ledger = Arc::new(Ledger::start()?);
-    let door = Door::new(listener, args.protocol, members, posts, Arc::clone(&ledger))?;
-    thread::Builder::new().name("door".to_owned()).spawn(move || door.run())?;
+    let acceptor = Acceptor::new(listener, args.protocol, members, posts, Arc::clone(&ledger))?;
+    thread::Builder::new().name("acceptor".to_owned()).spawn(move || acceptor.run())?;
     let sender = Sender::new(args.mode, args.interval, joined, ledger)?;
     println!("sender thread {}", rustix::thread::gettid().as_raw_nonzero());
     println!("floor listening on http://{address}");

@@ -16,7 +16,7 @@ use swarm::wire::frame::parse_header;
 
 /// The frames that leave together, side by side.
 #[derive(Debug, Default)]
-pub struct Tick {
+pub struct TickFrames {
     /// All frames, ready to send.
     pub bytes: Vec<u8>,
     /// Where each of them ends.
@@ -41,7 +41,7 @@ pub struct Record {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Recording {
-    ticks: Vec<Tick>,
+    ticks: Vec<TickFrames>,
     protocol: Protocol,
     last_id: u64,
 }
@@ -55,10 +55,10 @@ impl Recording {
     }
 
     /// The tick at `ordinal` of the rotation, with fresh sequence ids; also the first of these.
-    pub fn tick(&mut self, ordinal: u64) -> (&Tick, u64) {
+    pub fn tick(&mut self, ordinal: u64) -> (&TickFrames, u64) {
         let first_id = self.last_id + 1;
         let at = (ordinal % self.ticks.len() as u64) as usize;
-        let Tick { bytes, records, .. } = &mut self.ticks[at];
+        let TickFrames { bytes, records, .. } = &mut self.ticks[at];
         for record in records.iter() {
             self.last_id += 1;
             if let Some(at) = record.sequence_at {
@@ -70,9 +70,9 @@ impl Recording {
     }
 }
 
-fn cut(bytes: &[u8], protocol: Protocol) -> anyhow::Result<Vec<Tick>> {
+fn cut(bytes: &[u8], protocol: Protocol) -> anyhow::Result<Vec<TickFrames>> {
     let mut reader = Reader::new()?;
-    let (mut at, mut ticks) = (0, vec![Tick::default()]);
+    let (mut at, mut ticks) = (0, vec![TickFrames::default()]);
     while let Some(header) = parse_header(&bytes[at..])?
         && let Some(frame) = bytes.get(at..at + header.frame_len())
     {
@@ -85,7 +85,7 @@ fn cut(bytes: &[u8], protocol: Protocol) -> anyhow::Result<Vec<Tick>> {
         if tick.records.iter().all(|known| known.group != data.group) {
             tick.push(frame, data, protocol)?;
         } else {
-            let mut next = Tick::default();
+            let mut next = TickFrames::default();
             next.push(frame, data, protocol)?;
             ticks.push(next);
         }
@@ -99,7 +99,7 @@ fn cut(bytes: &[u8], protocol: Protocol) -> anyhow::Result<Vec<Tick>> {
     Ok(ticks)
 }
 
-impl Tick {
+impl TickFrames {
     fn push(&mut self, frame: &[u8], data: Data, protocol: Protocol) -> anyhow::Result<()> {
         let sequence_at = match data.sequence_id {
             None => None,

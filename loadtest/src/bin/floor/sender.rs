@@ -16,8 +16,8 @@ use rustix::thread::{ClockId, clock_nanosleep_absolute};
 use rustix::time::Timespec;
 use swarm::clock::{SECOND, now_ns};
 
-use super::ledger::{Ledger, Times};
-use super::recording::{Recording, Tick};
+use super::recording::{Recording, TickFrames};
+use super::tick_ledger::{Ledger, TickTimes};
 use super::uring::Uring;
 
 /// How a tick leaves.
@@ -57,7 +57,7 @@ impl Sender {
     }
 
     /// Sends what was posted, as it comes, until the process ends.
-    pub fn relay(mut self, posted: &Receiver<Tick>) -> anyhow::Result<()> {
+    pub fn relay(mut self, posted: &Receiver<TickFrames>) -> anyhow::Result<()> {
         for tick in posted {
             self.admit()?;
             self.sweep(&tick)?;
@@ -75,7 +75,7 @@ impl Sender {
             self.admit()?;
             let (tick, first_id) = recording.tick(ordinal);
             self.sweep(tick)?;
-            self.ledger.append(Times { ordinal, scheduled_ns, published_ns }, tick, first_id);
+            self.ledger.append(TickTimes { ordinal, scheduled_ns, published_ns }, tick, first_id);
             // The grid does not move; beats that have passed are given up.
             scheduled_ns += self.interval_ns;
             scheduled_ns += now_ns().saturating_sub(scheduled_ns) / self.interval_ns * self.interval_ns;
@@ -93,7 +93,7 @@ impl Sender {
         Ok(())
     }
 
-    fn sweep(&mut self, tick: &Tick) -> anyhow::Result<()> {
+    fn sweep(&mut self, tick: &TickFrames) -> anyhow::Result<()> {
         let Self { mode, members, uring, failed, .. } = self;
         match (mode, uring) {
             (Mode::IoUring, Some(uring)) => uring.send_all(members.len(), &tick.bytes, failed)?,
@@ -116,7 +116,7 @@ impl Sender {
     }
 }
 
-fn send_frames(socket: &TcpStream, tick: &Tick) -> bool {
+fn send_frames(socket: &TcpStream, tick: &TickFrames) -> bool {
     let mut begin = 0;
     tick.ends.iter().all(|&end| {
         let bytes = &tick.bytes[begin..end];

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::source::broker::quote::Instrument;
+use crate::source::broker::instrument::Instrument;
 use crate::source::broker::symbols::Mode;
 
 /// An instrument that a connection should carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct WantedInstrument {
     /// What it is.
     pub instrument: Instrument,
     /// How much of it.
@@ -19,12 +19,12 @@ pub struct Wish {
 }
 
 /// What one connection should carry, by token.
-pub type Wishes = BTreeMap<u32, Arc<Wish>>;
+pub type WantedInstruments = BTreeMap<u32, Arc<WantedInstrument>>;
 
 /// The instruments of all connections.
 #[derive(Debug)]
 pub struct Assignment {
-    connections: Vec<Wishes>,
+    connections: Vec<WantedInstruments>,
     /// Instruments a connection may carry.
     room: usize,
     refused: BTreeSet<u32>,
@@ -33,15 +33,15 @@ pub struct Assignment {
 impl Assignment {
     /// `connections` empty ones.
     pub fn new(connections: usize, room: usize) -> Self {
-        Self { connections: vec![Wishes::new(); connections], room, refused: BTreeSet::new() }
+        Self { connections: vec![WantedInstruments::new(); connections], room, refused: BTreeSet::new() }
     }
 
     /// Takes what is wanted now. Gives the tokens that found no room and were not refused before.
-    pub fn update(&mut self, wanted: &Wishes) -> Vec<u32> {
+    pub fn update(&mut self, wanted: &WantedInstruments) -> Vec<u32> {
         for connection in &mut self.connections {
-            connection.retain(|token, wish| match wanted.get(token) {
+            connection.retain(|token, entry| match wanted.get(token) {
                 Some(now) => {
-                    *wish = Arc::clone(now);
+                    *entry = Arc::clone(now);
                     true
                 }
                 None => false,
@@ -49,9 +49,9 @@ impl Assignment {
         }
         let placed: BTreeSet<u32> = self.connections.iter().flat_map(BTreeMap::keys).copied().collect();
         let mut refused = BTreeSet::new();
-        for (token, wish) in wanted.iter().filter(|(token, _)| !placed.contains(token)) {
+        for (token, entry) in wanted.iter().filter(|(token, _)| !placed.contains(token)) {
             match self.connections.iter_mut().find(|connection| connection.len() < self.room) {
-                Some(connection) => drop(connection.insert(*token, Arc::clone(wish))),
+                Some(connection) => drop(connection.insert(*token, Arc::clone(entry))),
                 None => drop(refused.insert(*token)),
             }
         }
@@ -61,7 +61,7 @@ impl Assignment {
     }
 
     /// What each connection carries.
-    pub fn connections(&self) -> &[Wishes] {
+    pub fn connections(&self) -> &[WantedInstruments] {
         &self.connections
     }
 }
@@ -69,24 +69,24 @@ impl Assignment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::broker::quote::Exchange;
+    use crate::source::broker::instrument::Exchange;
     use proptest::prelude::*;
 
-    fn wishes(tokens: impl IntoIterator<Item = u32>) -> Wishes {
-        let wish = |token: u32| {
+    fn assigned(tokens: impl IntoIterator<Item = u32>) -> WantedInstruments {
+        let entry = |token: u32| {
             let instrument = Instrument { symbol: token.to_string().into(), exchange: Exchange::Nse, id: token.into() };
-            (token, Arc::new(Wish { instrument, mode: Mode::Quote }))
+            (token, Arc::new(WantedInstrument { instrument, mode: Mode::Quote }))
         };
-        tokens.into_iter().map(wish).collect()
+        tokens.into_iter().map(entry).collect()
     }
 
     #[test]
     fn instruments_spread_over_connections_and_what_finds_no_room_is_told_once() {
         let mut assignment = Assignment::new(3, 3000);
-        assert_eq!(assignment.update(&wishes(0..9002)), [9000, 9001]);
+        assert_eq!(assignment.update(&assigned(0..9002)), [9000, 9001]);
         assert_eq!(assignment.connections().iter().map(BTreeMap::len).collect::<Vec<_>>(), [3000, 3000, 3000]);
-        assert_eq!(assignment.update(&wishes(0..9002)), [0u32; 0]);
-        assert_eq!(assignment.update(&wishes(1..9002)), [0u32; 0], "9000 moves up where there is room");
+        assert_eq!(assignment.update(&assigned(0..9002)), [0u32; 0]);
+        assert_eq!(assignment.update(&assigned(1..9002)), [0u32; 0], "9000 moves up where there is room");
         assert!(assignment.connections()[0].contains_key(&9000));
     }
 
@@ -96,7 +96,7 @@ mod tests {
             let mut assignment = Assignment::new(3, 12);
             let mut places = BTreeMap::new();
             for round in rounds {
-                prop_assert!(assignment.update(&wishes(round.iter().copied())).is_empty());
+                prop_assert!(assignment.update(&assigned(round.iter().copied())).is_empty());
                 let mut now = BTreeMap::new();
                 for (at, connection) in assignment.connections().iter().enumerate() {
                     prop_assert!(connection.len() <= 12);

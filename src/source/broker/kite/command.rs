@@ -1,21 +1,21 @@
 //! What we say to Kite: JSON texts that turn what is subscribed into what is wanted.
 //!
 //! There is no acknowledgement. Subscribing comes before the mode, which is always said: what a
-//! server starts with is not documented. Source: `wire/zerodha-kite.md`, "Client to server".
+//! server starts with is not documented. Source: `docs/protocols/kite.md`, "Messages to Kite".
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::assign::Wishes;
+use super::assign::WantedInstruments;
 use crate::source::broker::symbols::Mode;
 
 /// What is subscribed on an open connection.
-pub type Subscribed = BTreeMap<u32, Mode>;
+pub type SubscribedModes = BTreeMap<u32, Mode>;
 
 /// The texts, `batch` instruments at most in each, in the order they must be sent; afterwards
 /// `subscribed` is what the server will have.
-pub fn commands(subscribed: &mut Subscribed, wanted: &Wishes, batch: usize) -> Vec<String> {
+pub fn commands(subscribed: &mut SubscribedModes, wanted: &WantedInstruments, batch: usize) -> Vec<String> {
     let gone: Vec<u32> = subscribed.keys().filter(|token| !wanted.contains_key(token)).copied().collect();
     let new: Vec<u32> = wanted.keys().filter(|token| !subscribed.contains_key(token)).copied().collect();
     let mut texts = Vec::new();
@@ -26,13 +26,13 @@ pub fn commands(subscribed: &mut Subscribed, wanted: &Wishes, batch: usize) -> V
         texts.push(json!({ "a": "subscribe", "v": tokens }).to_string());
     }
     for (name, mode) in Mode::NAMES {
-        let changed = wanted.iter().filter(|(token, wish)| wish.mode == mode && subscribed.get(token) != Some(&mode));
+        let changed = wanted.iter().filter(|(token, entry)| entry.mode == mode && subscribed.get(token) != Some(&mode));
         let changed: Vec<u32> = changed.map(|(token, _)| *token).collect();
         for tokens in changed.chunks(batch) {
             texts.push(json!({ "a": "mode", "v": [name, tokens] }).to_string());
         }
     }
-    *subscribed = wanted.iter().map(|(token, wish)| (*token, wish.mode)).collect();
+    *subscribed = wanted.iter().map(|(token, entry)| (*token, entry.mode)).collect();
     texts
 }
 
@@ -41,18 +41,21 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::source::broker::kite::assign::Wish;
-    use crate::source::broker::quote::{Exchange, Instrument};
+    use crate::source::broker::instrument::{Exchange, Instrument};
+    use crate::source::broker::kite::assign::WantedInstrument;
 
-    fn wishes(tokens: &[(u32, Mode)]) -> Wishes {
+    fn assigned(tokens: &[(u32, Mode)]) -> WantedInstruments {
         let instrument = |id: u32| Instrument { symbol: "X".into(), exchange: Exchange::Nse, id: id.into() };
-        tokens.iter().map(|&(token, mode)| (token, Arc::new(Wish { instrument: instrument(token), mode }))).collect()
+        tokens
+            .iter()
+            .map(|&(token, mode)| (token, Arc::new(WantedInstrument { instrument: instrument(token), mode })))
+            .collect()
     }
 
     #[test]
     fn only_what_changed_is_said_and_subscribing_comes_before_the_mode() {
-        let mut subscribed = Subscribed::new();
-        let first = wishes(&[(1, Mode::Quote), (2, Mode::Full), (3, Mode::Full)]);
+        let mut subscribed = SubscribedModes::new();
+        let first = assigned(&[(1, Mode::Quote), (2, Mode::Full), (3, Mode::Full)]);
         assert_eq!(
             commands(&mut subscribed, &first, 2),
             [
@@ -63,7 +66,7 @@ mod tests {
             ]
         );
         assert_eq!(commands(&mut subscribed, &first, 2), [""; 0]);
-        let then = wishes(&[(2, Mode::Ltp), (3, Mode::Full)]);
+        let then = assigned(&[(2, Mode::Ltp), (3, Mode::Full)]);
         assert_eq!(
             commands(&mut subscribed, &then, 2),
             [r#"{"a":"unsubscribe","v":[1]}"#, r#"{"a":"mode","v":["ltp",[2]]}"#]

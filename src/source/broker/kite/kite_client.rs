@@ -4,7 +4,7 @@
 //! credentials ─▶ upgrade (the token is decided here) ─▶ subscribe, mode ─▶ packets ─▶ records
 //! ```
 //!
-//! Source: `wire/zerodha-kite.md`, "What our client should do".
+//! Source: `docs/protocols/kite.md`, "What flowcast does".
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,43 +13,44 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::assign::Wishes;
-use super::command::{self, Subscribed};
+use super::assign::WantedInstruments;
+use super::command::{self, SubscribedModes};
 use super::packet;
 use crate::source::broker::credentials::{Credentials, encoded};
-use crate::source::broker::feed::Line;
-use crate::source::broker::feed_events::What;
+use crate::source::broker::feed::FeedContext;
+use crate::source::broker::feed_events::FeedEventKind;
 use crate::source::broker::feed_settings::FeedSettings;
-use crate::source::broker::net::rate::Limiter;
-use crate::source::broker::net::recovery::{Connection, Ended, Opened};
-use crate::source::broker::net::socket::{self, ConnectError, Socket, Target};
-use crate::source::broker::quote::Received;
+use crate::source::broker::net::rate::CallRate;
+use crate::source::broker::net::recovery::{BrokerConnection, ConnectionEnd, Opened};
+use crate::source::broker::net::socket::{self, ConnectError, Socket, SocketTarget};
+use crate::source::broker::quote::ReceivedAt;
 
 /// One of a key's connections.
 pub struct KiteConnection {
-    pub(super) line: Line,
+    pub(super) context: FeedContext,
     pub(super) settings: Arc<FeedSettings>,
     pub(super) tls: Arc<ClientConfig>,
-    pub(super) calls: Arc<Limiter>,
+    pub(super) calls: Arc<CallRate>,
     /// What it should carry.
-    pub(super) wishes: watch::Receiver<Arc<Wishes>>,
+    pub(super) assigned: watch::Receiver<Arc<WantedInstruments>>,
     /// The credentials that were tried last.
     pub(super) tried: Option<Credentials>,
 }
 
-impl Connection for KiteConnection {
-    async fn run(&mut self, opened: &mut Opened) -> Ended {
+impl BrokerConnection for KiteConnection {
+    async fn run(&mut self, opened: &mut Opened) -> ConnectionEnd {
         let credentials = match self.settings.credentials.load().await {
             Ok(credentials) => credentials,
             Err(error) => {
                 self.tried = None;
-                return Ended::Refused(error.to_string());
+                return ConnectionEnd::Refused(error.to_string());
             }
         };
         self.tried = Some(credentials.clone());
@@ -61,9 +62,9 @@ impl Connection for KiteConnection {
         let silence = self.settings.silence.unwrap_or(Duration::from_secs(5));
         let mut live = Live {
             socket,
-            line: self.line.clone(),
+            context: self.context.clone(),
             current: Arc::default(),
-            subscribed: Subscribed::new(),
+            subscribed: SubscribedModes::new(),
             counted: 0,
             commands: VecDeque::new(),
             send_at: None,
@@ -79,21 +80,23 @@ impl Connection for KiteConnection {
 }
 
 /// Why no socket opened, as what to do about it.
-fn refused(error: &ConnectError, credentials: &Credentials) -> Ended {
+fn refused(error: &ConnectError, credentials: &Credentials) -> ConnectionEnd {
     let reason = credentials.clean(&error.to_string());
     match error {
-        ConnectError::Refused { status: 401 | 403, .. } => Ended::Refused(format!(
+        ConnectError::Refused { status: 401 | 403, .. } => ConnectionEnd::Refused(format!(
             "{reason}; expected a valid api_key and today's access_token (Kite's tokens die every morning)"
         )),
-        ConnectError::Refused { status: 429, retry_after, .. } => Ended::Busy { retry_after: *retry_after, reason },
-        _ => Ended::Lost(reason),
+        ConnectError::Refused { status: 429, retry_after, .. } => {
+            ConnectionEnd::Busy { retry_after: *retry_after, reason }
+        }
+        _ => ConnectionEnd::Lost(reason),
     }
 }
 
 impl KiteConnection {
-    fn target(&self, credentials: &Credentials) -> Target {
-        let (key, token) = (encoded(credentials.key.expose()), encoded(credentials.secret.expose()));
-        Target {
+    fn target(&self, credentials: &Credentials) -> SocketTarget {
+        let (key, token) = (encoded(credentials.key.expose_secret()), encoded(credentials.secret.expose_secret()));
+        SocketTarget {
             url: format!("{}/?api_key={key}&access_token={token}", self.settings.ws_url),
             headers: vec![
                 (HeaderName::from_static("x-kite-version"), HeaderValue::from_static("3")),
@@ -106,8 +109,8 @@ impl KiteConnection {
     }
 
     /// Reads and subscribes until the socket ends.
-    async fn work(&mut self, live: &mut Live) -> Ended {
-        live.want(&self.wishes.borrow_and_update().clone(), self.settings.limits.batch);
+    async fn work(&mut self, live: &mut Live) -> ConnectionEnd {
+        live.want(&self.assigned.borrow_and_update().clone(), self.settings.limits.batch);
         let mut deadline = Instant::now() + live.silence;
         loop {
             live.plan(&self.calls);
@@ -120,12 +123,12 @@ impl KiteConnection {
                     deadline = Instant::now() + live.silence;
                     ended
                 }
-                Ok(()) = self.wishes.changed() => {
-                    live.want(&self.wishes.borrow_and_update().clone(), self.settings.limits.batch);
+                Ok(()) = self.assigned.changed() => {
+                    live.want(&self.assigned.borrow_and_update().clone(), self.settings.limits.batch);
                     None
                 }
                 () = sleep_until(due), if live.send_at.is_some() => live.send().await,
-                () = self.line.stopped() => Some(live.goodbye().await),
+                () = self.context.stopped() => Some(live.goodbye().await),
             };
             if let Some(ended) = ended {
                 return ended;
@@ -137,10 +140,10 @@ impl KiteConnection {
 /// An open socket.
 struct Live {
     socket: Socket,
-    line: Line,
+    context: FeedContext,
     /// What records are taken of: what is unsubscribed may still be on its way.
-    current: Arc<Wishes>,
-    subscribed: Subscribed,
+    current: Arc<WantedInstruments>,
+    subscribed: SubscribedModes,
     /// Instruments that the feed's figures count for this socket.
     counted: usize,
     commands: VecDeque<String>,
@@ -153,60 +156,60 @@ struct Live {
 /// A task may be cut off: the figures are right even then.
 impl Drop for Live {
     fn drop(&mut self) {
-        self.line.health().subscribed(0, self.counted);
+        self.context.health().subscribed(0, self.counted);
     }
 }
 
 impl Live {
     /// Turns what is subscribed into what is wanted.
-    fn want(&mut self, wishes: &Arc<Wishes>, batch: usize) {
-        self.current = Arc::clone(wishes);
-        self.commands.extend(command::commands(&mut self.subscribed, wishes, batch));
-        self.line.health().subscribed(self.subscribed.len(), self.counted);
+    fn want(&mut self, assigned: &Arc<WantedInstruments>, batch: usize) {
+        self.current = Arc::clone(assigned);
+        self.commands.extend(command::commands(&mut self.subscribed, assigned, batch));
+        self.context.health().subscribed(self.subscribed.len(), self.counted);
         self.counted = self.subscribed.len();
     }
 
     /// Takes a moment for the next command, if there is one.
-    fn plan(&mut self, calls: &Limiter) {
+    fn plan(&mut self, calls: &CallRate) {
         if self.send_at.is_none() && !self.commands.is_empty() {
             self.send_at = Some(calls.reserve());
         }
     }
 
-    async fn send(&mut self) -> Option<Ended> {
+    async fn send(&mut self) -> Option<ConnectionEnd> {
         self.send_at = None;
         let text = self.commands.pop_front()?;
         match timeout(self.silence, self.socket.send(Message::text(text))).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Ended::Lost(format!("the connection ended: {}", socket::broken(&error)))),
-            Err(_) => Some(Ended::Lost("the server does not read what it is sent".to_owned())),
+            Ok(Err(error)) => Some(ConnectionEnd::Lost(format!("the connection ended: {}", socket::broken(&error)))),
+            Err(_) => Some(ConnectionEnd::Lost("the server does not read what it is sent".to_owned())),
         }
     }
 
-    async fn goodbye(&mut self) -> Ended {
+    async fn goodbye(&mut self) -> ConnectionEnd {
         let _ = self.socket.close(None).await;
-        Ended::Stopped
+        ConnectionEnd::Stopped
     }
 
     /// Takes what was read, or that nothing was.
     async fn take(
         &mut self,
         read: Result<Option<Result<Message, tungstenite::Error>>, tokio::time::error::Elapsed>,
-    ) -> Option<Ended> {
+    ) -> Option<ConnectionEnd> {
         // Before parsing.
-        let received = Received::now();
+        let received = ReceivedAt::now();
         let message = match read {
-            Err(_) => return Some(Ended::Lost(format!("the server was silent for {:?}", self.silence))),
-            Ok(None) => return Some(Ended::Lost("the connection ended: the server closed it".to_owned())),
+            Err(_) => return Some(ConnectionEnd::Lost(format!("the server was silent for {:?}", self.silence))),
+            Ok(None) => return Some(ConnectionEnd::Lost("the connection ended: the server closed it".to_owned())),
             Ok(Some(Err(error))) => {
                 if matches!(error, tungstenite::Error::Capacity(_) | tungstenite::Error::Utf8(_)) {
-                    self.line.health().malformed(&socket::broken(&error));
+                    self.context.health().malformed(&socket::broken(&error));
                 }
-                return Some(Ended::Lost(format!("the connection ended: {}", socket::broken(&error))));
+                return Some(ConnectionEnd::Lost(format!("the connection ended: {}", socket::broken(&error))));
             }
             Ok(Some(Ok(message))) => message,
         };
-        self.line.message(received);
+        self.context.message(received);
         match message {
             Message::Binary(frame) => self.binary(&frame, received).await,
             Message::Text(text) => {
@@ -215,14 +218,14 @@ impl Live {
             }
             Message::Close(close) => {
                 let said = close.map(|close| format!(" with {} {}", close.code, close.reason)).unwrap_or_default();
-                Some(Ended::Lost(format!("the server closed the connection{}", self.credentials.clean(&said))))
+                Some(ConnectionEnd::Lost(format!("the server closed the connection{}", self.credentials.clean(&said))))
             }
             // tungstenite answers pings.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
         }
     }
 
-    async fn binary(&mut self, frame: &Bytes, received: Received) -> Option<Ended> {
+    async fn binary(&mut self, frame: &Bytes, received: ReceivedAt) -> Option<ConnectionEnd> {
         if packet::is_heartbeat(frame) {
             return None;
         }
@@ -230,17 +233,17 @@ impl Live {
             let packet = match packet {
                 Ok(packet) => packet,
                 Err(fault) => {
-                    self.line.health().malformed(&fault);
+                    self.context.health().malformed(&fault);
                     continue;
                 }
             };
-            let Some(wish) = self.current.get(&packet.token) else {
-                self.line.health().ignored();
+            let Some(entry) = self.current.get(&packet.token) else {
+                self.context.health().ignored();
                 continue;
             };
-            let record = packet.market_data(self.line.id(), &wish.instrument, received);
-            if !self.line.send(record).await {
-                return Some(Ended::Stopped);
+            let record = packet.market_data(self.context.id(), &entry.instrument, received);
+            if !self.context.send(record).await {
+                return Some(ConnectionEnd::Stopped);
             }
         }
         None
@@ -249,23 +252,23 @@ impl Live {
     /// Text is for people, or about orders. What is odd must not end the connection.
     fn text(&self, text: &str) {
         #[derive(Deserialize)]
-        struct Said {
+        struct TextMessage {
             r#type: String,
             #[serde(default)]
             data: serde_json::Value,
         }
-        let said: Said = match serde_json::from_str(text) {
+        let said: TextMessage = match serde_json::from_str(text) {
             Ok(said) => said,
             Err(error) => {
-                self.line.health().malformed(&format_args!("expected a text {{\"type\",\"data\"}}: {error}"));
+                self.context.health().malformed(&format_args!("expected a text {{\"type\",\"data\"}}: {error}"));
                 return;
             }
         };
         let words = || self.credentials.clean(&said.data.as_str().map_or_else(|| said.data.to_string(), str::to_owned));
         match said.r#type.as_str() {
-            "error" => self.line.tell(What::Error, format!("the server reports: {}", words())),
-            "message" => self.line.tell(What::Notice, words()),
-            _ => self.line.health().ignored(),
+            "error" => self.context.tell(FeedEventKind::Error, format!("the server reports: {}", words())),
+            "message" => self.context.tell(FeedEventKind::Notice, words()),
+            _ => self.context.health().ignored(),
         }
     }
 }

@@ -16,25 +16,25 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::rustls::ClientConfig;
 
-use super::feed::{Feed, Line, Running, Symbols};
-use super::feed_events::What;
+use super::feed::{Feed, FeedContext, Running, Symbols};
+use super::feed_events::FeedEventKind;
 use super::feed_settings::FeedSettings;
-use super::quote::Broker;
+use super::instrument::Broker;
 use super::symbols::{Address, SymbolMap, unmapped_kite};
-use crate::source::broker::net::rate::Limiter;
+use crate::source::broker::net::rate::CallRate;
 use crate::source::broker::net::recovery;
 use crate::source::broker::net::tls::{TlsError, client_config};
-use assign::{Assignment, Wish, Wishes};
+use assign::{Assignment, WantedInstrument, WantedInstruments};
 use kite_client::KiteConnection;
 
 /// A feed of one Kite key.
-pub struct Zerodha {
+pub struct KiteFeed {
     settings: Arc<FeedSettings>,
     symbols: SymbolMap,
     tls: Arc<ClientConfig>,
 }
 
-impl Zerodha {
+impl KiteFeed {
     /// A feed that connects when it runs.
     pub fn new(settings: FeedSettings) -> Result<Self, TlsError> {
         let tls = client_config(settings.ca_file.as_deref())?;
@@ -42,63 +42,63 @@ impl Zerodha {
         Ok(Self { settings: Arc::new(settings), symbols, tls })
     }
 
-    fn wishes(&self, symbols: &Symbols) -> Wishes {
-        let wish = |symbol: &Arc<str>| {
+    fn instruments_of(&self, symbols: &Symbols) -> WantedInstruments {
+        let entry = |symbol: &Arc<str>| {
             let mapped = self.symbols.find(symbol)?;
             let Address::Kite(token) = mapped.address else { return None };
             let mode = mapped.mode.unwrap_or(self.settings.mode);
-            Some((token, Arc::new(Wish { instrument: mapped.instrument.clone(), mode })))
+            Some((token, Arc::new(WantedInstrument { instrument: mapped.instrument.clone(), mode })))
         };
-        symbols.iter().filter_map(wish).collect()
+        symbols.iter().filter_map(entry).collect()
     }
 
     /// Spreads what is wanted over as many connections as it needs; the first is always there, so
     /// that health tells whether the credentials are good.
-    async fn supervise(self: Arc<Self>, mut line: Line) {
+    async fn supervise(self: Arc<Self>, mut context: FeedContext) {
         let limits = &self.settings.limits;
-        let connects = Arc::new(Limiter::new(limits.connects_per_second, 1));
-        let calls = Arc::new(Limiter::new(limits.calls_per_second, 1));
+        let connects = Arc::new(CallRate::new(limits.connects_per_second, 1));
+        let calls = Arc::new(CallRate::new(limits.calls_per_second, 1));
         let mut assignment = Assignment::new(limits.connections, limits.instruments);
-        let mut carried: Vec<watch::Sender<Arc<Wishes>>> = Vec::new();
+        let mut carried: Vec<watch::Sender<Arc<WantedInstruments>>> = Vec::new();
         // Dropped with this future, and with it every connection.
         let mut connections = JoinSet::new();
         loop {
-            let wanted = self.wishes(&line.wanted());
+            let wanted = self.instruments_of(&context.wanted());
             for token in assignment.update(&wanted) {
-                let Some(wish) = wanted.get(&token) else { continue };
-                let symbol = Arc::clone(&wish.instrument.symbol);
+                let Some(entry) = wanted.get(&token) else { continue };
+                let symbol = Arc::clone(&entry.instrument.symbol);
                 let reason =
                     format!("{} connections of {} instruments are full", limits.connections, limits.instruments);
-                line.tell(What::InstrumentRefused(symbol), reason);
+                context.tell(FeedEventKind::InstrumentRefused(symbol), reason);
             }
-            for (at, wishes) in assignment.connections().iter().enumerate() {
+            for (at, assigned) in assignment.connections().iter().enumerate() {
                 match carried.get(at) {
-                    Some(there) if **there.borrow() == *wishes => {}
-                    Some(there) => drop(there.send_replace(Arc::new(wishes.clone()))),
-                    None if at > 0 && wishes.is_empty() => {}
+                    Some(there) if **there.borrow() == *assigned => {}
+                    Some(there) => drop(there.send_replace(Arc::new(assigned.clone()))),
+                    None if at > 0 && assigned.is_empty() => {}
                     None => {
-                        let (sender, receiver) = watch::channel(Arc::new(wishes.clone()));
+                        let (sender, receiver) = watch::channel(Arc::new(assigned.clone()));
                         carried.push(sender);
-                        line.health().needs(carried.len());
+                        context.health().needs(carried.len());
                         let mut connection = KiteConnection {
-                            line: line.clone(),
+                            context: context.clone(),
                             settings: Arc::clone(&self.settings),
                             tls: Arc::clone(&self.tls),
                             calls: Arc::clone(&calls),
-                            wishes: receiver,
+                            assigned: receiver,
                             tried: None,
                         };
-                        let (line, connects) = (line.clone(), Arc::clone(&connects));
+                        let (context, connects) = (context.clone(), Arc::clone(&connects));
                         let recovery = self.settings.recovery;
                         connections.spawn(async move {
-                            recovery::keep(line, &recovery, &connects, &mut connection).await;
+                            recovery::keep(context, &recovery, &connects, &mut connection).await;
                         });
                     }
                 }
             }
-            let stopping = line.clone();
+            let stopping = context.clone();
             tokio::select! {
-                () = line.wanted_changed() => {}
+                () = context.wanted_changed() => {}
                 () = stopping.stopped() => break,
             }
         }
@@ -107,7 +107,7 @@ impl Zerodha {
     }
 }
 
-impl Feed for Zerodha {
+impl Feed for KiteFeed {
     fn id(&self) -> Arc<str> {
         Arc::clone(&self.settings.id)
     }
@@ -124,7 +124,7 @@ impl Feed for Zerodha {
         self.symbols.symbols()
     }
 
-    fn run(self: Arc<Self>, line: Line) -> Running {
-        Box::pin(self.supervise(line))
+    fn run(self: Arc<Self>, context: FeedContext) -> Running {
+        Box::pin(self.supervise(context))
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! What lies wholly inside the frame is delivered; at the first packet that does not, decoding
 //! stops with one [`Fault`] and the connection lives on. A packet of unknown length is skipped.
-//! Source: `wire/zerodha-kite.md`, "Message", "Packets", "Price unit", "Sign".
+//! Source: `docs/protocols/kite.md`, "Binary messages", "Packets", "Price unit", "Sign".
 
 use std::sync::Arc;
 
-use crate::source::broker::price::Decimal;
-use crate::source::broker::quote::{Broker, DEPTH, Exchange, Instrument, Kind, Level, Levels, MarketData, Received};
+use rust_decimal::Decimal;
+
+use crate::source::broker::instrument::{Broker, Exchange, Instrument};
+use crate::source::broker::quote::{DEPTH, Level, Levels, MarketData, QuoteKind, ReceivedAt};
 
 /// One packet. Prices are integers in units of [`places`]; times are seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub enum Body {
     /// 28 or 32 bytes: an index. The longer one has a time.
     Index {
         /// Today's prices.
-        day: Day,
+        day: DayPrices,
         /// The exchange's stamp; 0 if it has none.
         exchange_time: u32,
     },
@@ -45,7 +47,7 @@ pub enum Body {
 /// Today's prices; `close` is the previous day's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the words of the exchange")]
-pub struct Day {
+pub struct DayPrices {
     pub open: i32,
     pub high: i32,
     pub low: i32,
@@ -66,7 +68,7 @@ pub struct Quote {
     /// All sell orders.
     pub total_sell_quantity: u32,
     /// Today's prices.
-    pub day: Day,
+    pub day: DayPrices,
 }
 
 /// What mode `full` adds.
@@ -178,7 +180,7 @@ impl Packet {
             // Index packets carry high, low, open, close; the others open, high, low, close.
             // Offset 24 holds a change that no official client trusts: ours is computed.
             28 | 32 => Body::Index {
-                day: Day { high: i(packet, 8), low: i(packet, 12), open: i(packet, 16), close: i(packet, 20) },
+                day: DayPrices { high: i(packet, 8), low: i(packet, 12), open: i(packet, 16), close: i(packet, 20) },
                 exchange_time: if packet.len() == 32 { u(packet, 28) } else { 0 },
             },
             44 => Body::Quote(Quote::read(packet.first_chunk()?)),
@@ -197,7 +199,7 @@ impl Quote {
             volume: u(packet, 16),
             total_buy_quantity: u(packet, 20),
             total_sell_quantity: u(packet, 24),
-            day: Day { open: i(packet, 28), high: i(packet, 32), low: i(packet, 36), close: i(packet, 40) },
+            day: DayPrices { open: i(packet, 28), high: i(packet, 32), low: i(packet, 36), close: i(packet, 40) },
         }
     }
 }
@@ -252,7 +254,7 @@ pub fn exchange(token: u32) -> Exchange {
 }
 
 /// How many digits of an instrument's prices stand behind the point: paise, but for currencies.
-pub const fn places(token: u32) -> u8 {
+pub const fn places(token: u32) -> u32 {
     match token & 0xff {
         3 => 7,
         6 => 4,
@@ -262,13 +264,13 @@ pub const fn places(token: u32) -> u8 {
 
 impl Packet {
     /// The record of this packet. `instrument` is that of its token.
-    pub fn market_data(&self, feed: &Arc<str>, instrument: &Instrument, received: Received) -> MarketData {
+    pub fn market_data(&self, feed: &Arc<str>, instrument: &Instrument, received: ReceivedAt) -> MarketData {
         let places = places(self.token);
         let kind = match self.body {
-            Body::Ltp => Kind::Ltp,
-            Body::Index { .. } => Kind::Index,
-            Body::Quote(_) => Kind::Quote,
-            Body::Full(..) => Kind::Full,
+            Body::Ltp => QuoteKind::Ltp,
+            Body::Index { .. } => QuoteKind::Index,
+            Body::Quote(_) => QuoteKind::Quote,
+            Body::Full(..) => QuoteKind::Full,
         };
         let mut record = MarketData::new(Broker::Zerodha, feed, instrument, kind, received);
         record.tradable = Some(self.token & 0xff != 9);
@@ -289,8 +291,8 @@ impl Packet {
     }
 }
 
-impl Day {
-    fn fill(&self, record: &mut MarketData, places: u8) {
+impl DayPrices {
+    fn fill(&self, record: &mut MarketData, places: u32) {
         let price = |price: i32| Some(Decimal::new(price.into(), places));
         (record.open, record.high, record.low) = (price(self.open), price(self.high), price(self.low));
         record.prev_close = price(self.close).filter(|close| !close.is_zero());
@@ -298,7 +300,7 @@ impl Day {
 }
 
 impl Quote {
-    fn fill(&self, record: &mut MarketData, places: u8) {
+    fn fill(&self, record: &mut MarketData, places: u32) {
         record.last_quantity = Some(self.last_quantity.into());
         record.average_price = Some(Decimal::new(self.average_price.into(), places));
         record.volume = Some(self.volume.into());
@@ -309,7 +311,7 @@ impl Quote {
 }
 
 impl Full {
-    fn fill(&self, record: &mut MarketData, places: u8) {
+    fn fill(&self, record: &mut MarketData, places: u32) {
         record.last_trade_time = milliseconds(self.last_trade_time);
         record.exchange_time = milliseconds(self.exchange_time);
         record.oi = Some(self.oi.into());
@@ -320,7 +322,7 @@ impl Full {
     }
 }
 
-fn levels(raw: &[RawLevel; DEPTH], places: u8) -> Levels {
+fn levels(raw: &[RawLevel; DEPTH], places: u32) -> Levels {
     let mut levels = Levels::default();
     for level in raw {
         levels.push(Level {

@@ -1,9 +1,9 @@
 //! How long to wait before the next try: exponential, with full jitter.
 //!
 //! A wait is drawn evenly from 0 to `min(cap, base × 2^tries)`, so that clients that lost one server
-//! together do not come back together.
+//! together do not come back together. (`backon` adds its jitter on top of the delay, so it cannot draw from 0
+//! and exceeds the cap.)
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// How tries are spaced.
@@ -34,7 +34,7 @@ impl Backoff {
     pub fn next_wait(&mut self) -> Option<Duration> {
         let longest = self.longest()?;
         self.tries = self.tries.saturating_add(1);
-        Some(longest.mul_f64(fraction(random())))
+        Some(longest.mul_f64(fastrand::f64()))
     }
 
     /// The next wait without its jitter.
@@ -55,17 +55,6 @@ impl Backoff {
     pub const fn tries(&self) -> u32 {
         self.tries
     }
-}
-
-/// 64 random bits: every `RandomState` has keys of its own. Good enough to spread clients, for
-/// nothing else.
-fn random() -> u64 {
-    RandomState::new().hash_one(0u8)
-}
-
-/// 0 to 1, without 1.
-fn fraction(bits: u64) -> f64 {
-    (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Gives out moments. Whoever waits is served in the order of asking.
+/// Spaces calls. Whoever waits is served in the order of asking.
+///
+/// `governor` knows no `Retry-After` pause, keeps a clock and a timer thread of its own (tests here pause
+/// tokio's clock), and adds five crates: what would have to be wrapped around it is as long as this.
 #[derive(Debug)]
-pub struct Limiter {
+pub struct CallRate {
     gap: Duration,
     /// How far ahead of its schedule a burst may run.
     burst: Duration,
@@ -15,7 +18,7 @@ pub struct Limiter {
     due: Mutex<Option<Instant>>,
 }
 
-impl Limiter {
+impl CallRate {
     /// `per_second` calls, above 0; up to `burst` of them at once after a pause.
     pub fn new(per_second: f64, burst: u32) -> Self {
         let gap = Duration::from_secs_f64(1.0 / per_second.clamp(1e-3, 1e6));
@@ -50,7 +53,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_and_then_calls_are_spaced() {
-        let limiter = Limiter::new(10.0, 3);
+        let limiter = CallRate::new(10.0, 3);
         let start = Instant::now();
         let mut at = Vec::new();
         for _ in 0..6 {
@@ -62,7 +65,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everybody() {
-        let limiter = Limiter::new(10.0, 3);
+        let limiter = CallRate::new(10.0, 3);
         let start = Instant::now();
         limiter.pause(Duration::from_secs(5));
         limiter.acquire().await;

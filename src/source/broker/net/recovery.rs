@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::{Backoff, BackoffSettings};
-use super::rate::Limiter;
-use crate::source::broker::feed::Line;
-use crate::source::broker::feed_events::What;
-use crate::source::broker::feed_health::Phase;
+use super::rate::CallRate;
+use crate::source::broker::feed::FeedContext;
+use crate::source::broker::feed_events::FeedEventKind;
+use crate::source::broker::feed_health::FeedPhase;
 
 /// How connections are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct RecoverySettings {
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
+pub enum ConnectionEnd {
     /// It was asked to.
     Stopped,
     /// The network, the server or silence.
@@ -51,9 +51,9 @@ pub enum Ended {
 }
 
 /// One connection that [`keep`] opens again and again.
-pub trait Connection: Send {
+pub trait BrokerConnection: Send {
     /// Opens it, calls [`Opened::now`], works, and returns when it has ended.
-    fn run(&mut self, opened: &mut Opened) -> impl Future<Output = Ended> + Send;
+    fn run(&mut self, opened: &mut Opened) -> impl Future<Output = ConnectionEnd> + Send;
 
     /// Whether the credentials are others than those last refused.
     fn credentials_changed(&mut self) -> impl Future<Output = bool> + Send;
@@ -61,7 +61,7 @@ pub trait Connection: Send {
 
 /// Whether and since when a connection is open.
 pub struct Opened {
-    line: Line,
+    context: FeedContext,
     since: Option<Instant>,
     before: bool,
 }
@@ -73,16 +73,16 @@ impl Opened {
             return;
         }
         self.since = Some(Instant::now());
-        self.line.health().opened(self.before);
-        self.line.set_phase(Phase::Open, "");
-        self.line.tell(if self.before { What::Reconnected } else { What::Connected }, "");
+        self.context.health().opened(self.before);
+        self.context.set_phase(FeedPhase::Open, "");
+        self.context.tell(if self.before { FeedEventKind::Reconnected } else { FeedEventKind::Connected }, "");
         self.before = true;
     }
 
     /// The connection is closed: how long it was open.
     fn end(&mut self) -> Option<Duration> {
         let since = self.since.take()?;
-        self.line.health().closed();
+        self.context.health().closed();
         Some(since.elapsed())
     }
 }
@@ -97,83 +97,93 @@ impl Drop for Opened {
 /// How long a connection has for its goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Keeps a connection until the line stops.
-pub async fn keep<C: Connection>(mut line: Line, settings: &RecoverySettings, connects: &Limiter, connection: &mut C) {
+/// Keeps a connection open until the feed is stopped.
+pub async fn keep<C: BrokerConnection>(
+    mut context: FeedContext,
+    settings: &RecoverySettings,
+    connects: &CallRate,
+    connection: &mut C,
+) {
     let mut backoff = Backoff::new(settings.backoff);
-    let mut opened = Opened { line: line.clone(), since: None, before: false };
+    let mut opened = Opened { context: context.clone(), since: None, before: false };
     loop {
-        let ended = once(&line, connects, connection, &mut opened).await;
+        let ended = once(&context, connects, connection, &mut opened).await;
         if opened.end().is_some_and(|lived| lived >= settings.stable_after) {
             backoff.reset();
         }
-        line.forget_reload();
+        context.forget_reload();
         let go_on = match ended {
-            Ended::Stopped => false,
-            Ended::Lost(reason) => wait(&mut line, &mut backoff, None, reason).await,
-            Ended::Busy { retry_after, reason } => {
+            ConnectionEnd::Stopped => false,
+            ConnectionEnd::Lost(reason) => wait(&mut context, &mut backoff, None, reason).await,
+            ConnectionEnd::Busy { retry_after, reason } => {
                 let pause = retry_after.unwrap_or(settings.backoff.cap);
-                wait(&mut line, &mut backoff, Some(pause), reason).await
+                wait(&mut context, &mut backoff, Some(pause), reason).await
             }
-            Ended::Refused(reason) => {
-                line.set_phase(Phase::AuthFailed, reason.as_str());
-                line.health().error();
-                line.tell(What::AuthFailed, reason);
+            ConnectionEnd::Refused(reason) => {
+                context.set_phase(FeedPhase::AuthFailed, reason.as_str());
+                context.health().error();
+                context.tell(FeedEventKind::AuthFailed, reason);
                 backoff.reset();
-                other_credentials(&mut line, settings.credentials_poll, connection).await
+                other_credentials(&mut context, settings.credentials_poll, connection).await
             }
         };
         if !go_on {
-            line.set_phase(Phase::Idle, "stopped");
+            context.set_phase(FeedPhase::Idle, "stopped");
             return;
         }
     }
 }
 
 /// One connection, from its moment on to its end.
-async fn once<C: Connection>(line: &Line, connects: &Limiter, connection: &mut C, opened: &mut Opened) -> Ended {
+async fn once<C: BrokerConnection>(
+    context: &FeedContext,
+    connects: &CallRate,
+    connection: &mut C,
+    opened: &mut Opened,
+) -> ConnectionEnd {
     let mut connect = pin!(async {
         connects.acquire().await;
-        line.set_phase(Phase::Connecting, "");
+        context.set_phase(FeedPhase::Connecting, "");
         connection.run(opened).await
     });
     tokio::select! {
         ended = &mut connect => ended,
         // An open connection says goodbye; one that is still opening is cut off.
-        () = line.stopped() => timeout(GOODBYE, connect).await.unwrap_or(Ended::Stopped),
+        () = context.stopped() => timeout(GOODBYE, connect).await.unwrap_or(ConnectionEnd::Stopped),
     }
 }
 
-/// Waits for the next try. `false`: the line stops.
-async fn wait(line: &mut Line, backoff: &mut Backoff, pause: Option<Duration>, reason: String) -> bool {
-    let stopping = line.clone();
+/// Waits for the next try. `false`: the feed is stopped.
+async fn wait(context: &mut FeedContext, backoff: &mut Backoff, pause: Option<Duration>, reason: String) -> bool {
+    let stopping = context.clone();
     let Some(drawn) = backoff.next_wait() else {
-        line.set_phase(Phase::GaveUp, reason.as_str());
-        line.health().error();
-        line.tell(What::GaveUp, format!("{reason}; {} tries failed, SIGHUP tries again", backoff.tries()));
+        context.set_phase(FeedPhase::GaveUp, reason.as_str());
+        context.health().error();
+        context.tell(FeedEventKind::GaveUp, format!("{reason}; {} tries failed, SIGHUP tries again", backoff.tries()));
         return tokio::select! {
-            () = line.reloaded() => {
+            () = context.reloaded() => {
                 backoff.reset();
                 true
             }
             () = stopping.stopped() => false,
         };
     };
-    line.set_phase(Phase::Backoff, reason.as_str());
-    line.tell(What::Error, reason);
+    context.set_phase(FeedPhase::Backoff, reason.as_str());
+    context.tell(FeedEventKind::Error, reason);
     tokio::select! {
         () = sleep(pause.unwrap_or(drawn)) => true,
-        () = line.reloaded() => true,
+        () = context.reloaded() => true,
         () = stopping.stopped() => false,
     }
 }
 
-/// Waits until trying again makes sense. `false`: the line stops.
-async fn other_credentials<C: Connection>(line: &mut Line, poll: Duration, connection: &mut C) -> bool {
-    let stopping = line.clone();
+/// Waits until trying again makes sense. `false`: the feed is stopped.
+async fn other_credentials<C: BrokerConnection>(context: &mut FeedContext, poll: Duration, connection: &mut C) -> bool {
+    let stopping = context.clone();
     loop {
         tokio::select! {
             () = sleep(poll) => {}
-            () = line.reloaded() => return true,
+            () = context.reloaded() => return true,
             () = stopping.stopped() => return false,
         }
         if connection.credentials_changed().await {

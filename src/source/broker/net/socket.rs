@@ -19,7 +19,7 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Where and how to connect.
 #[derive(Clone)]
-pub struct Target {
+pub struct SocketTarget {
     /// With its query. Never printed.
     pub url: String,
     /// Headers besides those of the handshake.
@@ -61,7 +61,7 @@ pub enum ConnectError {
         /// How long was waited.
         timeout: Duration,
     },
-    /// No WebSocket server.
+    /// The server does not speak WebSocket.
     #[error("{host} does not speak WebSocket: {reason}")]
     Protocol {
         /// Host and port.
@@ -69,13 +69,13 @@ pub enum ConnectError {
         /// What was wrong.
         reason: &'static str,
     },
-    /// The configured URL is none.
+    /// The configured URL is not one of a WebSocket.
     #[error("expected a ws:// or wss:// URL with a host")]
     BadUrl,
 }
 
 /// Connects, within the timeout.
-pub async fn connect(target: &Target) -> Result<Socket, ConnectError> {
+pub async fn connect(target: &SocketTarget) -> Result<Socket, ConnectError> {
     let mut request = target.url.as_str().into_client_request().map_err(|_| ConnectError::BadUrl)?;
     let secure = match request.uri().scheme_str() {
         Some("wss") => true,

@@ -2,22 +2,23 @@
 //!
 //! 1501 comes flat (right after subscribing) and nested under `Touchline`; both are read. A field
 //! of an odd type is absent, its message is not lost. Numbers are read from their text, so prices are
-//! exact. Source: `wire/xts.md`, "Events `<code>-json-full`"; `tests/fixtures/xts`.
+//! exact. Source: `docs/protocols/xts.md`, "Full events"; `tests/fixtures/xts`.
 
 use std::fmt;
 
+use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::fields::{Code, Fields, Key};
 use super::time;
-use crate::source::broker::price::Decimal;
+use crate::source::broker::price;
 use crate::source::broker::quote::{DEPTH, Extra, Level};
 
 /// What an event or a snapshot says.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Said {
+pub enum XtsUpdate {
     /// Something about an instrument.
     Data(Key, Code, Box<Fields>),
     /// Something about an exchange's session, such as that it has closed. At most 200 characters.
@@ -46,7 +47,7 @@ type Raw<'a> = Option<&'a RawValue>;
 /// One message. The touchline's fields stand at its top level or below `Touchline`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Message<'a> {
+struct QuoteMessage<'a> {
     #[serde(borrow, rename = "MessageCode")]
     code: Raw<'a>,
     #[serde(borrow)]
@@ -64,14 +65,14 @@ struct Message<'a> {
     #[serde(borrow, rename = "XTSMarketType")]
     xts_market_type: Raw<'a>,
     #[serde(borrow)]
-    touchline: Option<Box<Message<'a>>>,
+    touchline: Option<Box<QuoteMessage<'a>>>,
     bids: Option<Side<DEPTH>>,
     asks: Option<Side<DEPTH>>,
     bid_info: Option<Side<1>>,
     ask_info: Option<Side<1>>,
     #[serde(borrow)]
     last_traded_price: Raw<'a>,
-    /// Spelt so.
+    /// Misspelt on the wire.
     #[serde(borrow, rename = "LastTradedQunatity")]
     last_traded_qunatity: Raw<'a>,
     /// Newer SDKs spell it right.
@@ -117,9 +118,9 @@ struct Message<'a> {
 
 /// Reads the payload of a `<code>-json-full` event: an object, or an array of them. Of an array, what
 /// can be read is told; the last fault is the answer.
-pub fn full(code: Code, json: &str, now_ms: i64, mut each: impl FnMut(Said)) -> Result<(), EventFault> {
+pub fn full(code: Code, json: &str, now_ms: i64, mut each: impl FnMut(XtsUpdate)) -> Result<(), EventFault> {
     let mut one = |json: &str| {
-        let message: Message = serde_json::from_str(json)?;
+        let message: QuoteMessage = serde_json::from_str(json)?;
         each(message.said(code, now_ms)?);
         Ok(())
     };
@@ -131,17 +132,17 @@ pub fn full(code: Code, json: &str, now_ms: i64, mut each: impl FnMut(Said)) -> 
 }
 
 /// Reads one snapshot of a subscription's answer, which tells its code itself.
-pub fn snapshot(json: &str, now_ms: i64) -> Result<Said, EventFault> {
-    let message: Message = serde_json::from_str(json)?;
+pub fn snapshot(json: &str, now_ms: i64) -> Result<XtsUpdate, EventFault> {
+    let message: QuoteMessage = serde_json::from_str(json)?;
     let code = message.code.and_then(integer).and_then(Code::from_number).ok_or(EventFault::UnknownCode)?;
     message.said(code, now_ms)
 }
 
-impl Message<'_> {
-    fn said(&self, code: Code, now_ms: i64) -> Result<Said, EventFault> {
+impl QuoteMessage<'_> {
+    fn said(&self, code: Code, now_ms: i64) -> Result<XtsUpdate, EventFault> {
         if code == Code::MarketStatus {
             let text = self.text.map_or("", RawValue::get).trim_matches('"');
-            return Ok(Said::Market(text.chars().filter(|character| !character.is_control()).take(200).collect()));
+            return Ok(XtsUpdate::Market(text.chars().filter(|character| !character.is_control()).take(200).collect()));
         }
         let segment = self.exchange_segment.and_then(integer).and_then(|segment| u16::try_from(segment).ok());
         let id = self.exchange_instrument_id.and_then(integer);
@@ -150,7 +151,7 @@ impl Message<'_> {
             Code::Candle => self.bar(),
             _ => self.quote(segment, now_ms),
         };
-        Ok(Said::Data(Key { segment, id }, code, Box::new(fields)))
+        Ok(XtsUpdate::Data(Key { segment, id }, code, Box::new(fields)))
     }
 
     fn bar(&self) -> Fields {
@@ -221,15 +222,14 @@ fn unquoted(raw: &RawValue) -> &str {
 fn integer(raw: &RawValue) -> Option<u64> {
     let text = unquoted(raw);
     text.parse().ok().or_else(|| {
-        let value = Decimal::parse(text)?;
-        let one = 10i64.pow(u32::from(value.places()));
-        (value.units() % one == 0).then(|| u64::try_from(value.units() / one).ok())?
+        let value = price::parse(text)?;
+        if value.is_integer() { u64::try_from(value).ok() } else { None }
     })
 }
 
 /// A number, or a string that holds one.
 fn price(raw: &RawValue) -> Option<Decimal> {
-    Decimal::parse(unquoted(raw))
+    price::parse(unquoted(raw))
 }
 
 /// The best levels of one side of the book, as a list or as one level alone; what is neither has none.
@@ -239,7 +239,7 @@ fn price(raw: &RawValue) -> Option<Decimal> {
 struct Side<const LEVELS: usize>([Level; LEVELS]);
 
 impl<const LEVELS: usize> Side<LEVELS> {
-    const NONE: Self = Self([Level { price: Decimal::new(0, 0), quantity: 0, orders: 0 }; LEVELS]);
+    const NONE: Self = Self([Level { price: Decimal::ZERO, quantity: 0, orders: 0 }; LEVELS]);
 }
 
 impl<'de, const LEVELS: usize> Deserialize<'de> for Side<LEVELS> {
@@ -325,7 +325,7 @@ mod tests {
         let json = format!(r#"{{"ExchangeSegment":1,"ExchangeInstrumentID":2885,{sides}}}"#);
         let mut read = None;
         full(Code::Depth, &json, 0, |said| read = Some(said)).unwrap();
-        let Some(Said::Data(_, _, fields)) = read else { panic!("{json}") };
+        let Some(XtsUpdate::Data(_, _, fields)) = read else { panic!("{json}") };
         *fields
     }
 

@@ -6,14 +6,14 @@
 //! json-partial event ─▶ partial (merged) ┘
 //! ```
 //!
-//! Source: `wire/market-data.md`, "Mapping".
+//! Source: `docs/protocols/market-data.md`, "Mapping".
 
 use std::sync::Arc;
 
-use crate::source::broker::price::Decimal;
-use crate::source::broker::quote::{
-    Broker, DEPTH, Exchange, Extra, Instrument, Kind, Level, Levels, MarketData, Received,
-};
+use rust_decimal::Decimal;
+
+use crate::source::broker::instrument::{Broker, Exchange, Instrument};
+use crate::source::broker::quote::{DEPTH, Extra, Level, Levels, MarketData, QuoteKind, ReceivedAt};
 
 /// The message codes that carry market data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,7 +128,7 @@ impl Fields {
         broker: Broker,
         feed: &Arc<str>,
         instrument: &Instrument,
-        received: Received,
+        received: ReceivedAt,
     ) -> MarketData {
         let is_index = instrument.exchange.is_index();
         let mut record = MarketData::new(broker, feed, instrument, self.kind(code, is_index), received);
@@ -150,15 +150,15 @@ impl Fields {
         record
     }
 
-    fn kind(&self, code: Code, is_index: bool) -> Kind {
+    fn kind(&self, code: Code, is_index: bool) -> QuoteKind {
         match code {
-            Code::Touchline | Code::Depth if is_index => Kind::Index,
-            Code::Touchline => Kind::Quote,
-            Code::Depth if self.last_price.is_some() => Kind::Full,
-            Code::Depth => Kind::Depth,
-            Code::Candle => Kind::Candle,
-            Code::OpenInterest => Kind::Oi,
-            Code::Ltp | Code::MarketStatus => Kind::Ltp,
+            Code::Touchline | Code::Depth if is_index => QuoteKind::Index,
+            Code::Touchline => QuoteKind::Quote,
+            Code::Depth if self.last_price.is_some() => QuoteKind::Full,
+            Code::Depth => QuoteKind::Depth,
+            Code::Candle => QuoteKind::Candle,
+            Code::OpenInterest => QuoteKind::Oi,
+            Code::Ltp | Code::MarketStatus => QuoteKind::Ltp,
         }
     }
 }

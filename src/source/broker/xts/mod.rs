@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! wanted symbols ─▶ subscriber ─▶ rest ─▶ snapshots ─┐
-//!                          socket ─▶ socketio ───────┴─▶ desk ─▶ {events, partial} ─▶ fields ─▶ records
+//!                          socket ─▶ socketio ───────┴─▶ decoder ─▶ {events, partial} ─▶ fields ─▶ records
 //! ```
 
-pub mod desk;
+pub mod event_decoder;
 pub mod events;
 pub mod fields;
 pub mod partial;
@@ -19,25 +19,25 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
 
-use super::feed::{Feed, Line, Running};
+use super::feed::{Feed, FeedContext, Running};
 use super::feed_settings::FeedSettings;
-use super::quote::Broker;
+use super::instrument::Broker;
 use super::symbols::{SymbolMap, unmapped_xts};
-use crate::source::broker::net::http_client::Http;
-use crate::source::broker::net::rate::Limiter;
+use crate::source::broker::net::http_client::HttpClient;
+use crate::source::broker::net::rate::CallRate;
 use crate::source::broker::net::recovery;
 use crate::source::broker::net::tls::{TlsError, client_config};
 use rest::Rest;
 use xts_client::XtsConnection;
 
 /// A feed of one XTS key.
-pub struct Xts {
+pub struct XtsFeed {
     settings: Arc<FeedSettings>,
     symbols: Arc<SymbolMap>,
     tls: Arc<ClientConfig>,
 }
 
-impl Xts {
+impl XtsFeed {
     /// A feed that connects when it runs.
     pub fn new(settings: FeedSettings) -> Result<Self, TlsError> {
         let tls = client_config(settings.ca_file.as_deref())?;
@@ -45,15 +45,18 @@ impl Xts {
         Ok(Self { settings: Arc::new(settings), symbols: Arc::new(symbols), tls })
     }
 
-    async fn keep(self: Arc<Self>, line: Line) {
+    async fn keep(self: Arc<Self>, context: FeedContext) {
         let limits = &self.settings.limits;
-        let connects = Limiter::new(limits.connects_per_second, 1);
-        let http =
-            Http { tls: Arc::clone(&self.tls), timeout: limits.timeout, max_answer_bytes: limits.max_message_bytes };
+        let connects = CallRate::new(limits.connects_per_second, 1);
+        let http = HttpClient {
+            tls: Arc::clone(&self.tls),
+            timeout: limits.timeout,
+            max_answer_bytes: limits.max_message_bytes,
+        };
         // Login and first subscriptions may follow one another at once.
-        let calls = Arc::new(Limiter::new(limits.calls_per_second, 3));
+        let calls = Arc::new(CallRate::new(limits.calls_per_second, 3));
         let mut connection = XtsConnection {
-            line: line.clone(),
+            context: context.clone(),
             settings: Arc::clone(&self.settings),
             symbols: Arc::clone(&self.symbols),
             tls: Arc::clone(&self.tls),
@@ -61,11 +64,11 @@ impl Xts {
             tried: None,
             session: None,
         };
-        recovery::keep(line, &self.settings.recovery, &connects, &mut connection).await;
+        recovery::keep(context, &self.settings.recovery, &connects, &mut connection).await;
     }
 }
 
-impl Feed for Xts {
+impl Feed for XtsFeed {
     fn id(&self) -> Arc<str> {
         Arc::clone(&self.settings.id)
     }
@@ -82,7 +85,7 @@ impl Feed for Xts {
         self.symbols.symbols()
     }
 
-    fn run(self: Arc<Self>, line: Line) -> Running {
-        Box::pin(self.keep(line))
+    fn run(self: Arc<Self>, context: FeedContext) -> Running {
+        Box::pin(self.keep(context))
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The same key means different things in different codes. What leaves is the merged state; without
-//! a seed, what is known. Source: `wire/xts.md`, "Events `<code>-json-partial`".
+//! a seed, what is known. Source: `docs/protocols/xts.md`, "Partial events".
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::events::EventFault;
 use super::fields::{Code, Fields, Key};
 use super::time;
-use crate::source::broker::price::Decimal;
+use crate::source::broker::price;
 use crate::source::broker::quote::{DEPTH, Level};
 
 /// What is known of every instrument, by code. Bounded: it takes no more instruments than asked.
@@ -35,7 +35,7 @@ struct Known {
 
 /// A partial event, split but not yet understood.
 #[derive(Debug)]
-pub struct Partial<'a> {
+pub struct PartialEvent<'a> {
     /// What it is about.
     pub key: Key,
     changes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -45,7 +45,7 @@ pub struct Partial<'a> {
 const CHANGES: usize = 64;
 
 /// Splits the payload of a partial event: `key:value` pairs, or a JSON object with the same keys.
-pub fn split(payload: &str) -> Result<Partial<'_>, EventFault> {
+pub fn split(payload: &str) -> Result<PartialEvent<'_>, EventFault> {
     let changes: Vec<(Cow<str>, Cow<str>)> = if payload.trim_ascii_start().starts_with('{') {
         let object: BTreeMap<Cow<str>, &RawValue> = serde_json::from_str(payload)?;
         object.into_iter().map(|(name, value)| (name, bare(value.get()))).take(CHANGES).collect()
@@ -60,7 +60,7 @@ pub fn split(payload: &str) -> Result<Partial<'_>, EventFault> {
     let target = changes.iter().find(|(name, _)| name == "t").ok_or(EventFault::NotPartial)?;
     let (segment, id) = target.1.split_once('_').ok_or(EventFault::NotPartial)?;
     let (Ok(segment), Ok(id)) = (segment.parse(), id.parse()) else { return Err(EventFault::NotPartial) };
-    Ok(Partial { key: Key { segment, id }, changes })
+    Ok(PartialEvent { key: Key { segment, id }, changes })
 }
 
 /// A JSON value without its quotes.
@@ -107,7 +107,7 @@ impl Store {
     /// Merges the changes and gives the state with them.
     ///
     /// An update older than what is known is still told, but newer fields are not overwritten.
-    pub fn merge(&mut self, code: Code, partial: &Partial, now_ms: i64) -> Fields {
+    pub fn merge(&mut self, code: Code, partial: &PartialEvent, now_ms: i64) -> Fields {
         let slot = (code, partial.key);
         if self.known.len() >= self.limit && !self.known.contains_key(&slot) {
             let mut unknown = Known::default();
@@ -127,7 +127,7 @@ impl Store {
 }
 
 impl Known {
-    fn apply(&mut self, code: Code, partial: &Partial, now_ms: i64) {
+    fn apply(&mut self, code: Code, partial: &PartialEvent, now_ms: i64) {
         if code == Code::Candle {
             let bar = partial.changes.iter().find(|(name, _)| name == "bt").and_then(|(_, value)| value.parse().ok());
             // Another bar shares nothing with this one.
@@ -148,19 +148,19 @@ impl Known {
         match (code, name) {
             (Code::OpenInterest, "o") => set(&mut fields.oi, integer()),
             (Code::Candle, "bt") => set(&mut fields.exchange_time, integer().and_then(time::bar)),
-            (Code::Candle, "c") | (_, "ltp") => set(&mut fields.last_price, Decimal::parse(value)),
+            (Code::Candle, "c") | (_, "ltp") => set(&mut fields.last_price, price::parse(value)),
             (_, "ltq") => set(&mut fields.last_quantity, integer()),
-            (_, "ap") => set(&mut fields.average_price, Decimal::parse(value)),
+            (_, "ap") => set(&mut fields.average_price, price::parse(value)),
             (Code::Candle, "bv") | (_, "v") => set(&mut fields.volume, integer()),
             (_, "tb") => set(&mut fields.total_buy_quantity, integer()),
             (_, "ts") => set(&mut fields.total_sell_quantity, integer()),
-            (_, "o") => set(&mut fields.open, Decimal::parse(value)),
-            (_, "h") => set(&mut fields.high, Decimal::parse(value)),
-            (_, "l") => set(&mut fields.low, Decimal::parse(value)),
-            (_, "c") => set(&mut fields.prev_close, Decimal::parse(value)),
+            (_, "o") => set(&mut fields.open, price::parse(value)),
+            (_, "h") => set(&mut fields.high, price::parse(value)),
+            (_, "l") => set(&mut fields.low, price::parse(value)),
+            (_, "c") => set(&mut fields.prev_close, price::parse(value)),
             (_, "ltt") => set(&mut fields.last_trade_time, time()),
             (_, "lut") => set(&mut fields.exchange_time, time()),
-            (_, "vp") => set(&mut fields.extra.total_value_traded, Decimal::parse(value)),
+            (_, "vp") => set(&mut fields.extra.total_value_traded, price::parse(value)),
             (_, "bt") => set(&mut fields.extra.book_type, value.parse().ok()),
             (_, "mt") => set(&mut fields.extra.market_type, value.parse().ok()),
             (_, "bi") => levels(&mut fields.bids, value),
@@ -187,7 +187,7 @@ fn levels(levels: &mut [Level; DEPTH], value: &str) {
         if let Ok(quantity) = size.parse() {
             level.quantity = quantity;
         }
-        if let Some(price) = Decimal::parse(price) {
+        if let Some(price) = price::parse(price) {
             level.price = price;
         }
         if let Ok(orders) = orders.parse() {
@@ -200,6 +200,7 @@ fn levels(levels: &mut [Level; DEPTH], value: &str) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rust_decimal::Decimal;
 
     const NOW: i64 = 1_736_142_368_000;
 
@@ -210,12 +211,12 @@ mod tests {
     #[test]
     fn changes_are_merged_over_the_seed() {
         let mut store = Store::new(10);
-        let mut seed = Fields { open: Decimal::parse("1253.95"), volume: Some(6), ..Fields::default() };
+        let mut seed = Fields { open: price::parse("1253.95"), volume: Some(6), ..Fields::default() };
         seed.bids[3] = Level { price: Decimal::new(1234, 0), quantity: 300, orders: 2 };
         store.seed(Code::Depth, Key { segment: 1, id: 2885 }, &seed);
         let fields = merged(&mut store, Code::Depth, "t:1_2885,ltp:1234.65,bi:0|75|1234.2|4|3|386||8,lut:1420629372");
-        assert_eq!((fields.open, fields.volume), (Decimal::parse("1253.95"), Some(6)), "kept");
-        assert_eq!(fields.last_price, Decimal::parse("1234.65"));
+        assert_eq!((fields.open, fields.volume), (price::parse("1253.95"), Some(6)), "kept");
+        assert_eq!(fields.last_price, price::parse("1234.65"));
         assert_eq!(fields.bids[0], Level { price: Decimal::new(12342, 1), quantity: 75, orders: 4 });
         assert_eq!(fields.bids[3], Level { price: Decimal::new(1234, 0), quantity: 386, orders: 8 }, "price unchanged");
         assert_eq!(fields.exchange_time, Some(1_736_142_372_000));
@@ -226,26 +227,26 @@ mod tests {
         let mut store = Store::new(10);
         merged(&mut store, Code::Ltp, "t:1_1,ltp:10,lut:1420629372");
         let late = merged(&mut store, Code::Ltp, "t:1_1,ltp:9,lut:1420629371");
-        assert_eq!(late.last_price, Decimal::parse("9"));
-        assert_eq!(merged(&mut store, Code::Ltp, "t:1_1,ltq:1").last_price, Decimal::parse("10"));
+        assert_eq!(late.last_price, price::parse("9"));
+        assert_eq!(merged(&mut store, Code::Ltp, "t:1_1,ltq:1").last_price, price::parse("10"));
     }
 
     #[test]
     fn the_same_key_means_what_its_code_says() {
         let mut store = Store::new(10);
         assert_eq!(merged(&mut store, Code::OpenInterest, "t:1_46082,o:7").oi, Some(7));
-        assert_eq!(merged(&mut store, Code::Touchline, "t:1_46082,o:7").open, Decimal::parse("7"));
+        assert_eq!(merged(&mut store, Code::Touchline, "t:1_46082,o:7").open, price::parse("7"));
         let bar = merged(&mut store, Code::Candle, "t:1_1,o:1,h:4,l:0.5,c:2,bt:1736162219,bv:18");
-        assert_eq!((bar.last_price, bar.prev_close, bar.volume), (Decimal::parse("2"), None, Some(18)));
+        assert_eq!((bar.last_price, bar.prev_close, bar.volume), (price::parse("2"), None, Some(18)));
         let next = merged(&mut store, Code::Candle, "t:1_1,c:3,bt:1736162279");
-        assert_eq!((next.last_price, next.high), (Decimal::parse("3"), None), "another bar");
+        assert_eq!((next.last_price, next.high), (price::parse("3"), None), "another bar");
     }
 
     #[test]
     fn objects_with_the_same_keys_are_read_too() {
         let mut store = Store::new(10);
         let fields = merged(&mut store, Code::Touchline, r#"{"ltp":1234.65,"t":"1_2885","v":12,"bi":"0|1|2|3"}"#);
-        assert_eq!((fields.last_price, fields.volume), (Decimal::parse("1234.65"), Some(12)));
+        assert_eq!((fields.last_price, fields.volume), (price::parse("1234.65"), Some(12)));
         assert_eq!(fields.bids[0].quantity, 1);
     }
 
@@ -253,7 +254,7 @@ mod tests {
     fn a_full_store_keeps_nothing_new_but_tells_it() {
         let mut store = Store::new(1);
         merged(&mut store, Code::Ltp, "t:1_1,ltp:10");
-        assert_eq!(merged(&mut store, Code::Ltp, "t:1_2,ltp:11").last_price, Decimal::parse("11"));
+        assert_eq!(merged(&mut store, Code::Ltp, "t:1_2,ltp:11").last_price, price::parse("11"));
         store.seed(Code::Ltp, Key { segment: 1, id: 3 }, &Fields::default());
         assert_eq!(store.len(), 1);
     }

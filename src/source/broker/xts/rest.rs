@@ -1,25 +1,27 @@
 //! XTS over REST: login, subscriptions, logout; and what a refusal means.
 //!
-//! Source: `wire/xts.md`, "Flow", "Subscription", "Limits"; `tests/fixtures/xts/rest.jsonl`.
+//! Source: `docs/protocols/xts.md`, "Flow", "Subscription", "Limits"; `tests/fixtures/xts/rest.jsonl`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::fields::{Code, Key};
-use crate::source::broker::credentials::{Credentials, Secret};
+use crate::source::broker::credentials::{Credentials, hide};
 use crate::source::broker::feed_settings::FeedSettings;
-use crate::source::broker::net::http_client::{Answer, Call, Http, HttpError};
-use crate::source::broker::net::rate::Limiter;
+use crate::source::broker::net::http_client::{Answer, Call, HttpClient, HttpError};
+use crate::source::broker::net::rate::CallRate;
 
 /// A session at the broker.
 #[derive(Debug, Clone)]
 pub struct Login {
     /// Stands in the `Authorization` header and the socket's URL.
-    pub token: Secret,
+    pub token: SecretString,
     /// Stands in the socket's URL.
     pub user_id: String,
 }
@@ -51,9 +53,9 @@ pub enum RestError {
 
 /// The REST side of one feed.
 pub struct Rest {
-    pub(super) http: Http,
+    pub(super) http: HttpClient,
     pub(super) settings: Arc<FeedSettings>,
-    pub(super) calls: Arc<Limiter>,
+    pub(super) calls: Arc<CallRate>,
 }
 
 /// What every answer looks like.
@@ -70,7 +72,7 @@ struct Envelope<R> {
 /// The snapshots of a subscription: JSON texts, one per instrument that has one.
 #[derive(Debug, Default, Deserialize)]
 pub struct Snapshots {
-    /// One text each.
+    /// One JSON text per instrument.
     #[serde(rename = "listQuotes", default)]
     pub quotes: Vec<String>,
     /// How many more instruments the session may have.
@@ -79,17 +81,11 @@ pub struct Snapshots {
 }
 
 impl Rest {
-    /// Opens a session.
+    /// Opens a session; its token authorizes all other calls.
     pub async fn login(&self, credentials: &Credentials) -> Result<Login, RestError> {
-        #[derive(Deserialize)]
-        struct Session {
-            token: String,
-            #[serde(rename = "userID")]
-            user_id: String,
-        }
         let body = json!({
-            "appKey": credentials.key.expose(),
-            "secretKey": credentials.secret.expose(),
+            "appKey": credentials.key.expose_secret(),
+            "secretKey": credentials.secret.expose_secret(),
             "source": self.settings.xts.source,
         });
         let answer = self.call(Method::POST, "/auth/login", None, body.to_string(), credentials).await;
@@ -98,12 +94,7 @@ impl Rest {
             RestError::Refused(reason) | RestError::Already(reason) => RestError::Auth(reason),
             other => other,
         })?;
-        let envelope: Envelope<Session> = serde_json::from_slice(&answer.body)
-            .map_err(|_| RestError::Trouble("expected a login's answer with token and userID".to_owned()))?;
-        let session = envelope.result.filter(|session| !session.token.is_empty());
-        let session =
-            session.ok_or_else(|| RestError::Trouble("expected a login's answer with token and userID".to_owned()))?;
-        Ok(Login { token: Secret::new(session.token), user_id: session.user_id })
+        Login::read(&answer.body)
     }
 
     /// Subscribes instruments by one code.
@@ -116,9 +107,7 @@ impl Rest {
     ) -> Result<Snapshots, RestError> {
         let body = subscription(code, keys);
         let answer = self.call(Method::POST, "/instruments/subscription", Some(login), body, credentials).await?;
-        // It is subscribed even if the snapshots are odd.
-        let envelope: Option<Envelope<Snapshots>> = serde_json::from_slice(&answer.body).ok();
-        Ok(envelope.and_then(|envelope| envelope.result).unwrap_or_default())
+        Ok(Snapshots::read(&answer.body))
     }
 
     /// Takes a subscription back.
@@ -133,7 +122,7 @@ impl Rest {
         self.call(Method::PUT, "/instruments/subscription", Some(login), body, credentials).await.map(drop)
     }
 
-    /// Ends the session.
+    /// Ends the session at the broker; its token is dead afterwards.
     pub async fn logout(&self, login: &Login, credentials: &Credentials) -> Result<(), RestError> {
         self.call(Method::DELETE, "/auth/logout", Some(login), String::new(), credentials).await.map(drop)
     }
@@ -155,24 +144,58 @@ impl Rest {
             return Ok(answer);
         }
         let clean = |text: &str| match login {
-            Some(login) => credentials.clean(&login.token.hide(text)),
+            Some(login) => credentials.clean(&hide(&login.token, text)),
             None => credentials.clean(text),
         };
-        let envelope: Option<Envelope<serde_json::Value>> = serde_json::from_slice(&answer.body).ok();
+        let refusal = RestError::of_answer(&answer, clean);
+        if let RestError::Busy { retry_after, .. } = refusal {
+            // Nobody of this feed calls meanwhile.
+            self.calls.pause(retry_after.unwrap_or_default());
+        }
+        Err(refusal)
+    }
+}
+
+impl Login {
+    /// Reads the answer to a login.
+    pub fn read(body: &[u8]) -> Result<Self, RestError> {
+        #[derive(Deserialize)]
+        struct LoginResult {
+            token: String,
+            #[serde(rename = "userID")]
+            user_id: String,
+        }
+        let envelope: Option<Envelope<LoginResult>> = serde_json::from_slice(body).ok();
+        let result = envelope.and_then(|envelope| envelope.result).filter(|result| !result.token.is_empty());
+        let expected = || RestError::Trouble("expected a login's answer with token and userID".to_owned());
+        let LoginResult { token, user_id } = result.ok_or_else(expected)?;
+        Ok(Self { token: token.into(), user_id })
+    }
+}
+
+impl Snapshots {
+    /// Reads the answer to a subscription. What it asked for is subscribed even if the snapshots cannot be
+    /// read, so there are none then.
+    pub fn read(body: &[u8]) -> Self {
+        let envelope: Option<Envelope<Self>> = serde_json::from_slice(body).ok();
+        envelope.and_then(|envelope| envelope.result).unwrap_or_default()
+    }
+}
+
+impl RestError {
+    /// What an answer other than 200 means. `clean` takes secrets out of what the server says.
+    pub fn of_answer(answer: &Answer, clean: impl Fn(&str) -> String) -> Self {
+        let envelope: Option<Envelope<IgnoredAny>> = serde_json::from_slice(&answer.body).ok();
         let (code, description) = envelope.map(|answer| (answer.code, answer.description)).unwrap_or_default();
         let reason = clean(format!("HTTP {} {code} {description}", answer.status).trim_end());
-        Err(match (answer.status, code.as_str()) {
-            (429, _) => {
-                // Nobody of this feed calls meanwhile.
-                self.calls.pause(answer.retry_after.unwrap_or_default());
-                RestError::Busy { retry_after: answer.retry_after, reason }
-            }
-            (401 | 403, _) | (_, "e-session-0007") => RestError::Auth(reason),
-            (400, "e-session-0002") => RestError::Already(reason),
+        match (answer.status, code.as_str()) {
+            (429, _) => Self::Busy { retry_after: answer.retry_after, reason },
+            (401 | 403, _) | (_, "e-session-0007") => Self::Auth(reason),
+            (400, "e-session-0002") => Self::Already(reason),
             // What a server that is out of order says of a request is nothing to go by.
-            (408 | 500.., _) => RestError::Trouble(reason),
-            _ => RestError::Refused(reason),
-        })
+            (408 | 500.., _) => Self::Trouble(reason),
+            _ => Self::Refused(reason),
+        }
     }
 }
 

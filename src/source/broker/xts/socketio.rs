@@ -5,7 +5,7 @@
 //! ```
 //!
 //! No crate speaks Engine.IO 3, which the official SDKs pin. Here is the framing; who sends what and
-//! when is the client's. Source: `wire/xts.md`, "Socket".
+//! when is the client's. Source: `docs/protocols/xts.md`, "Socket".
 
 use std::borrow::Cow;
 use std::fmt;
@@ -112,11 +112,11 @@ pub fn parse(text: &str) -> Result<Frame<'_>, FrameFault> {
 fn open(json: &str) -> Result<Frame<'_>, FrameFault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Handshake {
+    struct OpenPacket {
         ping_interval: u64,
         ping_timeout: u64,
     }
-    let Handshake { ping_interval, ping_timeout } = serde_json::from_str(json).map_err(FrameFault::Handshake)?;
+    let OpenPacket { ping_interval, ping_timeout } = serde_json::from_str(json).map_err(FrameFault::Handshake)?;
     let bounded = |ms: u64| Duration::from_millis(ms.clamp(INTERVALS_MS.0, INTERVALS_MS.1));
     Ok(Frame::Open { ping_interval: bounded(ping_interval), ping_timeout: bounded(ping_timeout) })
 }

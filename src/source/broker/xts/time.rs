@@ -2,7 +2,7 @@
 //!
 //! NSE counts seconds from 1980-01-01 00:00 IST. Bars count from 1970 on the wall clock of India.
 //! For the other exchanges no capture confirms a base, so the one that lands within a day of now is
-//! taken, or none. Source: `wire/xts.md`, "Time".
+//! taken, or none. Source: `docs/protocols/xts.md`, "Time".
 
 /// 1980-01-01 00:00 IST, in seconds since 1970 UTC.
 const NSE_EPOCH: i64 = 315_532_800 - 19_800;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! first start:  load ─▶ arena ─▶ (serving) ─▶ store ─▶ a file per source
-//! restart:      find (same source, settings, build?) ─▶ index ─▶ (serving) ─▶ shelf ─▶ arena, ahead of the clock
+//! restart:      find (same source, settings, build?) ─▶ index ─▶ (serving) ─▶ cached blocks ─▶ arena, ahead of the clock
 //! ```
 //!
 //! A cached file is ours alone, written under another name and renamed when it is whole, and never
@@ -11,8 +11,8 @@
 //! its first use; a bad block is made anew from the source. Bytes are copied out of it through
 //! [`super::mapping`], so whatever happens to the file, nothing in memory changes.
 
+mod cached_blocks;
 mod file;
-mod shelf;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -23,11 +23,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::cached_blocks::CachedBlocks;
 pub use self::file::{CacheError, CachedFile, Verified};
-use self::shelf::FileShelf;
-use super::arena::{ArenaOptions, Chunk, Shelf, Track};
+use super::arena::{ArenaOptions, BlockStore, Chunk, Track};
 use super::lines::LineStats;
-use super::load::{FileReport, Loaded};
+use super::loaded::{FileReport, Loaded};
 use super::mapping::{Identity, MappedFile, ReadError};
 use crate::wire::proto::cache::Key;
 
@@ -40,11 +40,11 @@ const PART: &str = "part";
 /// Where frames are kept between two starts.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CacheOptions {
-    /// Folder where finished frames are kept, so that a restart on unchanged data serves at once; its
-    /// files are as large as the frames in memory. None by default
+    /// Folder in which finished frames are kept, so that a restart with unchanged data serves immediately.
+    /// Its files are as large as the frames in memory. No cache by default
     #[arg(long, env = "FLOWCAST_CACHE_DIR", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// Most bytes of files in that folder; those written longest ago are removed first
+    /// Largest size of that folder, in bytes; the oldest files are removed first
     #[arg(long, env = "FLOWCAST_CACHE_BYTES", default_value_t = 16 << 30, value_name = "BYTES")]
     pub cache_bytes: u64,
 }
@@ -58,17 +58,17 @@ pub struct Cache {
 
 /// What the cache has of a source.
 #[derive(Debug)]
-pub struct Found {
+pub struct CachedTrack {
     /// Figures over its lines.
     pub lines: LineStats,
     /// Its records, without frames.
     pub chunks: Vec<Chunk>,
     /// Their frames.
-    pub shelf: Box<dyn Shelf>,
+    pub store: Box<dyn BlockStore>,
 }
 
 /// Frames to be kept.
-pub struct Job {
+pub struct UnsavedTrack {
     track: Arc<Track>,
     lines: LineStats,
     key: Key,
@@ -86,23 +86,26 @@ impl Cache {
         match DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
             Ok(()) => Some(Self { folder, max_bytes: options.cache_bytes }),
             Err(error) => {
-                tracing::warn!("{}: no frames are kept: {error}", folder.display());
+                tracing::warn!("{}: the cache is off, because its folder cannot be used: {error}", folder.display());
                 None
             }
         }
     }
 
     /// What is kept of `source`, whose frames would be made for `group`.
-    pub fn find(&self, source: &MappedFile, group: &str, options: &ArenaOptions) -> Option<Found> {
+    pub fn find(&self, source: &MappedFile, group: &str, options: &ArenaOptions) -> Option<CachedTrack> {
         let key = key(source, group, options).ok()?;
         let path = self.path(&key);
         match CachedFile::open(&path) {
             Ok(cached) if !cached.is_private() => {
-                tracing::warn!("{}: not used: expected a file of ours that nobody else may write to", path.display());
+                tracing::warn!(
+                    "{}: not used: expected a file that belongs to this user and that nobody else may write to",
+                    path.display()
+                );
                 None
             }
             Ok(cached) if cached.key().build != key.build => {
-                tracing::info!("{}: of another build; its frames are made anew", path.display());
+                tracing::info!("{}: written by another build of flowcast; building its frames again", path.display());
                 None
             }
             Ok(mut cached)
@@ -110,44 +113,50 @@ impl Cache {
             {
                 let (lines, chunks) = (cached.lines(), cached.take_chunks());
                 let (identity, group, options) = (source.identity(), group.to_owned(), options.clone());
-                let frames = FileShelf::new(cached, chunks.len(), identity, group, options);
-                Some(Found { lines, chunks, shelf: Box::new(frames) })
+                let frames = CachedBlocks::new(cached, chunks.len(), identity, group, options);
+                Some(CachedTrack { lines, chunks, store: Box::new(frames) })
             }
             Ok(_) => {
-                tracing::info!("{} is not what it was; it is read again", source.path().display());
+                tracing::info!(
+                    "{} or the settings changed since its frames were cached; reading it again",
+                    source.path().display()
+                );
                 None
             }
             Err(CacheError::Read(ReadError::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!("{error}; its frames are made anew");
+                tracing::warn!("{error}; building its frames again");
                 None
             }
         }
     }
 
     /// What of a dataset just loaded is to be kept: all that was not found here.
-    pub fn jobs(&self, loaded: &Loaded, options: &ArenaOptions) -> Vec<Job> {
+    pub fn unsaved(&self, loaded: &Loaded, options: &ArenaOptions) -> Vec<UnsavedTrack> {
         let of_report = |track: &Arc<Track>, report: &FileReport| {
             // What it was when it was read; if it is another by now, nobody will look for these frames.
             let source =
                 MappedFile::open(&report.file.path).ok().filter(|now| Some(now.identity()) == report.identity)?;
             let key = key(&source, track.group(), options).ok()?;
-            Some(Job { track: Arc::clone(track), lines: report.lines.clone(), key })
+            Some(UnsavedTrack { track: Arc::clone(track), lines: report.lines.clone(), key })
         };
         let good = loaded.reports.iter().filter(|report| report.failed.is_none());
-        let pairs = loaded.tracks.iter().zip(good).filter(|(track, _)| !track.is_shelved());
+        let pairs = loaded.tracks.iter().zip(good).filter(|(track, _)| !track.is_cached());
         pairs.filter_map(|(track, report)| of_report(track, report)).collect()
     }
 
     /// Keeps frames, and the folder in bounds. Blocks; the caller gives it a thread.
-    pub fn store(&self, jobs: &[Job], options: &ArenaOptions) {
+    pub fn store(&self, unsaved: &[UnsavedTrack], options: &ArenaOptions) {
         self.tidy();
         let mut bytes = 0;
-        for Job { track, lines, key } in jobs {
+        for UnsavedTrack { track, lines, key } in unsaved {
             match self.write(track, lines, key, options) {
                 Ok(written) => bytes += written,
                 Err(error) => {
-                    tracing::warn!("{}: no more frames are kept: {error}", self.folder.display());
+                    tracing::warn!(
+                        "{}: cannot write more frames for the next start: {error}; check that the disk has free space",
+                        self.folder.display()
+                    );
                     break;
                 }
             }
@@ -173,7 +182,7 @@ impl Cache {
 
     fn tidy(&self) {
         if let Err(error) = self.remove_surplus() {
-            tracing::warn!("{}: cannot be tidied: {error}", self.folder.display());
+            tracing::warn!("{}: cannot remove old files: {error}", self.folder.display());
         }
     }
 
@@ -195,7 +204,7 @@ impl Cache {
             if total <= self.max_bytes {
                 break;
             }
-            tracing::info!("{}: removed, over --cache-bytes", path.display());
+            tracing::info!("{}: removed, because the folder is larger than --cache-bytes", path.display());
             remove(&path)?;
             total -= size;
         }

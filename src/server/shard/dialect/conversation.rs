@@ -1,0 +1,52 @@
+//! What a dialect may use while it talks with one client: the shard's parts, lent for one call.
+
+use crate::engine::hub::TooManySilentGroups;
+use crate::server::shard::connection::Connection;
+use crate::server::shard::lanes::Lanes;
+use crate::server::shard::outbox::Outbox;
+use crate::server::shard::session::Session;
+use crate::server::shard::sessions::Sessions;
+
+/// One client, and the parts of the shard that its requests change.
+pub struct Conversation<'a> {
+    /// The client's session.
+    pub key: u32,
+    /// All sessions.
+    pub sessions: &'a mut Sessions,
+    /// The groups they are in.
+    pub lanes: &'a mut Lanes,
+    /// Sends.
+    pub outbox: &'a mut Outbox,
+}
+
+impl Conversation<'_> {
+    /// The client's session. It stays while the conversation does: only the loop ends sessions.
+    pub fn session(&mut self) -> Option<&mut Session> {
+        self.sessions.get_mut(self.key)
+    }
+
+    /// Where to append what the client is told, unless its connection is closing.
+    pub fn answer(&mut self) -> Option<&mut Vec<u8>> {
+        self.sessions.connection_mut(self.key).filter(|connection| connection.is_open()).map(Connection::control)
+    }
+
+    /// Bytes of answers that the client has not taken yet.
+    pub fn unread_bytes(&self) -> usize {
+        self.sessions.connection(self.key).map_or(0, Connection::control_bytes)
+    }
+
+    /// Makes the client a subscriber. Returns the lane, unless it was there before.
+    pub fn join(&mut self, group: &str) -> Result<Option<u32>, TooManySilentGroups> {
+        self.sessions.join(self.key, group, self.lanes)
+    }
+
+    /// Ends a subscription of the client, if there is one.
+    pub fn leave(&mut self, group: &str) {
+        self.sessions.leave(self.key, group, self.lanes);
+    }
+
+    /// Sends what waits for the client.
+    pub fn flush(&mut self) {
+        self.outbox.flush(self.key, self.sessions, self.lanes);
+    }
+}

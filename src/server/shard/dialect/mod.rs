@@ -1,0 +1,114 @@
+//! Dialects: what a client protocol has of its own. Sockets, groups, lag and sending are the same for all.
+
+pub mod ack;
+pub mod conversation;
+pub mod stream_client;
+pub mod streams;
+pub mod webpubsub;
+
+use std::sync::Arc;
+
+use self::conversation::Conversation;
+use self::streams::StreamsDialect;
+use self::webpubsub::WebPubSubDialect;
+use super::close::{Close, CloseFrame};
+use super::connection::Connection;
+use super::context::ShardContext;
+use super::keepalive::{Keepalive, SentPing};
+use super::lanes::Lanes;
+use super::outbox::Outbox;
+use super::session::Session;
+use super::sessions::{Report, Sessions};
+use super::stats::ShardStats;
+use crate::wire::Wire;
+use crate::wire::websocket::ClientMessage;
+
+/// A client protocol.
+pub trait Dialect {
+    /// A client has connected, or has come back.
+    fn greet(&mut self, talk: &mut Conversation<'_>);
+
+    /// A text or binary message of an open connection. The error closes it.
+    fn hear(&mut self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), CloseFrame>;
+
+    /// What becomes of a connection that is too far behind.
+    fn too_slow(&self, session: &mut Session) -> Report;
+
+    /// Finished messages that go before the close frame when the server stops.
+    fn farewell(&self, session: &Session, frame: &CloseFrame) -> Vec<u8>;
+
+    /// The pings of its connections.
+    fn keepalive(&mut self) -> &mut Keepalive;
+
+    /// Says what was held back until now.
+    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox);
+
+    /// When [`Dialect::expire`] or the keep-alive has something to do next, ms.
+    fn next_ms(&self) -> Option<u64>;
+}
+
+/// The dialects of a shard.
+pub struct Dialects {
+    webpubsub: WebPubSubDialect,
+    streams: StreamsDialect,
+}
+
+impl Dialects {
+    /// Both of them, without clients.
+    pub fn new(context: &ShardContext, stats: &Arc<ShardStats>) -> Self {
+        let webpubsub = WebPubSubDialect::new(Arc::clone(&context.prefix), &context.options, Arc::clone(stats));
+        let (channels, options) = (Arc::clone(&context.channels), context.stream_options.clone());
+        let streams = StreamsDialect::new(channels, options, context.options.max_reply_bytes, Arc::clone(stats));
+        Self { webpubsub, streams }
+    }
+
+    /// The dialect of a wire.
+    pub fn of(&mut self, wire: Wire) -> &mut dyn Dialect {
+        match wire {
+            Wire::WebPubSub(_) => &mut self.webpubsub,
+            Wire::Streams => &mut self.streams,
+        }
+    }
+
+    fn all(&mut self) -> [&mut dyn Dialect; 2] {
+        [&mut self.webpubsub, &mut self.streams]
+    }
+
+    /// Says what was held back until now, and pings whoever's turn it is.
+    pub fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox) {
+        for dialect in self.all() {
+            dialect.expire(now_ms, sessions, lanes, outbox);
+            while let Some(key) = dialect.keepalive().next_pinged(now_ms, sessions) {
+                outbox.flush(key, sessions, lanes);
+            }
+        }
+    }
+
+    /// Decides what becomes of a client that is too far behind.
+    pub fn too_slow(&mut self, key: u32, sessions: &mut Sessions) {
+        let Some(session) = sessions.get_mut(key) else { return };
+        if session.connection.as_ref().is_some_and(Connection::is_open) {
+            tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");
+            let report = self.of(session.wire).too_slow(session);
+            sessions.report(key, report);
+        }
+    }
+
+    /// What a client is told before the close frame: something only if the server stops.
+    pub fn farewell(&mut self, key: u32, frame: &CloseFrame, sessions: &Sessions) -> Vec<u8> {
+        match sessions.get(key) {
+            Some(session) if frame.close() == Close::Shutdown => self.of(session.wire).farewell(session, frame),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The next ping of any of them whose answer is overdue.
+    pub fn next_overdue(&mut self, now_ms: u64, sessions: &mut Sessions) -> Option<SentPing> {
+        self.all().into_iter().find_map(|dialect| dialect.keepalive().next_overdue(now_ms, sessions))
+    }
+
+    /// When any of them has something to do next, ms.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.webpubsub.next_ms().into_iter().chain(self.streams.next_ms()).min()
+    }
+}

@@ -1,0 +1,202 @@
+//! Azure Web PubSub: requests with acks, sequence acks, and sessions that outlive their sockets.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Dialect;
+use super::ack::{AckFailure, HeldAck};
+use super::conversation::Conversation;
+use crate::engine::clock::monotonic_ms;
+use crate::server::shard::close::{Close, CloseFrame};
+use crate::server::shard::keepalive::Keepalive;
+use crate::server::shard::lanes::Lanes;
+use crate::server::shard::outbox::Outbox;
+use crate::server::shard::session::Session;
+use crate::server::shard::sessions::{Report, Sessions};
+use crate::server::shard::shard_options::ShardOptions;
+use crate::server::shard::stats::ShardStats;
+use crate::server::shard::timers::Timeouts;
+use crate::wire::Wire;
+use crate::wire::gexbot;
+use crate::wire::webpubsub::{self, Downstream, Upstream};
+use crate::wire::websocket::ClientMessage;
+
+/// The Web PubSub side of a shard.
+pub struct WebPubSubDialect {
+    /// First part of every group's name.
+    prefix: Arc<str>,
+    max_groups: usize,
+    stats: Arc<ShardStats>,
+    acks: Timeouts<HeldAck>,
+    keepalive: Keepalive,
+}
+
+impl WebPubSubDialect {
+    /// No client yet.
+    pub fn new(prefix: Arc<str>, options: &ShardOptions, stats: Arc<ShardStats>) -> Self {
+        let keepalive = options.keepalive;
+        Self {
+            prefix,
+            max_groups: options.max_groups_per_connection,
+            stats,
+            acks: Timeouts::new(options.ack_delay_ms),
+            keepalive: Keepalive::new(keepalive.ping_interval_seconds * 1000, keepalive.pong_grace_ms()),
+        }
+    }
+
+    fn request(&mut self, request: Upstream<'_>, talk: &mut Conversation<'_>) {
+        match request {
+            Upstream::Join { group, ack_id } => {
+                let result = once(ack_id, talk, |talk| self.join(&group, talk));
+                self.hold_ack(ack_id, result, talk);
+            }
+            Upstream::Leave { group, ack_id } => {
+                let result = once(ack_id, talk, |talk| {
+                    talk.leave(&group);
+                    Ok(())
+                });
+                self.hold_ack(ack_id, result, talk);
+            }
+            Upstream::SendToGroup { ack_id } => self.hold_ack(ack_id, Err(AckFailure::Publishing), talk),
+            Upstream::Event { ack_id } => self.hold_ack(ack_id, Err(AckFailure::NoEventHandler), talk),
+            Upstream::SequenceAck(id) => {
+                let Some(session) = talk.sessions.get_mut(talk.key) else { return };
+                // An id that was never sent would lose frames in a recovery.
+                if session.wire.is_reliable() && id <= talk.lanes.drained(session.wire) {
+                    session.acked = session.acked.max(id);
+                }
+            }
+            Upstream::Ping => say(&Downstream::Pong, talk),
+        }
+    }
+
+    /// Makes a session a subscriber. Joining twice does nothing.
+    fn join(&self, group: &str, talk: &mut Conversation<'_>) -> Result<(), AckFailure> {
+        gexbot::check_orderflow_group(group, &self.prefix)?;
+        let Some(session) = talk.sessions.get_mut(talk.key) else { return Ok(()) };
+        let joined = talk.lanes.find(group, session.wire).is_some_and(|lane| session.membership(lane).is_some());
+        if !joined && session.memberships.len() >= self.max_groups {
+            return Err(AckFailure::TooManyGroups);
+        }
+        talk.join(group).map(drop).map_err(|_| AckFailure::TooManySilentGroups)
+    }
+
+    /// Answers a request, later: the Python SDK loses an ack that comes before its caller waits. No
+    /// ack id, no answer.
+    fn hold_ack(&mut self, ack_id: Option<u64>, result: Result<(), AckFailure>, talk: &Conversation<'_>) {
+        if result.is_err() {
+            self.stats.refused.add(1);
+        }
+        if let Some(ack_id) = ack_id {
+            let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
+            self.acks.push(monotonic_ms(), HeldAck { key, serial, ack_id, result });
+        }
+    }
+
+    /// Appends an answer whose time has come.
+    fn ack(&self, HeldAck { key, serial, ack_id, result }: HeldAck, sessions: &mut Sessions) {
+        let words = result.err().map(|error| error.words(&self.prefix, self.max_groups));
+        let result = result.map_err(|error| (error.name(), words.as_deref().unwrap_or_default()));
+        let Some(wire) = sessions.get(key).and_then(wire_of) else { return };
+        if let Some(connection) = sessions.current(key, serial).filter(|connection| connection.is_open()) {
+            wire.append(&Downstream::Ack { ack_id, result }, connection.control());
+        }
+    }
+}
+
+impl Dialect for WebPubSubDialect {
+    /// `connected` is the first message of every connection.
+    fn greet(&mut self, talk: &mut Conversation<'_>) {
+        let Some(session) = talk.session() else { return };
+        let Some(wire) = wire_of(session) else { return };
+        let Some(connection) = session.connection.as_mut() else { return };
+        let (mut id, mut token) = (Uuid::encode_buffer(), Uuid::encode_buffer());
+        let token = &*Uuid::from_u128(session.token).simple().encode_lower(&mut token);
+        let connected = Downstream::Connected {
+            connection_id: session.id.hyphenated().encode_lower(&mut id),
+            user_id: &session.user,
+            reconnection_token: wire.reliable.then_some(token),
+        };
+        wire.append(&connected, connection.control());
+        let (subprotocol, profile) = (wire.subprotocol(), wire.profile.name());
+        tracing::info!(connection = %session.id, subprotocol, profile, "connection opened");
+    }
+
+    fn hear(&mut self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
+        let Some(wire) = talk.session().and_then(|session| wire_of(session)) else { return Ok(()) };
+        let request = wire.parse(message).map_err(|malformed| CloseFrame::violation(malformed.code(), &malformed))?;
+        self.request(request, talk);
+        Ok(())
+    }
+
+    /// A plain connection is told and closed. A reliable one is reset, and its session waits for the
+    /// client to come back.
+    fn too_slow(&self, session: &mut Session) -> Report {
+        if session.wire.is_reliable() {
+            session.lagged = true;
+            return Report::Lost(Close::SlowReliable);
+        }
+        Report::Close(Close::Slow.into())
+    }
+
+    fn farewell(&self, session: &Session, frame: &CloseFrame) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(wire) = wire_of(session) {
+            wire.append(&Downstream::Disconnected { reason: frame.reason() }, &mut out);
+        }
+        out
+    }
+
+    fn keepalive(&mut self) -> &mut Keepalive {
+        &mut self.keepalive
+    }
+
+    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox) {
+        while let Some(ack) = self.acks.pop(now_ms) {
+            let key = ack.key;
+            self.ack(ack, sessions);
+            // Acks of the same moment leave in one send.
+            if self.acks.front().is_none_or(|next| next.key != key) {
+                outbox.flush(key, sessions, lanes);
+            }
+        }
+    }
+
+    fn next_ms(&self) -> Option<u64> {
+        self.acks.next_ms().into_iter().chain(self.keepalive.next_ms()).min()
+    }
+}
+
+/// A session's subprotocol; every session of this dialect has one.
+fn wire_of(session: &Session) -> Option<webpubsub::PubSubWire> {
+    match session.wire {
+        Wire::WebPubSub(wire) => Some(wire),
+        Wire::Streams => None,
+    }
+}
+
+/// Appends a control message, unless the connection is closing.
+fn say(message: &Downstream<'_>, talk: &mut Conversation<'_>) {
+    let Some(wire) = talk.session().and_then(|session| wire_of(session)) else { return };
+    if let Some(answer) = talk.answer() {
+        wire.append(message, answer);
+    }
+}
+
+/// Executes a request unless its ack id was executed with success before.
+fn once(
+    ack_id: Option<u64>,
+    talk: &mut Conversation<'_>,
+    execute: impl FnOnce(&mut Conversation<'_>) -> Result<(), AckFailure>,
+) -> Result<(), AckFailure> {
+    let is_duplicate = |ack_id| talk.sessions.get(talk.key).is_some_and(|session| session.is_duplicate(ack_id));
+    if ack_id.is_some_and(is_duplicate) {
+        return Err(AckFailure::Duplicate);
+    }
+    execute(talk)?;
+    if let (Some(ack_id), Some(session)) = (ack_id, talk.session()) {
+        session.remember_ack(ack_id);
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! The loop of a shard: it waits, hands one part of the shard to another, and ends connections.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::Receiver;
+
+use super::close::{Close, CloseFrame};
+use super::context::ShardContext;
+use super::dialect::Dialects;
+use super::dialect::conversation::Conversation;
+use super::inbox::Inbox;
+use super::lanes::Lanes;
+use super::mailbox::{Arrival, ShardHandle, ShardMessage};
+use super::marks::Mark;
+use super::outbox::Outbox;
+use super::poller::{Interest, Poller, ReadySocket};
+use super::sessions::{Report, Sessions};
+use super::stats::ShardStats;
+use crate::engine::clock::monotonic_ms;
+use crate::wire::Wire;
+
+/// One thread's connections and everything they need.
+pub struct Shard {
+    mailbox: Receiver<ShardMessage>,
+    poller: Poller,
+    lanes: Lanes,
+    sessions: Sessions,
+    inbox: Inbox,
+    outbox: Outbox,
+    dialects: Dialects,
+}
+
+impl Shard {
+    /// Starts a shard's thread.
+    pub fn spawn(index: u8, context: &ShardContext) -> io::Result<(ShardHandle, JoinHandle<()>)> {
+        let poller = Poller::new()?;
+        context.hubs.attach(&Arc::clone(poller.bell()).into());
+        let options = Arc::clone(&context.options);
+        let stats = Arc::new(ShardStats::default());
+        let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), Arc::clone(&stats));
+        let mut shard = Self {
+            mailbox,
+            poller,
+            lanes: Lanes::new(context, Arc::clone(&stats)),
+            sessions: Sessions::new(index, &options, Arc::clone(&stats)),
+            inbox: Inbox::new(&options),
+            outbox: Outbox::new(options.lag, Arc::clone(&stats)),
+            dialects: Dialects::new(context, &stats),
+        };
+        let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+            shard.outbox.prepare(options.io_uring, index);
+            shard.run();
+        })?;
+        Ok((handle, thread))
+    }
+
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(256);
+        while !(self.sessions.is_draining() && self.sessions.is_empty()) {
+            // Only looks while the sweep is not over.
+            let next_ms = self.sessions.next_ms().into_iter().chain(self.dialects.next_ms()).min();
+            self.poller.wait(if self.outbox.has_queued() { Some(0) } else { next_ms }, &mut events);
+            for event in events.drain(..) {
+                if let Some(socket) = self.poller.take(event) {
+                    self.ready(socket);
+                }
+                // One load when there is nothing: a flood of requests must not fill the channels.
+                self.drain();
+            }
+            while let Ok(message) = self.mailbox.try_recv() {
+                self.take(message);
+            }
+            self.drain();
+            self.outbox.sweep(&mut self.sessions, &self.lanes);
+            self.settle();
+            self.expire(monotonic_ms());
+        }
+    }
+
+    /// The kernel says a socket can be read, or written, or is gone.
+    fn ready(&mut self, ReadySocket { key, is_readable, is_writable }: ReadySocket) {
+        if is_readable {
+            self.receive(key);
+        }
+        if is_writable && self.sessions.mark(key) == Mark::Blocked {
+            self.sessions.set_mark(key, Mark::Ready);
+            self.set_interest(key, Interest::Read);
+            self.outbox.flush(key, &mut self.sessions, &self.lanes);
+            self.settle();
+        }
+    }
+
+    fn receive(&mut self, key: u32) {
+        self.converse(key, |inbox, dialects, wire, talk| inbox.receive(dialects.of(wire), talk));
+        self.settle();
+    }
+
+    /// Lends the parts to a conversation with one client.
+    fn converse(&mut self, key: u32, what: impl FnOnce(&mut Inbox, &mut Dialects, Wire, &mut Conversation<'_>)) {
+        let Self { sessions, lanes, outbox, .. } = self;
+        let Some(wire) = sessions.get(key).map(|session| session.wire) else { return };
+        what(&mut self.inbox, &mut self.dialects, wire, &mut Conversation { key, sessions, lanes, outbox });
+    }
+
+    fn drain(&mut self) {
+        self.outbox.drain(&mut self.sessions, &mut self.lanes);
+        self.settle();
+    }
+
+    fn take(&mut self, message: ShardMessage) {
+        match message {
+            ShardMessage::Open(_) if self.sessions.is_draining() => {}
+            ShardMessage::Open(Arrival { socket, read, user, protocol, admitted }) => {
+                // Both places are held until the shard has counted the connection itself.
+                let (key, admitted_stream) = self.sessions.add(user, protocol);
+                self.connect(key, socket, &read);
+                drop((admitted, admitted_stream));
+            }
+            ShardMessage::Claim { id, token, reply } => {
+                let claimed = self.sessions.claim(id, token, &mut self.lanes);
+                // Fails if nobody waits any more; the session goes on waiting for its client.
+                let _ = reply.send(claimed);
+            }
+            ShardMessage::Attach { id, socket, read, admitted } => {
+                if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
+                    self.connect(key, socket, &read);
+                }
+                drop(admitted);
+            }
+            ShardMessage::Drain => {
+                self.sessions.drain(&mut self.lanes);
+                self.sessions.keys().into_iter().for_each(|key| self.close(key, &Close::Shutdown.into()));
+            }
+        }
+        self.settle();
+    }
+
+    /// Gives a session its socket, greets the client and hears what it has said already.
+    fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8]) {
+        let watched = self.poller.add(key, &socket);
+        let now_ms = monotonic_ms();
+        self.sessions.connect(key, socket, now_ms);
+        self.converse(key, |inbox, dialects, wire, talk| {
+            let dialect = dialects.of(wire);
+            dialect.keepalive().start(now_ms, key, talk.sessions.serial(key));
+            dialect.greet(talk);
+            if let Err(error) = watched {
+                tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
+                return talk.sessions.report(key, Report::Lost(Close::Gone));
+            }
+            if !read.is_empty() {
+                inbox.hear(&mut read.to_vec(), dialect, talk);
+            }
+            talk.flush();
+        });
+    }
+
+    /// Does what the parts have found out about connections.
+    fn settle(&mut self) {
+        while let Some((key, report)) = self.sessions.next_report() {
+            match report {
+                Report::Blocked => self.set_interest(key, Interest::ReadAndWrite),
+                Report::Lagging => self.dialects.too_slow(key, &mut self.sessions),
+                Report::Close(frame) => self.close(key, &frame),
+                Report::Finished(close) => self.sessions.depart(key, close, &mut self.lanes),
+                Report::Lost(close) => self.sessions.lose(key, close, &mut self.lanes),
+            }
+        }
+    }
+
+    fn set_interest(&self, key: u32, interest: Interest) {
+        if let Some(connection) = self.sessions.connection(key) {
+            self.poller.set_interest(key, connection.socket(), interest);
+        }
+    }
+
+    fn close(&mut self, key: u32, frame: &CloseFrame) {
+        let farewell = self.dialects.farewell(key, frame, &self.sessions);
+        self.sessions.close(key, frame, &farewell, &mut self.lanes);
+        self.outbox.flush(key, &mut self.sessions, &self.lanes);
+    }
+
+    /// Does what is due.
+    fn expire(&mut self, now_ms: u64) {
+        self.dialects.expire(now_ms, &mut self.sessions, &self.lanes, &mut self.outbox);
+        self.settle();
+        while let Some(ping) = self.dialects.next_overdue(now_ms, &mut self.sessions) {
+            // A shard that was busy, or a machine that slept, may have an answer lying in the socket.
+            self.receive(ping.key());
+            if ping.is_overdue(&mut self.sessions) {
+                self.sessions.lose(ping.key(), Close::PongTimeout, &mut self.lanes);
+            }
+        }
+        self.sessions.expire(now_ms, &mut self.lanes);
+        self.settle();
+    }
+}

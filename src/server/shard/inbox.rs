@@ -1,0 +1,119 @@
+//! Receiving: bytes from a socket, as messages for the client's dialect.
+
+use super::close::{Close, CloseFrame};
+use super::connection::ConnectionState;
+use super::dialect::Dialect;
+use super::dialect::conversation::Conversation;
+use super::sessions::Report;
+use super::shard_options::ShardOptions;
+use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit::LogLimiter;
+use crate::wire::websocket::{self, ClientMessage, Opcode};
+
+/// One read per readiness event; what is left raises the next event. A thousand small requests fit:
+/// more at once would keep the others waiting.
+const READ_BUFFER: usize = 16 << 10;
+
+/// Reads and understands what clients send.
+pub struct Inbox {
+    buffer: Box<[u8]>,
+    max_message_bytes: usize,
+    max_reply_bytes: usize,
+    warnings: LogLimiter,
+}
+
+impl Inbox {
+    /// Nothing was read yet.
+    pub fn new(options: &ShardOptions) -> Self {
+        let ShardOptions { max_message_bytes, max_reply_bytes, .. } = *options;
+        Self {
+            buffer: vec![0; READ_BUFFER].into(),
+            max_message_bytes,
+            max_reply_bytes,
+            warnings: LogLimiter::default(),
+        }
+    }
+
+    /// Reads once from a client's socket, and hears what it says.
+    pub fn receive(&mut self, dialect: &mut dyn Dialect, talk: &mut Conversation<'_>) {
+        let Some(connection) = talk.sessions.connection_mut(talk.key) else { return };
+        match connection.receive(&mut self.buffer) {
+            Ok(None) => {}
+            Ok(Some(0)) => {
+                let close = match connection.state {
+                    ConnectionState::Lingering { close } | ConnectionState::Closing { close, .. } => close,
+                    ConnectionState::Open => Close::Gone,
+                };
+                talk.sessions.report(talk.key, Report::Finished(close));
+            }
+            Ok(Some(length)) => {
+                // Out of `self` while it is heard, so that the hearing may use `self`.
+                let mut buffer = std::mem::take(&mut self.buffer);
+                self.hear(&mut buffer[..length], dialect, talk);
+                self.buffer = buffer;
+            }
+            Err(_) => talk.sessions.report(talk.key, Report::Lost(Close::Gone)),
+        }
+    }
+
+    /// Understands what a client sent, and answers.
+    pub fn hear(&mut self, bytes: &mut [u8], dialect: &mut dyn Dialect, talk: &mut Conversation<'_>) {
+        let Some(connection) = talk.sessions.connection_mut(talk.key) else { return };
+        connection.heard_ms = monotonic_ms();
+        let mut inbound = std::mem::take(&mut connection.inbound);
+        let mut refused = None;
+        let read = inbound.read(bytes, self.max_message_bytes, |message| {
+            let heard = hear_message(&message, dialect, talk);
+            heard.unwrap_or_else(|frame| {
+                refused = Some(frame);
+                false
+            })
+        });
+        if let Err(violation) = read {
+            refused = Some(CloseFrame::violation(violation.code(), &violation));
+        }
+        let Some(connection) = talk.sessions.connection_mut(talk.key) else { return };
+        connection.inbound = inbound;
+        let (unread, has_unsent) = (connection.control_bytes(), connection.has_unsent());
+        if let Some(frame) = refused {
+            self.warn(&frame, talk);
+            talk.sessions.report(talk.key, Report::Close(frame));
+        } else if unread > self.max_reply_bytes {
+            talk.sessions.report(talk.key, Report::Close(Close::UnreadAnswers.into()));
+        } else if has_unsent {
+            talk.flush();
+        }
+    }
+
+    /// Logs what a client did wrong.
+    fn warn(&mut self, frame: &CloseFrame, talk: &mut Conversation<'_>) {
+        if frame.close().counter() == "protocol"
+            && let Some(session) = talk.session()
+            && let Some(suppressed) = self.warnings.pass(monotonic_ms())
+        {
+            let (connection, code, reason) = (session.id, frame.code(), frame.reason());
+            tracing::warn!(%connection, code, %reason, suppressed, "a client broke the protocol and is closed");
+        }
+    }
+}
+
+/// One message. False: nothing more is wanted from this client.
+fn hear_message(
+    message: &ClientMessage<'_>,
+    dialect: &mut dyn Dialect,
+    talk: &mut Conversation<'_>,
+) -> Result<bool, CloseFrame> {
+    if let ClientMessage::Close(code) = message {
+        talk.sessions.closed_by_client(talk.key, *code, talk.lanes);
+        talk.flush();
+        return Ok(false);
+    }
+    // Closing: only the client's close frame still matters.
+    let Some(answer) = talk.answer() else { return Ok(true) };
+    match message {
+        ClientMessage::Ping(payload) => websocket::append(Opcode::Pong, payload, answer),
+        ClientMessage::Text(_) | ClientMessage::Binary(_) => dialect.hear(message, talk)?,
+        ClientMessage::Pong | ClientMessage::Close(_) => {}
+    }
+    Ok(true)
+}

@@ -1,0 +1,130 @@
+//! What the rest of the server tells a shard, and how.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::grant::Grant;
+use super::poller::Doorbell;
+use super::stats::ShardStats;
+use crate::wire::webpubsub;
+
+/// Messages that may wait for a shard; beyond it the server answers 503.
+const CAPACITY: usize = 4096;
+
+/// What the rest of the server tells a shard.
+pub enum ShardMessage {
+    /// A client has been upgraded.
+    Open(Arrival),
+    /// A client wants its session back, before it is answered.
+    Claim {
+        /// The session's connection id.
+        id: Uuid,
+        /// The reconnection token it was given.
+        token: u128,
+        /// The session's wire, or nothing if it cannot be recovered.
+        reply: oneshot::Sender<Option<webpubsub::PubSubWire>>,
+    },
+    /// A client whose claim was granted has been upgraded.
+    Attach {
+        /// The session's connection id.
+        id: Uuid,
+        /// Its new, non-blocking socket.
+        socket: TcpStream,
+        /// What it sent behind the handshake.
+        read: Bytes,
+        /// Counts it until the shard does.
+        admitted: Admitted,
+    },
+    /// Tell everybody, close everything, and end.
+    Drain,
+}
+
+/// An upgraded client.
+pub struct Arrival {
+    /// Its non-blocking socket.
+    pub socket: TcpStream,
+    /// What it sent behind the handshake.
+    pub read: Bytes,
+    /// Who it says it is. A credential on Web PubSub: never logged.
+    pub user: Box<str>,
+    /// What it speaks.
+    pub protocol: ClientProtocol,
+    /// Counts it until the shard does.
+    pub admitted: Admitted,
+}
+
+/// What an upgraded client speaks, and may do.
+pub enum ClientProtocol {
+    /// Azure Web PubSub.
+    WebPubSub(webpubsub::PubSubWire),
+    /// The JSON streams.
+    Streams {
+        /// What its token allows.
+        grant: Grant,
+        /// Counts it among the connections of the streams until the shard does.
+        admitted: Admitted,
+    },
+}
+
+/// A place among the connections there may be, held until the shard's own count has it.
+pub struct Admitted(Arc<AtomicUsize>);
+
+impl Admitted {
+    /// Takes a place. Returns how many others are under way besides.
+    pub fn take(pending: &Arc<AtomicUsize>) -> (Self, usize) {
+        let others = pending.fetch_add(1, Ordering::Relaxed);
+        (Self(Arc::clone(pending)), others)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A shard as the rest of the server sees it.
+#[derive(Clone)]
+pub struct ShardHandle {
+    messages: Sender<ShardMessage>,
+    bell: Arc<Doorbell>,
+    stats: Arc<ShardStats>,
+}
+
+/// A shard takes no more messages for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shard's mailbox is full, or the shard has ended")]
+pub struct MailboxFull;
+
+impl ShardHandle {
+    /// A handle, and where its shard finds what it is told.
+    pub fn new(bell: Arc<Doorbell>, stats: Arc<ShardStats>) -> (Self, Receiver<ShardMessage>) {
+        let (messages, mailbox) = bounded(CAPACITY);
+        (Self { messages, bell, stats }, mailbox)
+    }
+
+    /// Tells the shard; never waits.
+    pub fn send(&self, message: ShardMessage) -> Result<(), MailboxFull> {
+        self.messages
+            .try_send(message)
+            .map_err(|(TrySendError::Full(_) | TrySendError::Disconnected(_))| MailboxFull)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Whether a message would be taken now.
+    pub fn has_room(&self) -> bool {
+        !self.messages.is_full()
+    }
+
+    /// The shard's counters.
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+}

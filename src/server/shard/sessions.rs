@@ -1,0 +1,420 @@
+//! The sessions of a shard: which there are, which are connected, and how they begin and end.
+//!
+//! ```text
+//! add ─▶ connect ─▶ … ─▶ close (we say why) ─▶ depart ─┬▶ end
+//!           ▲                  lose (reset) ───────────┴▶ detach ─▶ expire ─▶ end
+//!           └──── resume ◀── claim ◀─────────────────────────┘
+//! ```
+//!
+//! Only the loop ends a connection or a session. What other parts find out about one while they work on
+//! it they [`report`](Sessions::report), so that none disappears under their hands.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use slab::Slab;
+use uuid::Uuid;
+
+use super::close::{Close, CloseFrame};
+use super::connection::{Connection, ConnectionState};
+use super::connection_id::connection_id;
+use super::dialect::stream_client::StreamClient;
+use super::lanes::Lanes;
+use super::mailbox::{Admitted, ClientProtocol};
+use super::marks::{Mark, Marks};
+use super::session::{Membership, Session};
+use super::shard_options::ShardOptions;
+use super::stats::ShardStats;
+use super::timers::Timeouts;
+use crate::engine::clock::monotonic_ms;
+use crate::engine::hub::TooManySilentGroups;
+use crate::engine::policy::LagOptions;
+use crate::wire::websocket::{self, Opcode};
+use crate::wire::{Wire, webpubsub};
+
+/// What is to become of a session's connection. The loop sees to it when the part at work is done.
+#[derive(Debug)]
+pub enum Report {
+    /// The kernel took less than it was given: wait until the socket is writable.
+    Blocked,
+    /// The client is too far behind.
+    Lagging,
+    /// Close it, and say why.
+    Close(CloseFrame),
+    /// Everything is said and sent.
+    Finished(Close),
+    /// The socket is of no use any more: reset it.
+    Lost(Close),
+}
+
+/// All sessions of a shard, by key. A key is used again when its session has ended.
+pub struct Sessions {
+    shard: u8,
+    lag: LagOptions,
+    stats: Arc<ShardStats>,
+    slab: Slab<Session>,
+    marks: Marks,
+    /// Sessions that can be recovered, by connection id.
+    ids: HashMap<Uuid, u32>,
+    next_serial: u32,
+    /// Until when a closing connection may take its close frame. Entries of this and of `detached` carry a
+    /// key and its session's serial at the time.
+    closing: Timeouts<(u32, u32)>,
+    detached: Timeouts<(u32, u32)>,
+    /// When tokens of open connections expire, ms; an entry goes with its connection.
+    expiries: BTreeSet<(u64, u32)>,
+    reports: VecDeque<(u32, Report)>,
+    /// The server stops: nobody may come, or come back.
+    is_draining: bool,
+}
+
+impl Sessions {
+    /// None yet.
+    pub fn new(shard: u8, options: &ShardOptions, stats: Arc<ShardStats>) -> Self {
+        Self {
+            shard,
+            lag: options.lag,
+            stats,
+            slab: Slab::new(),
+            marks: Marks::default(),
+            ids: HashMap::new(),
+            next_serial: 0,
+            closing: Timeouts::new(options.keepalive.write_timeout_seconds * 1000),
+            detached: Timeouts::new(options.lag.session_timeout_seconds * 1000),
+            expiries: BTreeSet::new(),
+            reports: VecDeque::new(),
+            is_draining: false,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// A session.
+    pub fn get(&self, key: u32) -> Option<&Session> {
+        self.slab.get(key as usize)
+    }
+
+    /// A session, to be changed.
+    pub fn get_mut(&mut self, key: u32) -> Option<&mut Session> {
+        self.slab.get_mut(key as usize)
+    }
+
+    /// The keys of all sessions.
+    pub fn keys(&self) -> Vec<u32> {
+        self.slab.iter().map(|(key, _)| key as u32).collect()
+    }
+
+    /// A session's socket, unless it has none.
+    pub fn connection(&self, key: u32) -> Option<&Connection> {
+        self.get(key)?.connection.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn connection_mut(&mut self, key: u32) -> Option<&mut Connection> {
+        self.get_mut(key)?.connection.as_mut()
+    }
+
+    /// The connection a timer was set for, if it is still that one.
+    pub fn current(&mut self, key: u32, serial: u32) -> Option<&mut Connection> {
+        self.get_mut(key).filter(|session| session.serial == serial)?.connection.as_mut()
+    }
+
+    /// Whether a session may be sent to.
+    pub fn mark(&self, key: u32) -> Mark {
+        self.marks.get(key)
+    }
+
+    /// Says whether a session may be sent to.
+    pub fn set_mark(&mut self, key: u32, mark: Mark) {
+        self.marks.set(key, mark);
+    }
+
+    /// Tells the loop what is to become of a session's connection.
+    pub fn report(&mut self, key: u32, report: Report) {
+        self.reports.push_back((key, report));
+    }
+
+    /// The report that has waited longest.
+    pub fn next_report(&mut self) -> Option<(u32, Report)> {
+        self.reports.pop_front()
+    }
+
+    /// A new session, without a socket yet, and its place among the streams' connections if it has one.
+    pub fn add(&mut self, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
+        let (wire, client, admitted) = match protocol {
+            ClientProtocol::WebPubSub(wire) => (Wire::WebPubSub(wire), None, None),
+            ClientProtocol::Streams { grant, admitted } => {
+                (Wire::Streams, Some(Box::new(StreamClient::new(grant))), Some(admitted))
+            }
+        };
+        let id = connection_id(self.shard);
+        let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
+        let mut session = Session::new(id, token, user, wire, &self.lag);
+        session.client = client;
+        let key = self.slab.insert(session) as u32;
+        if wire.is_reliable() {
+            self.ids.insert(id, key);
+        }
+        (key, admitted)
+    }
+
+    /// Gives a session its socket.
+    pub fn connect(&mut self, key: u32, socket: TcpStream, now_ms: u64) {
+        self.renew_serial(key);
+        let session = &mut self.slab[key as usize];
+        session.connection = Some(Connection::new(socket, now_ms));
+        self.marks.set(key, Mark::Ready);
+        self.stats.connections.add(1);
+        self.stats.opened.add(1);
+        if session.client.is_some() {
+            self.stats.stream_connections.add(1);
+        }
+    }
+
+    /// The connection ends at this moment, whatever happens.
+    pub fn set_expiry(&mut self, key: u32, expires_ms: u64) {
+        if let Some(client) = self.get_mut(key).and_then(|session| session.client.as_mut()) {
+            client.expires_ms = Some(expires_ms);
+            self.expiries.insert((expires_ms, key));
+        }
+    }
+
+    /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
+    /// the session waits anew, for the socket that is being upgraded.
+    pub fn claim(&mut self, id: Uuid, token: u128, lanes: &mut Lanes) -> Option<webpubsub::PubSubWire> {
+        let key = *self.ids.get(&id)?;
+        let session = &self.slab[key as usize];
+        if session.token != token || self.is_draining {
+            return None;
+        }
+        let Wire::WebPubSub(wire) = session.wire else { return None };
+        if session.connection.is_some() {
+            self.lose(key, Close::Recovered, lanes);
+        } else {
+            self.wait_anew(key);
+        }
+        // No session may wait at all if the settings say so.
+        let waits = self.ids.contains_key(&id) && self.lag.session_timeout_seconds > 0;
+        waits.then_some(wire)
+    }
+
+    fn wait_anew(&mut self, key: u32) {
+        let serial = self.renew_serial(key);
+        self.detached.push(monotonic_ms(), (key, serial));
+    }
+
+    /// The client of a session is back: sets the cursors to where it goes on. Returns its key.
+    /// `None`: it expired between claim and upgrade, or the server drains; the client sees the socket close,
+    /// and asks again.
+    pub fn resume(&mut self, id: Uuid, lanes: &mut Lanes) -> Option<u32> {
+        self.lose(*self.ids.get(&id)?, Close::Recovered, lanes);
+        let key = *self.ids.get(&id)?;
+        self.stats.detached.subtract(1);
+        let gap = self.slab[key as usize].resume(lanes, &self.lag);
+        self.stats.recoveries.add(1);
+        self.stats.recovery_gap_frames.add(gap);
+        tracing::info!(connection = %id, gap, "session recovered");
+        Some(key)
+    }
+
+    /// Makes a session a subscriber, whatever the group. Returns the lane, unless it was there before.
+    pub fn join(&mut self, key: u32, group: &str, lanes: &mut Lanes) -> Result<Option<u32>, TooManySilentGroups> {
+        let Some(session) = self.slab.get_mut(key as usize) else { return Ok(None) };
+        if let Some(lane) = lanes.find(group, session.wire)
+            && session.membership(lane).is_some()
+        {
+            return Ok(None);
+        }
+        let (lane, place) = lanes.join(group, session.wire, key)?;
+        let cursor = lanes.lane(lane).ring.head();
+        session.add(Membership { lane, place, cursor, since: lanes.drained(session.wire) });
+        self.stats.subscribers.add(1);
+        tracing::debug!(connection = %session.id, group, "joined");
+        Ok(Some(lane))
+    }
+
+    /// Ends a subscription: whole frames that were not sent are dropped, one sent in part is
+    /// finished. Leaving what was never joined does nothing.
+    pub fn leave(&mut self, key: u32, group: &str, lanes: &mut Lanes) {
+        let Some(session) = self.get_mut(key) else { return };
+        let Some(lane) = lanes.find(group, session.wire) else { return };
+        let Some(at) = session.memberships.iter().position(|membership| membership.lane == lane) else { return };
+        tracing::debug!(connection = %session.id, group, "left");
+        self.leave_at(key, at, lanes);
+    }
+
+    fn leave_at(&mut self, key: u32, at: usize, lanes: &mut Lanes) {
+        let Membership { lane, place, .. } = self.slab[key as usize].memberships.remove(at);
+        self.stats.subscribers.subtract(1);
+        if let Some(moved) = lanes.leave(lane, place)
+            && let Some(membership) = self.slab[moved as usize].membership(lane)
+        {
+            membership.place = place;
+        }
+    }
+
+    fn leave_all(&mut self, key: u32, lanes: &mut Lanes) {
+        while let Some(last) = self.slab[key as usize].memberships.len().checked_sub(1) {
+            self.leave_at(key, last, lanes);
+        }
+    }
+
+    /// Ends a session and begins to close its connection: nothing but the rest of a frame sent in part,
+    /// `farewell`, and the close frame will be sent; the client has as long as the write timeout to take them.
+    pub fn close(&mut self, key: u32, frame: &CloseFrame, farewell: &[u8], lanes: &mut Lanes) {
+        if !self.slab.contains(key as usize) {
+            return;
+        }
+        self.leave_all(key, lanes);
+        let session = &mut self.slab[key as usize];
+        self.ids.remove(&session.id);
+        let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) else { return };
+        connection.control().extend_from_slice(farewell);
+        websocket::append_close(frame.code(), frame.reason(), connection.control());
+        connection.state = ConnectionState::Closing { close: frame.close(), answered: false };
+        self.closing.push(monotonic_ms(), (key, session.serial));
+    }
+
+    /// Takes a client's close frame. Code 1000 ends the session; after any other a reliable client
+    /// may come back for it.
+    pub fn closed_by_client(&mut self, key: u32, code: Option<u16>, lanes: &mut Lanes) {
+        let Some(session) = self.slab.get_mut(key as usize) else { return };
+        let Some(connection) = session.connection.as_mut() else { return };
+        match connection.state {
+            ConnectionState::Lingering { close } => self.report(key, Report::Finished(close)),
+            // Our own close is under way; it still has to leave.
+            ConnectionState::Closing { close, .. } => {
+                connection.state = ConnectionState::Closing { close, answered: true };
+            }
+            ConnectionState::Open => {
+                match code {
+                    Some(code) => websocket::append_close(code, "", connection.control()),
+                    None => websocket::append(Opcode::Close, &[], connection.control()),
+                }
+                connection.state = ConnectionState::Closing { close: Close::ByClient, answered: true };
+                self.closing.push(monotonic_ms(), (key, session.serial));
+                if code == Some(1000) {
+                    self.ids.remove(&session.id);
+                    self.leave_all(key, lanes);
+                }
+            }
+        }
+    }
+
+    /// The socket is of no use any more and is reset.
+    pub fn lose(&mut self, key: u32, close: Close, lanes: &mut Lanes) {
+        if let Some(connection) = self.connection(key) {
+            connection.abort_on_drop();
+        }
+        self.depart(key, close, lanes);
+    }
+
+    /// Drops the socket; the session waits for its client, or ends.
+    pub fn depart(&mut self, key: u32, close: Close, lanes: &mut Lanes) {
+        let Some(session) = self.slab.get_mut(key as usize) else { return };
+        let Some(connection) = session.connection.take() else { return };
+        drop(connection);
+        self.marks.set(key, Mark::Away);
+        if let Some(client) = &mut session.client {
+            self.stats.stream_connections.subtract(1);
+            if let Some(expires_ms) = client.expires_ms.take() {
+                self.expiries.remove(&(expires_ms, key));
+            }
+        }
+        self.stats.closed(close);
+        tracing::info!(connection = %session.id, reason = close.counter(), "connection closed");
+        if self.ids.contains_key(&session.id) && !self.is_draining {
+            self.detach(key, lanes);
+        } else {
+            self.end(key, lanes);
+        }
+    }
+
+    /// A session waits for its client, for a bounded time and among a bounded number.
+    fn detach(&mut self, key: u32, lanes: &mut Lanes) {
+        self.wait_anew(key);
+        self.stats.detached.add(1);
+        while self.stats.detached.get() > self.lag.max_detached_sessions as u64
+            && let Some((oldest, serial)) = self.detached.pop_oldest()
+        {
+            self.expire_session(oldest, serial, lanes);
+        }
+    }
+
+    /// A detached session's time is over, unless its client came or claimed it meanwhile.
+    fn expire_session(&mut self, key: u32, serial: u32, lanes: &mut Lanes) {
+        if let Some(session) = self.get(key).filter(|session| session.serial == serial) {
+            tracing::debug!(connection = %session.id, "session expired");
+            self.stats.detached.subtract(1);
+            self.end(key, lanes);
+        }
+    }
+
+    /// Forgets a session.
+    fn end(&mut self, key: u32, lanes: &mut Lanes) {
+        self.leave_all(key, lanes);
+        let session = self.slab.remove(key as usize);
+        self.ids.remove(&session.id);
+    }
+
+    /// From now on nobody may come, or come back; sessions without a socket end.
+    pub fn drain(&mut self, lanes: &mut Lanes) {
+        self.is_draining = true;
+        for key in self.keys() {
+            if self.connection(key).is_none() {
+                self.stats.detached.subtract(1);
+                self.end(key, lanes);
+            }
+        }
+    }
+
+    /// Whether the server stops.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Ends what has waited long enough, and reports connections whose time is over.
+    pub fn expire(&mut self, now_ms: u64, lanes: &mut Lanes) {
+        while let Some(&(due_ms, key)) = self.expiries.first()
+            && due_ms <= now_ms
+        {
+            self.expiries.pop_first();
+            self.report(key, Report::Close(Close::TokenExpired.into()));
+        }
+        while let Some((key, serial)) = self.closing.pop(now_ms) {
+            let close = match self.current(key, serial).map(|connection| connection.state) {
+                Some(
+                    ConnectionState::Closing { close: close @ (Close::Slow | Close::SlowStream), .. }
+                    | ConnectionState::Lingering { close },
+                ) => close,
+                Some(ConnectionState::Closing { .. }) => Close::WriteTimeout,
+                Some(ConnectionState::Open) | None => continue,
+            };
+            self.report(key, Report::Lost(close));
+        }
+        while let Some((key, serial)) = self.detached.pop(now_ms) {
+            self.expire_session(key, serial, lanes);
+        }
+    }
+
+    /// When [`Sessions::expire`] has something to do next, ms.
+    pub fn next_ms(&self) -> Option<u64> {
+        let expiry_ms = self.expiries.first().map(|(due_ms, _)| *due_ms);
+        [self.closing.next_ms(), self.detached.next_ms(), expiry_ms].into_iter().flatten().min()
+    }
+
+    /// What a timer set now must carry for a session.
+    pub fn serial(&self, key: u32) -> u32 {
+        self.get(key).map_or(0, |session| session.serial)
+    }
+
+    fn renew_serial(&mut self, key: u32) -> u32 {
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.slab[key as usize].serial = self.next_serial;
+        self.next_serial
+    }
+}

@@ -1,0 +1,133 @@
+//! What a consumer and librdkafka's callbacks share: statistics, errors, and the rebalances of a shared
+//! group.
+//!
+//! A rebalance asks the broker from within `poll`, when there is nothing to read anyway.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::kafka_health::{KafkaHealth, TopicFigures};
+use super::kafka_options::KafkaOptions;
+use super::librdkafka::{self, KafkaError};
+use super::pause::sleep;
+use super::placement::{FoundPartition, Placement};
+
+/// How long a shared group's start may take to settle.
+const SETTLE: Duration = Duration::from_mins(1);
+
+/// What outlives one consumer, and is known to every thread of the source.
+#[derive(Clone)]
+pub struct KafkaShared {
+    pub health: Arc<KafkaHealth>,
+    pub placement: Arc<Placement>,
+    pub figures: Arc<HashMap<String, TopicFigures>>,
+    pub stop: Arc<AtomicBool>,
+    /// The number of partitions being read.
+    pub assigned: Arc<AtomicUsize>,
+    pub options: Arc<KafkaOptions>,
+}
+
+impl KafkaShared {
+    /// A new consumer; it connects by itself, whenever a broker is there.
+    pub fn consumer(&self) -> Result<BaseConsumer<KafkaContext>, KafkaError> {
+        let config = librdkafka::consumer(&self.options);
+        BaseConsumer::from_config_and_context(&config, KafkaContext(self.clone())).map_err(KafkaError::Settings)
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The callbacks of one consumer; librdkafka calls them on its own threads, and from `poll`.
+pub struct KafkaContext(KafkaShared);
+
+impl ClientContext for KafkaContext {
+    /// At debug: librdkafka logs every failed try, and [`KafkaHealth`] logs once what matters.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", "{facility}: {message}");
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+        self.0.health.doubt();
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        for (name, topic) in &statistics.topics {
+            let Some(figures) = self.0.figures.get(name) else { continue };
+            let lags = topic.partitions.values().map(|partition| partition.consumer_lag.max(0).unsigned_abs());
+            figures.lag.store(lags.sum(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl ConsumerContext for KafkaContext {
+    /// Kafka has distributed the partitions of a shared group again: finds the starts of ours.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, why: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let changed = if why == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let starts = self.settle(consumer, partitions);
+            self.0.assigned.fetch_add(starts.count(), Ordering::Relaxed);
+            if cooperative { consumer.incremental_assign(&starts) } else { consumer.assign(&starts) }
+        } else if cooperative {
+            self.0.assigned.fetch_sub(partitions.count(), Ordering::Relaxed);
+            consumer.incremental_unassign(partitions)
+        } else {
+            self.0.assigned.store(0, Ordering::Relaxed);
+            consumer.unassign()
+        };
+        match changed {
+            Ok(()) => {
+                tracing::info!(
+                    partitions = self.0.assigned.load(Ordering::Relaxed),
+                    "Kafka has distributed the partitions of the shared group"
+                );
+            }
+            Err(error) => tracing::error!(%error, "cannot take over this node's partitions of the shared group"),
+        }
+    }
+
+    fn commit_callback(&self, result: Result<(), ClientError>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "an offset commit failed; the next one includes these offsets");
+            self.0.health.doubt();
+        }
+    }
+}
+
+impl KafkaContext {
+    /// The starts of partitions just assigned to this node. One whose start cannot be found in time
+    /// starts where Kafka says: at the committed offset, else at the newest message.
+    fn settle(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> TopicPartitionList {
+        let elements = partitions.elements();
+        let found: Vec<FoundPartition> = elements
+            .iter()
+            .map(|element| FoundPartition {
+                partition: (element.topic().to_owned(), element.partition()),
+                is_new: false,
+            })
+            .collect();
+        let deadline = Instant::now() + SETTLE;
+        while !self.0.is_stopped() && Instant::now() < deadline {
+            match self.0.placement.place(consumer, &found) {
+                Ok(starts) if starts.count() == found.len() => return starts,
+                Ok(_) => tracing::debug!("some partitions have no leader yet"),
+                Err(error) => tracing::debug!(%error, "cannot look up where the partitions start; trying again"),
+            }
+            sleep(self.0.options.kafka_backoff, &self.0.stop);
+        }
+        tracing::warn!("gave up looking for the starts of the shared group's partitions; Kafka decides");
+        partitions.clone()
+    }
+}

@@ -1,0 +1,66 @@
+//! What loading a dataset gives: its tracks, and a report on each file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::arena::Track;
+use super::dataset::TickerFile;
+use super::lines::LineStats;
+use super::mapping::{Identity, ReadError};
+use crate::wire::webpubsub::PlainForm;
+
+/// A dataset in memory.
+pub struct Loaded {
+    /// One track per file that had a record.
+    pub tracks: Vec<Arc<Track>>,
+    /// What was found, one per file, in the dataset's order.
+    pub reports: Vec<FileReport>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Loaded {
+    /// Records of all tracks.
+    pub fn records(&self) -> u64 {
+        self.tracks.iter().map(|track| track.records()).sum()
+    }
+
+    /// Bytes of all frames that exist.
+    pub fn bytes(&self) -> u64 {
+        self.tracks.iter().flat_map(|track| PlainForm::ALL.map(|form| track.bytes(form))).sum()
+    }
+
+    /// Whether anything was bad: a file left out, a line skipped.
+    pub fn is_clean(&self) -> bool {
+        self.reports.iter().all(|report| report.failed.is_none() && report.lines.bad == 0)
+    }
+}
+
+/// What one file held.
+#[derive(Debug)]
+pub struct FileReport {
+    /// Ticker and path.
+    pub file: TickerFile,
+    /// Figures over its lines.
+    pub lines: LineStats,
+    /// Why it was left out, if it was.
+    pub failed: Option<FileError>,
+    /// What it was when it was opened, if it could be.
+    pub identity: Option<Identity>,
+}
+
+/// Why a file gives no track. The other files are not affected.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum FileError {
+    /// It cannot be read, or changed meanwhile.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It has no lines.
+    #[error("{path}: expected records, got an empty file")]
+    Empty { path: PathBuf },
+    /// It has lines, but no good one.
+    #[error("{path}: expected records, got {bad} bad lines and no good one")]
+    NoRecords { path: PathBuf, bad: u64 },
+}

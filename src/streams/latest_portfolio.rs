@@ -1,0 +1,91 @@
+//! The latest portfolio: sent when it changed, and to clients that join later.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde_json::value::RawValue;
+
+use super::encoded::frames;
+use super::retained::RetainedMessages;
+use crate::engine::frames::Frames;
+use crate::wire::streams::messages::{self, Piece};
+use crate::wire::streams::portfolio::Portfolio;
+use crate::wire::streams::symbols_of_group;
+
+/// The one portfolio that all clients share.
+#[derive(Default)]
+pub struct LatestPortfolio {
+    /// What came last; sent with the next flush.
+    next: Option<LatestPositions>,
+    /// What was sent last.
+    sent: Option<LatestPositions>,
+    flushed_ms: i64,
+    retained: RetainedMessages,
+}
+
+struct LatestPositions {
+    pieces: BTreeMap<Box<str>, Box<RawValue>>,
+    total_pnl: Option<Decimal>,
+    position_count: u64,
+}
+
+impl LatestPortfolio {
+    /// Takes a portfolio; it replaces the one before.
+    pub fn replace(&mut self, portfolio: &Portfolio<'_>) {
+        let piece = |(name, position)| {
+            let name: &str = name;
+            (name.into(), messages::position_piece(name, position))
+        };
+        let positions = LatestPositions {
+            pieces: portfolio.positions.iter().map(|(name, position)| piece((name, position))).collect(),
+            total_pnl: portfolio.total_pnl,
+            position_count: portfolio.position_count.unwrap_or(portfolio.positions.len() as u64),
+        };
+        self.next = Some(positions);
+    }
+
+    /// Takes what came since the last flush into the messages. False: nothing did, or it is the same.
+    pub fn flush(&mut self, unix_ms: i64) -> bool {
+        match self.next.take() {
+            Some(next) if self.sent.as_ref().is_none_or(|sent| !sent.is_same(&next)) => {
+                self.sent = Some(next);
+                self.flushed_ms = unix_ms;
+                self.retained.forget();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The portfolio as `group` gets it: all positions, or those of its symbols.
+    pub fn state_for(&self, group: &str) -> Option<Vec<u8>> {
+        let sent = self.sent.as_ref()?;
+        let pieces: Vec<Piece<'_>> = match symbols_of_group(group) {
+            None => sent.pieces.iter().map(|(name, piece)| (&**name, &**piece)).collect(),
+            Some(names) => names
+                .filter_map(|name| sent.pieces.get_key_value(name))
+                .map(|(name, piece)| (&**name, &**piece))
+                .collect(),
+        };
+        Some(messages::portfolio_update(&pieces, sent.total_pnl, sent.position_count, self.flushed_ms))
+    }
+
+    /// The same for a client that joins now.
+    pub fn retained(&mut self, group: &str) -> Option<Frames> {
+        if let Some(retained) = self.retained.get(group) {
+            return Some(retained);
+        }
+        let retained = frames(self.state_for(group)?, self.flushed_ms);
+        self.retained.keep(group, &retained);
+        Some(retained)
+    }
+}
+
+impl LatestPositions {
+    fn is_same(&self, other: &Self) -> bool {
+        let mut both = self.pieces.iter().zip(&other.pieces);
+        (self.pieces.len(), self.total_pnl, self.position_count)
+            == (other.pieces.len(), other.total_pnl, other.position_count)
+            && both.all(|(one, other)| (one.0, one.1.get()) == (other.0, other.1.get()))
+    }
+}

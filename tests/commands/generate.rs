@@ -1,0 +1,87 @@
+//! `flowcast generate`: the same bytes every time, and a day that can be served.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::server::{Server, program, refusal};
+use crate::{said, url};
+use serde_json::Value;
+
+fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(
+                tree(&path)
+                    .into_iter()
+                    .map(|(name, bytes)| (path.file_name().unwrap().into(), name, bytes))
+                    .map(|(folder, name, bytes): (PathBuf, PathBuf, Vec<u8>)| (folder.join(name), bytes)),
+            );
+        } else {
+            files.insert(path.file_name().unwrap().into(), fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+#[test]
+fn generate_is_deterministic_and_what_it_writes_can_be_served() {
+    let generated = |seed: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().to_str().unwrap();
+        let args = ["generate", "--out", out, "--date", "2026-03-03", "--tickers", "SPX,ES_SPX", "--records", "300"];
+        let said = said(&[&args[..], &["--seed", seed]].concat());
+        assert!(said.starts_with("wrote 600 records of 2 tickers, "), "{said}");
+        folder
+    };
+    let (one, again, other) = (generated("7"), generated("7"), generated("8"));
+    let files = tree(one.path());
+    let names: Vec<_> = files.keys().map(|path| path.display().to_string()).collect();
+    let expected = [
+        "2026-03-03/ES_SPX/orderflow/orderflow.jsonl",
+        "2026-03-03/SPX/orderflow/orderflow.jsonl",
+        "2026-03-03/streams/portfolio.jsonl",
+        "2026-03-03/streams/signals.jsonl",
+        "2026-03-03/streams/trades.jsonl",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(files, tree(again.path()), "same seed, same bytes");
+    assert_ne!(files, tree(other.path()), "another seed, other bytes");
+
+    for bytes in files.iter().filter(|(path, _)| path.ends_with("orderflow.jsonl")).map(|(_, bytes)| bytes) {
+        let lines: Vec<Value> = bytes
+            .split(|&byte| byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 300);
+        for (at, line) in lines.iter().enumerate() {
+            assert_eq!(line.as_object().unwrap().len(), 37);
+            // 2026-03-03 9:30 in New York, and a record a second.
+            assert_eq!(line["timestamp"], 1_772_548_200 + at as u64);
+        }
+    }
+    let folder = one.path().to_str().unwrap();
+    let mut command = program(&["--data-dir", folder, "--strict", "--interval", "5ms"]);
+    let server = Server::launch(command.env("WS_BIND_ADDRESS", "127.0.0.1:0")).serving();
+    assert_eq!(said(&["tail", &url(&server), "--count", "4"]).lines().count(), 4);
+
+    let refused = refusal(&mut program(&["generate", "--out", folder, "--date", "2026-03-03", "--tickers", "SPX"]));
+    assert!(refused.contains("orderflow.jsonl"), "it does not overwrite: {refused}");
+}
+
+#[test]
+fn the_sample_data_is_served_strictly_and_is_small() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let files = tree(&data);
+    assert!(files.values().map(Vec::len).sum::<usize>() < 2 << 20);
+    for ticker in ["SPX", "ES_SPX", "NDX", "SPY"] {
+        assert!(
+            files.contains_key(&PathBuf::from(format!("2025-11-28/{ticker}/orderflow/orderflow.jsonl"))),
+            "{ticker}"
+        );
+    }
+    said(&["inspect", "--strict", "--data-dir", data.to_str().unwrap()]);
+}
