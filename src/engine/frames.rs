@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tokio::sync::watch;
 
-/// One of the ways a record is said: a small number whose meaning belongs to the hub's wire.
+/// A way to encode a record, as a small number. What each number means is up to the hub's wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Form(u8);
 
@@ -25,7 +25,7 @@ impl Form {
         Self(index as u8)
     }
 
-    /// Its number.
+    /// The number it was made from, below [`Form::MAX`].
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -37,10 +37,10 @@ impl Form {
 
 /// Where frames live: a source's arena, or one message just received.
 pub trait FrameStore: Send + Sync {
-    /// The finished frame of `record` in `form`: ready to write, the same bytes for everybody. Empty if
-    /// it is lost, which the store tells its operator; then nobody is sent anything.
+    /// The finished frame of `record` in `form`: ready to write, the same bytes for every subscriber. Empty if
+    /// the record was lost: the store has logged that, and no subscriber gets anything.
     ///
-    /// Cheap where the form was prepared; otherwise encoded on the spot, once per caller.
+    /// Cheap if the form is prepared; otherwise the frame is encoded on the spot, once per caller.
     fn frame(&self, record: u32, form: Form) -> Bytes;
 
     /// The payload in `form`'s frame, if that form was prepared.
@@ -79,10 +79,10 @@ impl Frames {
     }
 }
 
-/// Which forms are wanted and which are ready: where an upgrade meets the source that prepares.
+/// Which forms clients use, and which are ready. An upgrade orders a form here, and the source prepares it.
 ///
-/// What nobody uses costs nothing: a form is prepared when its first client connects, and that
-/// client's upgrade waits until the source is ahead of the clock.
+/// A form that nobody uses costs nothing: it is prepared when its first client connects, and that client's
+/// upgrade waits until the source is ahead of the clock.
 pub struct Forms {
     wanted: AtomicU8,
     ready: watch::Sender<u8>,
@@ -109,17 +109,17 @@ impl Forms {
         let _ = self.ready.subscribe().wait_for(|ready| ready & form.bit() != 0).await;
     }
 
-    /// Whether frames of `form` lie ready.
+    /// Whether the next frames of `form` are built.
     pub fn is_ready(&self, form: Form) -> bool {
         *self.ready.borrow() & form.bit() != 0
     }
 
-    /// Says that frames of `form` lie ready, at least those that come next.
+    /// Marks `form` as ready: at least its next frames are built.
     pub fn set_ready(&self, form: Form) {
         self.ready.send_modify(|ready| *ready |= form.bit());
     }
 
-    /// Orders, in the order they came in; for the one source that prepares.
+    /// The ordered forms, in the order of their orders. Only the one source that prepares them reads this.
     pub fn orders(&self) -> Receiver<Form> {
         self.taken.clone()
     }

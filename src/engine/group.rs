@@ -12,8 +12,8 @@ use tokio::sync::broadcast;
 use super::frames::Frames;
 use super::live_groups::LiveCount;
 
-/// Slots of a group's channel. It is transport only: shards empty it at every doorbell, and at
-/// least every 128 sends. An overrun is a shard's bug, counted and logged, not a client's lag.
+/// Publications that a group's channel can hold. It only carries them: shards empty it at every doorbell, and
+/// at least every 128 sends. An overrun is a bug of a shard, counted and logged; it is not a client's lag.
 pub const CHANNEL_SLOTS: usize = 64;
 
 /// One record, numbered and on its way to a group's subscribers.
@@ -21,7 +21,7 @@ pub const CHANNEL_SLOTS: usize = 64;
 pub struct Publication {
     /// The hub's sequence id: strictly increasing over all groups of the hub.
     pub id: u64,
-    /// The record's frames.
+    /// The record in every form; a handle, not the bytes.
     pub frames: Frames,
 }
 
@@ -31,7 +31,7 @@ pub struct Group {
     /// Set once a source publishes here; such a group stays when its last subscriber leaves.
     symbol: OnceLock<Arc<str>>,
     sender: broadcast::Sender<Publication>,
-    /// Shards with members. Publishing to a group that is not live costs one load.
+    /// Shards with members. Publishing to a group without any costs one load.
     live: LiveCount,
     subscribers: AtomicUsize,
     last_id: AtomicU64,
@@ -52,7 +52,7 @@ impl Group {
         }
     }
 
-    /// The group's full name.
+    /// The full name, as clients join it.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -67,14 +67,14 @@ impl Group {
         self.symbol.get().is_some()
     }
 
-    /// A source publishes here from now on; true if none did before. The caller holds the map's entry
-    /// guard, see `Hub::declare`.
+    /// Marks the group as one that a source publishes to; true if it was none before. The caller holds the
+    /// map's entry guard, see `Hub::declare`.
     pub(super) fn declare(&self, symbol: &str) -> bool {
         self.symbol.set(symbol.into()).is_ok()
     }
 
-    /// Whether any shard has members. A join that is just under way may be missed: a joiner is
-    /// served from the next tick on.
+    /// Whether any shard has members. May miss a join that happens at this moment; that client is served from
+    /// the next tick on.
     pub fn is_live(&self) -> bool {
         self.live.is_live()
     }
@@ -100,17 +100,17 @@ impl Group {
         self.sender.len()
     }
 
-    /// Counts a new subscriber.
+    /// Adds one to [`Group::subscribers`].
     pub fn joined(&self) {
         self.subscribers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a subscriber that left.
+    /// Takes one from [`Group::subscribers`].
     pub fn left(&self) {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Sends; only the sequencer calls this, so send order is id order.
+    /// Sends to all shards. Only the sequencer calls this, so publications are sent in the order of their ids.
     pub(super) fn send(&self, publication: Publication) {
         self.last_id.store(publication.id, Ordering::Relaxed);
         self.publications.fetch_add(1, Ordering::Relaxed);
@@ -124,7 +124,7 @@ impl Group {
         self.sender.subscribe()
     }
 
-    /// Takes a shard out; true if it was the last.
+    /// Counts out a shard without members; true if it was the last shard.
     pub(super) fn unsubscribe(&self) -> bool {
         self.live.leave()
     }

@@ -27,11 +27,11 @@ use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
 use super::room::RoomWait;
 use super::watermark::Watermark;
 
-/// How a hub is bounded.
+/// Limits of a hub.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HubOptions {
-    /// Joined groups that no source publishes to; they exist so that a client of a ticker that is
-    /// not loaded can join and wait
+    /// Largest number of groups without data. A client that joins the group of a ticker that is not loaded
+    /// creates one, and waits in it
     #[arg(long, env = "FLOWCAST_MAX_SILENT_GROUPS", default_value_t = 1024, value_name = "GROUPS")]
     pub max_silent_groups: usize,
     #[command(flatten)]
@@ -43,17 +43,17 @@ pub struct HubOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} groups without data are joined already; --max-silent-groups allows no more")]
 pub struct TooManySilentGroups {
-    /// The limit.
+    /// The configured [`HubOptions::max_silent_groups`].
     pub limit: usize,
 }
 
 /// What is to be published, and where.
 pub type Outgoing = (Arc<Group>, Frames);
 
-/// A source that keeps the latest state of groups, for clients that subscribe later.
+/// A source that keeps the latest state of its groups, for clients that subscribe later.
 pub trait Retain: Send + Sync {
-    /// The latest state of what `group` carries, if it is a state and there is one. At least as new as
-    /// the hub's last publication to the group.
+    /// The latest state of `group`; `None` if it carries no state, or none yet. At least as new as the hub's
+    /// last publication to the group.
     fn retained(&self, group: &str) -> Option<Frames>;
 }
 
@@ -66,7 +66,7 @@ pub struct Hub {
     sequencer: Mutex<Sequencer>,
     /// The last id of the last finished batch. On its own cache line: every shard polls it.
     published: CachePadded<Watermark>,
-    /// Every shard looks here after its bell, too.
+    /// Where a publisher waits for room. Every shard looks here after its bell, too.
     room: CachePadded<RoomWait>,
     shards: ArcSwap<Vec<Waker>>,
     forms: Forms,
@@ -76,21 +76,21 @@ pub struct Hub {
 
 struct Sequencer {
     last_id: u64,
-    /// Publications of the batch under way, for the ledger.
+    /// Publications of the open batch, for the ledger.
     batch: Vec<TickPublication>,
 }
 
-/// When a batch was due. Batches that no clock schedules are due when they begin.
+/// When a batch was due. A batch that no clock schedules is due when it begins.
 #[derive(Debug, Clone, Copy)]
 pub struct Due {
     /// The source's own count of its batches.
     pub ordinal: u64,
-    /// Monotonic ns.
+    /// When the batch was due, monotonic ns.
     pub scheduled_ns: u64,
 }
 
 impl Hub {
-    /// An empty hub.
+    /// A hub without groups. Its ids start from the time of day, so they keep rising over a restart.
     pub fn new(name: &'static str, options: &HubOptions) -> Self {
         // Unix microseconds: ids go on rising over a restart, have 16 digits and 8 varint bytes
         // (so every reliable frame of a record is equally long), and stay below 2^53 until 2255.
@@ -110,14 +110,14 @@ impl Hub {
         }
     }
 
-    /// `source` publishes to groups that exist because somebody joined them, and keeps their latest
-    /// state. Once per hub.
+    /// Sets the source that publishes to groups which clients create by joining them, and that keeps their
+    /// latest state. Called once per hub.
     pub fn fill(&self, source: Weak<dyn Retain>) {
         let first = self.retain.set(source).is_ok();
         debug_assert!(first, "one source fills a hub");
     }
 
-    /// Whether groups that exist because somebody joined them get data.
+    /// Whether a group that a client creates by joining it gets data.
     pub fn is_filled(&self) -> bool {
         self.retain.get().is_some()
     }
@@ -132,28 +132,28 @@ impl Hub {
         self.name
     }
 
-    /// Which forms are in use and ready.
+    /// Which forms clients use, and which are ready.
     pub fn forms(&self) -> &Forms {
         &self.forms
     }
 
-    /// What was published when.
+    /// What was published when; `GET /ticks` serves it.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Everything up to this id is in the shards' receivers.
+    /// Every publication up to this id is in the shards' receivers.
     pub fn published(&self) -> u64 {
         self.published.id()
     }
 
-    /// A shard asks to be rung after every batch.
+    /// Registers a shard: its bell is rung after every batch.
     pub fn attach(&self, shard: &Waker) {
         self.shards.rcu(|shards| shards.iter().cloned().chain([shard.clone()]).collect::<Vec<_>>());
     }
 
-    /// A shard has taken out everything up to [`Hub::published`]. To be called after every ring, even if there
-    /// was nothing: a publisher may wait for room in a channel.
+    /// A shard reports that it has taken out everything up to [`Hub::published`]. Call this after every ring,
+    /// even if there was nothing: a publisher may be waiting for room in a channel.
     pub fn taken_out(&self) {
         self.room.notify();
     }
@@ -162,9 +162,9 @@ impl Hub {
         self.shards.load().iter().for_each(Waker::wake_by_ref);
     }
 
-    /// A source publishes to this group from now on; it stays until the hub goes.
+    /// Declares that a source publishes to this group from now on; the group stays as long as the hub.
     ///
-    /// Clients may have joined it already: then the silent group they wait in becomes this one.
+    /// If clients have joined it already, the silent group that they wait in becomes this one.
     pub fn declare(&self, name: &str, symbol: &str) -> Arc<Group> {
         // The entry guard is held until the symbol is set, so that `unsubscribe`, which looks for it
         // under the same guard, cannot remove a group that was just declared.
@@ -184,7 +184,7 @@ impl Hub {
         }
     }
 
-    /// A shard gets its first member in `name`; the group is made if it does not exist.
+    /// Subscribes a shard that gets its first member in `name`; the group is created if it does not exist.
     pub fn subscribe(&self, name: &str) -> Result<(Arc<Group>, broadcast::Receiver<Publication>), TooManySilentGroups> {
         // The entry guard is held across the subscription, so that `unsubscribe` on another shard
         // cannot remove the group in between. Nothing below takes a lock of the map.
@@ -203,7 +203,7 @@ impl Hub {
         }
     }
 
-    /// A shard's last member left `group`; a silent group goes with its last shard.
+    /// Unsubscribes a shard whose last member has left `group`. A silent group is removed with its last shard.
     pub fn unsubscribe(&self, group: &Group) {
         if group.unsubscribe()
             && !group.is_declared()
@@ -218,7 +218,7 @@ impl Hub {
         self.groups.get(name).map(|entry| Arc::clone(&entry))
     }
 
-    /// Every group there is, in no order. Holds a shard guard of the map per call of `visit`.
+    /// Calls `visit` for every group, in no particular order. Each call holds a shard guard of the map.
     pub fn for_each_group(&self, mut visit: impl FnMut(&Arc<Group>)) {
         self.groups.iter().for_each(|entry| visit(&entry));
     }
@@ -227,7 +227,7 @@ impl Hub {
     ///
     /// One batch at a time: a second publisher waits.
     pub fn begin(&self, due: Option<Due>) -> Batch<'_> {
-        // A publisher that panicked left whole numbers behind: the sequence goes on.
+        // A publisher that panicked left only whole numbers behind, so the sequence can continue.
         self.batch(self.sequencer.lock().unwrap_or_else(PoisonError::into_inner), due)
     }
 
@@ -237,10 +237,10 @@ impl Hub {
         Batch { hub: self, sequencer, due, published_ns, published_unix_ns: clock::unix_ns() }
     }
 
-    /// Publishes what belongs together as one batch, if that needs no waiting: nobody else publishes just now,
-    /// and the channels have room. Otherwise gives it back, for [`Hub::publish_all`].
+    /// Publishes `messages` as one batch, if that needs no waiting: nobody else is publishing, and the channels
+    /// have room. Otherwise returns them, for [`Hub::publish_all`].
     pub fn try_publish_all(&self, messages: Vec<Outgoing>) -> Result<(), Vec<Outgoing>> {
-        // They may all be for one group. Shards only make room meanwhile, and nobody else takes it.
+        // All of them may be for one group. Meanwhile shards only make room, and nobody else takes it.
         let has_room = |group: &Group| group.queued() + messages.len() <= CHANNEL_SLOTS;
         match self.sequencer.try_lock() {
             Ok(sequencer) if messages.iter().all(|(group, _)| has_room(group)) => {
@@ -254,8 +254,8 @@ impl Hub {
         }
     }
 
-    /// Publishes what belongs together, in order: one batch, as long as the channels have room. Where one
-    /// is full the batch ends, other publishers have their turn, and the next one waits for room.
+    /// Publishes `messages` in order, as one batch while the channels have room. When one is full the batch
+    /// ends, other publishers get their turn, and the next batch waits for room.
     pub fn publish_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
         let mut messages = messages.into_iter().peekable();
         while let Some((group, frames)) = messages.next() {
@@ -284,11 +284,11 @@ impl Batch<'_> {
         self.published_ns.saturating_sub(self.due.scheduled_ns)
     }
 
-    /// Waits until every shard has room for one more publication of `group`, at most a second. A clock
-    /// never fills a channel; a source that is as fast as its input may. The batch must be empty: what is
-    /// not declared published yet, no shard takes out.
+    /// Waits until every shard has room for one more publication of `group`, at most a second. A clock never
+    /// fills a channel; a source that reads as fast as it can may. The batch must be empty: shards take out
+    /// only what is declared published.
     ///
-    /// Nobody else publishes meanwhile: that is what holds the sources back.
+    /// Nobody else can publish meanwhile, which is what slows the sources down.
     pub fn wait_for_room(&self, group: &Group) {
         const PATIENCE: Duration = Duration::from_secs(1);
         debug_assert!(self.sequencer.batch.is_empty(), "what is published is waited for");

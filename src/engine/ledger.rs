@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::frames::Frames;
 
-/// How much the ledger remembers.
+/// Size of the tick ledger.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LedgerOptions {
     /// Publications the tick ledger remembers
@@ -18,7 +18,7 @@ pub struct LedgerOptions {
     pub ledger_publications: usize,
 }
 
-/// One batch of publications.
+/// The publications of one batch, and when it ran.
 pub struct Tick {
     /// The source's own count of its ticks.
     pub ordinal: u64,
@@ -34,17 +34,17 @@ pub struct Tick {
 
 /// One publication of a tick.
 pub struct TickPublication {
-    /// The group's name.
+    /// The full name of the group it was sent to.
     pub group: Arc<str>,
-    /// The hub's sequence id.
+    /// Its id in the hub's sequence, which reliable clients see as sequence id.
     pub id: u64,
-    /// The record.
+    /// The record, as a handle: the ledger copies no bytes.
     pub frames: Frames,
-    /// Subscribers of the group at that moment.
+    /// How many subscribers the group had at that moment.
     pub subscribers: usize,
 }
 
-/// The ring. Positions count from 1 and are never reused.
+/// The ledger: a ring of ticks. Positions count from 1 and are never reused.
 pub struct Ledger {
     limit: usize,
     ring: Mutex<TickRing>,
@@ -83,9 +83,9 @@ impl Ledger {
         self.newest.send_replace(newest);
     }
 
-    /// Up to `limit` ticks behind position `after`, oldest first, each with its position.
+    /// Up to `limit` ticks after position `after`, oldest first, each with its position.
     ///
-    /// A first position above `after + 1` tells that the ring no longer reaches back that far.
+    /// If the first position is above `after + 1`, the ring no longer reaches back that far.
     pub fn after(&self, after: u64, limit: usize) -> Vec<(u64, Arc<Tick>)> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = ring.oldest();
@@ -100,7 +100,7 @@ impl Ledger {
         if ring.ticks.is_empty() { (0, 0) } else { (ring.oldest(), ring.newest) }
     }
 
-    /// Tells the newest position whenever it changes.
+    /// Receives the newest position whenever it changes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
     }

@@ -10,23 +10,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct LiveCount(AtomicUsize);
 
 impl LiveCount {
-    /// No shard has members.
+    /// A count of 0.
     pub fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 
-    /// Counts a shard in.
+    /// Counts a shard that got its first member.
     pub fn enter(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a shard out; true for exactly one of those that leave together: the last.
+    /// Counts out a shard that lost its last member. True for exactly one of several that leave at once: the
+    /// last.
     pub fn leave(&self) -> bool {
         self.0.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
-    /// Whether there is any. Relaxed: one that enters or leaves just now may be missed, which whoever
-    /// must know rules out with a lock of its own.
+    /// Whether any shard has members. Relaxed: a shard that enters or leaves at this moment may be missed; a
+    /// caller that must not miss it holds a lock.
     pub fn is_live(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }

@@ -30,19 +30,19 @@ pub struct LagOptions {
 }
 
 impl LagOptions {
-    /// Frames a ring keeps: plain connections need their allowance, reliable ones the recovery.
+    /// Frames a ring keeps: as many as a plain connection may be behind, or as a reliable one may recover.
     pub fn ring_frames(&self, reliable: bool) -> u64 {
         if reliable { self.recovery_frames.max(self.client_buffer) } else { self.client_buffer }
     }
 
-    /// The oldest position a session may resume from when frames it needs are gone, or when it was
-    /// dropped for lag: half an allowance behind `head`, so that it does not lag at once again.
+    /// The oldest position a session may resume from when frames it needs are gone, or when it was dropped for
+    /// lag: half an allowance behind `head`, so that it does not lag again immediately.
     pub fn resume_floor(&self, head: u64) -> u64 {
         head.saturating_sub(self.client_buffer / 2)
     }
 }
 
-/// Where a recovered subscription goes on.
+/// Where a recovered subscription continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resume {
     /// The position of the next frame to send.
@@ -53,9 +53,9 @@ pub struct Resume {
 
 /// Where to resume: at `confirmed`, the first frame the client has not confirmed.
 ///
-/// Frames before `sent` were written to the old socket. If only such frames fell off the ring, the
-/// client goes on with the oldest there is: it may well have them. If frames that were never sent fell
-/// off, or the session was dropped for lag, it skips to the resume floor.
+/// Frames before `sent` were written to the old socket. If only such frames have been dropped from the ring,
+/// the client continues with the oldest one left: it probably has the others. If frames that were never sent
+/// have been dropped, or the session was dropped for lag, it skips to the resume floor.
 pub fn resume(options: &LagOptions, confirmed: u64, sent: u64, oldest: u64, head: u64, lagged: bool) -> Resume {
     let floor = if lagged || sent < oldest { options.resume_floor(head).max(oldest) } else { oldest };
     let position = confirmed.max(floor);

@@ -11,9 +11,9 @@ use bytes::Bytes;
 /// One frame and where it stands.
 #[derive(Debug)]
 pub struct RingFrame {
-    /// The publication's id.
+    /// The publication's id in the hub's sequence.
     pub id: u64,
-    /// The finished frame.
+    /// Ready to write, and shared by all subscribers.
     pub frame: Bytes,
     /// Bytes of all frames up to and including this one, since the ring began.
     end: u64,
@@ -25,7 +25,7 @@ pub struct Ring {
     entries: VecDeque<RingFrame>,
     /// Position of `entries[0]`.
     oldest: u64,
-    /// Id of the newest frame that fell off; 0 if none did.
+    /// Id of the newest frame that was dropped; 0 if none was.
     fallen_id: u64,
     /// Bytes of all frames that were ever pushed.
     end: u64,
@@ -34,12 +34,13 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// An empty ring.
+    /// An empty ring. Whichever bound is reached first, the oldest frames are dropped.
     pub fn new(max_frames: u64, max_bytes: u64) -> Self {
         Self { entries: VecDeque::new(), oldest: 0, fallen_id: 0, end: 0, max_frames, max_bytes }
     }
 
-    /// Appends a frame; ids rise. What exceeds the bounds falls off the other end.
+    /// Appends a frame, whose id must be larger than the last one's. Frames beyond the bounds are dropped,
+    /// oldest first.
     pub fn push(&mut self, id: u64, frame: Bytes) {
         debug_assert!(self.entries.back().is_none_or(|newest| newest.id < id));
         self.end += frame.len() as u64;
@@ -71,13 +72,13 @@ impl Ring {
         self.oldest
     }
 
-    /// The frame at `position`, unless it fell off or is yet to come.
+    /// The frame at `position`; `None` if it was dropped, or has not come yet.
     pub fn get(&self, position: u64) -> Option<&RingFrame> {
         self.entries.get(usize::try_from(position.checked_sub(self.oldest)?).ok()?)
     }
 
-    /// The position of the first frame whose id is larger than `id`. If such a frame fell off, a
-    /// position before [`Ring::oldest`]: the newest it can have had.
+    /// The position of the first frame whose id is larger than `id`. If such a frame was dropped, this is a
+    /// position before [`Ring::oldest`]: the newest that it can have had.
     pub fn position_after(&self, id: u64) -> u64 {
         if self.fallen_id > id {
             return self.oldest - 1;
@@ -85,7 +86,7 @@ impl Ring {
         self.oldest + self.entries.partition_point(|entry| entry.id <= id) as u64
     }
 
-    /// Bytes from `position` to the head. Frames that fell off are not counted.
+    /// Bytes from `position` to the head. Frames that were dropped are not counted.
     pub fn bytes_from(&self, position: u64) -> u64 {
         match self.get(position.max(self.oldest)) {
             Some(entry) => self.end - entry.end + entry.frame.len() as u64,

@@ -12,7 +12,7 @@ use std::sync::{Condvar, Mutex};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// The wait of one publisher at a time. While nobody waits, a shard pays one load.
+/// Where one publisher at a time can wait. While none does, a shard pays one load.
 #[derive(Debug)]
 pub struct RoomWait {
     is_waiting: AtomicBool,
@@ -21,7 +21,7 @@ pub struct RoomWait {
 }
 
 impl RoomWait {
-    /// Nobody waits.
+    /// A room in which no publisher waits.
     pub fn new() -> Self {
         Self { is_waiting: AtomicBool::new(false), lock: Mutex::new(()), freed: Condvar::new() }
     }
@@ -48,7 +48,8 @@ impl RoomWait {
         self.is_waiting.store(false, Ordering::Relaxed);
     }
 
-    /// A shard has answered its bell and taken out what there was: wakes the publisher that waits for it.
+    /// Wakes the publisher that waits, if there is one. Called by a shard that has answered its bell and taken
+    /// everything out.
     pub fn notify(&self) {
         if self.is_waiting.load(Ordering::Relaxed) {
             // A publisher that found no room holds the lock until it sleeps: it cannot miss this. And it

@@ -12,18 +12,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Watermark(AtomicU64);
 
 impl Watermark {
-    /// Nothing after `id` is published yet.
+    /// A watermark at `id`: nothing newer is published yet.
     pub fn new(id: u64) -> Self {
         Self(AtomicU64::new(id))
     }
 
-    /// Everything up to `id` is sent.
+    /// Declares that everything up to `id` is sent.
     pub fn raise(&self, id: u64) {
         // Release: whoever reads this id also sees what was done before, sends and relaxed stores alike.
         self.0.store(id, Ordering::Release);
     }
 
-    /// Everything up to this id is sent, and seen as such by the caller.
+    /// Everything up to this id is sent, and the caller sees its effects.
     pub fn id(&self) -> u64 {
         // Pairs with the Release above.
         self.0.load(Ordering::Acquire)

@@ -16,7 +16,7 @@ pub struct LogLimiter {
 }
 
 impl Default for LogLimiter {
-    /// Five lines a second.
+    /// A limiter of five lines a second.
     fn default() -> Self {
         Self::new(5, 1000)
     }
@@ -48,11 +48,11 @@ impl LogLimiter {
 #[derive(Debug, Default)]
 pub struct SeenNames(Mutex<HashSet<Box<str>>>);
 
-/// Names remembered at most.
+/// Names remembered at most, before all are forgotten.
 const NAMES: usize = 4096;
 
 impl SeenNames {
-    /// Whether this name is new.
+    /// Whether this name is new; remembers it.
     pub fn is_new(&self, name: &str) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= NAMES {

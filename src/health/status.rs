@@ -1,7 +1,7 @@
-//! How the sources are: a registry for `/websocket/status` and the metrics.
+//! The state of the sources: a registry for `/websocket/status` and the metrics.
 //!
-//! A source registers once, keeps its [`SourceHealth`] and updates it with plain atomics; whoever asks
-//! reads a [`SourceSnapshot`]. No figure depends on another, so Relaxed is enough throughout.
+//! A source registers once, keeps its [`SourceHealth`] and updates it with plain atomics. Readers get a
+//! [`SourceSnapshot`]. No figure depends on another, so Relaxed is enough throughout.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::engine::clock;
 
-/// How one source is, kept up to date by the source itself. A source of several channels has one each.
+/// The state of one source, updated by the source itself. A source of several channels has one per channel.
 pub struct SourceHealth {
     name: String,
-    /// How often it should move; `None` for sources that may be quiet.
+    /// How often it should move; `None` for a source that may be quiet.
     interval: Option<Duration>,
     started_unix_ns: u64,
     connected: AtomicBool,
@@ -46,13 +46,13 @@ pub struct SourceSnapshot {
     pub last_update_unix_ns: Option<u64>,
     /// Input refused and failures of the source.
     pub errors: u64,
-    /// Reconnects of the source.
+    /// How often the source lost its connection and tried again.
     pub recoveries: u64,
     /// The source's own count of where it is: the tick ordinal of a replay.
     pub position: u64,
     /// Unix ns of its start.
     pub started_unix_ns: u64,
-    /// What its source says of itself, if it does.
+    /// What its source reports about itself, if it does.
     pub state: Option<SourceState>,
 }
 
@@ -158,7 +158,7 @@ impl Status {
     }
 }
 
-/// Nothing is left half done under these locks, so a panic elsewhere does not spoil them.
+/// Locks, even after a panic elsewhere: nothing is left half done under these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -170,7 +170,7 @@ impl SourceHealth {
         self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
     }
 
-    /// Sets where the source is, since `unix_ns`; what a position is, the source decides.
+    /// Sets the source's position, reached at `unix_ns`; what a position means, the source decides.
     pub fn set_position(&self, position: u64, unix_ns: u64) {
         self.position.store(position, Ordering::Relaxed);
         self.last_update_unix_ns.store(unix_ns, Ordering::Relaxed);
@@ -186,7 +186,7 @@ impl SourceHealth {
         self.recoveries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether the source is there. A replay that ran out of records is not.
+    /// Sets whether the source is available. A replay that has run out of records is not.
     pub fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
     }
@@ -201,7 +201,7 @@ impl SourceHealth {
         (self.last_update_unix_ns.load(Ordering::Relaxed) > 0).then(|| self.position())
     }
 
-    /// Where the source is: the tick ordinal of a replay, or a count of updates. 0 before the first.
+    /// The source's position: the tick ordinal of a replay, or a count of updates. 0 before the first.
     pub fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
     }

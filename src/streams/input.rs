@@ -4,12 +4,12 @@ use super::latest_prices::TooManySymbols;
 use crate::wire::streams::channels::UnknownChannel;
 use crate::wire::streams::checks::ShapeError;
 
-/// One thing to publish, as its publisher wrote it.
+/// One message to publish, as its publisher wrote it.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// A record in the channel's shape; any bytes for a passthrough channel.
     pub payload: &'a [u8],
-    /// Sent along on a passthrough channel, unused on the others.
+    /// Sent along on a passthrough channel, ignored on the others.
     pub key: Option<&'a [u8]>,
     /// The time that a passthrough message carries, Unix ms; `None`: the time of sending.
     pub timestamp_ms: Option<i64>,
@@ -22,18 +22,18 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Why an input is not published. The publisher's to fix.
+/// Why an input is not published. The publisher must fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InputError {
     /// This server has no such channel.
     #[error(transparent)]
     UnknownChannel(#[from] UnknownChannel),
-    /// The payload is over the limit.
+    /// The payload is longer than the limit.
     #[error("expected at most {limit} bytes, got {actual}")]
     TooLarge {
-        /// `--max-publish-bytes`.
+        /// The setting `--max-publish-bytes`.
         limit: usize,
-        /// Bytes of the payload.
+        /// Length of the payload, in bytes.
         actual: usize,
     },
     /// The record does not have its channel's shape.

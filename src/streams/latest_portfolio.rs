@@ -15,7 +15,7 @@ use crate::wire::streams::symbols_of_group;
 /// The one portfolio that all clients share.
 #[derive(Default)]
 pub struct LatestPortfolio {
-    /// What came last; sent with the next flush.
+    /// What came last; it is sent at the next flush.
     next: Option<LatestPositions>,
     /// What was sent last.
     sent: Option<LatestPositions>,
@@ -30,7 +30,7 @@ struct LatestPositions {
 }
 
 impl LatestPortfolio {
-    /// Takes a portfolio; it replaces the one before.
+    /// Replaces the portfolio; the new one is sent at the next flush.
     pub fn replace(&mut self, portfolio: &Portfolio<'_>) {
         let piece = |(name, position)| {
             let name: &str = name;
@@ -44,7 +44,8 @@ impl LatestPortfolio {
         self.next = Some(positions);
     }
 
-    /// Takes what came since the last flush into the messages. False: nothing did, or it is the same.
+    /// Makes what came since the last flush the current portfolio. False if nothing came, or it is the same as
+    /// before.
     pub fn flush(&mut self, unix_ms: i64) -> bool {
         match self.next.take() {
             Some(next) if self.sent.as_ref().is_none_or(|sent| !sent.is_same(&next)) => {

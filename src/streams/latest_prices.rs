@@ -17,15 +17,15 @@ use crate::wire::streams::messages::{self, Piece, PriceState};
 use crate::wire::streams::shapes::{Price, change};
 use crate::wire::streams::symbols_of_group;
 
-/// A price of a new symbol, when there are as many symbols as the server keeps.
+/// A price of a new symbol, when the server already keeps as many symbols as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected at most {limit} symbols (--max-symbols), got one more")]
 pub struct TooManySymbols {
-    /// `--max-symbols`.
+    /// The setting `--max-symbols`.
     pub limit: usize,
 }
 
-/// Every symbol's price.
+/// The latest price of every symbol.
 pub struct LatestPrices {
     symbols: BTreeMap<Box<str>, LatestPrice>,
     limit: usize,
@@ -37,19 +37,19 @@ struct LatestPrice {
     state: PriceState,
     /// The state as of the last flush; `None` before the first.
     piece: Option<Box<RawValue>>,
-    /// Changed since the last flush.
+    /// Whether the price changed since the last flush.
     changed: bool,
-    /// The last flush brought a change.
+    /// Whether the last flush brought a change.
     flushed: bool,
 }
 
 impl LatestPrices {
-    /// No prices yet.
+    /// No prices yet, and never more than `limit` of them.
     pub fn new(limit: usize) -> Self {
         Self { symbols: BTreeMap::new(), limit, flushed_ms: 0, retained: RetainedMessages::default() }
     }
 
-    /// Takes a price. Fields that the record lacks keep their values.
+    /// Updates a symbol's price. Fields that the record lacks keep their values.
     pub fn update(&mut self, price: &Price<'_>) -> Result<(), TooManySymbols> {
         if let Some(symbol) = self.symbols.get_mut(&*price.symbol) {
             let state = merged(Some(&symbol.state), price);
@@ -65,7 +65,7 @@ impl LatestPrices {
         Ok(())
     }
 
-    /// Takes what changed since the last flush into the messages. False: nothing did.
+    /// Makes what changed since the last flush the current state. False if nothing did.
     pub fn flush(&mut self, unix_ms: i64) -> bool {
         let mut any = false;
         for symbol in self.symbols.values_mut() {

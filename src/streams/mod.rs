@@ -7,9 +7,9 @@
 //!                                 └▶ price, portfolio ─▶ latest state ─▶ (interval) ─▶ groups
 //! ```
 //!
-//! Sources and the server's publish call put records in, independently of each other. A message is encoded
-//! once: a passthrough channel's for all its subscribers, a signal or trade for those of
-//! everything and those of its symbol, a price update or portfolio per set of symbols in use.
+//! Sources and `POST /api/publish` put records in, independently of each other. Each message is encoded once:
+//! on a passthrough channel for all subscribers; a signal or trade for the clients that take everything, and
+//! once more for those of its symbol; a price update or portfolio per set of symbols in use.
 //!
 //! - [`input`]: what may be handed in, and why it is refused.
 //! - [`latest_prices`], [`latest_portfolio`]: the state behind the channels that send at an interval.
@@ -50,7 +50,7 @@ pub struct Streams {
     hub: Arc<Hub>,
     options: StreamOptions,
     channels: Arc<Channels>,
-    /// By channel number.
+    /// Indexed by channel number.
     outputs: Vec<ChannelOutput>,
     prices: Mutex<LatestPrices>,
     portfolio: Mutex<LatestPortfolio>,
@@ -58,7 +58,7 @@ pub struct Streams {
     price_sources: Mutex<Vec<PriceSource>>,
 }
 
-/// A source that is asked for its prices before each price update, and offers them then.
+/// A source that is asked for its prices before each price update.
 pub type PriceSource = Box<dyn FnMut(&Streams) + Send>;
 
 /// What belongs to one channel.
@@ -82,8 +82,8 @@ fn now_ms() -> i64 {
     (clock::unix_ns() / 1_000_000) as i64
 }
 
-/// The first moment after `now` of those that lie whole intervals after `due`: a thread that was held up
-/// leaves intervals out, and does not send one message right after the other.
+/// The first deadline after `now`, in whole intervals from `due`. A thread that was held up skips intervals and
+/// does not send one message right after the other.
 fn next_due(due: Instant, interval: Duration, now: Instant) -> Instant {
     let missed = now.saturating_duration_since(due).as_nanos() / interval.as_nanos().max(1);
     due + interval * (u32::try_from(missed).unwrap_or(u32::MAX - 1) + 1)
@@ -154,7 +154,7 @@ impl Streams {
         self.batch().publish_record(record)
     }
 
-    /// For inputs that arrived together.
+    /// Starts a batch for inputs that arrived together.
     pub fn batch(&self) -> PublishBatch<'_> {
         PublishBatch { streams: self, messages: Vec::new() }
     }
@@ -165,23 +165,23 @@ impl Streams {
         locked(&self.prices).update(price)
     }
 
-    /// Counts one update of the channel of prices.
+    /// Counts one update of the channel `price_updates`.
     pub fn prices_moved(&self) {
         if let Some(health) = self.health(PRICE_UPDATES) {
             health.count_update(clock::unix_ns());
         }
     }
 
-    /// Asks `source` before each price update from now on, and at once, so that the next client to
-    /// subscribe gets a state.
+    /// Asks `source` for its prices now, so that the next client to subscribe gets a state, and before each
+    /// price update from now on.
     pub fn add_price_source(&self, mut source: PriceSource) {
         source(self);
         self.send_prices();
         locked(&self.price_sources).push(source);
     }
 
-    /// Sends price updates and portfolios at their intervals until `stop`. Blocks; the caller gives it
-    /// a thread.
+    /// Sends price updates and portfolios at their intervals until `stop` is set. Blocks: call it on a thread
+    /// of its own.
     pub fn conflate(&self, stop: &AtomicBool) {
         let intervals = [self.options.price_update_interval, self.options.portfolio_update_interval];
         let intervals = intervals.map(Duration::from_secs);
@@ -204,8 +204,8 @@ impl Streams {
         }
     }
 
-    // The state's lock is held until the batch is published: a client that joins meanwhile gets the state
-    // afterwards, and so one that is at least as new as what its group has carried.
+    // The state's lock is held until the batch is published. A client that joins meanwhile gets its state
+    // afterwards, so this state is at least as new as what its group has carried.
     fn send_prices(&self) {
         let mut prices = locked(&self.prices);
         if prices.flush(now_ms()) {
@@ -254,7 +254,7 @@ pub struct PublishBatch<'a> {
 }
 
 impl PublishBatch<'_> {
-    /// Checks one input and takes it. A refusal is counted in the channel's health.
+    /// Checks one input and adds it to the batch. A refusal is counted in the channel's health.
     pub fn publish(&mut self, channel: &str, input: &Input<'_>) -> Result<(), InputError> {
         let streams = self.streams;
         let Some((at, known)) = streams.channels.find(channel) else {
@@ -266,7 +266,7 @@ impl PublishBatch<'_> {
         accepted
     }
 
-    /// Takes a record that is checked already. A refusal is counted likewise.
+    /// Adds a record that is checked already. A refusal is counted, too.
     pub fn publish_record(&mut self, record: &StreamRecord<'_>) -> Result<(), TooManySymbols> {
         let streams = self.streams;
         let Some((at, _)) = streams.channels.find(record.channel()) else { return Ok(()) };
@@ -347,7 +347,7 @@ impl Retain for Streams {
     }
 }
 
-/// Nothing is left half done under these locks, so a panic elsewhere does not spoil them.
+/// Locks, even after a panic elsewhere: nothing is left half done under these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

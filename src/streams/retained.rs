@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use crate::engine::frames::{Form, Frames};
 
-/// Bytes kept at most. Whoever subscribes to ever new sets of symbols while no price moves would
-/// otherwise grow this without end.
+/// Bytes kept at most. Without a limit this would grow without end while no price moves, if clients subscribed
+/// to ever new sets of symbols.
 const BYTES: usize = 64 << 20;
 
-/// The messages of one channel's current state, by group. Bounded: when a message does not fit any
-/// more, all others are forgotten; they are encoded again when somebody wants them.
+/// The messages of one channel's current state, by group. Bounded: when a message no longer fits, all others
+/// are dropped, and encoded again when somebody wants them.
 #[derive(Default)]
 pub struct RetainedMessages {
     messages: HashMap<Box<str>, Frames>,

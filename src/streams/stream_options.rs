@@ -42,10 +42,10 @@ pub struct StreamOptions {
     #[arg(long, env = "FLOWCAST_MAX_SYMBOLS_PER_CHANNEL", default_value_t = 200, value_name = "SYMBOLS")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
     pub max_symbols_per_channel: usize,
-    /// Different filters of symbols in use on the server at a time
+    /// Largest number of different symbol filters in use on the server at a time
     #[arg(long, env = "FLOWCAST_MAX_FILTERS", default_value_t = 65_536, value_name = "FILTERS")]
     pub max_filters: usize,
-    /// Symbols whose latest price is kept; prices of others are refused
+    /// Largest number of symbols whose latest price is kept; prices of further ones are refused
     #[arg(long, env = "FLOWCAST_MAX_SYMBOLS", default_value_t = 50_000, value_name = "SYMBOLS")]
     pub max_symbols: usize,
     /// Largest message that may be published to a channel, bytes

@@ -12,14 +12,14 @@ pub fn orderflow_group(prefix: &str, ticker: &str) -> String {
     format!("{prefix}_{ticker}_orderflow_orderflow")
 }
 
-/// Why a name is no group of the orderflow hub.
+/// Why a name is not a group of the orderflow hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameError {
-    /// It is no group name of GexBot.
+    /// It does not have the form of a GexBot group.
     Malformed,
-    /// It is a group of another hub.
+    /// It belongs to another hub.
     OtherHub,
-    /// It is a group of this hub, with another prefix than the one negotiated.
+    /// It belongs to this hub, but its prefix is not the negotiated one.
     OtherPrefix,
 }
 

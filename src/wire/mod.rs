@@ -22,12 +22,12 @@ pub mod websocket;
 pub enum Wire {
     /// One of Azure Web PubSub's subprotocols.
     WebPubSub(webpubsub::PubSubWire),
-    /// The JSON streams.
+    /// One JSON object per text frame, on `/ws`.
     Streams,
 }
 
 impl Wire {
-    /// Whether a session outlives its socket.
+    /// Whether a session can outlive its socket.
     pub const fn is_reliable(self) -> bool {
         matches!(self, Self::WebPubSub(webpubsub::PubSubWire { reliable: true, .. }))
     }

@@ -1,6 +1,6 @@
 //! Messages generated from `proto/` by `build.rs`.
 
-/// `proto/orderflow.proto`
+/// `proto/orderflow.proto`: the record in a payload.
 pub mod orderflow {
     include!(concat!(env!("OUT_DIR"), "/orderflow_proto.rs"));
 }
@@ -16,11 +16,11 @@ pub mod option_profile {
 pub mod spot_price {
     include!(concat!(env!("OUT_DIR"), "/spot_price.rs"));
 }
-/// `proto/cache.proto`
+/// `proto/cache.proto`: the index of a cached file.
 pub mod cache {
     include!(concat!(env!("OUT_DIR"), "/flowcast.cache.rs"));
 }
-/// `proto/webpubsub.proto`
+/// `proto/webpubsub.proto`: the messages of the protobuf subprotocols.
 pub mod webpubsub {
     include!(concat!(env!("OUT_DIR"), "/webpubsub.rs"));
 }

@@ -16,15 +16,15 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 /// What a downstream frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
-    /// UTF-8 text.
+    /// A message whose payload is UTF-8.
     Text = 1,
-    /// Bytes.
+    /// A message of any bytes.
     Binary = 2,
     /// Close, with code and reason.
     Close = 8,
-    /// Keep-alive request.
+    /// Asks the client for a pong with the same payload.
     Ping = 9,
-    /// Keep-alive answer.
+    /// Answers a client's ping, with its payload.
     Pong = 10,
 }
 
@@ -74,9 +74,9 @@ pub fn append_close(code: u16, reason: &str, out: &mut Vec<u8>) {
 /// One message of a client, or one of its control frames.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
-    /// A text message.
+    /// A whole text message, checked to be UTF-8.
     Text(&'a str),
-    /// A binary message.
+    /// A whole binary message.
     Binary(&'a [u8]),
     /// A ping, to be answered with its payload.
     Ping(&'a [u8]),
@@ -104,13 +104,13 @@ pub enum Violation {
     /// §5.5.1, §7.4: a close carries nothing, or a valid code and text.
     #[error("expected a close code of RFC 6455 §7.4 and a UTF-8 reason, got something else")]
     BadClose,
-    /// §8.1
+    /// §8.1: text is UTF-8.
     #[error("expected UTF-8 in a text message, got something else")]
     NotUtf8,
     /// A message over `--max-message-bytes`.
     #[error("expected messages of at most {limit} bytes, got a longer one")]
     TooLarge {
-        /// `--max-message-bytes`.
+        /// The setting that was exceeded.
         limit: usize,
     },
 }
@@ -126,7 +126,7 @@ impl Violation {
     }
 }
 
-/// What is kept of a client's bytes between two reads: nothing, unless a frame or message is incomplete.
+/// The bytes of a client that are kept between two reads: none, unless a frame or message is incomplete.
 #[derive(Debug, Default)]
 pub struct Inbound(Option<Box<PartialMessage>>);
 

@@ -73,7 +73,7 @@ fn a_stalled_client_cannot_hold_it_beyond_the_timeout() {
     server.ticks(500);
     server.signal(Signal::TERM);
     assert_eq!(server.ended().code(), Some(0));
-    server.logged("the shutdown timeout cuts these connections off");
+    server.logged("shutdown timeout: cutting off these connections");
     drop(stalled);
 }
 

@@ -32,7 +32,7 @@ pub struct CheckOptions {
     /// Ids of the feeds to try; all by default
     #[arg(value_name = "FEED")]
     pub ids: Vec<String>,
-    /// Seconds each feed has for its connection and the records
+    /// Seconds that each feed has to connect and to send its first records
     #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout_seconds: u64,

@@ -30,7 +30,7 @@ pub enum FeedsCommand {
     Check(CheckOptions),
     /// Print normalized records as JSON lines until Ctrl-C
     ///
-    /// What happens to the feeds is told on stderr.
+    /// Connections, errors and other events of the feeds go to stderr.
     Tail(TailFeedsOptions),
 }
 

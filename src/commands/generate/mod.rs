@@ -70,7 +70,7 @@ impl fmt::Display for Generated {
     }
 }
 
-/// Why a day was not generated. All variants are the operator's to fix.
+/// Why a day was not generated. The operator must fix all of these.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     /// Not a name the data layout can hold.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::source::recorded::dataset::DatasetError;
 
-/// Why `flowcast publish` ends early. The operator's to fix.
+/// Why `flowcast publish` ends early. The operator must fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// This binary has no Kafka.

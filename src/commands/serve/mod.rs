@@ -184,7 +184,7 @@ async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duratio
     match tokio::time::timeout(deadline, ended).await {
         Ok(_) => tracing::info!("every connection is closed"),
         Err(_elapsed) => {
-            tracing::warn!(connections = app.connections(), "the shutdown timeout cuts these connections off");
+            tracing::warn!(connections = app.connections(), "shutdown timeout: cutting off these connections");
         }
     }
 }

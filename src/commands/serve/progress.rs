@@ -1,4 +1,4 @@
-//! How far loading is: a bar on a terminal, a log line every two seconds elsewhere.
+//! How far loading has come: a bar on a terminal, a log line every two seconds elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::clock;
 
-/// See the module's documentation.
+/// Counts the bytes read and shows them; see the module's documentation.
 pub struct Progress {
     bar: Option<ProgressBar>,
     told_ns: AtomicU64,

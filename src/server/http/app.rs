@@ -21,7 +21,7 @@ use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::payload::Profile;
 
-/// How far the server is between start and end. It only moves forward.
+/// The stage of the server between start and end. It only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
@@ -33,11 +33,11 @@ pub enum Stage {
     Draining,
 }
 
-/// What handlers need to know.
+/// What the HTTP handlers need.
 pub struct App {
     /// The hub of `/negotiate` and its WebSocket endpoints.
     pub hub: Arc<Hub>,
-    /// What the sources report.
+    /// The registry of sources, for status and metrics.
     pub status: Arc<Status>,
     /// The threads that serve upgraded connections.
     pub shards: Vec<ShardHandle>,
@@ -63,7 +63,7 @@ pub struct App {
     turn: AtomicUsize,
 }
 
-/// What an [`App`] is made of.
+/// The parts that an [`App`] is made of.
 #[expect(missing_docs, reason = "see App")]
 pub struct AppParts {
     pub hub: Arc<Hub>,
@@ -99,7 +99,7 @@ impl App {
         }
     }
 
-    /// Where the server is in its life.
+    /// The stage that the server is in.
     pub fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Relaxed) {
             0 => Stage::Loading,
@@ -108,7 +108,7 @@ impl App {
         }
     }
 
-    /// Moves on. A server that drains never serves again, even if loading finishes later.
+    /// Moves to a later stage. A server that drains never serves again, even if loading finishes later.
     pub fn set_stage(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::Relaxed);
     }
@@ -123,7 +123,7 @@ impl App {
         Some(([(http::header::RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response())
     }
 
-    /// Open WebSocket connections.
+    /// Open WebSocket connections on all shards.
     pub fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.stats().connections.get()).sum()
     }

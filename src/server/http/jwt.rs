@@ -58,7 +58,7 @@ pub struct Claims {
     /// Channels that may be subscribed to; all if missing. A publisher publishes to these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Vec<Box<str>>>,
-    /// [`PUBLISHER`] may publish.
+    /// [`PUBLISHER`], which may publish; anything else, or nothing, may not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// Audience: a text or a list of texts. Compared only if the server has one.
@@ -67,7 +67,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// What a connection with this token may.
+    /// What a connection with this token may do.
     pub fn grant(self) -> Grant {
         let expires_unix_s = self.exp.map(|exp| exp.max(0.0) as u64);
         Grant { channels: self.channels.map(Into::into), expires_unix_s }
@@ -80,7 +80,7 @@ pub enum TokenError {
     /// Neither the query nor the header has one.
     #[error("missing token: expected ?token=JWT or Authorization: Bearer JWT")]
     Missing,
-    /// It is no JWT, or not signed with HS256 and the secret.
+    /// It is not a JWT, or not signed with HS256 and the server's secret.
     #[error("invalid token: expected a JWT signed with HS256 and this server's secret")]
     Invalid,
     /// `exp` is more than a minute ago.
@@ -97,14 +97,14 @@ pub enum TokenError {
     Claims,
 }
 
-/// Checks tokens.
+/// Checks tokens and the origins of pages.
 pub struct Authority {
     key: Option<(DecodingKey, Validation)>,
     origins: Vec<String>,
 }
 
 impl Authority {
-    /// With the secret, audience and origins of the settings. Warns of a short secret.
+    /// Takes secret, audience and origins from the settings. Warns if the secret is short.
     pub fn new(options: &AuthOptions) -> Self {
         hs256::install();
         let key = options.auth_secret.as_ref().map(|secret| {
@@ -121,16 +121,16 @@ impl Authority {
         Self { key, origins }
     }
 
-    /// Whether tokens are asked for at all.
+    /// Whether everybody may connect without a token.
     pub fn is_open(&self) -> bool {
         self.key.is_none()
     }
 
-    /// What a token says, if it is good. `None`: tokens are not asked for.
+    /// The claims of a good token. `None`: this server does not ask for tokens.
     pub fn check(&self, token: Option<&str>) -> Result<Option<Claims>, TokenError> {
         let Some((key, validation)) = &self.key else { return Ok(None) };
         let token = token.ok_or(TokenError::Missing)?;
-        // A bad header and bad claims are one error to the library, and two to whoever made the token.
+        // To the library a bad header and bad claims are one error; for whoever made the token they are two.
         decode_header(token).map_err(|_| TokenError::Invalid)?;
         let claims = decode::<Claims>(token, key, validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
@@ -170,7 +170,7 @@ fn validation(audience: Option<&str>) -> Validation {
     validation
 }
 
-/// A signed token.
+/// Signs the claims; returns the token.
 pub fn sign(claims: &Claims, secret: &[u8]) -> Result<String, jsonwebtoken::errors::Error> {
     hs256::install();
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret))

@@ -43,7 +43,7 @@ fn bind_address(text: &str) -> Result<String, String> {
     if valid { Ok(text.to_owned()) } else { Err("expected host:port or :port, such as 0.0.0.0:8080".to_owned()) }
 }
 
-/// Why there is no listener. The operator's to fix.
+/// Why there is no listener. The operator must fix it.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ListenError {
@@ -58,7 +58,7 @@ pub enum ListenError {
         "expected a port this user may listen on, but {address} needs privileges; choose one above 1023 with --port or WS_BIND_ADDRESS"
     )]
     Privileged { address: SocketAddr },
-    /// Anything else.
+    /// Any other error of the system.
     #[error("cannot listen on {address}: {source}")]
     Other { address: SocketAddr, source: io::Error },
 }
@@ -110,7 +110,7 @@ fn bound(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener
     // invisible for minutes.
     socket.set_send_buffer_size(options.send_buffer_bytes)?;
     socket.set_tcp_nodelay(true)?;
-    // So is this: a client that takes no byte of an answer for so long is gone.
+    // This one too: a client that takes no byte of an answer for so long is gone.
     socket.set_tcp_user_timeout(Some(options.answer_timeout()))?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(options.backlog)?;

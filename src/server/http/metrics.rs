@@ -22,7 +22,7 @@ use crate::health::status::{Figure, SourceSnapshot};
 use crate::server::shard::close::COUNTERS as CLOSES;
 use crate::server::shard::stats::{Count, ShardStats};
 
-/// Everything that is counted, now.
+/// The current value of everything that is counted.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     let mut registry = Registry::with_prefix("flowcast");
     registry.register("tick_drift_seconds", "How late ticks of the replay clock began", app.status.drift().clone());
@@ -73,7 +73,7 @@ const COUNTERS: [Row; 11] = [
 
 type StreamRow = (&'static str, &'static str, fn(&SourceSnapshot) -> u64);
 
-/// `stream_health` of `/websocket/status`, for those who are to be woken up.
+/// What `stream_health` of `/websocket/status` says, as metrics to alert on.
 const STREAM_GAUGES: [StreamRow; 2] = [
     ("stream_healthy", "1: the stream's source is connected, and moves as often as it should", |stream| {
         u64::from(stream.is_healthy)
@@ -129,7 +129,7 @@ fn encode_hub(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
     counter(encoder, "publications", "Records published to groups with subscribers", publications)
 }
 
-/// How each source is. The label keeps its name, `stream`, for the dashboards that know it.
+/// The state of each source. The label keeps its name, `stream`, for existing dashboards.
 fn encode_sources(sources: &[SourceSnapshot], encoder: &mut DescriptorEncoder) -> fmt::Result {
     for (name, help, value) in STREAM_GAUGES {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -147,7 +147,7 @@ fn encode_sources(sources: &[SourceSnapshot], encoder: &mut DescriptorEncoder) -
     Ok(())
 }
 
-/// What the sources registered. Figures of one name stand side by side, and are one metric.
+/// What the sources registered. Figures with the same name stand side by side and are one metric.
 fn encode_figures(figures: &[Figure], encoder: &mut DescriptorEncoder) -> fmt::Result {
     for same in figures.chunk_by(|one, other| one.name == other.name) {
         let kind = if same[0].is_gauge { MetricType::Gauge } else { MetricType::Counter };

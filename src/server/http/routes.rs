@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::app::{App, Peer, error};
 use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
 
-/// Every route.
+/// Every route of the server, with its handler.
 pub fn routes(app: &Arc<App>) -> Router {
     // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
     let any_header = AllowHeaders::mirror_request();

@@ -28,7 +28,7 @@ use crate::wire::webpubsub::{PlainForm, Syntax};
 /// Ticks per answer, unless the client asks for fewer.
 const MAX_TICKS: usize = 1000;
 
-/// Publications per answer, about a megabyte. The client asks for what comes after the last one.
+/// Publications per answer, about a megabyte. The client asks again for those after the last one.
 const MAX_PUBLICATIONS: usize = 4096;
 
 /// `?after=` position and `?limit=` ticks.
@@ -103,7 +103,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
                 let data = tick_json(seq, &tick).to_string();
                 return Some((Ok(Event::default().event("tick").id(seq.to_string()).data(data)), reader));
             }
-            // Marked as seen before the ledger is read: a tick that comes in between wakes us again.
+            // Marked as seen before the ledger is read: a tick that arrives in between wakes us again.
             reader.changed.borrow_and_update();
             reader.ready = reader.app.hub.ledger().after(reader.after, 64).into_iter();
             if reader.ready.len() == 0 && reader.changed.changed().await.is_err() {

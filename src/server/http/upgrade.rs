@@ -50,9 +50,9 @@ pub async fn client_query(State(app): State<Arc<App>>, request: Request) -> Resp
 
 /// A valid WebSocket handshake, not answered yet.
 pub(super) struct PendingUpgrade {
-    /// The client's request.
+    /// The client's request, with its path and headers.
     pub(super) request: http::Request<()>,
-    /// The `101`.
+    /// The `101` that will be sent.
     pub(super) response: http::Response<()>,
     /// The socket, once the answer is sent.
     pub(super) on_upgrade: OnUpgrade,
@@ -188,8 +188,8 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, UpgradeErr
     if asked { Err(UpgradeError::NoSubprotocol) } else { Ok(None) }
 }
 
-/// Connection id and token, if the query asks for a recovery. A text that is no id or token becomes one that
-/// matches no session.
+/// Connection id and token, if the query asks for a recovery. A text that is not a valid id or token is
+/// replaced by one that matches no session.
 fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
     let id = auth::parameter(query, "awps_connection_id")?;
     let token = auth::parameter(query, "awps_reconnection_token").unwrap_or_default();
@@ -217,7 +217,7 @@ pub(super) async fn hand_over(
 ) {
     let upgraded = match on_upgrade.await {
         Ok(upgraded) => upgraded,
-        // The client went away between request and answer.
+        // The client left between request and answer.
         Err(error) => return tracing::debug!(%error, "upgrade not finished"),
     };
     match take_socket(upgraded) {

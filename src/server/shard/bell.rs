@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the sleeper waits for; an eventfd in a server.
 pub trait Notifier {
-    /// Ends the sleep, or the next one.
+    /// Ends the sleep, or the next one if nobody sleeps.
     fn raise(&self);
-    /// Takes back what was raised.
+    /// Clears what [`Notifier::raise`] has set.
     fn lower(&self);
 }
 

@@ -31,9 +31,9 @@ pub enum Close {
     WriteTimeout,
     /// The client recovered its session on another socket.
     Recovered,
-    /// The server stops.
+    /// The server shuts down.
     Shutdown,
-    /// Its token expired.
+    /// The `exp` of its token has passed, leeway included.
     TokenExpired,
     /// More of its requests were refused than `--max-request-errors` allows in a minute.
     TooManyErrors,
@@ -61,16 +61,16 @@ pub enum ComeBack {
     WithNewToken,
     /// Once its code is fixed: it would only be closed again.
     AfterFix,
-    /// It need not.
+    /// The client is done, or has another connection already.
     No,
 }
 
-/// One way to end.
+/// A row of [`TABLE`]: one way to end.
 #[derive(Debug, Clone, Copy)]
 pub struct CloseRow {
     /// Its name in the code.
     pub close: Close,
-    /// What the client sees.
+    /// Whether the client sees a close frame, and with which code.
     pub sight: Sight,
     /// The close reason; `None`: there is none, or it says what the client did wrong.
     pub reason: Option<&'static str>,
@@ -90,7 +90,7 @@ const fn row(
     CloseRow { close, sight, reason, counter, come_back }
 }
 
-/// Rows of the table.
+/// Rows of [`TABLE`], one per [`Close`].
 pub const ROWS: usize = 16;
 
 /// All of them, in the order of [`Close`].
@@ -176,12 +176,12 @@ impl CloseFrame {
         Self { close: Close::of_violation(code), reason: reason.to_string().into() }
     }
 
-    /// The row.
+    /// Its row of [`TABLE`].
     pub fn close(&self) -> Close {
         self.close
     }
 
-    /// The close code.
+    /// The code in the close frame.
     pub fn code(&self) -> u16 {
         match self.close.row().sight {
             Sight::Code(code) => code,
@@ -190,7 +190,7 @@ impl CloseFrame {
         }
     }
 
-    /// The close reason.
+    /// The reason in the close frame.
     pub fn reason(&self) -> &str {
         &self.reason
     }

@@ -33,13 +33,13 @@ pub enum ConnectionState {
     },
 }
 
-/// A connected client.
+/// A client's socket, with what is unsent and what is partly received.
 pub struct Connection {
     /// Where it is in its life.
     pub state: ConnectionState,
     /// When the client was last heard, ms.
     pub heard_ms: u64,
-    /// Partial messages.
+    /// Keeps bytes only while a message is incomplete.
     pub inbound: Inbound,
     socket: TcpStream,
     outbound: Option<Box<Outbound>>,
@@ -123,8 +123,8 @@ impl Connection {
         }
     }
 
-    /// Takes note that the first `sent` of the bytes that [`Connection::copy_unsent`] gave are gone.
-    /// Returns how many of `sent` remain for the data behind them.
+    /// Notes that the first `sent` of the bytes that [`Connection::copy_unsent`] gave are gone. Returns how
+    /// many of `sent` remain for the data after them.
     pub fn unsent_taken(&mut self, sent: usize) -> usize {
         let Some(outbound) = &mut self.outbound else { return sent };
         let unsent = outbound.tail.len() + outbound.control.len();

@@ -9,34 +9,34 @@ use crate::health::log_limit::SeenNames;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::streams::Channels;
 
-/// What all shards share.
+/// Hubs, settings and channels: what all shards share.
 #[derive(Clone)]
 pub struct ShardContext {
-    /// The hubs.
+    /// A shard serves the clients of all of them.
     pub hubs: Hubs,
     /// First part of every orderflow group's name.
     pub prefix: Arc<str>,
-    /// How connections are treated.
+    /// Settings of every connection.
     pub options: Arc<ShardOptions>,
-    /// How those of the JSON streams are.
+    /// Further settings of connections on `/ws`.
     pub stream_options: StreamOptions,
     /// The channels of the JSON streams.
     pub channels: Arc<Channels>,
-    /// Groups without data that were logged.
+    /// Groups without data that were logged already.
     pub silent: Arc<SeenNames>,
 }
 
 /// The hubs of a server. A wire speaks for one of them.
 #[derive(Clone)]
 pub struct Hubs {
-    /// Web PubSub.
+    /// The groups that Web PubSub clients join.
     pub orderflow: Arc<Hub>,
-    /// The JSON streams.
+    /// The channels of `/ws`, and the filters in use.
     pub streams: Arc<Hub>,
 }
 
 impl Hubs {
-    /// A shard asks to be rung after every batch of any of them.
+    /// Registers a shard with every hub: its bell is rung after each batch.
     pub fn attach(&self, shard: &Waker) {
         self.orderflow.attach(shard);
         self.streams.attach(shard);

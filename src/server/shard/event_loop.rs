@@ -34,7 +34,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Starts a shard's thread.
+    /// Starts the thread of the shard with this number.
     pub fn spawn(index: u8, context: &ShardContext) -> io::Result<(ShardHandle, JoinHandle<()>)> {
         let poller = Poller::new()?;
         context.hubs.attach(&Arc::clone(poller.bell()).into());
@@ -60,14 +60,15 @@ impl Shard {
     fn run(mut self) {
         let mut events = Vec::with_capacity(256);
         while !(self.sessions.is_draining() && self.sessions.is_empty()) {
-            // Only looks while the sweep is not over.
+            // While the sweep is not over, only poll: do not sleep.
             let next_ms = self.sessions.next_ms().into_iter().chain(self.dialects.next_ms()).min();
             self.poller.wait(if self.outbox.has_queued() { Some(0) } else { next_ms }, &mut events);
             for event in events.drain(..) {
                 if let Some(socket) = self.poller.take(event) {
                     self.ready(socket);
                 }
-                // One load when there is nothing: a flood of requests must not fill the channels.
+                // One load when there is nothing. Otherwise the channels could fill up during a flood of
+                // requests.
                 self.drain();
             }
             while let Ok(message) = self.mailbox.try_recv() {
@@ -121,7 +122,7 @@ impl Shard {
             }
             ShardMessage::Claim { id, token, reply } => {
                 let claimed = self.sessions.claim(id, token, &mut self.lanes);
-                // Fails if nobody waits any more; the session goes on waiting for its client.
+                // Fails if the upgrade was given up; the session keeps waiting for its client.
                 let _ = reply.send(claimed);
             }
             ShardMessage::Attach { id, socket, read, admitted } => {
@@ -138,7 +139,7 @@ impl Shard {
         self.settle();
     }
 
-    /// Gives a session its socket, greets the client and hears what it has said already.
+    /// Gives a session its socket, greets the client and handles what it has sent already.
     fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8]) {
         let watched = self.poller.add(key, &socket);
         let now_ms = monotonic_ms();
@@ -158,7 +159,7 @@ impl Shard {
         });
     }
 
-    /// Does what the parts have found out about connections.
+    /// Acts on what the parts have reported about connections.
     fn settle(&mut self) {
         while let Some((key, report)) = self.sessions.next_report() {
             match report {
@@ -183,12 +184,12 @@ impl Shard {
         self.outbox.flush(key, &mut self.sessions, &self.lanes);
     }
 
-    /// Does what is due.
+    /// Ends what has expired, pings, and sends what was held back.
     fn expire(&mut self, now_ms: u64) {
         self.dialects.expire(now_ms, &mut self.sessions, &self.lanes, &mut self.outbox);
         self.settle();
         while let Some(ping) = self.dialects.next_overdue(now_ms, &mut self.sessions) {
-            // A shard that was busy, or a machine that slept, may have an answer lying in the socket.
+            // If the shard was busy or the machine slept, the answer may already lie in the socket.
             self.receive(ping.key());
             if ping.is_overdue(&mut self.sessions) {
                 self.sessions.lose(ping.key(), Close::PongTimeout, &mut self.lanes);

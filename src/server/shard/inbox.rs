@@ -10,8 +10,8 @@ use crate::engine::clock::monotonic_ms;
 use crate::health::log_limit::LogLimiter;
 use crate::wire::websocket::{self, ClientMessage, Opcode};
 
-/// One read per readiness event; what is left raises the next event. A thousand small requests fit:
-/// more at once would keep the others waiting.
+/// One read per readiness event; what is left raises the next event. It holds a thousand small requests: more
+/// at once would keep the other clients waiting.
 const READ_BUFFER: usize = 16 << 10;
 
 /// Reads and understands what clients send.
@@ -23,7 +23,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Nothing was read yet.
+    /// An inbox for messages up to the configured size.
     pub fn new(options: &ShardOptions) -> Self {
         let ShardOptions { max_message_bytes, max_reply_bytes, .. } = *options;
         Self {
@@ -56,7 +56,7 @@ impl Inbox {
         }
     }
 
-    /// Understands what a client sent, and answers.
+    /// Parses what a client sent and hands it to the client's dialect.
     pub fn hear(&mut self, bytes: &mut [u8], dialect: &mut dyn Dialect, talk: &mut Conversation<'_>) {
         let Some(connection) = talk.sessions.connection_mut(talk.key) else { return };
         connection.heard_ms = monotonic_ms();
@@ -85,7 +85,7 @@ impl Inbox {
         }
     }
 
-    /// Logs what a client did wrong.
+    /// Logs how a client broke the protocol.
     fn warn(&mut self, frame: &CloseFrame, talk: &mut Conversation<'_>) {
         if frame.close().counter() == "protocol"
             && let Some(session) = talk.session()
@@ -97,7 +97,7 @@ impl Inbox {
     }
 }
 
-/// One message. False: nothing more is wanted from this client.
+/// Handles one message. False if nothing more is wanted from this client.
 fn hear_message(
     message: &ClientMessage<'_>,
     dialect: &mut dyn Dialect,

@@ -32,8 +32,8 @@ impl SentPing {
         heard_ms < self.at_ms
     }
 
-    /// Whether the connection that was pinged is still open and has said nothing since. What is closing is
-    /// left alone.
+    /// Whether the connection that was pinged is still open and has said nothing since. A connection that is
+    /// closing is left alone.
     pub fn is_overdue(&self, sessions: &mut Sessions) -> bool {
         sessions
             .current(self.key, self.serial)

@@ -37,7 +37,7 @@ pub struct Lane {
     pub ring: Ring,
     /// Keys of their sessions; each membership remembers its place here.
     pub subscribers: Vec<u32>,
-    /// The ring's head when frames were told of last.
+    /// The ring's head when new frames were last reported.
     told: u64,
     wire: Wire,
     group: u32,
@@ -72,7 +72,7 @@ pub struct Lanes {
     stats: Arc<ShardStats>,
     silent: Arc<SeenNames>,
     lines: LogLimiter,
-    /// By [`share_of`].
+    /// Indexed by [`share_of`].
     shares: [HubShare; 2],
     by_key: Slab<Lane>,
     /// Counts the changes of lanes and rings.
@@ -80,7 +80,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// None yet.
+    /// No groups yet.
     pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
         let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
         let (options, silent) = (context.options.lag, Arc::clone(&context.silent));
@@ -92,7 +92,7 @@ impl Lanes {
         &self.by_key[lane as usize]
     }
 
-    /// Another one whenever a ring or a lane has changed; never 0. While it is the same, the same cursors
+    /// A number that changes whenever a ring or a lane does; never 0. While it stays the same, the same cursors
     /// mean the same frames.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -123,8 +123,8 @@ impl Lanes {
         Ok((lane, place))
     }
 
-    /// Removes the subscriber at `place`. Returns the session that took its place, if any: its
-    /// membership must be told.
+    /// Removes the subscriber at `place`. Returns the session that was moved to this place, if any: its
+    /// membership must be updated.
     pub fn leave(&mut self, lane: u32, place: u32) -> Option<u32> {
         let key = lane as usize;
         self.by_key[key].subscribers.swap_remove(place as usize);
@@ -226,7 +226,7 @@ impl HubShare {
                 }
                 for &lane in &local.lanes {
                     let lane = &mut lanes[lane as usize];
-                    // None: its frame is lost, which its source has told.
+                    // `None`: the frame is lost, which its source has logged.
                     if let Some(frame) = finished(&publication, lane.wire, stats) {
                         lane.ring.push(publication.id, frame);
                     }

@@ -23,7 +23,7 @@ pub enum ShardMessage {
     Open(Arrival),
     /// A client wants its session back, before it is answered.
     Claim {
-        /// The session's connection id.
+        /// The connection id that the client names.
         id: Uuid,
         /// The reconnection token it was given.
         token: u128,
@@ -32,51 +32,51 @@ pub enum ShardMessage {
     },
     /// A client whose claim was granted has been upgraded.
     Attach {
-        /// The session's connection id.
+        /// The connection id of the session that was claimed.
         id: Uuid,
-        /// Its new, non-blocking socket.
+        /// The new socket, in non-blocking mode.
         socket: TcpStream,
         /// What it sent behind the handshake.
         read: Bytes,
-        /// Counts it until the shard does.
+        /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
     /// Tell everybody, close everything, and end.
     Drain,
 }
 
-/// An upgraded client.
+/// A client whose upgrade is finished.
 pub struct Arrival {
-    /// Its non-blocking socket.
+    /// The socket, in non-blocking mode.
     pub socket: TcpStream,
     /// What it sent behind the handshake.
     pub read: Bytes,
     /// Who it says it is. A credential on Web PubSub: never logged.
     pub user: Box<str>,
-    /// What it speaks.
+    /// Its protocol, with what only that protocol needs.
     pub protocol: ClientProtocol,
-    /// Counts it until the shard does.
+    /// Counts the client against the limit until the shard counts it.
     pub admitted: Admitted,
 }
 
 /// What an upgraded client speaks, and may do.
 pub enum ClientProtocol {
-    /// Azure Web PubSub.
+    /// One of the Web PubSub subprotocols, on the orderflow hub.
     WebPubSub(webpubsub::PubSubWire),
-    /// The JSON streams.
+    /// JSON, on `/ws`.
     Streams {
-        /// What its token allows.
+        /// The channels its token allows, and when it expires.
         grant: Grant,
         /// Counts it among the connections of the streams until the shard does.
         admitted: Admitted,
     },
 }
 
-/// A place among the connections there may be, held until the shard's own count has it.
+/// A slot under the limit of connections, held until the shard counts the connection itself.
 pub struct Admitted(Arc<AtomicUsize>);
 
 impl Admitted {
-    /// Takes a place. Returns how many others are under way besides.
+    /// Takes a slot. Also returns how many other slots are held.
     pub fn take(pending: &Arc<AtomicUsize>) -> (Self, usize) {
         let others = pending.fetch_add(1, Ordering::Relaxed);
         (Self(Arc::clone(pending)), others)
@@ -103,7 +103,7 @@ pub struct ShardHandle {
 pub struct MailboxFull;
 
 impl ShardHandle {
-    /// A handle, and where its shard finds what it is told.
+    /// A handle to a shard, and the receiver from which the shard reads.
     pub fn new(bell: Arc<Doorbell>, stats: Arc<ShardStats>) -> (Self, Receiver<ShardMessage>) {
         let (messages, mailbox) = bounded(CAPACITY);
         (Self { messages, bell, stats }, mailbox)
@@ -123,7 +123,7 @@ impl ShardHandle {
         !self.messages.is_full()
     }
 
-    /// The shard's counters.
+    /// The shard's counters, which any thread may read.
     pub fn stats(&self) -> &ShardStats {
         &self.stats
     }

@@ -6,11 +6,11 @@
 /// Whether a session may be sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// It has no socket.
+    /// The session is detached: there is no socket.
     Away,
-    /// Its socket takes bytes.
+    /// The socket takes bytes, and the session is not in the queue.
     Ready,
-    /// That, and it stands in the shard's queue of sessions with something to send.
+    /// The socket takes bytes, and the session is in the shard's queue of those with something to send.
     Queued,
     /// The kernel took less than it was given: nothing is tried until the socket is writable again.
     Blocked,

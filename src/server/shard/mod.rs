@@ -5,9 +5,9 @@
 //! epoll    ─▶ receive ─▶ requests (join, leave, …) ─▶ acks
 //! ```
 //!
-//! The sweep rolls: between two turns the shard looks at the doorbell, the sockets and the timers,
-//! so a newer publication joins the same send of whoever was not served yet. One slow socket
-//! delays nobody: the kernel takes what it takes, and a cursor remembers the rest.
+//! The sweep rolls: between two turns the shard looks at the doorbell, the sockets and the timers, so a session
+//! that was not served yet gets a newer publication in the same send. One slow socket delays nobody: the kernel
+//! takes what it takes, and a cursor remembers the rest.
 //!
 //! Each part owns its state; [`event_loop`] lends one to another, and it alone ends connections.
 //!

@@ -16,7 +16,7 @@ use crate::engine::clock::monotonic_ms;
 /// `epoll` data of the doorbell; sessions use their key, which is shorter.
 const BELL: u64 = u64::MAX;
 
-/// Wakes a shard's thread.
+/// Wakes a shard's thread. The hubs and the shard's mailbox ring it.
 pub type Doorbell = Bell<EventFd>;
 
 /// The eventfd of a shard.
@@ -62,14 +62,14 @@ impl Interest {
     }
 }
 
-/// A socket about which the kernel told something.
+/// A socket that epoll has reported.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadySocket {
-    /// Its session.
+    /// The key of its session.
     pub key: u32,
-    /// There is something to read, or its end, or its error.
+    /// There are bytes to read, or the client's end, or an error.
     pub is_readable: bool,
-    /// It takes bytes again.
+    /// It was full and takes bytes again.
     pub is_writable: bool,
 }
 
@@ -88,7 +88,7 @@ impl Poller {
         Ok(Self { epoll, bell })
     }
 
-    /// What wakes the shard.
+    /// The bell that ends [`Poller::wait`].
     pub fn bell(&self) -> &Arc<Doorbell> {
         &self.bell
     }

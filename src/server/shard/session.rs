@@ -2,7 +2,7 @@
 //!
 //! On the plain wires it lives and ends with its connection. On the reliable ones it outlives the
 //! socket for a while: memberships and their cursors stay, frames collect in the rings, and a
-//! client that comes back with the token goes on where it was.
+//! client that comes back with the token continues where it was.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,7 @@ pub struct Membership {
     pub since: u64,
 }
 
-/// One client.
+/// What a client is to its hub, with or without a socket.
 pub struct Session {
     /// The connection id of the wire.
     pub id: Uuid,
@@ -38,15 +38,15 @@ pub struct Session {
     pub token: u128,
     /// Who the client says it is. A credential: never logged.
     pub user: Box<str>,
-    /// What it speaks.
+    /// The protocol, chosen at the upgrade.
     pub wire: Wire,
-    /// What a client of the JSON streams is besides.
+    /// Channels, filters and errors of a client of `/ws`; `None` on Web PubSub.
     pub client: Option<Box<StreamClient>>,
     /// Its groups, by lane: sessions with the same groups have them in the same order.
     pub memberships: Vec<Membership>,
     /// The socket, unless the session is detached.
     pub connection: Option<Connection>,
-    /// Changes whenever the socket does; timers carry it, so that they mean nothing afterwards.
+    /// Changes whenever the socket does, so that timers of an earlier socket are ignored.
     pub serial: u32,
     /// Whether its last socket was reset for lag.
     pub lagged: bool,
@@ -63,7 +63,7 @@ pub struct Session {
 /// How much of what is due [`Session::due`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// Everything there is.
+    /// Everything that is due.
     All,
     /// A part; there is more behind it.
     More,
@@ -74,18 +74,18 @@ pub enum Extent {
 /// A frame that is due, in the order of ids over all groups.
 #[derive(Debug, Clone, Copy)]
 pub struct Pick {
-    /// The publication's id.
+    /// The publication's id, which orders the frames of all groups.
     pub id: u64,
     /// Position in its lane's ring.
     pub position: u64,
-    /// Its lane.
+    /// The lane whose ring holds it.
     pub lane: u32,
     /// The membership it is due for.
     pub membership: u32,
 }
 
 impl Session {
-    /// A session without memberships.
+    /// A session without memberships and without a socket.
     pub fn new(id: Uuid, token: u128, user: Box<str>, wire: Wire, options: &LagOptions) -> Self {
         Self {
             id,
@@ -159,14 +159,14 @@ impl Session {
         Extent::More
     }
 
-    /// Whether it is further behind than it may be.
+    /// Whether it is further behind than it may be, in one group or in all together.
     pub fn is_lagging(&self, lanes: &Lanes) -> bool {
         let rings = || self.memberships.iter().map(|membership| (&lanes.lane(membership.lane).ring, membership.cursor));
         rings().any(|(ring, cursor)| ring.head() - cursor > self.allowance || cursor < ring.oldest())
             || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
     }
 
-    /// It has caught up: what it may be behind is the usual again.
+    /// Called when it has caught up: the usual allowance applies again.
     pub fn caught_up(&mut self, options: &LagOptions) {
         self.allowance = options.client_buffer;
         self.allowance_bytes = options.client_buffer_bytes;
@@ -197,13 +197,13 @@ impl Session {
 #[derive(Debug, Default)]
 struct AckIds {
     newest: Run,
-    /// Oldest first.
+    /// Runs of ids, oldest first.
     #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
     older: Option<Box<VecDeque<Run>>>,
     count: u64,
 }
 
-/// Ids one after the other.
+/// Consecutive ids.
 #[derive(Debug, Clone, Copy, Default)]
 struct Run {
     first: u64,

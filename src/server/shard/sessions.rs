@@ -33,7 +33,7 @@ use crate::engine::policy::LagOptions;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{Wire, webpubsub};
 
-/// What is to become of a session's connection. The loop sees to it when the part at work is done.
+/// What should happen to a session's connection. The loop acts on it when the part at work is done.
 #[derive(Debug)]
 pub enum Report {
     /// The kernel took less than it was given: wait until the socket is writable.
@@ -42,9 +42,9 @@ pub enum Report {
     Lagging,
     /// Close it, and say why.
     Close(CloseFrame),
-    /// Everything is said and sent.
+    /// Everything is sent; the connection can end.
     Finished(Close),
-    /// The socket is of no use any more: reset it.
+    /// The socket cannot be used any more: reset it.
     Lost(Close),
 }
 
@@ -70,7 +70,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// None yet.
+    /// No sessions yet. The number of the shard goes into every connection id.
     pub fn new(shard: u8, options: &ShardOptions, stats: Arc<ShardStats>) -> Self {
         Self {
             shard,
@@ -88,12 +88,12 @@ impl Sessions {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the shard has no session, connected or detached.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }
 
-    /// A session.
+    /// The session with this key; `None` if it has ended.
     pub fn get(&self, key: u32) -> Option<&Session> {
         self.slab.get(key as usize)
     }
@@ -103,12 +103,12 @@ impl Sessions {
         self.slab.get_mut(key as usize)
     }
 
-    /// The keys of all sessions.
+    /// The keys of all sessions, detached ones included.
     pub fn keys(&self) -> Vec<u32> {
         self.slab.iter().map(|(key, _)| key as u32).collect()
     }
 
-    /// A session's socket, unless it has none.
+    /// A session's socket; `None` while it is detached.
     pub fn connection(&self, key: u32) -> Option<&Connection> {
         self.get(key)?.connection.as_ref()
     }
@@ -118,7 +118,7 @@ impl Sessions {
         self.get_mut(key)?.connection.as_mut()
     }
 
-    /// The connection a timer was set for, if it is still that one.
+    /// The connection that a timer was set for; `None` if the session has another socket by now.
     pub fn current(&mut self, key: u32, serial: u32) -> Option<&mut Connection> {
         self.get_mut(key).filter(|session| session.serial == serial)?.connection.as_mut()
     }
@@ -175,7 +175,7 @@ impl Sessions {
         }
     }
 
-    /// The connection ends at this moment, whatever happens.
+    /// Sets when the connection ends, whatever the client does.
     pub fn set_expiry(&mut self, key: u32, expires_ms: u64) {
         if let Some(client) = self.get_mut(key).and_then(|session| session.client.as_mut()) {
             client.expires_ms = Some(expires_ms);
@@ -183,8 +183,8 @@ impl Sessions {
         }
     }
 
-    /// Whether a session can be recovered. Its old socket, if it has one, is aborted at once, and
-    /// the session waits anew, for the socket that is being upgraded.
+    /// Prepares a session to be recovered; `None` if it cannot be. Its old socket, if it has one, is aborted
+    /// immediately, and the session waits again, for the socket that is being upgraded.
     pub fn claim(&mut self, id: Uuid, token: u128, lanes: &mut Lanes) -> Option<webpubsub::PubSubWire> {
         let key = *self.ids.get(&id)?;
         let session = &self.slab[key as usize];
@@ -207,8 +207,8 @@ impl Sessions {
         self.detached.push(monotonic_ms(), (key, serial));
     }
 
-    /// The client of a session is back: sets the cursors to where it goes on. Returns its key.
-    /// `None`: it expired between claim and upgrade, or the server drains; the client sees the socket close,
+    /// The client of a session is back: sets the cursors to where it continues, and returns its key. `None` if
+    /// the session expired between claim and upgrade, or the server drains; the client sees the socket close
     /// and asks again.
     pub fn resume(&mut self, id: Uuid, lanes: &mut Lanes) -> Option<u32> {
         self.lose(*self.ids.get(&id)?, Close::Recovered, lanes);
@@ -221,7 +221,8 @@ impl Sessions {
         Some(key)
     }
 
-    /// Makes a session a subscriber, whatever the group. Returns the lane, unless it was there before.
+    /// Subscribes a session to a group, whatever its name. Returns the lane, unless the session had joined
+    /// before.
     pub fn join(&mut self, key: u32, group: &str, lanes: &mut Lanes) -> Result<Option<u32>, TooManySilentGroups> {
         let Some(session) = self.slab.get_mut(key as usize) else { return Ok(None) };
         if let Some(lane) = lanes.find(group, session.wire)
@@ -237,8 +238,8 @@ impl Sessions {
         Ok(Some(lane))
     }
 
-    /// Ends a subscription: whole frames that were not sent are dropped, one sent in part is
-    /// finished. Leaving what was never joined does nothing.
+    /// Ends a subscription. Frames that were not sent are dropped; one that was sent in part is finished.
+    /// Leaving a group that was never joined does nothing.
     pub fn leave(&mut self, key: u32, group: &str, lanes: &mut Lanes) {
         let Some(session) = self.get_mut(key) else { return };
         let Some(lane) = lanes.find(group, session.wire) else { return };
@@ -286,7 +287,7 @@ impl Sessions {
         let Some(connection) = session.connection.as_mut() else { return };
         match connection.state {
             ConnectionState::Lingering { close } => self.report(key, Report::Finished(close)),
-            // Our own close is under way; it still has to leave.
+            // Our own close is under way: the rest of it must still be sent.
             ConnectionState::Closing { close, .. } => {
                 connection.state = ConnectionState::Closing { close, answered: true };
             }
@@ -305,7 +306,7 @@ impl Sessions {
         }
     }
 
-    /// The socket is of no use any more and is reset.
+    /// Resets a connection whose socket cannot be used any more.
     pub fn lose(&mut self, key: u32, close: Close, lanes: &mut Lanes) {
         if let Some(connection) = self.connection(key) {
             connection.abort_on_drop();
@@ -334,7 +335,7 @@ impl Sessions {
         }
     }
 
-    /// A session waits for its client, for a bounded time and among a bounded number.
+    /// Lets a session wait for its client, for a limited time and among a limited number.
     fn detach(&mut self, key: u32, lanes: &mut Lanes) {
         self.wait_anew(key);
         self.stats.detached.add(1);
@@ -345,7 +346,7 @@ impl Sessions {
         }
     }
 
-    /// A detached session's time is over, unless its client came or claimed it meanwhile.
+    /// Ends a detached session whose time is over, unless its client has come back or claimed it meanwhile.
     fn expire_session(&mut self, key: u32, serial: u32, lanes: &mut Lanes) {
         if let Some(session) = self.get(key).filter(|session| session.serial == serial) {
             tracing::debug!(connection = %session.id, "session expired");
@@ -361,7 +362,7 @@ impl Sessions {
         self.ids.remove(&session.id);
     }
 
-    /// From now on nobody may come, or come back; sessions without a socket end.
+    /// Stops taking clients, new or returning, and ends the sessions without a socket.
     pub fn drain(&mut self, lanes: &mut Lanes) {
         self.is_draining = true;
         for key in self.keys() {
@@ -372,12 +373,12 @@ impl Sessions {
         }
     }
 
-    /// Whether the server stops.
+    /// Whether [`Sessions::drain`] was called.
     pub fn is_draining(&self) -> bool {
         self.is_draining
     }
 
-    /// Ends what has waited long enough, and reports connections whose time is over.
+    /// Ends sessions that have waited long enough, and reports connections whose time is over.
     pub fn expire(&mut self, now_ms: u64, lanes: &mut Lanes) {
         while let Some(&(due_ms, key)) = self.expiries.first()
             && due_ms <= now_ms
@@ -407,7 +408,7 @@ impl Sessions {
         [self.closing.next_ms(), self.detached.next_ms(), expiry_ms].into_iter().flatten().min()
     }
 
-    /// What a timer set now must carry for a session.
+    /// The serial that a timer for this session must carry; it changes with the socket.
     pub fn serial(&self, key: u32) -> u32 {
         self.get(key).map_or(0, |session| session.serial)
     }

@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::engine::policy::LagOptions;
 
-/// How connections are treated.
+/// Limits and times of connections, the same for every shard.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ShardOptions {
     /// Threads that serve connections; 0: one per core
@@ -24,8 +24,8 @@ pub struct ShardOptions {
     /// Bytes of answers a client may leave unread before it is closed
     #[arg(long, env = "FLOWCAST_MAX_REPLY_BYTES", default_value_t = 256 << 10, value_name = "BYTES")]
     pub max_reply_bytes: usize,
-    /// Milliseconds an ack is held back: an ack that overtakes the caller of the Python
-    /// SDK costs it 30 s
+    /// Milliseconds an ack is held back, because Azure's Python SDK hangs for 30 s if an ack arrives before its
+    /// caller waits for it
     #[arg(long, env = "FLOWCAST_ACK_DELAY_MS", default_value_t = 2, value_name = "MS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub ack_delay_ms: u64,
@@ -54,8 +54,8 @@ pub struct KeepaliveOptions {
     #[arg(long, env = "FLOWCAST_PING_INTERVAL_SECONDS", default_value_t = 54, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub ping_interval_seconds: u64,
-    /// Seconds from one ping to the latest answer to the next: more than --ping-interval-seconds, and
-    /// what is more is the time a client has to answer
+    /// Seconds from one ping to the deadline for answering the next. Must be more than --ping-interval-seconds;
+    /// the difference is the time a client has to answer
     #[arg(long, env = "FLOWCAST_PONG_TIMEOUT_SECONDS", default_value_t = 60, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(2..=7200))]
     pub pong_timeout_seconds: u64,

@@ -12,7 +12,7 @@ pub struct Timeouts<T> {
 }
 
 impl<T> Timeouts<T> {
-    /// An empty queue.
+    /// A queue whose items become due after `delay_ms`.
     pub fn new(delay_ms: u64) -> Self {
         Self { delay_ms, queue: VecDeque::new() }
     }

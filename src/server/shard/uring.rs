@@ -39,7 +39,7 @@ impl Uring {
     /// Puts what became of each into `sent`, in the order of `offers`: the bytes taken, 0 if it took
     /// none now, or the socket's error.
     ///
-    /// An error means that the ring is of no use any more; what was not tried has taken nothing. Never
+    /// An error means that the ring cannot be used any more; sends that were not tried took nothing. Never
     /// fails for what the sockets do.
     pub fn send_all<'a>(
         &mut self,
@@ -108,7 +108,7 @@ pub enum Uring {}
 
 #[cfg(not(feature = "io-uring"))]
 impl Uring {
-    /// Fails.
+    /// Always fails: this build has no io_uring.
     pub fn new(_sends: u32) -> io::Result<Self> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "built without the feature io-uring"))
     }

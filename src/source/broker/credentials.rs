@@ -1,6 +1,6 @@
-//! Credentials: where they come from, and that nobody prints them.
+//! Credentials: where they come from, and how they are kept out of logs.
 //!
-//! They are read anew before every login, so that a file may be replaced while the server runs.
+//! They are read again before every login, so that a file may be replaced while the server runs.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub fn encoded(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// What a broker asks for: two texts.
+/// The two texts that a broker asks for.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// Kite's `api_key`, XTS's `app_key`.
@@ -46,16 +46,16 @@ impl Credentials {
 /// Where credentials come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CredentialSource {
-    /// Two environment variables, read anew before every login.
+    /// Two environment variables, read again before every login.
     Environment {
-        /// The name of the key's.
+        /// Name of the variable with the key.
         key: String,
-        /// The name of the secret's.
+        /// Name of the variable with the secret.
         secret: String,
     },
     /// A TOML file with two strings.
     File {
-        /// The file.
+        /// The path that `credentials_file` names.
         path: PathBuf,
         /// The key's name in it.
         key: &'static str,
@@ -64,24 +64,24 @@ pub enum CredentialSource {
     },
 }
 
-/// Why there are no credentials. The operator's to fix; nothing of their content is told.
+/// Why there are no credentials. The operator must fix it; no part of the credentials is shown.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// The variable is not there, empty, or no text.
+    /// The variable is not set, or empty, or not text.
     #[error("expected credentials in the environment variable {0}, which is not set or empty")]
     NotSet(String),
     /// The file cannot be read.
     #[error("{path}: expected a readable credentials file: {source}")]
     Unreadable {
-        /// The file.
+        /// The path that `credentials_file` names.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: std::io::Error,
     },
     /// The file is not TOML.
     #[error("{path}: expected TOML with the strings {key} and {secret}")]
     NotToml {
-        /// The file.
+        /// The path that `credentials_file` names.
         path: PathBuf,
         /// The key's name in the file.
         key: &'static str,
@@ -91,9 +91,9 @@ pub enum CredentialError {
     /// A string is missing.
     #[error("{path}: {name}: expected a string that is not empty")]
     Missing {
-        /// The file.
+        /// The path that `credentials_file` names.
         path: PathBuf,
-        /// What is missing.
+        /// The key that is missing in the file.
         name: &'static str,
     },
     /// The thread that reads the file was not started: the process ends.

@@ -1,4 +1,4 @@
-//! What a feed is, and what it has in hand to talk to `Feeds`.
+//! The trait of a feed, and the context through which it talks to `Feeds`.
 //!
 //! ```text
 //!            wanted symbols (watch, always the latest) ─▶
@@ -31,7 +31,7 @@ pub trait Feed: Send + Sync + 'static {
     /// The broker it connects to.
     fn broker(&self) -> Broker;
 
-    /// Whether it can be asked for this symbol.
+    /// Whether it offers this symbol.
     fn offers(&self, symbol: &str) -> bool;
 
     /// The symbols that are configured for it.
@@ -46,7 +46,7 @@ pub trait Feed: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct FeedContext {
     pub(super) id: Arc<str>,
-    /// Which of the feeds it is; a smaller one was configured earlier and is preferred.
+    /// Its number: a feed with a smaller one was configured earlier and is preferred.
     pub(super) rank: u64,
     pub(super) wanted: watch::Receiver<Arc<Symbols>>,
     pub(super) records: mpsc::Sender<(u64, Arc<MarketData>)>,
@@ -57,12 +57,12 @@ pub struct FeedContext {
 }
 
 impl FeedContext {
-    /// The feed's id.
+    /// The `id` of its `[[feeds]]` block.
     pub fn id(&self) -> &Arc<str> {
         &self.id
     }
 
-    /// What is wanted now.
+    /// All symbols that are wanted of the feed now.
     pub fn wanted(&mut self) -> Arc<Symbols> {
         Arc::clone(&self.wanted.borrow_and_update())
     }
@@ -70,7 +70,7 @@ impl FeedContext {
     /// Waits until something else is wanted than [`wanted`](Self::wanted) told last. Cancel-safe.
     pub async fn wanted_changed(&mut self) {
         if self.wanted.changed().await.is_err() {
-            // The other end is gone, so `stopped` speaks.
+            // The other end is gone, so `stopped` returns.
             std::future::pending::<()>().await;
         }
     }

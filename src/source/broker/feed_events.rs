@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 pub enum FeedEventKind {
     /// A connection opened for the first time.
     Connected,
-    /// A connection opened again; everything wanted is subscribed anew.
+    /// A connection opened again; everything wanted is subscribed again.
     Reconnected,
     /// A connection or a call failed, and is tried again.
     Error,
@@ -22,9 +22,9 @@ pub enum FeedEventKind {
     InstrumentRefused(Arc<str>),
     /// Another feed's records are taken for this symbol: its preferred one is silent.
     FailedOver(Arc<str>),
-    /// The preferred feed of this symbol speaks again.
+    /// The preferred feed of this symbol sends records again.
     FailedBack(Arc<str>),
-    /// The broker says something for people to read.
+    /// A text of the broker for people to read.
     Notice,
     /// The feed is stopped.
     Stopped,
@@ -33,7 +33,7 @@ pub enum FeedEventKind {
 /// Something that happened to a feed, for logs and listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedEvent {
-    /// The feed's id.
+    /// The `id` of its `[[feeds]]` block.
     pub feed: Arc<str>,
     /// What happened.
     pub kind: FeedEventKind,
@@ -81,7 +81,7 @@ impl fmt::Display for FeedEvent {
     }
 }
 
-/// Where events go. Whoever listens too slowly is told how many were lost.
+/// Where events go. A listener that is too slow learns how many it lost.
 #[derive(Debug, Clone)]
 pub struct EventSender(broadcast::Sender<FeedEvent>);
 

@@ -1,4 +1,4 @@
-//! How a feed is: plain atomics that its tasks set, and snapshots for whoever asks.
+//! The state of a feed: plain atomics that its tasks set, and snapshots of them.
 //!
 //! The figures are those of `health::status`, so `/websocket/status` and the metrics show them.
 
@@ -30,7 +30,7 @@ pub enum FeedPhase {
 }
 
 impl FeedPhase {
-    /// One word for it.
+    /// The value of `state` in `/websocket/status`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -52,13 +52,13 @@ impl fmt::Display for FeedPhase {
 /// A feed at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedHealth {
-    /// The feed's id.
+    /// The `id` of its `[[feeds]]` block.
     pub id: Arc<str>,
-    /// Whose feed it is.
+    /// The broker it connects to.
     pub broker: Broker,
     /// What it is doing.
     pub phase: FeedPhase,
-    /// Why, if not all is well.
+    /// The reason, unless all is well.
     pub reason: String,
     /// Connections that are open.
     pub connections: u64,
@@ -189,7 +189,7 @@ impl FeedFigures {
         self.state().log.pass(clock::unix_ns() / 1_000_000)
     }
 
-    /// Something that is of no use to us, and no fault.
+    /// Counts a message that flowcast does not use, and that is no fault.
     pub fn ignored(&self) {
         self.ignored.fetch_add(1, Ordering::Relaxed);
     }
@@ -247,13 +247,13 @@ impl FeedFigures {
         }
     }
 
-    /// Nothing is left half done under this lock.
+    /// Locks, even after a panic elsewhere: nothing is left half done under this lock.
     fn state(&self) -> MutexGuard<'_, PhaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What the feed is called in `stream_health`.
+/// The feed's key in `stream_health`.
 pub fn stream_name(id: &str) -> String {
     format!("feed:{id}")
 }

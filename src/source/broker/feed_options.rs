@@ -1,4 +1,4 @@
-//! What the feeds together can be told.
+//! Settings of all feeds together.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -39,11 +39,11 @@ pub struct BrokerOptions {
     #[arg(skip = SUBSCRIBERS)]
     #[expect(missing_docs, reason = "clap would print it as help: in-process subscribers at once")]
     pub feed_max_subscribers: usize,
-    /// Silence of a symbol's first feed after which another feed's records are taken
+    /// How long a symbol's first feed may be silent before another feed's records are used
     #[arg(long, env = "FLOWCAST_FEED_FAILOVER_SILENCE", default_value = "10s", value_name = "DURATION")]
     #[arg(value_parser = duration)]
     pub feed_failover_silence: Duration,
-    /// How long a symbol nobody wants stays subscribed at the brokers, or `never` to unsubscribe
+    /// How long a symbol that nobody wants stays subscribed at the brokers; `never`: it is never unsubscribed
     #[arg(long, env = "FLOWCAST_FEED_UNSUBSCRIBE_GRACE", default_value = "30s", value_name = "DURATION")]
     pub feed_unsubscribe_grace: Grace,
     /// Which configured symbols are subscribed at the brokers: all, or those some client of /ws has

@@ -1,5 +1,5 @@
-//! What the feeds of a process share: who runs, who wants what, and the distributor that gives records
-//! to whoever wants them.
+//! What the feeds of a process share: the table of feeds, who wants which symbols, and the distributor that
+//! gives the records to those subscribers.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub(super) struct FeedRegistry {
     pub(super) records: mpsc::Sender<(u64, Arc<MarketData>)>,
     pub(super) events: EventSender,
     pub(super) reload: watch::Sender<u64>,
-    /// Something may have to be forgotten some time.
+    /// Notified when a symbol must be unsubscribed later.
     pub(super) idle: Notify,
     pub(super) stop: watch::Sender<bool>,
     pub(super) next: AtomicU64,
@@ -59,7 +59,7 @@ pub(super) struct RunningFeed {
 }
 
 impl FeedTable {
-    /// Symbols that somebody wants: `take` puts them into the table, and the feeds are told of new ones.
+    /// Symbols that somebody wants: `take` puts them into the table, and the feeds learn of new ones.
     pub(super) fn want<S: AsRef<str>>(
         &mut self,
         options: &BrokerOptions,
@@ -138,7 +138,7 @@ impl FeedRegistry {
         self.events.send(event);
     }
 
-    /// Gives a batch to whoever wants it; what remains is for the merged stream.
+    /// Gives a batch to the subscribers of its symbols; what remains is for the merged stream.
     fn spread(&self, batch: &mut Vec<(u64, Arc<MarketData>)>) -> Option<mpsc::Sender<Arc<MarketData>>> {
         let silence = self.options.feed_failover_silence;
         let now = Instant::now();
@@ -178,7 +178,7 @@ impl FeedRegistry {
         merged
     }
 
-    /// Forgets what nobody wants any more. Gives the moment to ask again.
+    /// Unsubscribes what nobody has wanted for long enough. Returns when to ask again.
     fn expire(&self) -> Option<Instant> {
         let grace = self.options.feed_unsubscribe_grace.0?;
         let mut state = self.state();
@@ -188,7 +188,7 @@ impl FeedRegistry {
     }
 }
 
-/// Takes records from the feeds and gives them to whoever wants them, until it is cut off.
+/// Takes records from the feeds and gives them to their subscribers, until it is cut off.
 pub(super) async fn distribute(registry: Arc<FeedRegistry>, mut records: mpsc::Receiver<(u64, Arc<MarketData>)>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut expiry = None;

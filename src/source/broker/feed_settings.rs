@@ -1,6 +1,6 @@
-//! `[[feeds]]` of the settings file: what a feed is, checked before anything is opened.
+//! `[[feeds]]` of the settings file: the settings of a feed, checked before anything is opened.
 //!
-//! Credentials do not stand here, only where they come from.
+//! They contain no credentials, only where those come from.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ pub struct FeedSettings {
     pub id: Arc<str>,
     /// Which broker it connects to.
     pub broker: Broker,
-    /// Where REST calls go.
+    /// Base URL of the REST calls.
     pub base_url: String,
-    /// Where the socket is.
+    /// URL of the WebSocket.
     pub ws_url: String,
     /// Certificates that are trusted besides Mozilla's.
     pub ca_file: Option<PathBuf>,
@@ -39,28 +39,28 @@ pub struct FeedSettings {
     pub unmapped: bool,
     /// How much is asked for, unless an instrument says otherwise.
     pub mode: Mode,
-    /// How connections are kept.
+    /// When a lost connection is tried again.
     pub recovery: RecoverySettings,
     /// A socket silent for this long is dropped; `None`: what the server's handshake says.
     pub silence: Option<Duration>,
-    /// What the broker allows, and what we allow it.
+    /// Rates and sizes that the broker allows, or fewer.
     pub limits: Limits,
-    /// What only XTS has.
+    /// Settings that only XTS has.
     pub xts: XtsSettings,
 }
 
-/// Bounds of one feed.
+/// Limits of one feed.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Sockets opened, a second.
+    /// Sockets opened per second.
     pub connects_per_second: f64,
-    /// Subscription messages (Kite) or REST calls (XTS), a second.
+    /// Subscription messages (Kite) or REST calls (XTS) per second.
     pub calls_per_second: f64,
-    /// Instruments in one of them.
+    /// Instruments in one subscription message or call.
     pub batch: usize,
-    /// Connections of one key.
+    /// Most connections with one key.
     pub connections: usize,
-    /// Instruments of one connection.
+    /// Most instruments of one connection.
     pub instruments: usize,
     /// How long opening a socket, or a REST call, may take.
     pub timeout: Duration,
@@ -68,16 +68,16 @@ pub struct Limits {
     pub max_message_bytes: usize,
 }
 
-/// What only XTS has.
+/// Settings that only XTS has.
 #[derive(Debug, Clone)]
 pub struct XtsSettings {
     /// Which Engine.IO the server speaks.
     pub eio: Eio,
     /// Whether events carry everything, or only what changed.
     pub broadcast_mode: BroadcastMode,
-    /// What the login calls itself.
+    /// The field `source` of the login.
     pub source: String,
-    /// What is subscribed instead of the mode's codes.
+    /// Codes that are subscribed instead of the mode's.
     pub codes: Option<Vec<Code>>,
 }
 

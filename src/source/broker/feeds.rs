@@ -36,7 +36,7 @@ struct FeedsGuard {
 }
 
 impl Feeds {
-    /// No feeds yet. Must be called within a tokio runtime, which they will run on.
+    /// No feeds yet. Must be called within a tokio runtime; the feeds will run on it.
     pub fn new(options: BrokerOptions, status: Arc<Status>) -> Self {
         let (records, from_feeds) = mpsc::channel(options.feed_buffer);
         let events = EventSender::new(options.feed_event_buffer);
@@ -55,7 +55,7 @@ impl Feeds {
         Self(Arc::new(FeedsGuard { registry, tasks: Mutex::new(vec![distributor]) }))
     }
 
-    /// Adds a feed and starts it. It comes after those there are: they are preferred.
+    /// Adds a feed and starts it. Feeds that were added earlier are preferred to it.
     pub fn add(&self, feed: Arc<dyn Feed>) -> Result<(), AddError> {
         let registry = &self.0.registry;
         let mut state = registry.state();
@@ -174,12 +174,12 @@ impl Feeds {
         receiver
     }
 
-    /// Events from now on. Who reads slowly is told how many were lost.
+    /// Events from now on. A receiver that reads too slowly learns how many it lost.
     pub fn events(&self) -> broadcast::Receiver<FeedEvent> {
         self.0.registry.events.listen()
     }
 
-    /// How every feed is, in the order of preference.
+    /// The state of every feed, in the order of preference.
     pub fn health(&self) -> Vec<FeedHealth> {
         self.0.registry.state().feeds.iter().map(|entry| entry.health.snapshot()).collect()
     }
@@ -190,7 +190,7 @@ impl Feeds {
         symbols.into_iter().collect()
     }
 
-    /// Feeds that wait try again now: what SIGHUP asks for.
+    /// Makes the feeds that wait try again now, as SIGHUP does.
     pub fn reload(&self) {
         self.0.registry.reload.send_modify(|count| *count += 1);
     }
@@ -203,7 +203,7 @@ impl Feeds {
             state.stopped = true;
             std::mem::take(&mut state.feeds)
         };
-        // All are told before the first is waited for.
+        // Tell all feeds to stop before waiting for the first.
         for entry in &feeds {
             entry.stop.send_replace(true);
         }

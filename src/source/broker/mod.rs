@@ -50,16 +50,16 @@ use instrument::Broker;
 use net::tls::TlsError;
 use receiver::AddError;
 
-/// Why the feeds did not start. The operator's to fix; nothing is connected.
+/// Why the feeds did not start. The operator must fix it; nothing is connected.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Certificates of one's own.
+    /// The certificates of a `ca_file` cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Two feeds of one id.
+    /// Two feeds have the same id.
     #[error(transparent)]
     Add(#[from] AddError),
-    /// SIGHUP cannot be listened for.
+    /// The process cannot listen for SIGHUP.
     #[error("cannot listen for SIGHUP: {0}")]
     Signal(std::io::Error),
 }

@@ -21,7 +21,7 @@ use crate::wire::streams::{PRICE_UPDATES, is_symbol, symbols_of_group};
 /// Who wants the symbols, to the feeds.
 const USER: &str = "price_updates";
 
-/// How often the clients' wishes are looked at.
+/// How often the symbols that clients want are looked up.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Publishes every price of the merged stream until the feeds stop.
@@ -43,7 +43,7 @@ pub fn publish(feeds: &Feeds, streams: Arc<Streams>, demand: Demand) -> JoinHand
     })
 }
 
-/// Hands a price to the channel, which counts it, or that it refused it.
+/// Hands a price to the channel, which counts it, or counts that it refused it.
 fn offer(streams: &Streams, record: &MarketData) {
     let Some(price) = record.price_update() else { return };
     if is_symbol(&price.symbol) && streams.offer_price(&price).is_ok() {
@@ -53,7 +53,7 @@ fn offer(streams: &Streams, record: &MarketData) {
     }
 }
 
-/// Asks the feeds for what has become wanted, and gives back what is not any more.
+/// Asks the feeds for symbols that are wanted now, and gives back those that are not any more.
 fn want(feeds: &Feeds, streams: &Streams, demand: Demand, wanted: &mut BTreeSet<String>) {
     let offered: BTreeSet<String> = feeds.symbols().iter().map(ToString::to_string).collect();
     let now = match demand {
@@ -67,7 +67,7 @@ fn want(feeds: &Feeds, streams: &Streams, demand: Demand, wanted: &mut BTreeSet<
                 tracing::warn!(symbol, %reason, "a feed refuses a symbol");
             }
         }
-        Err(error) => tracing::warn!(%error, "the feeds take no more symbols"),
+        Err(error) => tracing::warn!(%error, "cannot subscribe more symbols at the brokers"),
     }
     *wanted = now;
 }

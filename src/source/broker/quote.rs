@@ -50,12 +50,12 @@ pub enum QuoteKind {
 /// One level of depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Level {
-    /// Rupees.
+    /// In rupees.
     #[serde(serialize_with = "exact")]
     pub price: Decimal,
-    /// What is offered or wanted there.
+    /// Units offered or wanted at this price.
     pub quantity: u64,
-    /// In how many orders.
+    /// Number of orders that make up the quantity.
     pub orders: u32,
 }
 
@@ -116,7 +116,7 @@ pub struct ReceivedAt {
 }
 
 impl ReceivedAt {
-    /// Now.
+    /// The present moment, on both clocks.
     pub fn now() -> Self {
         Self { unix_ms: (clock::unix_ns() / 1_000_000) as i64, at: Instant::now() }
     }
@@ -128,7 +128,7 @@ impl Serialize for ReceivedAt {
     }
 }
 
-/// What only XTS tells. Kept, not published.
+/// Fields that only XTS has. They are kept, not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extra {
     /// `BookType`.
@@ -149,7 +149,7 @@ pub struct MarketData {
     /// Whose feed it came through.
     #[serde(serialize_with = "as_text")]
     pub broker: Broker,
-    /// The feed's id.
+    /// The `id` of its `[[feeds]]` block.
     #[serde(serialize_with = "as_text")]
     pub feed: Arc<str>,
     /// Where the instrument is traded.
@@ -219,12 +219,12 @@ pub struct MarketData {
     /// The exchange's stamp of this update, UTC milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange_time: Option<i64>,
-    /// When we got it.
+    /// When our socket received it.
     pub received: ReceivedAt,
     /// XTS's SequenceNumber.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// What only XTS tells.
+    /// Fields that only XTS has.
     #[serde(skip)]
     pub extra: Extra,
 }
@@ -285,7 +285,7 @@ impl MarketData {
         self.last_price.is_some() && self.kind != QuoteKind::Candle
     }
 
-    /// What the channel `price_updates` is told of it. `None` if it is no price.
+    /// The record as a price for the channel `price_updates`; `None` unless [`Self::is_price`].
     pub fn price_update(&self) -> Option<Price<'_>> {
         // Clients see the digits: `1575`, not `1575.00`.
         let number = |price: Decimal| price.normalize();

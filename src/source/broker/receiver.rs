@@ -12,14 +12,14 @@ use super::subscriptions::ReceiverEnd;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
     /// Another feed has the same id.
-    #[error("expected a feed with an id of its own, got {0} again")]
+    #[error("expected feeds with different ids, got {0} twice")]
     Duplicate(Arc<str>),
-    /// `Feeds::stop` was called.
+    /// `Feeds::stop` was called; no feed can be added any more.
     #[error("the feeds are stopped")]
     Stopped,
 }
 
-/// Why nothing was subscribed.
+/// Why a user was not subscribed at all.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
     /// The limit of subscribers in this process is reached; dropping a receiver makes room.
@@ -33,20 +33,20 @@ pub enum SubscribeError {
 /// Why a symbol was not subscribed; nothing is tried for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SymbolRefusal {
-    /// No feed has it.
+    /// No feed is configured for it.
     #[error("no feed offers this symbol")]
     Unknown,
-    /// Too many symbols are subscribed.
+    /// `--feed-max-symbols` are subscribed already.
     #[error("too many symbols are subscribed (--feed-max-symbols)")]
     Limit,
 }
 
-/// What a subscription gave.
+/// A receiver, and what it will not get.
 #[derive(Debug)]
 pub struct Subscribed {
     /// Records of the symbols, the last known price of each first.
     pub receiver: Receiver,
-    /// The symbols that were refused.
+    /// The symbols that were refused, each with the reason.
     pub refused: Vec<(String, SymbolRefusal)>,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// Why a `[[feeds]]` block is refused. The operator's to fix; nothing was opened yet.
+/// Why a `[[feeds]]` block is refused. The operator must fix it; nothing was opened yet.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: expected {expected}{}", .actual.as_ref().map(|actual| format!(", got {actual}")).unwrap_or_default())]
 pub struct SettingsError {

@@ -50,7 +50,7 @@ struct SymbolDemand {
     /// Users that want it without a receiver.
     holders: BTreeSet<Arc<str>>,
     slots: Vec<Arc<Slot>>,
-    /// Since when nobody wants it.
+    /// Since when nobody wants it; `None` while somebody does.
     idle_since: Option<Instant>,
     /// The feed whose records count, and when its last one was received.
     current: Option<(u64, Instant)>,
@@ -64,7 +64,7 @@ impl SymbolDemand {
     }
 }
 
-/// Which way a record went.
+/// What became of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Choice {
     /// The record counts: its feed is the one whose records are taken.
@@ -77,7 +77,7 @@ pub enum Choice {
     Dropped,
 }
 
-/// All symbols and receivers.
+/// Every symbol that somebody wants or wanted lately, and the receivers.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     symbols: HashMap<Arc<str>, SymbolDemand>,
@@ -155,14 +155,14 @@ impl Subscriptions {
         }
     }
 
-    /// The symbols a user wants.
+    /// The symbols that a user wants, with or without a receiver.
     pub fn of(&self, user: &str) -> Vec<Arc<str>> {
         let wants =
             |entry: &SymbolDemand| entry.holders.contains(user) || entry.slots.iter().any(|slot| &*slot.user == user);
         self.symbols.iter().filter(|(_, entry)| wants(entry)).map(|(symbol, _)| Arc::clone(symbol)).collect()
     }
 
-    /// A receiver is gone.
+    /// Ends the subscriptions of a receiver that was dropped.
     pub fn release(&mut self, id: u64, now: Instant) {
         let Some((_, symbols)) = self.receivers.remove(&id) else { return };
         for symbol in symbols {

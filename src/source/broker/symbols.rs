@@ -11,7 +11,7 @@ use super::setting_values::{SettingsError, Whole, read};
 use crate::source::broker::kite::packet;
 use crate::source::broker::xts::fields::{self, Key};
 
-/// How much is asked for.
+/// How much data of an instrument is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -25,7 +25,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// All of them, by name.
+    /// Every mode, with the name that the settings use.
     pub const NAMES: [(&'static str, Self); 3] = [("ltp", Self::Ltp), ("quote", Self::Quote), ("full", Self::Full)];
 
     /// As Kite's wire and the settings write it.
@@ -47,10 +47,10 @@ pub enum Address {
     Xts(Key),
 }
 
-/// An instrument with a name.
+/// An instrument that the settings give a symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedInstrument {
-    /// What it is.
+    /// The instrument, as records name it.
     pub instrument: Instrument,
     /// How the broker names it.
     pub address: Address,
@@ -58,7 +58,7 @@ pub struct MappedInstrument {
     pub mode: Option<Mode>,
 }
 
-/// Symbols a feed may have.
+/// Symbols that one feed may have.
 const SYMBOLS: usize = 100_000;
 
 /// Reads the `symbols` of the block at `path` and the file `symbols_file`, ordered by symbol.

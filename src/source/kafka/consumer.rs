@@ -93,7 +93,7 @@ impl KafkaSource {
     }
 }
 
-/// What the thread owns.
+/// Everything that the reading thread owns.
 struct ConsumerLoop {
     shared: KafkaShared,
     intake: Intake,
@@ -136,7 +136,7 @@ impl ConsumerLoop {
         self.shared.assigned.store(0, Ordering::Relaxed);
         let result = self.poll(consumer, &placed);
         if self.shared.health.is_up() {
-            // Now, since the close below waits until discovery lets go of the consumer.
+            // Before the close below, which waits until discovery lets go of the consumer.
             let _ = consumer.commit_consumer_state(CommitMode::Sync);
         }
         ended.store(true, Ordering::Relaxed);
@@ -206,7 +206,7 @@ impl ConsumerLoop {
         }
     }
 
-    /// A passing error: librdkafka tries again by itself.
+    /// Logs a passing error: librdkafka tries again by itself.
     fn note(&self, error: &ClientError) {
         tracing::debug!(%error, "Kafka");
         self.shared.health.doubt();

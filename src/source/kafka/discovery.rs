@@ -40,7 +40,7 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// For one consumer; nothing is asked yet.
+    /// Discovery for one consumer; nothing has been asked yet.
     pub fn new(
         consumer: Arc<BaseConsumer<KafkaContext>>,
         health: Arc<KafkaHealth>,
@@ -52,7 +52,7 @@ impl Discovery {
         Self { consumer, health, placement, options, found, known, placed, missing }
     }
 
-    /// Asks until `stop`. Blocks; the caller gives it a thread.
+    /// Asks until `stop` is set. Blocks: call it on a thread of its own.
     pub fn run(mut self, stop: &AtomicBool) {
         let mut pauses = RetryPauses::new(self.options.kafka_backoff, self.options.kafka_backoff_max);
         while !stop.load(Ordering::Relaxed) {
@@ -77,7 +77,7 @@ impl Discovery {
         }
     }
 
-    /// Asks once. False: some new partitions wait for the next round.
+    /// Asks once. False if some new partitions must wait for the next round.
     fn round(&mut self) -> KafkaResult<bool> {
         // For all topics: rdkafka 0.39 frees the name of a single topic before librdkafka reads it.
         let metadata = self.consumer.fetch_metadata(None, ANSWER)?;

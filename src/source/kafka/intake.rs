@@ -20,9 +20,9 @@ pub struct TopicMessage<'a> {
     pub partition: i32,
     /// The message's number in the partition.
     pub offset: i64,
-    /// For orderflow the ticker.
+    /// The message's key; for orderflow it is the ticker.
     pub key: Option<&'a [u8]>,
-    /// `None` for a tombstone.
+    /// `None` for a tombstone, which deletes a key from a compacted topic.
     pub payload: Option<&'a [u8]>,
     /// The producer's or the broker's time, Unix ms.
     pub timestamp_ms: Option<i64>,
@@ -33,11 +33,11 @@ pub struct TopicMessage<'a> {
 pub enum Poison {
     /// It has no payload: it deletes a key from a compacted topic.
     Tombstone,
-    /// It is over a limit of bytes.
+    /// It is longer than a limit in bytes.
     TooLarge,
     /// It does not have the channel's shape.
     Invalid,
-    /// Its ticker or symbol is one too many.
+    /// It names a new ticker or symbol, and the limit of them is reached.
     OverLimit,
 }
 
@@ -64,7 +64,7 @@ pub struct Intake {
 
 struct Topic {
     figures: TopicFigures,
-    /// By [`Poison::index`].
+    /// Indexed by [`Poison::index`].
     log: [LogLimiter; Poison::NAMES.len()],
 }
 
@@ -81,7 +81,7 @@ impl Intake {
         Self { streams, orderflow, topics: figures.into_iter().map(topic).collect(), max_message_bytes }
     }
 
-    /// Passes one message on. When it returns, the hub has the message, or it is skipped for good.
+    /// Passes one message on. When it returns, the hub has the message, or the message is skipped for good.
     pub fn take(&mut self, message: &TopicMessage<'_>) {
         let taken = self.pass_on(message);
         let Some(topic) = self.topics.get_mut(message.topic) else { return };
@@ -138,7 +138,7 @@ fn kind(refused: &InputError) -> Poison {
     }
 }
 
-/// Logs what was skipped, unless the limiter of its kind suppresses the line. Returns whether it did.
+/// Logs a skipped message, unless the limiter of its kind suppresses the line. Returns whether it did.
 fn log_skipped(
     log: &mut LogLimiter,
     message: &TopicMessage<'_>,

@@ -22,10 +22,10 @@ use super::librdkafka::{self, KafkaError};
 use super::pause::sleep;
 use super::placement::{FoundPartition, Placement};
 
-/// How long a shared group's start may take to settle.
+/// How long the search for the starts in a shared group may take.
 const SETTLE: Duration = Duration::from_mins(1);
 
-/// What outlives one consumer, and is known to every thread of the source.
+/// State that outlives one consumer and is shared by every thread of the source.
 #[derive(Clone)]
 pub struct KafkaShared {
     pub health: Arc<KafkaHealth>,
@@ -107,8 +107,8 @@ impl ConsumerContext for KafkaContext {
 }
 
 impl KafkaContext {
-    /// The starts of partitions just assigned to this node. One whose start cannot be found in time
-    /// starts where Kafka says: at the committed offset, else at the newest message.
+    /// The starts of partitions that were just assigned to this node. A partition whose start cannot be found
+    /// in time starts where Kafka decides: at the committed offset, or else at the newest message.
     fn settle(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> TopicPartitionList {
         let elements = partitions.elements();
         let found: Vec<FoundPartition> = elements
@@ -127,7 +127,7 @@ impl KafkaContext {
             }
             sleep(self.0.options.kafka_backoff, &self.0.stop);
         }
-        tracing::warn!("gave up looking for the starts of the shared group's partitions; Kafka decides");
+        tracing::warn!("cannot find where to start in the shared group's partitions; Kafka decides where");
         partitions.clone()
     }
 }

@@ -14,7 +14,7 @@ use crate::health::status::{SourceHealth, Status};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum BrokerState {
-    /// It was not asked yet.
+    /// The broker has not been asked yet.
     Unknown,
     Up,
     Down,
@@ -25,11 +25,11 @@ enum BrokerState {
 pub struct TopicFigures {
     /// Messages read, including those that were skipped.
     pub messages: Arc<AtomicU64>,
-    /// Bytes of their payloads.
+    /// Bytes of the payloads read.
     pub bytes: Arc<AtomicU64>,
     /// Messages in Kafka that were not read yet.
     pub lag: Arc<AtomicU64>,
-    /// Messages skipped, by [`Poison::index`](super::intake::Poison::index).
+    /// Messages skipped, indexed by [`Poison::index`](super::intake::Poison::index).
     pub skipped: Vec<Arc<AtomicU64>>,
 }
 
@@ -42,7 +42,7 @@ pub struct KafkaHealth {
 }
 
 impl KafkaHealth {
-    /// For these streams; none is connected yet.
+    /// The health of these streams; none is connected yet.
     pub fn new(streams: Vec<Arc<SourceHealth>>, status: &Status) -> Self {
         for stream in &streams {
             stream.set_connected(false);
@@ -51,7 +51,7 @@ impl KafkaHealth {
         Self { state: AtomicU8::new(BrokerState::Unknown as u8), streams, attempts, doubts: bounded(1) }
     }
 
-    /// The broker answered.
+    /// Notes that the broker answered.
     pub fn up(&self) {
         let before = self.state.swap(BrokerState::Up as u8, Ordering::Relaxed);
         if before != BrokerState::Up as u8 {
@@ -60,7 +60,7 @@ impl KafkaHealth {
         }
     }
 
-    /// The broker did not answer.
+    /// Notes that the broker did not answer.
     pub fn down(&self, reason: &dyn std::fmt::Display) {
         let before = self.state.swap(BrokerState::Down as u8, Ordering::Relaxed);
         if before != BrokerState::Down as u8 {
@@ -74,7 +74,7 @@ impl KafkaHealth {
         self.state.load(Ordering::Relaxed) == BrokerState::Up as u8
     }
 
-    /// The broker is about to be asked; counted while it does not answer.
+    /// Called before the broker is asked; counts the tries while it does not answer.
     pub fn attempt(&self) {
         if self.state.load(Ordering::Relaxed) == BrokerState::Down as u8 {
             self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -84,13 +84,13 @@ impl KafkaHealth {
         }
     }
 
-    /// librdkafka reports an error: whoever waits on [`KafkaHealth::doubts`] should ask the broker.
+    /// librdkafka reports an error: the thread that waits on [`KafkaHealth::doubts`] should ask the broker.
     pub fn doubt(&self) {
         // Full: the broker is going to be asked anyway.
         let _ = self.doubts.0.try_send(());
     }
 
-    /// A message per doubt; at most one waits.
+    /// Receives one message per doubt; at most one waits.
     pub fn doubts(&self) -> &Receiver<()> {
         &self.doubts.1
     }

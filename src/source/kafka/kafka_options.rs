@@ -31,7 +31,7 @@ pub struct KafkaOptions {
     #[arg(long, env = "FLOWCAST_KAFKA_SHARED_GROUP", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub kafka_shared_group: bool,
-    /// Where a node starts that has read before: where it left off, or after the newest message
+    /// Where a node that has read before starts: where it left off, or after the newest message
     #[arg(long, env = "FLOWCAST_KAFKA_START", value_enum, default_value_t = Start::Committed, value_name = "WHERE")]
     pub kafka_start: Start,
     /// Largest message that is passed on, bytes; larger ones are skipped and counted
@@ -42,9 +42,8 @@ pub struct KafkaOptions {
     #[arg(long, env = "FLOWCAST_KAFKA_QUEUE_BYTES", default_value_t = 4 << 20, value_name = "BYTES")]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(64 << 10..=1 << 30))]
     pub kafka_queue_bytes: usize,
-    /// After this node or the broker was away, the backlog is passed on at most this many times as fast
-    /// as it was produced, so that clients keep up; faster where that would take more than a minute; 0:
-    /// at once
+    /// After an outage of this node or the broker, the backlog is passed on at most this many times as fast as
+    /// it was produced, so that clients keep up; faster if that would take more than a minute; 0: at once
     #[arg(long, env = "FLOWCAST_KAFKA_CATCH_UP_SPEED", default_value_t = 10, value_name = "FACTOR")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub kafka_catch_up_speed: u32,

@@ -7,13 +7,13 @@ use secrecy::ExposeSecret as _;
 
 use super::kafka_options::{KafkaOptions, SecurityOptions};
 
-/// Why there is no client. The operator's to fix; no connection was tried yet.
+/// Why there is no client. The operator must fix it; no connection was tried yet.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
     /// librdkafka refuses the settings: a certificate that cannot be read, for instance.
     #[error("librdkafka refuses the Kafka settings: {0}")]
     Settings(#[source] rdkafka::error::KafkaError),
-    /// The system refuses a thread.
+    /// The system cannot start a thread.
     #[error("cannot start a thread for Kafka: {0}")]
     Thread(#[source] std::io::Error),
 }

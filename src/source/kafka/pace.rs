@@ -6,13 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-/// A younger message did not wait.
+/// Messages younger than this did not wait.
 const FRESH_MS: i64 = 2_000;
 
 /// A backlog is passed on within this time, however old it is.
 const LONGEST_MS: i64 = 60_000;
 
-/// A longer pause in the data is cut to this.
+/// Longer pauses in the data are cut to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 const DAY_MS: i64 = 86_400_000;
@@ -28,9 +28,9 @@ pub struct Pace {
 struct CatchUp {
     /// Times as fast as the messages were made, over all partitions.
     speed: i64,
-    /// The timestamp of a message, Unix ms, and when that message was passed on.
+    /// The timestamp of a message, Unix ms, and when flowcast passed that message on.
     anchor: (i64, Instant),
-    /// The timestamp of the message before, Unix ms.
+    /// The timestamp of the previous message, Unix ms.
     last_ms: i64,
 }
 

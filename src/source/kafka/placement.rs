@@ -1,8 +1,8 @@
 //! Where a partition starts.
 //!
-//! Where this process left off, else where its group did, else after the newest message. A start that the
-//! log no longer holds is moved to the oldest message. A partition that was created while this process
-//! ran starts with the messages produced since its start, which nobody has seen.
+//! Where this process left off; or else where its group did; or else after the newest message. If the log no
+//! longer holds that start, the oldest message is taken. A partition that was created while this process ran
+//! starts with the messages produced since this process started, which nobody has seen.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +21,7 @@ pub const ANSWER: Duration = Duration::from_secs(3);
 /// Clocks of producers may differ from ours by this much.
 const SKEW_MS: i64 = 60_000;
 
-/// After so many leaders that do not answer, the rest is left for the next round.
+/// After this many leaders that do not answer, the rest is left for the next round.
 const MOST_SILENT: usize = 3;
 
 /// A partition, by topic and number.
@@ -30,9 +30,9 @@ pub type Partition = (String, i32);
 /// A partition that is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundPartition {
-    /// Topic and number.
+    /// Topic and partition number.
     pub partition: Partition,
-    /// Whether it is missing from the first answer about its topic, so that it was created since.
+    /// Whether the first answer about its topic did not list it: it was created since.
     pub is_new: bool,
 }
 
@@ -46,12 +46,12 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// For a source that starts now.
+    /// A placement for a source that starts now.
     pub fn new(start: Start) -> Self {
         Self { start, began_ms: (clock::unix_ns() / 1_000_000) as i64, next: Mutex::default() }
     }
 
-    /// These partitions are read from these offsets on.
+    /// Notes that these partitions are read from these offsets on.
     pub fn begun(&self, starts: &TopicPartitionList) {
         for element in starts.elements() {
             if let Offset::Offset(start) = element.offset() {
@@ -71,7 +71,7 @@ impl Placement {
         Ok(positions)
     }
 
-    /// This message was passed on.
+    /// Notes that this message was passed on.
     pub fn passed_on(&self, topic: &str, partition: i32, offset: i64) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         match next.get_mut(topic) {
@@ -86,7 +86,7 @@ impl Placement {
     }
 
     /// Asks the broker and decides. Partitions whose leader does not answer are missing from the result; ask
-    /// for them again.
+    /// again for them.
     pub fn place<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
@@ -152,8 +152,9 @@ impl Placement {
     }
 }
 
-/// An offset to continue at that the log still holds. What fell off its old end is gone; an offset above
-/// its new end belongs to a topic that was deleted and created again, of which nothing was read.
+/// The offset to continue at, moved to one that the log holds. Messages that the log has deleted are gone; an
+/// offset beyond its newest message belongs to a topic that was deleted and created again: nothing of that
+/// topic was read.
 fn within(offset: i64, low: i64, high: i64) -> i64 {
     if (low..=high).contains(&offset) { offset } else { low }
 }

@@ -42,8 +42,8 @@ pub struct ArenaOptions {
 }
 
 impl ArenaOptions {
-    /// The form made from the records themselves. The finer profile, from which the coarser can be
-    /// derived, unless the coarser is the only one that will ever be asked for.
+    /// The form made from the records themselves. It has the finer profile, from which the coarser can be
+    /// derived, unless only the coarser will ever be asked for.
     pub fn base(&self) -> PlainForm {
         let profile = if self.pin_profile { self.profile } else { Profile::V2026_04 };
         PlainForm { syntax: Syntax::Protobuf, profile }
@@ -62,12 +62,12 @@ impl ArenaOptions {
 #[derive(Debug)]
 pub struct Block {
     bytes: Bytes,
-    /// Where each frame ends.
+    /// Offset behind each frame.
     ends: Box<[u32]>,
 }
 
 impl Block {
-    /// A block of the frames in `bytes`, copied.
+    /// A block with a copy of the frames in `bytes`.
     pub fn new(bytes: &[u8], ends: &[u32]) -> Self {
         // Pages of their own: an allocator rounds sizes like these up by an eighth. If the kernel
         // gives no more mappings, the allocator is good enough.
@@ -91,22 +91,22 @@ impl Block {
     }
 }
 
-/// A copy in pages that nobody can write to any more.
+/// A copy in pages that are read-only from then on.
 fn pages(bytes: &[u8]) -> io::Result<Bytes> {
     let mut pages = MmapMut::map_anon(bytes.len())?;
     pages.copy_from_slice(bytes);
     Ok(Bytes::from_owner(pages.make_read_only()?))
 }
 
-/// Some consecutive records.
+/// Consecutive records of one file, and their frames in each form that is built.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Where in the source its lines begin.
+    /// The range of the source in which its lines begin.
     source: Range<u64>,
     timestamps: Box<[i64]>,
     /// Hundredths; 0 where a record has none.
     spots: Box<[u32]>,
-    /// By [`PlainForm::index`].
+    /// Indexed by [`PlainForm::index`]; empty until the form is built.
     blocks: [OnceLock<Block>; PlainForm::ALL.len()],
 }
 
@@ -124,7 +124,7 @@ impl Chunk {
         self
     }
 
-    /// Where in the source its lines begin.
+    /// The range of the source in which its lines begin.
     pub fn source(&self) -> &Range<u64> {
         &self.source
     }
@@ -144,7 +144,7 @@ impl Chunk {
         self.blocks[form.index()].get()
     }
 
-    /// Its frames of a form, out of it.
+    /// Consumes the chunk and returns its frames of a form, if they are in memory.
     pub fn into_block(mut self, form: PlainForm) -> Option<Block> {
         self.blocks[form.index()].take()
     }
@@ -154,7 +154,7 @@ impl Chunk {
         self.timestamps.len()
     }
 
-    /// Whether it has none.
+    /// Whether it has no records; no chunk of a track is empty.
     pub fn is_empty(&self) -> bool {
         self.timestamps.is_empty()
     }
@@ -169,7 +169,7 @@ pub struct Encodings {
 }
 
 impl Encodings {
-    /// Registers the counters.
+    /// Registers the counters with the server's status.
     pub fn new(status: &Status) -> Self {
         let built = PlainForm::ALL.map(|form| {
             let labels = vec![("syntax", form.syntax_name().into()), ("profile", form.profile.name().into())];
@@ -181,12 +181,12 @@ impl Encodings {
         Self { built, late, rebuilt }
     }
 
-    /// Frames built of `form`.
+    /// Frames of `form` that were built since the start.
     pub fn built(&self, form: PlainForm) -> u64 {
         self.built[form.index()].load(Ordering::Relaxed)
     }
 
-    /// Counts a frame that was wanted before its form was ready.
+    /// Counts a frame that was needed before its form was ready.
     pub(in crate::source) fn count_late(&self) {
         self.late.fetch_add(1, Ordering::Relaxed);
     }
@@ -203,10 +203,10 @@ pub trait BlockStore: fmt::Debug + Send + Sync {
     /// Bytes of a chunk's frames of `form`; `None` if that form is not there.
     fn bytes(&self, chunk: usize, form: PlainForm) -> Option<u64>;
 
-    /// Reads a chunk's block and checks it; `None`, and a log line, if that fails.
+    /// Reads a chunk's block and checks it. Logs and returns `None` if that fails.
     fn fetch(&self, chunk: usize, form: PlainForm) -> Option<Block>;
 
-    /// Builds a chunk's base block from its source; `None`, and a log line, if that fails.
+    /// Builds a chunk's base block from its source. Logs and returns `None` if that fails.
     fn rebuild(&self, chunk: usize) -> Option<Block>;
 
     /// Called once everything has been fetched.
@@ -248,7 +248,7 @@ impl Track {
         Self { group, ticker, base: options.base(), encoder: options.encoder, chunks, starts, store, encodings }
     }
 
-    /// As it stands in group names, such as `ES_SPX`.
+    /// The ticker as it stands in group names, such as `ES_SPX`.
     pub fn ticker(&self) -> &str {
         &self.ticker
     }
@@ -279,7 +279,7 @@ impl Track {
         &self.starts
     }
 
-    /// All of it, in file order.
+    /// All chunks, in file order.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
@@ -298,7 +298,8 @@ impl Track {
         self.chunks.iter().enumerate().map(of_chunk).sum()
     }
 
-    /// Builds `form` of the chunk that holds `record`, or takes it from the store; nothing if it is there.
+    /// Builds `form` of the chunk that holds `record`, or reads it from the store. Does nothing if it is there
+    /// already.
     pub fn build(&self, record: u32, form: PlainForm) {
         let (at, _) = self.locate(record);
         if self.block(at, form).is_none()
@@ -399,7 +400,7 @@ impl FrameStore for Track {
         if let Some(block) = self.block(chunk, form) {
             return block.frame(at);
         }
-        // Lost: the stored block is bad, and the source is not what it was.
+        // Lost: the stored block is damaged, and the source could not replace it.
         let Some(base) = self.block(chunk, self.base) else { return Bytes::new() };
         self.encodings.count_late();
         let mut frame = Vec::new();
@@ -420,7 +421,7 @@ impl FrameStore for Track {
     }
 }
 
-/// Builds every form that is ordered, until the hub is gone. Blocks; the caller gives it a thread.
+/// Builds every form that is ordered, until the hub is dropped. Blocks: call it on a thread of its own.
 ///
 /// For every track the records after `position` are built first; then the form is ready, and the rest
 /// follows ahead of the clock.
@@ -438,7 +439,7 @@ pub fn prepare(tracks: &[Arc<Track>], forms: &Forms, position: impl Fn() -> u64)
     }
 }
 
-/// Reads all cached blocks into memory, ahead of a clock at `now`. Blocks; the caller gives it a thread.
+/// Reads all cached blocks into memory, ahead of a clock at `now`. Blocks: call it on a thread of its own.
 pub fn read_cached(tracks: &[Arc<Track>], forms: &[PlainForm], now: u64) {
     let cached: Vec<Arc<Track>> = tracks.iter().filter(|track| track.is_cached()).cloned().collect();
     build_ahead(&cached, forms, now, || {});

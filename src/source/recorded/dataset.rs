@@ -24,7 +24,7 @@ pub struct DatasetOptions {
     pub strict: bool,
 }
 
-/// Which day.
+/// Which day to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataDate {
     /// The newest day that has any ticker.
@@ -46,7 +46,7 @@ impl std::str::FromStr for DataDate {
     }
 }
 
-/// Why there is no dataset. All variants are the operator's to fix.
+/// Why there is no dataset. The operator must fix all of these.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum DatasetError {
@@ -69,7 +69,7 @@ pub enum DatasetError {
 /// The files of one day, by ticker.
 #[derive(Debug)]
 pub struct Dataset {
-    /// In New York.
+    /// The trading day, in New York.
     pub date: Date,
     /// The day's folder in the data folder.
     pub path: PathBuf,
@@ -82,7 +82,7 @@ pub struct Dataset {
 pub struct TickerFile {
     /// The folder's name, as it stands in group names.
     pub ticker: String,
-    /// Its `orderflow.jsonl`.
+    /// The path of its `orderflow.jsonl`.
     pub path: PathBuf,
 }
 
@@ -147,7 +147,7 @@ pub(in crate::source) fn is_ticker(name: &str) -> bool {
         && (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte))
         && !name.starts_with('.')
-        // Would make the group's name another hub's.
+        // Such a name would make the group's name that of another hub.
         && !["_classic_", "_state_", "_orderflow_"].iter().any(|package| format!("_{name}_").contains(package))
 }
 

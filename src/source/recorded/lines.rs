@@ -39,10 +39,10 @@ pub struct ReadPiece {
     pub lines: LineStats,
 }
 
-/// Figures over consecutive lines.
+/// Figures over consecutive lines of a file.
 #[derive(Debug, Default, Clone)]
 pub struct LineStats {
-    /// Lines, blank ones included.
+    /// All lines, blank ones included.
     pub lines: u64,
     /// Lines that are records.
     pub records: u64,
@@ -58,7 +58,7 @@ pub struct LineStats {
     pub span: Option<(i64, i64)>,
     /// Steps of more than [`GAP_SECONDS`].
     pub gaps: u64,
-    /// The longest step, seconds.
+    /// The longest step from one record to the next, seconds.
     pub longest_gap: i64,
 }
 

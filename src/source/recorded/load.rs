@@ -23,10 +23,10 @@ use crate::wire::webpubsub::PlainForm;
 /// Bytes of source per piece: some 400 records, a few milliseconds of work.
 const PIECE: u64 = 256 << 10;
 
-/// Reads every file of `dataset` and builds the forms that are due at start; what `cache` has of them is
+/// Reads every file of `dataset` and builds the forms that are needed at start. What `cache` has of them is
 /// taken from there.
 ///
-/// `progress` is told how many source bytes of how many are done, from several threads.
+/// `progress` is called with the source bytes done and their total, from several threads.
 pub fn load(
     dataset: &Dataset,
     prefix: &str,
@@ -97,7 +97,7 @@ impl<'a> Source<'a> {
         Self { file, group, mapped, found }
     }
 
-    /// What of it is to be read: nothing, if the cache has it.
+    /// The pieces that must be read: none, if the cache has the file.
     fn pieces(&self, file: usize) -> impl Iterator<Item = Piece> + use<> {
         let len = self.mapped.as_ref().ok().filter(|_| self.found.is_none()).map_or(0, MappedFile::len);
         (0..len.div_ceil(PIECE)).map(move |at| Piece { file, start: at * PIECE, end: len.min((at + 1) * PIECE) })

@@ -10,18 +10,18 @@ use super::lines::LineStats;
 use super::mapping::{Identity, ReadError};
 use crate::wire::webpubsub::PlainForm;
 
-/// A dataset in memory.
+/// A dataset in memory, ready to be replayed.
 pub struct Loaded {
     /// One track per file that had a record.
     pub tracks: Vec<Arc<Track>>,
     /// What was found, one per file, in the dataset's order.
     pub reports: Vec<FileReport>,
-    /// How long it took.
+    /// How long loading took.
     pub took: Duration,
 }
 
 impl Loaded {
-    /// Records of all tracks.
+    /// Records of all tracks together.
     pub fn records(&self) -> u64 {
         self.tracks.iter().map(|track| track.records()).sum()
     }
@@ -37,12 +37,12 @@ impl Loaded {
     }
 }
 
-/// What one file held.
+/// What one file held, or why it was left out.
 #[derive(Debug)]
 pub struct FileReport {
-    /// Ticker and path.
+    /// The ticker and the path of its file.
     pub file: TickerFile,
-    /// Figures over its lines.
+    /// Figures over the file's lines.
     pub lines: LineStats,
     /// Why it was left out, if it was.
     pub failed: Option<FileError>,
@@ -57,7 +57,7 @@ pub enum FileError {
     /// It cannot be read, or changed meanwhile.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It has no lines.
+    /// It is empty.
     #[error("{path}: expected records, got an empty file")]
     Empty { path: PathBuf },
     /// It has lines, but no good one.

@@ -21,7 +21,7 @@ use memmap2::MmapOptions;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ReadError {
-    /// The file is not what it was when it was opened.
+    /// The file has changed since it was opened.
     #[error(
         "{path}: expected a file that stays as it is, but it changed while it was read; load it again when it is finished"
     )]
@@ -63,7 +63,7 @@ impl Identity {
 }
 
 impl MappedFile {
-    /// Opens a regular file.
+    /// Opens a file; anything but a regular file is refused.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Io { path: path.to_owned(), source };
         install_handler().map_err(failed)?;
@@ -73,7 +73,7 @@ impl MappedFile {
         if !metadata.is_file() {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
-        // Whose files we believe: our own that nobody else may write.
+        // We trust our own files that nobody else may write to.
         let is_private = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
         let (opened, changed) = (Identity::of(&metadata), (metadata.ctime(), metadata.ctime_nsec()));
         Ok(Self { path: path.to_owned(), file, opened, changed, is_private })
@@ -84,13 +84,13 @@ impl MappedFile {
         self.opened
     }
 
-    /// When anything about it changed last, its times of change included, which anybody may set: Unix
-    /// seconds, and ns.
+    /// When anything about it changed last (ctime): Unix seconds, and ns. The time of writing can be set by
+    /// anybody, this one cannot.
     pub fn changed(&self) -> (i64, i64) {
         self.changed
     }
 
-    /// Whether it is ours, and nobody else may write to it.
+    /// Whether the file belongs to this user, and nobody else may write to it.
     pub fn is_private(&self) -> bool {
         self.is_private
     }
@@ -232,7 +232,8 @@ fn install_handler() -> io::Result<()> {
     Ok(())
 }
 
-/// A page behind the end of a guarded mapping becomes zeros; any other fault takes its old course.
+/// A page behind the end of a guarded mapping becomes zeros; any other fault goes to the handler that was there
+/// before.
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let Some(handlers) = PREVIOUS.get() else { return };
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo, whose address is set for SIGBUS.

@@ -82,7 +82,7 @@ impl Replay {
         &self.health
     }
 
-    /// Ticks until `stop`. Blocks; the caller gives it a thread.
+    /// Ticks until `stop` is set. Blocks: call it on a thread of its own.
     pub fn run(self, stop: &AtomicBool) {
         let mut schedule = TickSchedule::starting_at(first_deadline(self.options.interval), self.options.interval);
         for ordinal in 0.. {

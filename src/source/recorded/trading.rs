@@ -6,8 +6,8 @@
 //!                   └▶ {date}/streams/{channel}.jsonl, by their times ─▶ signals, trades, portfolio
 //! ```
 //!
-//! One tick of the clock is one second of the recorded session, whatever its interval is. Nothing
-//! here is on the path of a tick: the clock's position is read, not its publications.
+//! One tick of the clock is one second of the recorded session, whatever its interval is. Nothing here runs as
+//! part of a tick: it reads the clock's position.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -33,10 +33,10 @@ use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
 /// Folder of a day's trading streams.
 pub const STREAMS_FOLDER: &str = "streams";
 
-/// The longest line that is read.
+/// The longest line that is read, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
-/// Bad lines reported per file.
+/// Bad lines that are logged per file.
 const TOLD: usize = 5;
 
 /// How often the clock's position is read: a record goes out at most this late.
@@ -54,38 +54,38 @@ pub struct TradingOptions {
 /// A record of the folder `streams/`, due when the clock stands at its second.
 #[derive(Debug, PartialEq, Eq)]
 struct TradingRecord {
-    /// Unix seconds.
+    /// When it is due in the session, Unix seconds.
     at: i64,
-    /// Without its time: what is replayed is stamped when it is sent.
+    /// Without its time: a replayed record is stamped when it is sent.
     record: StreamRecord<'static>,
 }
 
-/// A day's trading streams.
+/// The records of a day's folder `streams/`, ready to be played.
 pub struct Trading {
-    /// By time.
+    /// Sorted by time.
     events: Vec<TradingRecord>,
-    /// The session's first second.
+    /// The session's first second, Unix time.
     begins: i64,
-    /// Seconds until it begins again.
+    /// Seconds until the session begins again.
     lap: u64,
     mode: CacheMode,
 }
 
-/// What a file held.
+/// What one file of the folder `streams/` held.
 #[derive(Debug)]
 pub struct TradingReport {
-    /// The file.
+    /// Its path, for log lines.
     pub path: PathBuf,
     /// Records that will be played.
     pub records: u64,
-    /// Lines that will not.
+    /// Lines that are no record of the channel and are skipped.
     pub bad: u64,
     /// The first of them: line number, from 1, and reason.
     pub first_bad: Vec<(u64, String)>,
 }
 
 impl Trading {
-    /// Reads the files there are; none is no error. `tracks` tell when the session begins and how
+    /// Reads the files that are there; a missing one is no error. `tracks` tell when the session begins and how
     /// long it is.
     pub fn load(day: &Path, tracks: &[Arc<Track>], mode: CacheMode) -> io::Result<(Self, Vec<TradingReport>)> {
         let (mut events, mut reports) = (Vec::new(), Vec::new());
@@ -106,7 +106,7 @@ impl Trading {
         Ok((Self { events, begins, lap: longest.max(last), mode }, reports))
     }
 
-    /// Plays what is due as the clock goes on, until `stop`. Blocks; the caller gives it a thread.
+    /// Plays what is due as the clock goes on, until `stop` is set. Blocks: call it on a thread of its own.
     pub fn run(&self, streams: &Streams, clock: &SourceHealth, stop: &AtomicBool) {
         if self.events.is_empty() {
             return;
@@ -114,11 +114,11 @@ impl Trading {
         let mut next = 0;
         while !stop.load(Ordering::Relaxed) {
             let now = clock.position();
-            // Far behind: what was missed is not made up for in one burst.
+            // Far behind: what was missed is skipped, not sent in one burst.
             next = next.max(now.saturating_sub(self.lap));
             while next <= now {
                 self.due(next).for_each(|event| {
-                    // No limit refuses it: only prices have one, and those come from the spots.
+                    // Cannot be refused: only prices have a limit, and those come from the spots.
                     let _ = streams.publish_record(&event.record);
                 });
                 next += 1;
@@ -214,7 +214,7 @@ struct DayPrices {
 }
 
 impl Spots {
-    /// Of every track, as the replay's `clock` goes.
+    /// The prices of every track, as the replay's `clock` goes.
     pub fn new(tracks: &[Arc<Track>], clock: Arc<SourceHealth>, mode: CacheMode) -> Self {
         let day = |track: &Arc<Track>| DayPrices { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
         Self { days: tracks.iter().map(day).collect(), clock, mode }
@@ -256,7 +256,7 @@ impl DayPrices {
         };
         let begins = lap * records;
         if self.next <= begins {
-            // A new day: what the last one was is forgotten.
+            // A new day: the last one is forgotten.
             (self.next, self.open, self.high, self.low) = (begins, 0, 0, u32::MAX);
         }
         for record in self.next - begins..=last {

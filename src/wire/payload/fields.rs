@@ -28,7 +28,7 @@ pub struct Noticed {
     pub saturated: u32,
 }
 
-/// Why a line is no record. The operator's to fix in the data; the line is skipped.
+/// Why a line is not a record. The operator must fix the data; the line is skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The line is not UTF-8.

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The channel of prices.
+/// Channel of the latest prices, one message per interval.
 pub const PRICE_UPDATES: &str = "price_updates";
-/// The channel of signals.
+/// Channel of trading signals, one message each.
 pub const SIGNALS: &str = "signals";
-/// The channel of executed trades.
+/// Channel of executed trades, one message each.
 pub const TRADES: &str = "trades";
 /// The channel of the one portfolio that all clients share.
 pub const PORTFOLIO: &str = "portfolio";
@@ -46,7 +46,7 @@ impl ChannelKind {
 pub struct Channel {
     /// As clients write it; also the name of its group.
     pub name: Box<str>,
-    /// What it carries.
+    /// Decides what may be published to it, and what its filter means.
     pub kind: ChannelKind,
 }
 

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 /// Bytes of the longest symbol.
 pub const MAX_SYMBOL: usize = 64;
 
-/// Why a record does not have its channel's shape. The publisher's to fix; the record is skipped.
+/// Why a record does not have its channel's shape. The publisher must fix it; the record is skipped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub struct ShapeError {

@@ -179,7 +179,7 @@ fn stamp(own: Option<&str>, unix_ms: i64) -> Cow<'_, str> {
 /// One symbol's state, as a price update tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PriceState {
-    /// The last price.
+    /// The last price; sent as `close`, too.
     pub price: Decimal,
     /// `price` less the previous close, or less a replay's first price of the day.
     pub change: Option<Decimal>,

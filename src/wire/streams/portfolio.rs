@@ -16,7 +16,7 @@ pub const MAX_POSITIONS: usize = 10_000;
 /// The whole portfolio; each one replaces the one before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Portfolio<'a> {
-    /// By symbol.
+    /// Keyed by symbol; at most [`MAX_POSITIONS`].
     pub positions: BTreeMap<Cow<'a, str>, PortfolioPosition>,
     /// Profit or loss of all positions together.
     pub total_pnl: Option<Decimal>,

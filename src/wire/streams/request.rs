@@ -16,7 +16,7 @@ pub enum StreamRequest<'a> {
     Ping,
     /// Send these channels from now on.
     Subscribe(Selection<'a>),
-    /// Send them no longer.
+    /// Stop sending these channels.
     Unsubscribe(Selection<'a>),
 }
 
@@ -32,7 +32,7 @@ pub struct Selection<'a> {
 /// The codes of error messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
-    /// The message is no request.
+    /// The message is not a valid request.
     InvalidMessage,
     /// A request whose `type` this server does not know.
     UnknownType,

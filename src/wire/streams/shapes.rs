@@ -84,7 +84,7 @@ pub fn change(price: Decimal, reference: Decimal) -> Option<(Decimal, Option<Dec
     Some((change, percent.map(|percent| rounded(percent).normalize())))
 }
 
-/// A trading signal.
+/// A trading signal, as it is published.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct TradingSignal<'a> {
     /// `BUY`, `SELL` or `HOLD`.
@@ -93,13 +93,13 @@ pub struct TradingSignal<'a> {
     /// 1 to 64 bytes without commas and control characters.
     #[serde(borrow)]
     pub symbol: Cow<'a, str>,
-    /// Per unit, any sign.
+    /// Price per unit, of any sign.
     #[serde(default, with = "exact::option")]
     pub price: Option<Decimal>,
-    /// At least 0.
+    /// Number of units, at least 0.
     #[serde(default, with = "exact::option")]
     pub quantity: Option<Decimal>,
-    /// From 0 to 1.
+    /// How sure the signal is, from 0 to 1.
     #[serde(default, with = "exact::option")]
     pub confidence: Option<Decimal>,
     /// RFC 3339; the time of sending if it is missing.
@@ -132,7 +132,7 @@ impl<'a> TradingSignal<'a> {
     }
 }
 
-/// An executed trade.
+/// An executed trade, as it is published.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Trade<'a> {
     /// 1 to 64 bytes without commas and control characters.
@@ -141,10 +141,10 @@ pub struct Trade<'a> {
     /// `BUY` or `SELL`.
     #[serde(borrow)]
     pub side: Cow<'a, str>,
-    /// At least 0.
+    /// Number of units, at least 0.
     #[serde(default, with = "exact::option")]
     pub quantity: Option<Decimal>,
-    /// Per unit, any sign.
+    /// Price per unit, of any sign.
     #[serde(default, with = "exact::option")]
     pub price: Option<Decimal>,
     /// RFC 3339; the time of sending if it is missing.

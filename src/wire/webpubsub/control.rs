@@ -8,14 +8,14 @@ use std::fmt;
 pub enum Upstream<'a> {
     /// Subscribe to a group.
     Join {
-        /// The group's name.
+        /// 1 to 1024 characters, not all blank.
         group: Cow<'a, str>,
         /// The id to acknowledge; `None`: no acknowledgement is wanted.
         ack_id: Option<u64>,
     },
     /// End the subscription to a group.
     Leave {
-        /// The group's name.
+        /// 1 to 1024 characters, not all blank.
         group: Cow<'a, str>,
         /// The id to acknowledge; `None`: no acknowledgement is wanted.
         ack_id: Option<u64>,
@@ -36,7 +36,7 @@ pub enum Upstream<'a> {
     Ping,
 }
 
-/// Why a message of a client cannot be understood. The connection is closed with [`Malformed::code`].
+/// Why a client's message cannot be understood. The connection is closed with [`Malformed::code`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// A text frame on a protobuf connection, or a binary frame on a JSON connection.
@@ -44,10 +44,10 @@ pub enum Malformed {
     WrongFrameType {
         /// `text` or `binary`.
         expected: &'static str,
-        /// Likewise.
+        /// The other one of the two.
         actual: &'static str,
     },
-    /// It is no message of this subprotocol.
+    /// It is not a message of this subprotocol.
     #[error("expected an upstream message, got: {0}")]
     Unparsable(String),
     /// A group name that Azure's service refuses; its length in characters.
@@ -119,14 +119,14 @@ pub enum Downstream<'a> {
     },
     /// The last message before a close by the service.
     Disconnected {
-        /// For people.
+        /// For people to read; programs should not depend on it.
         reason: &'a str,
     },
     /// The answer to a request.
     Ack {
         /// The id that the request carried.
         ack_id: u64,
-        /// Success, or the error.
+        /// Success, or the error's name and message.
         result: AckResult<'a>,
     },
     /// The answer to an application ping.

@@ -15,7 +15,7 @@ pub enum Syntax {
 /// profile. The reliable frame is the plain one with a sequence id, see [`finish`](super::PubSubWire::finish).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlainForm {
-    /// JSON or protobuf.
+    /// JSON in text frames, or protobuf in binary ones.
     pub syntax: Syntax,
     /// The scale of the numbers.
     pub profile: Profile,

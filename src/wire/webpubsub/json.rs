@@ -28,7 +28,7 @@ struct UpstreamJson<'a> {
     sequence_id: Option<u64>,
 }
 
-/// Understands one text message. `type` is compared without case, as Azure does.
+/// Parses one text message of a client. `type` is compared without case, as Azure does.
 pub(super) fn parse(text: &str) -> Result<Upstream<'_>, Malformed> {
     // serde would also read the fields from an array.
     if !text.trim_ascii_start().starts_with('{') {
@@ -115,7 +115,7 @@ pub(super) fn append(message: &Downstream<'_>, out: &mut Vec<u8>) {
     websocket::append(Opcode::Text, &text, out);
 }
 
-/// Appends a data frame: the serialized `Any` in base64, `dataType` `protobuf`, as Azure says an
+/// Appends a data frame: the serialized `Any` in base64 with `dataType` `protobuf`, which is how Azure sends an
 /// `Any` to JSON clients (`docs/protocols/webpubsub.md`, "Data across protocols").
 pub(super) fn append_data(group: &str, type_url: &str, payload: &[u8], out: &mut Vec<u8>) {
     const HEAD: &str = r#"{"type":"message","from":"group","group":"#;

@@ -12,7 +12,7 @@ use super::control::{Downstream, Malformed, Upstream};
 use crate::wire::proto::webpubsub::{DownstreamMessage, UpstreamMessage, downstream_message, upstream_message};
 use crate::wire::websocket::{self, Opcode};
 
-/// Understands one binary message.
+/// Parses one binary message of a client.
 pub(super) fn parse(bytes: &[u8]) -> Result<Upstream<'static>, Malformed> {
     use upstream_message::Message as Request;
     let message = UpstreamMessage::decode(bytes).map_err(Malformed::unparsable)?;

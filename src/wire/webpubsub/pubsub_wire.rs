@@ -15,7 +15,7 @@ pub const MAX_GROUP_NAME: usize = 1024;
 /// A subprotocol and a profile: what a connection of Azure Web PubSub speaks, chosen at the upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PubSubWire {
-    /// JSON or protobuf.
+    /// JSON in text frames, or protobuf in binary ones.
     pub syntax: Syntax,
     /// Sequence ids, sequence acks and recovery.
     pub reliable: bool,

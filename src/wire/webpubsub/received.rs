@@ -21,7 +21,7 @@ pub enum ServiceMessage {
     },
     /// The service is about to close the connection.
     Disconnected {
-        /// For people.
+        /// For people to read; programs should not depend on it.
         reason: String,
     },
     /// The answer to a request.
@@ -30,7 +30,7 @@ pub enum ServiceMessage {
         ack_id: u64,
         /// Error name and message, if it failed.
         error: Option<(String, String)>,
-        /// Whether it succeeded.
+        /// Whether the request succeeded; a duplicate did not, although the SDKs take it as success.
         success: bool,
     },
     /// A group's data in an `Any`.

@@ -6,20 +6,20 @@ use std::borrow::Cow;
 use crate::wire::gexbot::NameError;
 use crate::wire::webpubsub::ErrorName;
 
-/// The answer to a request, held back for a moment.
+/// An ack that waits until `--ack-delay-ms` has passed.
 #[derive(Debug)]
 pub struct HeldAck {
-    /// Whose answer it is.
+    /// The key of the session that asked.
     pub key: u32,
     /// The session's serial at the time of the request.
     pub serial: u32,
-    /// The request's id.
+    /// The `ackId` of the request.
     pub ack_id: u64,
-    /// How it ended.
+    /// Success, or why the request was refused.
     pub result: Result<(), AckFailure>,
 }
 
-/// What a client may not do, or cannot.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckFailure {
     /// The request was executed before. The SDKs take it as success.
@@ -34,14 +34,14 @@ pub enum AckFailure {
     TooManyGroups,
     /// The server has as many groups without data as it may.
     TooManySilentGroups,
-    /// Clients publish nothing here.
+    /// The client tried to publish; flowcast is the only publisher.
     Publishing,
-    /// There is no event handler here.
+    /// The client called an event handler; flowcast has none.
     NoEventHandler,
 }
 
 impl AckFailure {
-    /// Azure's name for it.
+    /// The name that Azure's service gives this error.
     pub fn name(self) -> ErrorName {
         match self {
             Self::Duplicate => ErrorName::Duplicate,

@@ -9,13 +9,13 @@ use crate::server::shard::sessions::Sessions;
 
 /// One client, and the parts of the shard that its requests change.
 pub struct Conversation<'a> {
-    /// The client's session.
+    /// The key of the client's session.
     pub key: u32,
-    /// All sessions.
+    /// All sessions of the shard.
     pub sessions: &'a mut Sessions,
     /// The groups they are in.
     pub lanes: &'a mut Lanes,
-    /// Sends.
+    /// Sends what is due for a session.
     pub outbox: &'a mut Outbox,
 }
 
@@ -25,7 +25,7 @@ impl Conversation<'_> {
         self.sessions.get_mut(self.key)
     }
 
-    /// Where to append what the client is told, unless its connection is closing.
+    /// Where to append answers to the client; `None` if its connection is closing.
     pub fn answer(&mut self) -> Option<&mut Vec<u8>> {
         self.sessions.connection_mut(self.key).filter(|connection| connection.is_open()).map(Connection::control)
     }

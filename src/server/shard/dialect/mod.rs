@@ -1,4 +1,4 @@
-//! Dialects: what a client protocol has of its own. Sockets, groups, lag and sending are the same for all.
+//! Dialects: what is specific to one client protocol. Sockets, groups, lag and sending are the same for all.
 
 pub mod ack;
 pub mod conversation;
@@ -23,7 +23,7 @@ use super::stats::ShardStats;
 use crate::wire::Wire;
 use crate::wire::websocket::ClientMessage;
 
-/// A client protocol.
+/// What is specific to one client protocol. The shard calls it and does the rest.
 pub trait Dialect {
     /// A client has connected, or has come back.
     fn greet(&mut self, talk: &mut Conversation<'_>);
@@ -31,7 +31,7 @@ pub trait Dialect {
     /// A text or binary message of an open connection. The error closes it.
     fn hear(&mut self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), CloseFrame>;
 
-    /// What becomes of a connection that is too far behind.
+    /// Decides what becomes of a connection that is too far behind.
     fn too_slow(&self, session: &mut Session) -> Report;
 
     /// Finished messages that go before the close frame when the server stops.
@@ -40,7 +40,7 @@ pub trait Dialect {
     /// The pings of its connections.
     fn keepalive(&mut self) -> &mut Keepalive;
 
-    /// Says what was held back until now.
+    /// Sends what was held back until now.
     fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox);
 
     /// When [`Dialect::expire`] or the keep-alive has something to do next, ms.
@@ -74,7 +74,7 @@ impl Dialects {
         [&mut self.webpubsub, &mut self.streams]
     }
 
-    /// Says what was held back until now, and pings whoever's turn it is.
+    /// Sends what was held back until now, and pings the connections whose turn it is.
     pub fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox) {
         for dialect in self.all() {
             dialect.expire(now_ms, sessions, lanes, outbox);
@@ -94,7 +94,7 @@ impl Dialects {
         }
     }
 
-    /// What a client is told before the close frame: something only if the server stops.
+    /// Messages for a client before its close frame; empty unless the server stops.
     pub fn farewell(&mut self, key: u32, frame: &CloseFrame, sessions: &Sessions) -> Vec<u8> {
         match sessions.get(key) {
             Some(session) if frame.close() == Close::Shutdown => self.of(session.wire).farewell(session, frame),

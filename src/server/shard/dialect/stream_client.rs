@@ -11,21 +11,21 @@ use crate::wire::streams::{Channels, Filter};
 /// Refused requests are counted over this time.
 const ERROR_WINDOW_MS: u64 = 60_000;
 
-/// What a client of the JSON streams is besides a session.
+/// What the server remembers of a client of the JSON streams, besides its session.
 pub struct StreamClient {
     grant: Grant,
-    /// By channel number, rising.
+    /// Sorted by channel number.
     filters: Vec<(usize, Filter)>,
     /// Whether the filters are those of auto-subscription, which it never asked for.
     automatic: bool,
     errors: u32,
     errors_since_ms: u64,
-    /// Where its token's end stands among the shard's timers, ms.
+    /// When the shard's timer for the end of its token fires, ms.
     pub expires_ms: Option<u64>,
 }
 
 impl StreamClient {
-    /// A client without subscriptions.
+    /// A client without subscriptions, limited to what its token allows.
     pub fn new(grant: Grant) -> Self {
         let (filters, automatic, errors, errors_since_ms, expires_ms) = (Vec::new(), false, 0, 0, None);
         Self { grant, filters, automatic, errors, errors_since_ms, expires_ms }
@@ -52,7 +52,7 @@ impl StreamClient {
         (self.filters, self.automatic) = (filters, automatic);
     }
 
-    /// Counts a refused request. Whether it may have another one within this minute.
+    /// Counts a refused request. Returns whether the client may have another one within this minute.
     pub fn count_error(&mut self, now_ms: u64, limit: u32) -> bool {
         if now_ms - self.errors_since_ms >= ERROR_WINDOW_MS {
             (self.errors, self.errors_since_ms) = (0, now_ms);
@@ -61,7 +61,8 @@ impl StreamClient {
         self.errors <= limit
     }
 
-    /// The channels' numbers of a selection, unless one is unknown, forbidden or has no symbols.
+    /// The channel numbers of a selection. An error if a channel is unknown, forbidden or does not take
+    /// symbols.
     fn resolve(&self, channels: &Channels, selection: &Selection<'_>) -> Result<Vec<usize>, RequestError> {
         let mut numbers = Vec::with_capacity(selection.channels.len());
         for name in &selection.channels {
@@ -81,8 +82,8 @@ impl StreamClient {
         Ok(numbers)
     }
 
-    /// The filters after a subscription. Symbols are added to chosen ones, and narrow a channel that
-    /// was subscribed to as a whole.
+    /// The filters after a `subscribe`. Symbols are added to those chosen before; a channel that was subscribed
+    /// to as a whole is narrowed to them.
     pub fn subscribed(
         &self,
         channels: &Channels,
@@ -90,7 +91,7 @@ impl StreamClient {
         max_symbols: usize,
     ) -> Result<Vec<(usize, Filter)>, RequestError> {
         let numbers = self.resolve(channels, selection)?;
-        // The first subscription replaces what was given unasked.
+        // The first subscription replaces the automatic ones.
         let mut filters = if self.automatic { Vec::new() } else { self.filters.clone() };
         for number in numbers {
             let at = filters.binary_search_by_key(&number, |(number, _)| *number);
@@ -115,7 +116,7 @@ impl StreamClient {
         Ok(filters)
     }
 
-    /// The filters after an end of subscriptions. What is not subscribed to needs no end.
+    /// The filters after an `unsubscribe`. Ending what is not subscribed to is no error.
     pub fn unsubscribed(
         &self,
         channels: &Channels,

@@ -24,7 +24,7 @@ use crate::wire::streams::request::{ErrorCode, RequestError, Selection, StreamRe
 use crate::wire::streams::{Channels, Filter, messages};
 use crate::wire::websocket::ClientMessage;
 
-/// The side of a shard that speaks on `/ws`.
+/// What a shard does for clients of `/ws`.
 pub struct StreamsDialect {
     channels: Arc<Channels>,
     options: StreamOptions,
@@ -79,7 +79,7 @@ impl StreamsDialect {
         self.confirm(filters, talk)
     }
 
-    /// Makes `filters` the client's own, says so, and tells what is known of what is new.
+    /// Sets the client's filters, answers `subscribed`, and sends the latest state of what is new.
     fn confirm(&self, filters: Vec<(usize, Filter)>, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
         let joined = self.change(filters, false, talk)?;
         let Some(client) = client(talk) else { return Ok(()) };
@@ -93,7 +93,7 @@ impl StreamsDialect {
         Ok(())
     }
 
-    /// Joins and leaves what lies between the old filters and the new. Returns the lanes joined.
+    /// Joins and leaves the groups in which the old and the new filters differ. Returns the lanes joined.
     fn change(
         &self,
         filters: Vec<(usize, Filter)>,
@@ -107,7 +107,7 @@ impl StreamsDialect {
             match talk.join(group) {
                 Ok(lane) => joined.extend(lane),
                 Err(too_many) => {
-                    // Refused whole: what was joined so far is left again.
+                    // The request is refused as a whole: leave what was joined so far.
                     after.difference(&before).for_each(|group| talk.leave(group));
                     let words = format!("expected at most {} filters on this server", too_many.limit);
                     return Err(RequestError::new(ErrorCode::LimitExceeded, words));
@@ -115,7 +115,7 @@ impl StreamsDialect {
             }
         }
         if before.difference(&after).next().is_some() {
-            // What is due of the old groups goes first; only what a slow socket does not take is lost.
+            // What is due from the old groups is sent first; only what a slow socket does not take is lost.
             talk.flush();
             before.difference(&after).for_each(|group| talk.leave(group));
         }
@@ -125,7 +125,7 @@ impl StreamsDialect {
         Ok(joined)
     }
 
-    /// Answers a request that was refused. The error closes the connection: there were too many.
+    /// Answers a refused request. An error means that there were too many, and closes the connection.
     fn refuse(&self, error: &RequestError, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
         self.stats.request_errors.add(1);
         if let Some(out) = talk.answer() {
@@ -174,7 +174,7 @@ impl Dialect for StreamsDialect {
         Report::Close(Close::SlowStream.into())
     }
 
-    /// None: the close frame says it.
+    /// Nothing: the close frame says it all.
     fn farewell(&self, _: &Session, _: &CloseFrame) -> Vec<u8> {
         Vec::new()
     }
@@ -197,13 +197,13 @@ fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
             if let Some(out) = talk.answer() {
                 out.extend_from_slice(&frame);
             }
-            // At once: a large state must not count as answers that wait.
+            // Sent now, so that a large state does not count as unread answers.
             talk.flush();
         }
     }
 }
 
-/// What the session is besides; every session of this dialect has one.
+/// What is remembered of the client; every session of this dialect has it.
 fn client<'a>(talk: &'a mut Conversation<'_>) -> Option<&'a mut StreamClient> {
     talk.session()?.client.as_deref_mut()
 }

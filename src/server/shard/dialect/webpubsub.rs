@@ -22,7 +22,7 @@ use crate::wire::gexbot;
 use crate::wire::webpubsub::{self, Downstream, Upstream};
 use crate::wire::websocket::ClientMessage;
 
-/// The Web PubSub side of a shard.
+/// What a shard does for clients of Web PubSub.
 pub struct WebPubSubDialect {
     /// First part of every group's name.
     prefix: Arc<str>,
@@ -62,7 +62,7 @@ impl WebPubSubDialect {
             Upstream::Event { ack_id } => self.hold_ack(ack_id, Err(AckFailure::NoEventHandler), talk),
             Upstream::SequenceAck(id) => {
                 let Some(session) = talk.sessions.get_mut(talk.key) else { return };
-                // An id that was never sent would lose frames in a recovery.
+                // Confirming an id that was never sent would lose frames in a recovery.
                 if session.wire.is_reliable() && id <= talk.lanes.drained(session.wire) {
                     session.acked = session.acked.max(id);
                 }
@@ -82,8 +82,8 @@ impl WebPubSubDialect {
         talk.join(group).map(drop).map_err(|_| AckFailure::TooManySilentGroups)
     }
 
-    /// Answers a request, later: the Python SDK loses an ack that comes before its caller waits. No
-    /// ack id, no answer.
+    /// Answers a request after a delay: the Python SDK loses an ack that arrives before its caller waits for
+    /// it. A request without an ack id gets no answer.
     fn hold_ack(&mut self, ack_id: Option<u64>, result: Result<(), AckFailure>, talk: &Conversation<'_>) {
         if result.is_err() {
             self.stats.refused.add(1);
@@ -94,7 +94,7 @@ impl WebPubSubDialect {
         }
     }
 
-    /// Appends an answer whose time has come.
+    /// Appends an ack whose delay is over.
     fn ack(&self, HeldAck { key, serial, ack_id, result }: HeldAck, sessions: &mut Sessions) {
         let words = result.err().map(|error| error.words(&self.prefix, self.max_groups));
         let result = result.map_err(|error| (error.name(), words.as_deref().unwrap_or_default()));

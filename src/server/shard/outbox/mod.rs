@@ -36,7 +36,7 @@ const PICKS: usize = 512;
 /// from the end to the front earlier.
 const STEP: u32 = 0x0084_8fd4;
 
-/// Who has something to send, and the sending.
+/// Which sessions have something to send, and the sending itself.
 pub struct Outbox {
     lag: LagOptions,
     stats: Arc<ShardStats>,
@@ -51,7 +51,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Nobody has anything to send.
+    /// An outbox in which no session has anything to send.
     pub fn new(lag: LagOptions, stats: Arc<ShardStats>) -> Self {
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
         Self { lag, stats, queue, rotation: 0, batch: SendBatch::default(), picks, bytes }
@@ -62,17 +62,17 @@ impl Outbox {
         self.batch.prepare(wanted, shard);
     }
 
-    /// Whether a turn of the sweep would find somebody.
+    /// Whether a turn of the sweep would find a session to serve.
     pub fn has_queued(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Moves publications into the rings and queues whoever has something to send.
+    /// Moves publications into the rings, and queues every session that has something to send.
     pub fn drain(&mut self, sessions: &mut Sessions, lanes: &mut Lanes) {
         let Self { queue, rotation, .. } = self;
         let mut blocked = Vec::new();
         let mut moved = false;
-        // Nobody was queued: whoever is when the next lane comes had everything until now.
+        // If the queue is empty now, a session that a later lane finds in it had everything until now.
         let all_caught_up = queue.is_empty();
         lanes.drain(|lane_key, lane, first_new| {
             moved = true;
@@ -104,7 +104,7 @@ impl Outbox {
         blocked.sort_unstable();
         blocked.dedup();
         for key in blocked {
-            // It stands still while new frames arrive for it.
+            // Its cursors stand still while new frames arrive.
             let Some(session) = sessions.get(key) else { continue };
             if session.connection.as_ref().is_some_and(Connection::is_open) && session.is_lagging(lanes) {
                 sessions.report(key, Report::Lagging);
@@ -116,7 +116,7 @@ impl Outbox {
     pub fn sweep(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
         for _ in 0..TURN {
             let Some(key) = self.queue.pop_front() else { break };
-            // Otherwise a stale entry: the session ended, and another may have its key by now.
+            // Otherwise the entry is stale: the session ended, and another may have its key by now.
             if sessions.mark(key) == Mark::Queued {
                 sessions.set_mark(key, Mark::Ready);
                 self.add(key, sessions, lanes);
@@ -157,7 +157,8 @@ impl Outbox {
         self.batch = batch;
     }
 
-    /// Picks the frames that are due for a session. `None`: there is nothing to send, or no way.
+    /// Picks the frames that are due for a session. `None` if there is nothing to send, or it cannot be sent
+    /// to.
     fn due(&mut self, key: u32, sessions: &mut Sessions, lanes: &Lanes) -> Option<Extent> {
         if matches!(sessions.mark(key), Mark::Away | Mark::Blocked) {
             return None;
@@ -190,8 +191,8 @@ impl Outbox {
         self.picks.clear();
         let Some(extent) = self.due(key, sessions, lanes) else { return };
         let Some(connection) = sessions.connection(key) else { return };
-        // A single frame goes as it lies in the arena. Several are joined, because one send of
-        // copied bytes costs a tenth of many sends.
+        // A single frame is sent as it lies in the arena. Several are joined, because one send of copied bytes
+        // costs a tenth of many sends.
         let (result, length, picked) = match &self.picks[..] {
             [alone] if !connection.has_unsent() => {
                 let frame = frame(lanes, alone);
@@ -209,8 +210,8 @@ impl Outbox {
         self.picks = picks;
     }
 
-    /// After a send: moves the cursors behind what was taken, and sees to the rest. Nothing `taken`: the
-    /// socket failed.
+    /// After a send: moves the cursors past what was taken, and decides about the rest. `taken` is `None` if
+    /// the socket failed.
     fn settle(
         &mut self,
         key: u32,

@@ -22,10 +22,10 @@ pub const JOINED_BYTES: usize = 64 << 10;
 /// Different joined frames in one batch; a batch with more of them is sent early.
 const JOINS: usize = 16;
 
-/// What is due for the sessions that have the same groups and stand at the same frames in them: found
-/// and joined once for all of them. They mostly stand one behind the other in the sweep.
+/// What is due for the sessions that have the same groups and stand at the same frames in them: found and
+/// joined once for all of them. Such sessions mostly follow one another in the sweep.
 struct JoinedFrames {
-    /// Of the lanes when this was found.
+    /// The lanes' revision when this was found.
     revision: u64,
     /// Lane and cursor of each membership.
     from: Vec<(u32, u64)>,
@@ -81,7 +81,7 @@ pub fn append_frames(lanes: &Lanes, picks: &[Pick], out: &mut Vec<u8>) -> usize 
     picked
 }
 
-/// The frame of a pick.
+/// The bytes of a pick.
 pub fn frame<'a>(lanes: &'a Lanes, pick: &Pick) -> &'a Bytes {
     &lanes.lane(pick.lane).ring.get(pick.position).expect("picked from the ring just now").frame
 }
@@ -97,7 +97,7 @@ pub struct SendBatch {
     uring: Option<Uring>,
 }
 
-/// Bytes for one session.
+/// What one session is given to send.
 struct Send {
     key: u32,
     bytes: SendBytes,
@@ -106,7 +106,7 @@ struct Send {
 enum SendBytes {
     /// One frame, as it lies in the arena.
     Frame(Pick, Extent),
-    /// One of the batch's joined ones.
+    /// One of the batch's joined frames, by index.
     Joined(usize),
 }
 
@@ -129,7 +129,7 @@ pub struct Sending<'a> {
     pub extent: Extent,
     /// Its cursors when all bytes are taken, if they are known.
     pub to: Option<&'a [u64]>,
-    /// Bytes, all together.
+    /// The number of bytes, unsent ones and frames together.
     pub length: usize,
 }
 
@@ -147,7 +147,7 @@ impl SendBatch {
         }
     }
 
-    /// Whether it is to be sent before anything is added.
+    /// Whether the batch must be sent before anything is added.
     pub fn is_full(&self) -> bool {
         self.sends.len() == SENDS || self.joins == JOINS
     }
@@ -157,7 +157,7 @@ impl SendBatch {
         self.sends.is_empty()
     }
 
-    /// Gives a session what its neighbour was given, if that is what it needs.
+    /// Gives a session the same bytes as the one before it, if it needs the same.
     pub fn repeats(&mut self, key: u32, lanes: &Lanes, session: &Session) -> bool {
         let Some(last) = self.joins.checked_sub(1) else { return false };
         let same = self.joined[last].is_for(lanes, session);

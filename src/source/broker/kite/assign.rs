@@ -12,9 +12,9 @@ use crate::source::broker::symbols::Mode;
 /// An instrument that a connection should carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedInstrument {
-    /// What it is.
+    /// The instrument, with its token.
     pub instrument: Instrument,
-    /// How much of it.
+    /// How much of its data is subscribed.
     pub mode: Mode,
 }
 
@@ -31,7 +31,7 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// `connections` empty ones.
+    /// This many connections without instruments, with `room` for so many each.
     pub fn new(connections: usize, room: usize) -> Self {
         Self { connections: vec![WantedInstruments::new(); connections], room, refused: BTreeSet::new() }
     }
@@ -60,7 +60,7 @@ impl Assignment {
         news
     }
 
-    /// What each connection carries.
+    /// The instruments of each connection.
     pub fn connections(&self) -> &[WantedInstruments] {
         &self.connections
     }

@@ -38,7 +38,7 @@ pub struct KiteConnection {
     pub(super) settings: Arc<FeedSettings>,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) calls: Arc<CallRate>,
-    /// What it should carry.
+    /// The instruments it should carry.
     pub(super) assigned: watch::Receiver<Arc<WantedInstruments>>,
     /// The credentials that were tried last.
     pub(super) tried: Option<Credentials>,
@@ -137,7 +137,7 @@ impl KiteConnection {
     }
 }
 
-/// An open socket.
+/// A connection while its socket is open.
 struct Live {
     socket: Socket,
     context: FeedContext,

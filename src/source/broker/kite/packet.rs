@@ -20,16 +20,16 @@ use crate::source::broker::quote::{DEPTH, Level, Levels, MarketData, QuoteKind, 
 pub struct Packet {
     /// The instrument; its low byte is the segment.
     pub token: u32,
-    /// The last price.
+    /// The last price, or an index's value.
     pub last_price: i32,
-    /// What else there is.
+    /// The fields besides the last price.
     pub body: Body,
 }
 
 /// What a packet carries besides the last price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// 8 bytes: nothing.
+    /// 8 bytes: the last price only.
     Ltp,
     /// 28 or 32 bytes: an index. The longer one has a time.
     Index {
@@ -38,9 +38,9 @@ pub enum Body {
         /// The exchange's stamp; 0 if it has none.
         exchange_time: u32,
     },
-    /// 44 bytes.
+    /// 44 bytes: what mode `quote` brings.
     Quote(Quote),
-    /// 184 bytes.
+    /// 184 bytes: what mode `full` brings.
     Full(Quote, Full),
 }
 
@@ -54,35 +54,35 @@ pub struct DayPrices {
     pub close: i32,
 }
 
-/// What mode `quote` adds.
+/// What mode `quote` brings besides the last price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote {
     /// Quantity of the last trade.
     pub last_quantity: u32,
     /// The day's average price.
     pub average_price: i32,
-    /// Traded today.
+    /// Units traded today.
     pub volume: u32,
-    /// All buy orders.
+    /// Units wanted by all buy orders.
     pub total_buy_quantity: u32,
-    /// All sell orders.
+    /// Units offered by all sell orders.
     pub total_sell_quantity: u32,
     /// Today's prices.
     pub day: DayPrices,
 }
 
-/// What mode `full` adds.
+/// What mode `full` brings besides a quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full {
-    /// 0 if there is none.
+    /// Of the last trade; 0 if there was none.
     pub last_trade_time: u32,
-    /// Open interest.
+    /// Open interest, contracts.
     pub oi: u32,
     /// Its highest value today.
     pub oi_day_high: u32,
     /// Its lowest value today.
     pub oi_day_low: u32,
-    /// 0 if there is none.
+    /// The exchange's stamp of this packet; 0 if there is none.
     pub exchange_time: u32,
     /// Best first, padding included.
     pub bids: [RawLevel; DEPTH],

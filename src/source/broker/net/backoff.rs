@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-/// How tries are spaced.
+/// How long to wait between two tries, and how often to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffSettings {
-    /// The longest first wait.
+    /// The longest wait before the first try; it doubles with each.
     pub base: Duration,
-    /// The longest wait.
+    /// The longest wait of all.
     pub cap: Duration,
     /// Tries before giving up; `None`: for ever.
     pub limit: Option<u32>,
@@ -46,7 +46,7 @@ impl Backoff {
         Some(doubled.unwrap_or(self.settings.cap).min(self.settings.cap))
     }
 
-    /// It worked for long enough: begin anew.
+    /// The connection was stable: start again with the shortest wait.
     pub fn reset(&mut self) {
         self.tries = 0;
     }

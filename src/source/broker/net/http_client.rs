@@ -29,7 +29,7 @@ use super::socket::retry_after;
 /// How calls are made. No proxy is used and no redirect followed.
 #[derive(Clone)]
 pub struct HttpClient {
-    /// Whose certificates are accepted.
+    /// Decides which certificates are accepted.
     pub tls: Arc<ClientConfig>,
     /// How long a call may take in all.
     pub timeout: Duration,
@@ -49,34 +49,34 @@ pub struct Call<'a> {
     pub body: Vec<u8>,
 }
 
-/// What a server answered.
+/// The answer of a server, whatever its status.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
+    /// The HTTP status, 100 to 999.
     pub status: u16,
-    /// What `Retry-After` asks for.
+    /// The wait that `Retry-After` asks for.
     pub retry_after: Option<Duration>,
-    /// The body.
+    /// The body, no longer than `max_answer_bytes`.
     pub body: Bytes,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// Name, TCP or TLS.
+    /// The name, TCP or TLS failed.
     #[error("cannot connect to {host}: {source}")]
     Network {
         /// Host and port.
         host: String,
-        /// What the system said.
+        /// The system's reason.
         source: io::Error,
     },
-    /// It took too long.
+    /// The answer did not come in time.
     #[error("{host} gave no answer within {timeout:?}")]
     TimedOut {
         /// Host and port.
         host: String,
-        /// How long was waited.
+        /// The configured limit.
         timeout: Duration,
     },
     /// The answer is no HTTP, ends too early, or is too large.
@@ -88,7 +88,7 @@ pub enum HttpError {
         limit: usize,
     },
     /// The configured URL is none.
-    #[error("expected a http:// or https:// URL with a host")]
+    #[error("expected an http:// or https:// URL with a host")]
     BadUrl,
 }
 

@@ -20,12 +20,12 @@ use crate::source::broker::feed::FeedContext;
 use crate::source::broker::feed_events::FeedEventKind;
 use crate::source::broker::feed_health::FeedPhase;
 
-/// How connections are kept.
+/// When a lost connection is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecoverySettings {
-    /// How tries are spaced.
+    /// The waits between tries.
     pub backoff: BackoffSettings,
-    /// How long a connection must have been open for the tries to count anew. A server that accepts
+    /// How long a connection must have been open before the count of tries is reset. A server that accepts
     /// and drops at once would be hammered otherwise.
     pub stable_after: Duration,
     /// How often refused credentials are compared with what their source says now.
@@ -35,17 +35,17 @@ pub struct RecoverySettings {
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionEnd {
-    /// It was asked to.
+    /// flowcast stopped it.
     Stopped,
-    /// The network, the server or silence.
+    /// The network failed, the server closed it, or nothing was heard.
     Lost(String),
     /// The credentials are refused, or missing.
     Refused(String),
-    /// Too many requests.
+    /// The server says that there were too many requests.
     Busy {
         /// How long the server wants to be left alone.
         retry_after: Option<Duration>,
-        /// What it said.
+        /// The server's reason.
         reason: String,
     },
 }

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, http as ws_http};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-/// An open socket.
+/// An open WebSocket, with or without TLS.
 pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Where and how to connect.
@@ -24,7 +24,7 @@ pub struct SocketTarget {
     pub url: String,
     /// Headers besides those of the handshake.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whose certificates are accepted.
+    /// Decides which certificates are accepted.
     pub tls: Arc<ClientConfig>,
     /// How long name, TCP, TLS and upgrade may take together.
     pub timeout: Duration,
@@ -38,27 +38,27 @@ pub enum ConnectError {
     /// The server answered something else than an upgrade.
     #[error("the server refused the socket: HTTP {status}{}", if body.is_empty() { String::new() } else { format!(", {body}") })]
     Refused {
-        /// The answer's status.
+        /// The HTTP status of the answer.
         status: u16,
-        /// What `Retry-After` asks for.
+        /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
         /// The answer's text; may hold anything, secrets too.
         body: String,
     },
-    /// Name, TCP or TLS.
+    /// The name, TCP or TLS failed.
     #[error("cannot connect to {host}: {source}")]
     Network {
         /// Host and port.
         host: String,
-        /// What the system said.
+        /// The system's reason.
         source: io::Error,
     },
-    /// It took too long.
+    /// The handshake was not finished in time.
     #[error("cannot connect to {host}: no answer within {timeout:?}")]
     TimedOut {
         /// Host and port.
         host: String,
-        /// How long was waited.
+        /// The configured limit.
         timeout: Duration,
     },
     /// The server does not speak WebSocket.
@@ -66,7 +66,7 @@ pub enum ConnectError {
     Protocol {
         /// Host and port.
         host: String,
-        /// What was wrong.
+        /// What the handshake lacks.
         reason: &'static str,
     },
     /// The configured URL is not one of a WebSocket.

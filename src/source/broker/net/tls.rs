@@ -11,9 +11,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: expected certificates in PEM: {reason}")]
 pub struct TlsError {
-    /// The file.
+    /// The path that `ca_file` names.
     pub path: PathBuf,
-    /// What is wrong.
+    /// Why it has no usable certificates.
     pub reason: String,
 }
 

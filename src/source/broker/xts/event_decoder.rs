@@ -35,14 +35,14 @@ struct DecoderState {
     store: Store,
 }
 
-/// What came of an event.
+/// What one event contained.
 #[derive(Debug, Default)]
 pub struct DecodedEvent {
     /// Records for the merged stream.
     pub records: Vec<MarketData>,
-    /// What the exchange says.
+    /// Messages of the exchange, for people to read.
     pub notices: Vec<String>,
-    /// What could not be read. The rest was.
+    /// Why a part could not be read; the rest was.
     pub fault: Option<EventFault>,
 }
 
@@ -58,7 +58,7 @@ impl EventDecoder {
         self.state().routes = routes;
     }
 
-    /// What is known of an instrument is of no use any more.
+    /// Forgets what is known of an instrument: it is out of date.
     pub fn forget(&self, code: Code, key: Key) {
         self.state().store.forget(code, key);
     }

@@ -19,19 +19,19 @@ use crate::source::broker::quote::{DEPTH, Extra, Level};
 /// What an event or a snapshot says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum XtsUpdate {
-    /// Something about an instrument.
+    /// New values of an instrument.
     Data(Key, Code, Box<Fields>),
     /// Something about an exchange's session, such as that it has closed. At most 200 characters.
     Market(String),
 }
 
-/// Why an event says nothing.
+/// Why an event cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EventFault {
     /// The payload is not the JSON it should be.
     #[error("expected a JSON object: {0}")]
     NotJson(#[from] serde_json::Error),
-    /// It is about nothing.
+    /// It names no instrument.
     #[error("expected ExchangeSegment and ExchangeInstrumentID, as numbers")]
     NoInstrument,
     /// A snapshot does not tell what it is.

@@ -36,7 +36,7 @@ struct Known {
 /// A partial event, split but not yet understood.
 #[derive(Debug)]
 pub struct PartialEvent<'a> {
-    /// What it is about.
+    /// The instrument that it is about.
     pub key: Key,
     changes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
@@ -77,7 +77,7 @@ impl Store {
         Self { known: HashMap::new(), limit }
     }
 
-    /// Begins anew: after a reconnect what was known is stale.
+    /// Forgets everything: after a reconnect it is out of date.
     pub fn clear(&mut self) {
         self.known.clear();
     }

@@ -37,7 +37,7 @@ pub enum RestError {
     Busy {
         /// How long the server wants to be left alone.
         retry_after: Option<Duration>,
-        /// What it said.
+        /// The server's reason.
         reason: String,
     },
     /// The token, or at login the credentials, are refused.
@@ -46,7 +46,7 @@ pub enum RestError {
     /// The instruments are subscribed already: no failure.
     #[error("already subscribed: {0}")]
     Already(String),
-    /// It will never work.
+    /// The call will never succeed.
     #[error("{0}")]
     Refused(String),
 }
@@ -110,7 +110,7 @@ impl Rest {
         Ok(Snapshots::read(&answer.body))
     }
 
-    /// Takes a subscription back.
+    /// Ends a subscription.
     pub async fn unsubscribe(
         &self,
         login: &Login,

@@ -21,7 +21,7 @@ use crate::source::broker::net::backoff::Backoff;
 use crate::source::broker::quote::ReceivedAt;
 use crate::source::broker::symbols::{Address, MappedInstrument, Mode, SymbolMap};
 
-/// One thing that is subscribed.
+/// What is subscribed at the broker: an instrument, by one code.
 type Item = (Code, Key);
 
 /// The half itself. It ends only when the session does.
@@ -114,7 +114,7 @@ impl Subscriber<'_> {
             routes.insert(key, one);
         }
         self.decoder.route(Arc::new(routes));
-        // What comes back into fashion is tried anew.
+        // A refused instrument that is wanted again is tried again.
         self.refused.retain(|item| wanted.contains_key(item));
         for call in &mut self.calls {
             let keep_wanted = call.kind != CallKind::Unsubscribe;
@@ -261,7 +261,7 @@ impl Subscriber<'_> {
     }
 }
 
-/// What is asked for.
+/// The codes that are subscribed for a mode, unless the settings name others.
 pub fn codes(settings: &FeedSettings, mode: Mode) -> Vec<Code> {
     if let Some(codes) = &settings.xts.codes {
         return codes.clone();

@@ -51,7 +51,7 @@ pub(super) struct XtsSession {
     proved: bool,
 }
 
-/// The server's rhythm.
+/// How often the server is pinged, and how long it may be silent.
 struct Rhythm {
     ping_interval: Duration,
     silence: Duration,

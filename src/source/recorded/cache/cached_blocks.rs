@@ -1,4 +1,4 @@
-//! Frames of a track that lie in a cached file until they are wanted.
+//! Frames of a track that stay in a cached file until they are needed.
 
 use std::fs;
 use std::path::Path;
@@ -10,24 +10,25 @@ use crate::source::recorded::lines::{Piece, PieceReader};
 use crate::source::recorded::mapping::{Identity, MappedFile};
 use crate::wire::webpubsub::PlainForm;
 
-/// In [`CachedBlocks::bad`]: the source could not stand in.
+/// In [`CachedBlocks::bad`]: the block could not be rebuilt from the source either.
 const LOST: u8 = 1 << 7;
 
-/// See the module's documentation.
+/// A track's blocks in a cached file, and the source from which a damaged one is rebuilt.
 #[derive(Debug)]
 pub struct CachedBlocks {
     file: CachedFile,
-    /// Of the source.
+    /// What the source file was when the server started.
     identity: Identity,
     group: String,
     options: ArenaOptions,
-    /// By chunk: a bit for each form whose block is bad, and [`LOST`]. What failed once is not tried again.
+    /// By chunk: a bit for each form whose block is damaged, and [`LOST`]. What has failed once is not tried
+    /// again.
     bad: Box<[AtomicU8]>,
     is_told: AtomicBool,
 }
 
 impl CachedBlocks {
-    /// The blocks of the records of `group`, of so many chunks.
+    /// The blocks of `group`'s records, of this many chunks.
     pub fn new(file: CachedFile, chunks: usize, identity: Identity, group: String, options: ArenaOptions) -> Self {
         let bad = (0..chunks).map(|_| AtomicU8::new(0)).collect();
         Self { file, identity, group, options, bad, is_told: AtomicBool::new(false) }
@@ -46,7 +47,7 @@ impl CachedBlocks {
         block
     }
 
-    /// Says once that the file is damaged.
+    /// Logs once that the file is damaged.
     fn tell(&self) {
         if !self.is_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -56,7 +57,7 @@ impl CachedBlocks {
         }
     }
 
-    /// The base frames of the lines that begin where the chunk's did.
+    /// Reads the chunk's lines again and builds their base frames.
     fn read_again(&self, chunk: usize) -> Result<Block, String> {
         let records = self.file.records(chunk);
         let (start, end) = self.file.source_range(chunk);

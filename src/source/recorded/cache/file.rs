@@ -4,8 +4,8 @@
 //! magic, 16 bytes ─ length of the index, u64 LE ─ its xxh3-64, u64 LE ─ index ─ blocks, back to back
 //! ```
 //!
-//! The index is `proto/cache.proto`. Nothing in a file is trusted further than its checksums reach, and
-//! what the index says is checked against the file's length before anything is made of it.
+//! Nothing in a file is trusted beyond what its checksums cover, and what the index says is checked against the
+//! file's length before it is used.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
@@ -23,34 +23,34 @@ use crate::wire::webpubsub::PlainForm;
 
 const MAGIC: [u8; 16] = *b"flowcast cache 1";
 
-/// The longest index: that of a few hundred million records.
+/// The longest index that is read, in bytes: enough for a few hundred million records.
 const MAX_INDEX: u64 = 1 << 30;
 
-/// Bytes before the index.
+/// Bytes before the index: magic, its length, its checksum.
 const HEAD: usize = MAGIC.len() + 8 + 8;
 
-/// Why a cached file is of no use. Its frames are made anew.
+/// Why a cached file cannot be used. Its frames are built again.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// It cannot be read.
+    /// It cannot be opened or read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Cut short, overwritten, or no cached file at all.
+    /// It was cut short or overwritten, or was never a cached file.
     #[error("{path}: expected a whole file of the cache, {what}")]
     Broken {
-        /// The file.
+        /// The cached file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it, as the end of the log line.
         what: &'static str,
     },
 }
 
-/// What a look at every block has found.
+/// The result of checking every block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// All of them.
+    /// All blocks of the file.
     pub blocks: u64,
-    /// Those that are not what was written.
+    /// Blocks that do not match their checksum.
     pub bad: u64,
 }
 
@@ -58,10 +58,10 @@ pub struct Verified {
 #[derive(Debug)]
 struct Stored {
     form: PlainForm,
-    /// Of its first byte, from the file's beginning.
+    /// Offset of its first byte from the beginning of the file.
     at: u64,
     checksum: u64,
-    /// Where each frame ends in it.
+    /// Offset behind each frame, from the beginning of the block.
     ends: Box<[u32]>,
 }
 
@@ -71,19 +71,19 @@ impl Stored {
     }
 }
 
-/// A cached file whose index is whole. It is not kept open: there may be as many as tickers.
+/// A cached file whose index was checked. It is not kept open: there may be as many files as tickers.
 #[derive(Debug)]
 pub struct CachedFile {
     path: PathBuf,
     identity: Identity,
     is_private: bool,
     index: Index,
-    /// Of each chunk.
+    /// Indexed by chunk.
     stored: Vec<Vec<Stored>>,
 }
 
 impl CachedFile {
-    /// Opens a file and checks its index. Blocks are not looked at.
+    /// Opens a file and checks its index. The blocks are checked when they are read.
     pub fn open(path: &Path) -> Result<Self, CacheError> {
         let file = MappedFile::open(path)?;
         let broken = |what| CacheError::Broken { path: path.to_owned(), what };
@@ -141,7 +141,7 @@ impl CachedFile {
         }
     }
 
-    /// Its records, without frames, out of it.
+    /// Takes the records out, without frames.
     pub fn take_chunks(&mut self) -> Vec<Chunk> {
         let of_chunk = |chunk: &mut proto::Chunk| {
             let mut timestamps = std::mem::take(&mut chunk.timestamps);
@@ -161,23 +161,23 @@ impl CachedFile {
         self.stored[chunk][0].ends.len()
     }
 
-    /// Where in the source a chunk's lines begin.
+    /// The range of the source in which a chunk's lines begin.
     pub fn source_range(&self, chunk: usize) -> (u64, u64) {
         let chunk = &self.index.chunks[chunk];
         (chunk.source_start, chunk.source_end)
     }
 
-    /// Where it is.
+    /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is ours, and nobody else may write to it.
+    /// Whether the file belongs to this user, and nobody else may write to it.
     pub fn is_private(&self) -> bool {
         self.is_private
     }
 
-    /// Whether the file of this name is still the same.
+    /// Whether its path still names the same file.
     pub fn is_there(&self) -> bool {
         self.reopened().is_some()
     }
@@ -197,7 +197,7 @@ impl CachedFile {
         self.stored(chunk, form).map(|stored| stored.len() as u64)
     }
 
-    /// Reads a chunk's block; `None` if it is not what was written, or is not there.
+    /// Reads a chunk's block and checks it; `None` if it is damaged or missing.
     pub fn fetch(&self, chunk: usize, form: PlainForm) -> Option<Block> {
         let stored = self.stored(chunk, form)?;
         let mut bytes = Vec::new();
@@ -205,7 +205,7 @@ impl CachedFile {
         (xxh3_64(&bytes) == stored.checksum).then(|| Block::new(&bytes, &stored.ends))
     }
 
-    /// Reads every block.
+    /// Reads and checks every block.
     pub fn verify(&self) -> Verified {
         let mut verified = Verified::default();
         for (at, stored) in self.stored.iter().enumerate() {
@@ -228,7 +228,7 @@ fn is_even(stored: &[Vec<Stored>]) -> bool {
     stored.first().is_some_and(|first| stored.iter().all(|chunk| forms(chunk) == forms(first)))
 }
 
-/// A chunk's blocks, out of the index; `None` if anything about the chunk cannot be.
+/// A chunk's blocks, as the index lists them; `None` if anything about the chunk is impossible.
 fn stored_blocks(chunk: &mut proto::Chunk, data_at: u64, file_len: u64) -> Option<Vec<Stored>> {
     let records = chunk.timestamps.len();
     let sound = records > 0
@@ -256,11 +256,11 @@ fn stored_blocks(chunk: &mut proto::Chunk, data_at: u64, file_len: u64) -> Optio
         .collect()
 }
 
-/// Writes `forms` of a track to a new file that is private; returns its length.
+/// Writes `forms` of a track to a new private file; returns its length.
 pub fn write(path: &Path, track: &Track, lines: &LineStats, key: &Key, forms: &[PlainForm]) -> io::Result<u64> {
     let index = index(track, lines, key, forms)?.encode_to_vec();
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // Until it is closed: who tidies up knows that somebody is at it.
+    // Locked until it is closed, so that whoever tidies up sees that the file is being written.
     file.lock()?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.write_all(&MAGIC)?;
@@ -273,12 +273,12 @@ pub fn write(path: &Path, track: &Track, lines: &LineStats, key: &Key, forms: &[
         out.write_all(bytes)?;
         written += bytes.len() as u64;
     }
-    // Before the rename: after a power cut the name must not stand for a file that is half there.
+    // Before the rename: after a power cut the name must not stand for half a file.
     out.into_inner()?.sync_data()?;
     Ok(written)
 }
 
-/// Every block there is to write, chunk by chunk, in the order of `forms`.
+/// Every block to be written, chunk by chunk, in the order of `forms`.
 fn blocks<'a>(track: &'a Track, forms: &'a [PlainForm]) -> impl Iterator<Item = io::Result<(PlainForm, &'a Block)>> {
     let of_chunk = move |chunk: &'a Chunk| {
         forms.iter().map(move |&form| {

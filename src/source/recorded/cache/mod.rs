@@ -5,11 +5,11 @@
 //! restart:      find (same source, settings, build?) ─▶ index ─▶ (serving) ─▶ cached blocks ─▶ arena, ahead of the clock
 //! ```
 //!
-//! A cached file is ours alone, written under another name and renamed when it is whole, and never
-//! modified. It is believed only if the source is what it was (path, size, time of change in ns, device
-//! and inode), and settings and build are too. Its index is checked at the start, each block before
-//! its first use; a bad block is made anew from the source. Bytes are copied out of it through
-//! [`super::mapping`], so whatever happens to the file, nothing in memory changes.
+//! A cached file belongs to this user alone. It is written under another name, renamed when it is complete, and
+//! never modified. It is used only if the source is unchanged (path, size, inode, and both times of change in
+//! ns) and settings and build are the same. Its index is checked at the start, each block before its first use;
+//! a damaged block is rebuilt from the source. Bytes are copied out of it through [`super::mapping`], so
+//! whatever happens to the file, nothing in memory changes.
 
 mod cached_blocks;
 mod file;
@@ -31,10 +31,10 @@ use super::loaded::{FileReport, Loaded};
 use super::mapping::{Identity, MappedFile, ReadError};
 use crate::wire::proto::cache::Key;
 
-/// How cached files are named.
+/// Extension of cached files.
 const EXTENSION: &str = "frames";
 
-/// How they are named while they are written.
+/// Extension of cached files that are still being written.
 const PART: &str = "part";
 
 /// Where frames are kept between two starts.
@@ -56,18 +56,18 @@ pub struct Cache {
     max_bytes: u64,
 }
 
-/// What the cache has of a source.
+/// What the cache has of one source.
 #[derive(Debug)]
 pub struct CachedTrack {
-    /// Figures over its lines.
+    /// Figures over the source's lines.
     pub lines: LineStats,
-    /// Its records, without frames.
+    /// The source's records, without frames.
     pub chunks: Vec<Chunk>,
-    /// Their frames.
+    /// Their frames, which are read when they are needed.
     pub store: Box<dyn BlockStore>,
 }
 
-/// Frames to be kept.
+/// A track whose frames are to be cached.
 pub struct UnsavedTrack {
     track: Arc<Track>,
     lines: LineStats,
@@ -75,12 +75,13 @@ pub struct UnsavedTrack {
 }
 
 impl Cache {
-    /// A folder as it is, to look into.
+    /// The cache in a folder that exists, to look into it.
     pub fn at(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), max_bytes: u64::MAX }
     }
 
-    /// The cache, if there is to be one and its folder can be used; otherwise it is off, which is told.
+    /// Opens the cache and creates its folder. `None` if no cache is configured, or, with a warning, if the
+    /// folder cannot be used.
     pub fn open(options: &CacheOptions) -> Option<Self> {
         let folder = options.cache_dir.clone()?;
         match DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
@@ -92,7 +93,7 @@ impl Cache {
         }
     }
 
-    /// What is kept of `source`, whose frames would be made for `group`.
+    /// What the cache has of `source`, whose frames would be built for `group`.
     pub fn find(&self, source: &MappedFile, group: &str, options: &ArenaOptions) -> Option<CachedTrack> {
         let key = key(source, group, options).ok()?;
         let path = self.path(&key);
@@ -131,10 +132,10 @@ impl Cache {
         }
     }
 
-    /// What of a dataset just loaded is to be kept: all that was not found here.
+    /// The tracks of a dataset just loaded that were not found in the cache.
     pub fn unsaved(&self, loaded: &Loaded, options: &ArenaOptions) -> Vec<UnsavedTrack> {
         let of_report = |track: &Arc<Track>, report: &FileReport| {
-            // What it was when it was read; if it is another by now, nobody will look for these frames.
+            // The source as it was read. If it has changed since, nobody will look for these frames.
             let source =
                 MappedFile::open(&report.file.path).ok().filter(|now| Some(now.identity()) == report.identity)?;
             let key = key(&source, track.group(), options).ok()?;
@@ -145,7 +146,8 @@ impl Cache {
         pairs.filter_map(|(track, report)| of_report(track, report)).collect()
     }
 
-    /// Keeps frames, and the folder in bounds. Blocks; the caller gives it a thread.
+    /// Writes frames to the folder, and keeps the folder within its size. Blocks: call it on a thread of its
+    /// own.
     pub fn store(&self, unsaved: &[UnsavedTrack], options: &ArenaOptions) {
         self.tidy();
         let mut bytes = 0;
@@ -186,7 +188,8 @@ impl Cache {
         }
     }
 
-    /// Removes what was never finished, and what is too much. Another process may be at it too.
+    /// Removes files that were never finished, and the oldest ones if the folder is too large. Another process
+    /// may be doing the same.
     fn remove_surplus(&self) -> io::Result<()> {
         let mut kept = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -220,7 +223,7 @@ impl Cache {
         Ok(paths)
     }
 
-    /// One file per source and settings: a changed source takes its old one's place.
+    /// One file per source and settings: when the source changes, its new file replaces the old one.
     fn path(&self, key: &Key) -> PathBuf {
         let name = xxh3_64(format!("{}\0{}", key.source, key.settings).as_bytes());
         self.folder.join(format!("{name:016x}.{EXTENSION}"))
@@ -231,7 +234,7 @@ fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|actual| actual == extension)
 }
 
-/// Whether nobody writes to it any more: who does holds its lock.
+/// Whether nobody writes to it any more: a writer holds its lock.
 fn is_abandoned(part: &Path) -> bool {
     File::open(part).is_ok_and(|file| file.try_lock().is_ok())
 }
@@ -241,7 +244,7 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-/// Everything that shapes a frame, but for data and settings.
+/// What shapes a frame besides data and settings.
 const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("FLOWCAST_FRAMES"));
 
 /// What frames of `source` for `group` depend on.
@@ -255,7 +258,7 @@ fn key(source: &MappedFile, group: &str, options: &ArenaOptions) -> io::Result<K
     })
 }
 
-/// What a key says of the file itself. Not its device: the number may be another after a restart.
+/// What a key says of the file itself. The device is left out: its number may differ after a reboot.
 fn figures(source: &MappedFile) -> Key {
     let (Identity { len, modified, place }, changed) = (source.identity(), source.changed());
     Key {
