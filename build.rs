@@ -21,7 +21,8 @@ const SHAPES_FRAMES: [&str; 8] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let protos = ["proto/orderflow.proto", "proto/webpubsub.proto", "proto/cache.proto"];
+    let protos = ["orderflow", "gex_profile", "option_profile", "spot_price", "webpubsub", "cache"];
+    let protos = protos.map(|name| format!("proto/{name}.proto"));
     let descriptors = protox::compile(protos, ["proto"])?;
     prost_build::Config::new().bytes(["."]).btree_map(["."]).compile_fds(descriptors)?;
 

@@ -31,9 +31,9 @@ fuzz_target!(|line: &[u8]| {
             let expected = float.unwrap_or(0.0) * f64::from(factor);
             assert!((expected - value as f64).abs() <= 1.0, "{key}: expected about {expected}, got {value}");
         }
-        assert_eq!(parsed.missing, zeroes);
+        assert_eq!(parsed.noticed.missing, zeroes);
     }
-    assert!(parsed.missing as usize <= NUMBER_KEYS.len());
+    assert!(parsed.noticed.missing as usize <= NUMBER_KEYS.len());
 
     let mut encoder = Encoder::new(EncoderOptions { zstd_level: -1 }).expect("memory for a zstd context");
     for profile in Profile::ALL {

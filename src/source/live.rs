@@ -24,8 +24,8 @@ use crate::health::status::{SourceHealth, Status};
 use crate::source::recorded::arena::{ArenaOptions, Encodings, derive, payload_in, with_encoder};
 use crate::source::recorded::dataset::is_ticker;
 use crate::wire::gexbot::orderflow_group;
-use crate::wire::payload::orderflow::{self, Parsed, RecordError};
 use crate::wire::payload::{EncoderOptions, Profile};
+use crate::wire::payload::{Parsed, RecordError, orderflow};
 use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
 
 /// Why a live record is refused. The producer's to fix; the record is skipped.

@@ -4,6 +4,18 @@
 pub mod orderflow {
     include!(concat!(env!("OUT_DIR"), "/orderflow_proto.rs"));
 }
+/// `proto/gex_profile.proto`
+pub mod gex_profile {
+    include!(concat!(env!("OUT_DIR"), "/gex_profile.rs"));
+}
+/// `proto/option_profile.proto`
+pub mod option_profile {
+    include!(concat!(env!("OUT_DIR"), "/option_profile.rs"));
+}
+/// `proto/spot_price.proto`
+pub mod spot_price {
+    include!(concat!(env!("OUT_DIR"), "/spot_price.rs"));
+}
 /// `proto/cache.proto`: the index of a cached file.
 pub mod cache {
     include!(concat!(env!("OUT_DIR"), "/flowcast.cache.rs"));

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flowcast::wire::payload::orderflow::{self, Orderflow, RecordError};
+use flowcast::wire::payload::orderflow::{self, Orderflow};
+use flowcast::wire::payload::RecordError;
 use flowcast::wire::payload::{Encoder, EncoderOptions, Profile, decompress};
 use flowcast::wire::proto::webpubsub::Any;
 use flowcast::wire::webpubsub::received::{ServiceMessage, receive};
@@ -52,7 +53,7 @@ fn every_good_record_becomes_the_message_that_python_protobuf_writes() {
         let what = &entry["what"];
         let parsed =
             orderflow::parse(line(&records, &entry).trim_ascii()).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(u64::from(parsed.missing), entry["absent_numbers"].as_u64().unwrap(), "{what}");
+        assert_eq!(u64::from(parsed.noticed.missing), entry["absent_numbers"].as_u64().unwrap(), "{what}");
         for profile in Profile::ALL {
             let mut record = parsed.record.clone();
             orderflow::rescale(&mut record, profile);

@@ -4,8 +4,8 @@ use memchr::memchr;
 
 use super::arena::{ArenaOptions, Block, Chunk};
 use super::mapping::{MappedFile, ReadError};
-use crate::wire::payload::orderflow::{self, Parsed};
 use crate::wire::payload::{Encoder, Profile};
+use crate::wire::payload::{Parsed, orderflow};
 use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
 
 /// The longest line that can be a record.
@@ -161,8 +161,8 @@ impl PieceReader {
             return lines.bad(format_args!("expected a line of at most {MAX_LINE} bytes, got a longer one"));
         }
         match orderflow::parse(line) {
-            Ok(Parsed { mut record, missing }) => {
-                lines.good(record.timestamp, missing);
+            Ok(Parsed { mut record, noticed }) => {
+                lines.good(record.timestamp, noticed.missing);
                 self.timestamps.push(record.timestamp);
                 self.spots.push(record.spot);
                 // Parsed at the finest scale; only a pinned older profile makes a coarser base.

@@ -1,14 +1,20 @@
 //! Payloads: a record encoded once, independent of any wire.
 //!
 //! ```text
-//! JSONL line ─▶ Orderflow at the finest scale ─▶ (profile) ─▶ protobuf ─▶ zstd = payload
+//! JSONL line ─▶ Orderflow, Gex or OptionProfile at the finest scale ─▶ (profile) ─▶ protobuf ─▶ zstd = payload
 //! ```
 
 pub mod decimal;
+pub mod gex;
+pub mod greek;
 pub mod orderflow;
+pub mod spot;
 
 mod encoder;
+mod fields;
 mod profile;
+mod rows;
 
 pub use encoder::{Encoder, EncoderOptions, decompress};
+pub use fields::{Noticed, Parsed, RecordError};
 pub use profile::Profile;

@@ -10,74 +10,13 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::decimal::{self, DecimalError};
+use super::fields::{self, Noticed, Parsed, RecordError};
 use super::profile::Profile;
 pub use crate::wire::proto::orderflow::Orderflow;
 
-/// A record parsed from its line.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Parsed {
-    /// The message at the scale of [`Profile::V2026_04`].
-    pub record: Orderflow,
-    /// How many numbers were missing or null, and became zero.
-    pub missing: u32,
-}
-
-/// Why a line is not a record. The operator must fix the data; the line is skipped.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// The line is not UTF-8.
-    #[error("expected UTF-8, got byte 0x{byte:02x} at column {column}")]
-    NotUtf8 {
-        /// The first invalid byte.
-        byte: u8,
-        /// Its 1-based position in the line.
-        column: usize,
-    },
-    /// The line is not one JSON object of this shape.
-    #[error("expected one JSON object, got: {0}")]
-    NotAnObject(String),
-    /// A required field is missing.
-    #[error("{key}: expected {expected}, got nothing")]
-    Missing {
-        /// The JSONL key.
-        key: &'static str,
-        /// What a valid record has there.
-        expected: &'static str,
-    },
-    /// A field has another JSON type.
-    #[error("{key}: expected {expected}, got {}", shortened(.actual))]
-    WrongType {
-        /// The JSONL key.
-        key: &'static str,
-        /// The type in a valid record.
-        expected: &'static str,
-        /// The JSON text that came.
-        actual: String,
-    },
-    /// A number that its field cannot hold.
-    #[error("{key}: expected {expected}, got {}", shortened(.actual))]
-    OutOfRange {
-        /// The JSONL key.
-        key: &'static str,
-        /// The range, in the source's units.
-        expected: &'static str,
-        /// The JSON text that came.
-        actual: String,
-    },
-}
-
 /// Reads one JSONL line (without its line break).
-pub fn parse(line: &[u8]) -> Result<Parsed, RecordError> {
-    let text = std::str::from_utf8(line)
-        .map_err(|error| RecordError::NotUtf8 { byte: line[error.valid_up_to()], column: error.valid_up_to() + 1 })?;
-    // serde would also read the fields from an array.
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(RecordError::NotAnObject(shortened(text)));
-    }
-    let line: OrderflowLine<'_> =
-        serde_json::from_str(text).map_err(|error| RecordError::NotAnObject(shortened(&without_line(&error))))?;
-    line.into_record()
+pub fn parse(line: &[u8]) -> Result<Parsed<Orderflow>, RecordError> {
+    fields::object::<OrderflowLine<'_>>(line)?.into_record()
 }
 
 /// Declares the JSONL line and its mapping onto the message, one row a number.
@@ -99,14 +38,14 @@ macro_rules! numbers {
         }
 
         impl OrderflowLine<'_> {
-            fn into_record(self) -> Result<Parsed, RecordError> {
-                let mut missing = 0;
+            fn into_record(self) -> Result<Parsed<Orderflow>, RecordError> {
+                let mut noticed = Noticed::default();
                 let record = Orderflow {
-                    timestamp: timestamp(self.timestamp)?,
-                    ticker: ticker(self.ticker)?,
-                    $($field: $kind(stringify!($key), self.$key, &mut missing)?,)*
+                    timestamp: fields::timestamp(self.timestamp)?,
+                    ticker: fields::ticker(self.ticker)?,
+                    $($field: $kind(stringify!($key), self.$key, &mut noticed)?,)*
                 };
-                Ok(Parsed { record, missing })
+                Ok(Parsed { record, noticed })
             }
         }
 
@@ -169,55 +108,12 @@ numbers! {
     one_cvroflow => one_convexity_orderflow: flow,
 }
 
-const NUMBER: &str = "a number";
-const TIMESTAMP: &str = "a number of Unix seconds";
-const TICKER: &str = "a non-empty string";
-const PRICE_RANGE: &str = "a number from 0 to 42949672.95";
-const FLOW_RANGE: &str = "a number from -21474836.48 to 21474836.47";
-
-fn timestamp(value: Option<&RawValue>) -> Result<i64, RecordError> {
-    let value = value.ok_or(RecordError::Missing { key: "timestamp", expected: TIMESTAMP })?;
-    scaled("timestamp", value, 0, TIMESTAMP)
+fn price(key: &'static str, value: Option<&RawValue>, noticed: &mut Noticed) -> Result<u32, RecordError> {
+    fields::number(key, value, &fields::PRICE, noticed)
 }
 
-fn ticker(value: Option<&RawValue>) -> Result<String, RecordError> {
-    let value = value.ok_or(RecordError::Missing { key: "ticker", expected: TICKER })?;
-    match serde_json::from_str::<String>(value.get()) {
-        Ok(ticker) if !ticker.is_empty() => Ok(ticker),
-        _ => Err(RecordError::WrongType { key: "ticker", expected: TICKER, actual: value.get().to_owned() }),
-    }
-}
-
-fn price(key: &'static str, value: Option<&RawValue>, missing: &mut u32) -> Result<u32, RecordError> {
-    number(key, value, PRICE_RANGE, missing)
-}
-
-fn flow(key: &'static str, value: Option<&RawValue>, missing: &mut u32) -> Result<i32, RecordError> {
-    number(key, value, FLOW_RANGE, missing)
-}
-
-fn number<T: TryFrom<i64> + Default>(
-    key: &'static str,
-    value: Option<&RawValue>,
-    range: &'static str,
-    missing: &mut u32,
-) -> Result<T, RecordError> {
-    let Some(value) = value else {
-        *missing += 1;
-        return Ok(T::default());
-    };
-    T::try_from(scaled(key, value, 2, range)?).map_err(|_| out_of_range(key, range, value))
-}
-
-fn scaled(key: &'static str, value: &RawValue, places: u32, range: &'static str) -> Result<i64, RecordError> {
-    decimal::scale(value.get(), places).map_err(|error| match error {
-        DecimalError::NotANumber => RecordError::WrongType { key, expected: NUMBER, actual: value.get().to_owned() },
-        DecimalError::OutOfRange => out_of_range(key, range, value),
-    })
-}
-
-fn out_of_range(key: &'static str, expected: &'static str, value: &RawValue) -> RecordError {
-    RecordError::OutOfRange { key, expected, actual: value.get().to_owned() }
+fn flow(key: &'static str, value: Option<&RawValue>, noticed: &mut Noticed) -> Result<i32, RecordError> {
+    fields::number(key, value, &fields::VALUE, noticed)
 }
 
 /// What [`Profile::V2025_11`] does to a field of each kind.
@@ -245,27 +141,11 @@ mod factor {
     }
 }
 
-/// serde's message contains "at line 1", which would contradict the line number of the file in the log.
-fn without_line(error: &serde_json::Error) -> String {
-    error.to_string().replace(" at line 1 column ", " at column ")
-}
-
-/// Enough of a value to recognise it: one bad line must not fill the log.
-fn shortened(text: &str) -> String {
-    const LIMIT: usize = 100;
-    let plain = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let mut shortened: String = text.chars().take(LIMIT).map(plain).collect();
-    if text.chars().nth(LIMIT).is_some() {
-        shortened.push('…');
-    }
-    shortened
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn record(fields: &str) -> Result<Parsed, RecordError> {
+    fn record(fields: &str) -> Result<Parsed<Orderflow>, RecordError> {
         parse(format!(r#"{{"timestamp":1764340202,"ticker":"SPX",{fields}}}"#).as_bytes())
     }
 
@@ -285,7 +165,7 @@ mod tests {
     fn missing_and_null_numbers_are_zero_and_counted() {
         let parsed = record(r#""spot":1,"zcvr":null"#).unwrap();
         assert_eq!(parsed.record.zero_convexity_ratio, 0);
-        assert_eq!(parsed.missing as usize, NUMBER_KEYS.len() - 1);
+        assert_eq!(parsed.noticed.missing as usize, NUMBER_KEYS.len() - 1);
     }
 
     #[test]
