@@ -125,7 +125,8 @@ fn poison_is_counted_by_kind_and_what_follows_goes_on() {
 #[test]
 fn a_kind_is_told_once_a_minute_with_what_came_in_between() {
     let mut log = ONE_A_MINUTE;
-    let mut tell = |second| log_skipped(&mut log, &message("lines", None, None), Poison::Invalid, "no", second * 1000);
+    let mut tell =
+        |second: u64| log_skipped(&mut log, &message("lines", None, None), Poison::Invalid, "no", second * 1000);
     assert_eq!([0, 1, 59, 60, 61].map(&mut tell), [true, false, false, true, false]);
     assert_eq!(log.pass(120_000), Some(1));
 }

@@ -52,6 +52,7 @@ impl<'a> Row<'_, 'a> {
     }
 
     /// The next element as a number that may be null or missing: then it is absent. `None` for anything else.
+    #[expect(clippy::option_option, reason = "three cases: a number, none there, and a row to skip")]
     pub fn optional_number<T: TryFrom<i64>>(&mut self, places: u32) -> Option<Option<T>> {
         match self.next() {
             Some(Element::Number(text)) => scaled(text, places).map(Some),
