@@ -22,7 +22,8 @@ fuzz_target!(|line: &[u8]| {
     // Fails only for numbers of unknown keys that no float holds, and for a key that stands there twice.
     if let Ok(line) = serde_json::from_slice::<Value>(line) {
         let rows = |key: &str| line[key].as_array().map_or(0, Vec::len);
-        let kept = parsed.record.strikes.len() + parsed.record.max_priors.as_ref().map_or(0, |priors| priors.tuples.len());
+        let kept =
+            parsed.record.strikes.len() + parsed.record.max_priors.as_ref().map_or(0, |priors| priors.tuples.len());
         assert_eq!(kept + parsed.noticed.skipped_rows as usize, rows("strikes") + rows("max_priors"));
     }
     let mut encoder = Encoder::new(EncoderOptions { zstd_level: -1 }).expect("memory for a zstd context");

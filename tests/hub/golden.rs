@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flowcast::wire::payload::orderflow::{self, Orderflow};
 use flowcast::wire::payload::RecordError;
+use flowcast::wire::payload::orderflow::{self, Orderflow};
 use flowcast::wire::payload::{Encoder, EncoderOptions, Profile, decompress};
 use flowcast::wire::proto::webpubsub::Any;
 use flowcast::wire::webpubsub::received::{ServiceMessage, receive};
