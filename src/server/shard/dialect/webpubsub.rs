@@ -18,9 +18,12 @@ use crate::server::shard::shard_options::ShardOptions;
 use crate::server::shard::stats::ShardStats;
 use crate::server::shard::timers::Timeouts;
 use crate::wire::Wire;
-use crate::wire::gexbot;
+use crate::wire::gexbot::{GroupName, HubName, HubTopic};
 use crate::wire::webpubsub::{self, Downstream, Upstream};
 use crate::wire::websocket::ClientMessage;
+
+/// The hub that clients connect to.
+const ORDERFLOW: HubName = HubName { topic: HubTopic::Orderflow, v2: false };
 
 /// What a shard does for clients of Web PubSub.
 pub struct WebPubSubDialect {
@@ -73,7 +76,7 @@ impl WebPubSubDialect {
 
     /// Makes a session a subscriber. Joining twice does nothing.
     fn join(&self, group: &str, talk: &mut Conversation<'_>) -> Result<(), AckFailure> {
-        gexbot::check_orderflow_group(group, &self.prefix)?;
+        GroupName::joinable(group, ORDERFLOW, &self.prefix)?;
         let Some(session) = talk.sessions.get_mut(talk.key) else { return Ok(()) };
         let joined = talk.lanes.find(group, session.wire).is_some_and(|lane| session.membership(lane).is_some());
         if !joined && session.memberships.len() >= self.max_groups {
