@@ -2,9 +2,8 @@
 //! does the time go?
 //!
 //! A full generated day (23,400 records a ticker). `line to frames` is what the goal W8 is about:
-//! parse, scale, protobuf, zstd, and the plain frame of both syntaxes in one profile. `load` is the
-//! same through the server's own loader, four tickers from disk, pinned to one core. The other rows
-//! are its parts, alone.
+//! parse, scale, protobuf, zstd, and the plain frame of both syntaxes in one profile. `blocks` is the
+//! same as a builder of the window does it, four tickers from disk. The other rows are its parts, alone.
 //!
 //! Criterion's figures are by the wall clock. The table after them is what to quote: records per
 //! second of *CPU time*, medians over interleaved rounds, every row once per round, so that neighbours
@@ -18,10 +17,12 @@ use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use criterion::{Criterion, SamplingMode, Throughput};
-use flowcast::health::status::Status;
-use flowcast::source::recorded::arena::{ArenaOptions, Encodings};
+use flowcast::engine::hub::{Hub, HubOptions};
+use flowcast::source::recorded::block::{Part, Parts};
+use flowcast::source::recorded::block_builder::BlockBuilder;
 use flowcast::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
-use flowcast::source::recorded::load;
+use flowcast::source::recorded::market::Market;
+use flowcast::source::recorded::window_options::WindowOptions;
 use flowcast::wire::payload::orderflow::{self, Orderflow};
 use flowcast::wire::payload::{Encoder, EncoderOptions};
 use flowcast::wire::webpubsub::{ORDERFLOW_TYPE_URL, Syntax, append_data};
@@ -63,12 +64,12 @@ fn main() {
     }
 }
 
-/// The loader starts a thread per core it may run on, so this makes it start one.
+/// So that a figure is one core's.
 fn pin_to_one_core() {
     let mut core = CpuSet::new();
     core.set(0);
     if let Err(error) = sched_setaffinity(None, &core) {
-        println!("not pinned ({error}): `load` uses every core, its figure is not per core");
+        println!("not pinned: {error}");
     }
 }
 
@@ -123,7 +124,7 @@ fn rows(records: u32) -> Vec<Row> {
         };
         row(name.to_owned(), Box::new(run));
     }
-    rows.push(load(records));
+    rows.push(blocks(records));
     rows
 }
 
@@ -156,22 +157,30 @@ fn zstd_alone(messages: Arc<Vec<Vec<u8>>>, level: i32) -> Box<dyn FnMut()> {
     })
 }
 
-/// The loader itself: mapping, lines, both forms, the arena.
-fn load(records: u32) -> Row {
+/// What a builder of the window does with a day: mapping, index, lines, blocks in both syntaxes.
+fn blocks(records: u32) -> Row {
     const TICKERS: [&str; 4] = ["SPX", "ES_SPX", "NDX", "SPY"];
     let out = tempfile::tempdir().expect("a temporary folder");
     day::write(out.path(), &TICKERS, records);
     let options = DatasetOptions { data_dir: out.path().to_owned(), data_date: DataDate::Latest, strict: true };
     let dataset = Dataset::find(&options).expect("the day that was just written");
-    let arena = defaults::<ArenaOptions>();
+    let window = defaults::<WindowOptions>();
+    let parts: Parts = window.at_start().into_iter().map(Part::Record).collect();
+    let mut builder = BlockBuilder::new(window.encoder).expect("memory for a zstd context");
     let run = move || {
         // The folder lives as long as this closure.
         let _ = &out;
-        let encodings = Arc::new(Encodings::new(&Status::default()));
-        let loaded = load::load(&dataset, "blue", &arena, None, &encodings, &|_, _| ()).expect("a readable day");
-        assert_eq!(loaded.records(), u64::from(records) * TICKERS.len() as u64);
+        let (market, errors) = Market::open(&dataset, "blue", &Hub::new("bench", &defaults::<HubOptions>()));
+        assert!(errors.is_empty());
+        for track in &market.tracks {
+            track.index().scan(track.file(), usize::MAX).expect("a readable file");
+            for block in 0..track.index().blocks() {
+                black_box(builder.build(track, block, parts, &Arc::default()).expect("a readable block"));
+            }
+        }
+        assert_eq!(market.slots(), u64::from(records) * TICKERS.len() as u64);
     };
-    Row { name: "load, 4 tickers".to_owned(), records: records as usize * TICKERS.len(), run: Box::new(run) }
+    Row { name: "blocks, 4 tickers".to_owned(), records: records as usize * TICKERS.len(), run: Box::new(run) }
 }
 
 fn encoder(zstd_level: i32) -> Encoder {

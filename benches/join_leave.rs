@@ -74,9 +74,6 @@ fn while_publishing(hub: &Hub, measure: impl FnOnce() -> Duration) -> Duration {
         fn frame(&self, _: u32, _: Form) -> Bytes {
             Bytes::new()
         }
-        fn payload(&self, _: u32, _: Form) -> Option<Bytes> {
-            None
-        }
         fn timestamp(&self, _: u32) -> i64 {
             0
         }
@@ -87,7 +84,7 @@ fn while_publishing(hub: &Hub, measure: impl FnOnce() -> Duration) -> Duration {
     let taken = thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                hub.begin(None).publish(&group, frames.clone());
+                hub.sequencer().begin(None).publish(&group, frames.clone());
             }
         });
         let taken = measure();

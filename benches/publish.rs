@@ -34,10 +34,6 @@ impl FrameStore for OneFrame {
         self.0.clone()
     }
 
-    fn payload(&self, _: u32, _: Form) -> Option<Bytes> {
-        Some(self.0.clone())
-    }
-
     fn timestamp(&self, record: u32) -> i64 {
         i64::from(record)
     }
@@ -71,7 +67,7 @@ impl Bench {
 
     /// One tick: the next record of every group.
     fn tick(&self, record: u32) {
-        let mut batch = self.hub.begin(None);
+        let mut batch = self.hub.sequencer().begin(None);
         for group in &self.groups {
             batch.publish(group, Frames::new(Arc::clone(&self.store), record));
         }

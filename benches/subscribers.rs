@@ -61,10 +61,6 @@ impl FrameStore for OneFrame {
         self.0.clone()
     }
 
-    fn payload(&self, _: u32, _: Form) -> Option<Bytes> {
-        None
-    }
-
     fn timestamp(&self, record: u32) -> i64 {
         i64::from(record)
     }
@@ -112,7 +108,7 @@ impl Bench {
         for tick in 0..ticks {
             let due = self.shard.stats().frames.get() + self.clients.len() as u64;
             let (started, cpu) = (Instant::now(), thread_cpu());
-            self.hub.begin(None).publish(&self.group, Frames::new(Arc::clone(&self.store), tick as u32));
+            self.hub.sequencer().begin(None).publish(&self.group, Frames::new(Arc::clone(&self.store), tick as u32));
             let published = thread_cpu().saturating_sub(cpu);
             while self.shard.stats().frames.get() < due {
                 std::thread::yield_now();

@@ -18,11 +18,10 @@ use crate::source::broker::feed_options::BrokerOptions;
 use crate::source::broker::feed_settings::{self, FeedSettings};
 use crate::source::broker::setting_values::SettingsError;
 use crate::source::kafka::kafka_options::KafkaOptions;
-use crate::source::recorded::arena::ArenaOptions;
-use crate::source::recorded::cache::CacheOptions;
 use crate::source::recorded::dataset::DatasetOptions;
 use crate::source::recorded::replay::ReplayOptions;
 use crate::source::recorded::trading::TradingOptions;
+use crate::source::recorded::window_options::WindowOptions;
 use crate::streams::stream_options::StreamOptions;
 
 /// Everything `serve` can be told.
@@ -34,9 +33,7 @@ pub struct ServeOptions {
     #[command(flatten, next_help_heading = "Data")]
     pub dataset: DatasetOptions,
     #[command(flatten, next_help_heading = "Frames")]
-    pub arena: ArenaOptions,
-    #[command(flatten, next_help_heading = "Frames")]
-    pub cache: CacheOptions,
+    pub window: WindowOptions,
     #[command(flatten, next_help_heading = "Replay")]
     pub replay: ReplayOptions,
     #[command(flatten, next_help_heading = "Hub")]

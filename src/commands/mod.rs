@@ -114,11 +114,6 @@ fn try_run() -> anyhow::Result<()> {
     }
 }
 
-/// `1 record`, `2 records`.
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("cannot print")
 }

@@ -4,12 +4,14 @@
 //! stores one handle, however many subscribers there are. Not here: which groups exist
 //! ([`super::hub`]), what a shard keeps ([`super::ring`]), what lag means ([`super::policy`]).
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::array;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
 use tokio::sync::broadcast;
 
-use super::frames::Frames;
+use super::frames::{Form, Frames};
 use super::live_groups::LiveCount;
 
 /// Publications that a group's channel can hold. It only carries them: shards empty it at every doorbell, and
@@ -36,6 +38,12 @@ pub struct Group {
     subscribers: AtomicUsize,
     last_id: AtomicU64,
     publications: AtomicU64,
+    /// How many lanes of all shards send each form.
+    wanted: [AtomicU32; Form::MAX],
+    /// The forms of which the next frames are built, or will be: a bit for each.
+    ready: AtomicU8,
+    /// Set if frames are built ahead: who builds them.
+    builder: OnceLock<Waker>,
 }
 
 impl Group {
@@ -49,6 +57,9 @@ impl Group {
             subscribers: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             publications: AtomicU64::new(0),
+            wanted: array::from_fn(|_| AtomicU32::new(0)),
+            ready: AtomicU8::new(u8::MAX),
+            builder: OnceLock::new(),
         }
     }
 
@@ -108,6 +119,49 @@ impl Group {
     /// Takes one from [`Group::subscribers`].
     pub fn left(&self) {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Says that frames of this group are built ahead, and who builds them: from now on a form is ready when
+    /// [`Group::set_ready`] says so. A group without such a source is always ready.
+    pub fn build_ahead(&self, builder: Waker) {
+        self.ready.store(0, Ordering::SeqCst);
+        let _ = self.builder.set(builder);
+    }
+
+    /// A lane that sends `form` was opened. Wakes the builder if the form is not ready.
+    pub fn want(&self, form: Form) {
+        self.wanted[form.index()].fetch_add(1, Ordering::SeqCst);
+        if !self.is_ready(form)
+            && let Some(builder) = self.builder.get()
+        {
+            builder.wake_by_ref();
+        }
+    }
+
+    /// A lane that sends `form` was closed.
+    pub fn unwant(&self, form: Form) {
+        self.wanted[form.index()].fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a lane sends `form`.
+    pub fn is_wanted(&self, form: Form) -> bool {
+        self.wanted[form.index()].load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether the frames of the next publications exist in `form`.
+    pub fn is_ready(&self, form: Form) -> bool {
+        self.ready.load(Ordering::SeqCst) & form.bit() != 0
+    }
+
+    /// Sets the forms whose next frames are built, a bit for each.
+    pub fn set_ready(&self, forms: u8) {
+        self.ready.store(forms, Ordering::SeqCst);
+    }
+
+    /// The forms that lanes send and that are ready, a bit for each.
+    pub fn served(&self) -> u8 {
+        let wanted = (0..Form::MAX).map(Form::new).filter(|&form| self.is_wanted(form));
+        self.ready.load(Ordering::SeqCst) & wanted.fold(0, |forms, form| forms | form.bit())
     }
 
     /// Sends to all shards. Only the sequencer calls this, so publications are sent in the order of their ids.

@@ -1,31 +1,17 @@
-//! A hub: groups by name, and the one sequencer their publications pass through.
-//!
-//! ```text
-//! source ─▶ Hub::begin ─▶ Batch::publish(group, frames)… ─▶ drop: published = last id, ring shards
-//! ```
-//!
-//! # Locks
-//! Publishing takes the sequencer's mutex (uncontended with one source) once per batch and, inside
-//! tokio's `broadcast`, two short ones per publication; nothing of ours is locked per publication
-//! or per subscriber. The map is touched on joins and leaves only.
+//! A hub: groups by name, and the one sequence of their publications. The map is touched on joins and leaves
+//! only.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::Waker;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock, Weak};
 
-use arc_swap::ArcSwap;
-use crossbeam::utils::CachePadded;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::broadcast;
 
-use super::clock;
-use super::frames::{Forms, Frames};
-use super::group::{CHANNEL_SLOTS, Group, Publication};
-use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
-use super::room::RoomWait;
-use super::watermark::Watermark;
+use super::frames::Frames;
+use super::group::{Group, Publication};
+use super::ledger::LedgerOptions;
+use super::sequencer::Sequencer;
 
 /// Limits of a hub.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,9 +33,6 @@ pub struct TooManySilentGroups {
     pub limit: usize,
 }
 
-/// What is to be published, and where.
-pub type Outgoing = (Arc<Group>, Frames);
-
 /// A source that keeps the latest state of its groups, for clients that subscribe later.
 pub trait Retain: Send + Sync {
     /// The latest state of `group`; `None` if it carries no state, or none yet. At least as new as the hub's
@@ -63,51 +46,26 @@ pub struct Hub {
     groups: DashMap<Arc<str>, Arc<Group>>,
     silent: AtomicUsize,
     max_silent: usize,
-    sequencer: Mutex<Sequencer>,
-    /// The last id of the last finished batch. On its own cache line: every shard polls it.
-    published: CachePadded<Watermark>,
-    /// Where a publisher waits for room. Every shard looks here after its bell, too.
-    room: CachePadded<RoomWait>,
-    shards: ArcSwap<Vec<Waker>>,
-    forms: Forms,
-    ledger: Ledger,
+    sequencer: Sequencer,
     retain: OnceLock<Weak<dyn Retain>>,
 }
 
-struct Sequencer {
-    last_id: u64,
-    /// Publications of the open batch, for the ledger.
-    batch: Vec<TickPublication>,
-}
-
-/// When a batch was due. A batch that no clock schedules is due when it begins.
-#[derive(Debug, Clone, Copy)]
-pub struct Due {
-    /// The source's own count of its batches.
-    pub ordinal: u64,
-    /// When the batch was due, monotonic ns.
-    pub scheduled_ns: u64,
-}
-
 impl Hub {
-    /// A hub without groups. Its ids start from the time of day, so they keep rising over a restart.
+    /// A hub without groups.
     pub fn new(name: &'static str, options: &HubOptions) -> Self {
-        // Unix microseconds: ids go on rising over a restart, have 16 digits and 8 varint bytes
-        // (so every reliable frame of a record is equally long), and stay below 2^53 until 2255.
-        let last_id = clock::unix_ns() / 1000;
         Self {
             name,
             groups: DashMap::new(),
             silent: AtomicUsize::new(0),
             max_silent: options.max_silent_groups,
-            sequencer: Mutex::new(Sequencer { last_id, batch: Vec::new() }),
-            published: CachePadded::new(Watermark::new(last_id)),
-            room: CachePadded::new(RoomWait::new()),
-            shards: ArcSwap::default(),
-            forms: Forms::default(),
-            ledger: Ledger::new(options.ledger.ledger_publications),
+            sequencer: Sequencer::new(&options.ledger),
             retain: OnceLock::new(),
         }
+    }
+
+    /// Where its sources publish.
+    pub fn sequencer(&self) -> &Sequencer {
+        &self.sequencer
     }
 
     /// Sets the source that publishes to groups which clients create by joining them, and that keeps their
@@ -130,36 +88,6 @@ impl Hub {
     /// The hub's name on the wire.
     pub fn name(&self) -> &'static str {
         self.name
-    }
-
-    /// Which forms clients use, and which are ready.
-    pub fn forms(&self) -> &Forms {
-        &self.forms
-    }
-
-    /// What was published when; `GET /ticks` serves it.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    /// Every publication up to this id is in the shards' receivers.
-    pub fn published(&self) -> u64 {
-        self.published.id()
-    }
-
-    /// Registers a shard: its bell is rung after every batch.
-    pub fn attach(&self, shard: &Waker) {
-        self.shards.rcu(|shards| shards.iter().cloned().chain([shard.clone()]).collect::<Vec<_>>());
-    }
-
-    /// A shard reports that it has taken out everything up to [`Hub::published`]. Call this after every ring,
-    /// even if there was nothing: a publisher may be waiting for room in a channel.
-    pub fn taken_out(&self) {
-        self.room.notify();
-    }
-
-    fn ring_shards(&self) {
-        self.shards.load().iter().for_each(Waker::wake_by_ref);
     }
 
     /// Declares that a source publishes to this group from now on; the group stays as long as the hub.
@@ -222,124 +150,22 @@ impl Hub {
     pub fn for_each_group(&self, mut visit: impl FnMut(&Arc<Group>)) {
         self.groups.iter().for_each(|entry| visit(&entry));
     }
-
-    /// Starts a batch: everything published in it becomes visible to the shards at once.
-    ///
-    /// One batch at a time: a second publisher waits.
-    pub fn begin(&self, due: Option<Due>) -> Batch<'_> {
-        // A publisher that panicked left only whole numbers behind, so the sequence can continue.
-        self.batch(self.sequencer.lock().unwrap_or_else(PoisonError::into_inner), due)
-    }
-
-    fn batch<'a>(&'a self, sequencer: MutexGuard<'a, Sequencer>, due: Option<Due>) -> Batch<'a> {
-        let published_ns = clock::monotonic_ns();
-        let due = due.unwrap_or(Due { ordinal: 0, scheduled_ns: published_ns });
-        Batch { hub: self, sequencer, due, published_ns, published_unix_ns: clock::unix_ns() }
-    }
-
-    /// Publishes `messages` as one batch, if that needs no waiting: nobody else is publishing, and the channels
-    /// have room. Otherwise returns them, for [`Hub::publish_all`].
-    pub fn try_publish_all(&self, messages: Vec<Outgoing>) -> Result<(), Vec<Outgoing>> {
-        // All of them may be for one group. Meanwhile shards only make room, and nobody else takes it.
-        let has_room = |group: &Group| group.queued() + messages.len() <= CHANNEL_SLOTS;
-        match self.sequencer.try_lock() {
-            Ok(sequencer) if messages.iter().all(|(group, _)| has_room(group)) => {
-                let mut batch = self.batch(sequencer, None);
-                for (group, frames) in messages {
-                    batch.publish(&group, frames);
-                }
-                Ok(())
-            }
-            _ => Err(messages),
-        }
-    }
-
-    /// Publishes `messages` in order, as one batch while the channels have room. When one is full the batch
-    /// ends, other publishers get their turn, and the next batch waits for room.
-    pub fn publish_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
-        let mut messages = messages.into_iter().peekable();
-        while let Some((group, frames)) = messages.next() {
-            let mut batch = self.begin(None);
-            batch.wait_for_room(&group);
-            batch.publish(&group, frames);
-            while let Some((group, frames)) = messages.next_if(|(group, _)| group.queued() < CHANNEL_SLOTS) {
-                batch.publish(&group, frames);
-            }
-        }
-    }
-}
-
-/// Publications that belong together: all groups of one tick.
-pub struct Batch<'a> {
-    hub: &'a Hub,
-    sequencer: MutexGuard<'a, Sequencer>,
-    due: Due,
-    published_ns: u64,
-    published_unix_ns: u64,
-}
-
-impl Batch<'_> {
-    /// How late this batch began, ns.
-    pub fn drift_ns(&self) -> u64 {
-        self.published_ns.saturating_sub(self.due.scheduled_ns)
-    }
-
-    /// Waits until every shard has room for one more publication of `group`, at most a second. A clock never
-    /// fills a channel; a source that reads as fast as it can may. The batch must be empty: shards take out
-    /// only what is declared published.
-    ///
-    /// Nobody else can publish meanwhile, which is what slows the sources down.
-    pub fn wait_for_room(&self, group: &Group) {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        debug_assert!(self.sequencer.batch.is_empty(), "what is published is waited for");
-        let has_room = || group.queued() < CHANNEL_SLOTS;
-        self.hub.room.wait(PATIENCE, || self.hub.ring_shards(), has_room);
-    }
-
-    /// Numbers one record and sends it to `group`.
-    pub fn publish(&mut self, group: &Arc<Group>, frames: Frames) {
-        self.sequencer.last_id += 1;
-        let id = self.sequencer.last_id;
-        group.send(Publication { id, frames: frames.clone() });
-        let subscribers = group.subscribers();
-        self.sequencer.batch.push(TickPublication { group: Arc::clone(group.name()), id, frames, subscribers });
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        if self.sequencer.batch.is_empty() {
-            return;
-        }
-        self.hub.published.raise(self.sequencer.last_id);
-        self.hub.ring_shards();
-        // After the doorbells: the ledger is for readers who come later.
-        let publications = self.sequencer.batch.drain(..).collect();
-        self.hub.ledger.append(Tick {
-            ordinal: self.due.ordinal,
-            scheduled_ns: self.due.scheduled_ns,
-            published_ns: self.published_ns,
-            published_unix_ns: self.published_unix_ns,
-            publications,
-        });
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::frames::{Form, FrameStore};
+    use crate::engine::group::CHANNEL_SLOTS;
+    use crate::engine::sequencer::Due;
     use bytes::Bytes;
+    use std::time::Duration;
 
     struct NoFrames;
 
     impl FrameStore for NoFrames {
         fn frame(&self, _: u32, _: Form) -> Bytes {
             Bytes::new()
-        }
-
-        fn payload(&self, _: u32, _: Form) -> Option<Bytes> {
-            None
         }
 
         fn timestamp(&self, record: u32) -> i64 {
@@ -361,15 +187,15 @@ mod tests {
         let (one, two) = (hub.declare("one", "1"), hub.declare("two", "2"));
         let (_, mut first) = hub.subscribe("one").unwrap();
         let (_, mut second) = hub.subscribe("two").unwrap();
-        let before = hub.published();
-        let mut batch = hub.begin(None);
+        let before = hub.sequencer().published();
+        let mut batch = hub.sequencer().begin(None);
         batch.publish(&one, frames(0));
         batch.publish(&two, frames(1));
-        assert_eq!(hub.published(), before, "not before the batch is over");
+        assert_eq!(hub.sequencer().published(), before, "not before the batch is over");
         drop(batch);
-        assert_eq!(hub.published(), before + 2);
+        assert_eq!(hub.sequencer().published(), before + 2);
         assert_eq!((first.try_recv().unwrap().id, second.try_recv().unwrap().id), (before + 1, before + 2));
-        assert!((1..1 << 53).contains(&hub.published()));
+        assert!((1..1 << 53).contains(&hub.sequencer().published()));
     }
 
     #[test]
@@ -404,8 +230,8 @@ mod tests {
         assert!(Arc::ptr_eq(&silent, &declared));
         assert_eq!(silent.symbol().map(|symbol| &**symbol), Some("L"));
         assert!(hub.subscribe("another").is_ok(), "there is room for a silent group again");
-        hub.begin(None).publish(&declared, frames(1));
-        assert_eq!(receiver.try_recv().unwrap().id, hub.published());
+        hub.sequencer().begin(None).publish(&declared, frames(1));
+        assert_eq!(receiver.try_recv().unwrap().id, hub.sequencer().published());
 
         hub.unsubscribe(&silent);
         let (again, _receiver) = hub.subscribe("late").unwrap();
@@ -443,7 +269,7 @@ mod tests {
         let group = hub.declare("one", "1");
         let (_, mut receiver) = hub.subscribe("one").unwrap();
         for record in 0..3 {
-            hub.begin(None).publish(&group, frames(record));
+            hub.sequencer().begin(None).publish(&group, frames(record));
         }
         assert_eq!(group.queued(), 3);
         receiver.try_recv().unwrap();
@@ -455,21 +281,21 @@ mod tests {
         let hub = hub(0);
         let group = hub.declare("one", "1");
         let (_, mut receiver) = hub.subscribe("one").unwrap();
-        let (before, records) = (hub.published(), 3 * CHANNEL_SLOTS as u64);
+        let (before, records) = (hub.sequencer().published(), 3 * CHANNEL_SLOTS as u64);
         let taken = std::thread::scope(|scope| {
             // A shard: it takes what is declared published, and nothing else.
             let shard = scope.spawn(|| {
                 let mut ids = Vec::new();
                 while ids.len() < records as usize {
-                    while before + (ids.len() as u64) < hub.published() {
+                    while before + (ids.len() as u64) < hub.sequencer().published() {
                         ids.push(receiver.try_recv().expect("nothing was overrun").id);
                     }
-                    hub.taken_out();
+                    hub.sequencer().taken_out();
                     std::thread::yield_now();
                 }
                 ids
             });
-            hub.publish_all((0..records).map(|record| (Arc::clone(&group), frames(record as u32))));
+            hub.sequencer().publish_all((0..records).map(|record| (Arc::clone(&group), frames(record as u32))));
             shard.join().unwrap()
         });
         assert!(taken.into_iter().eq(before + 1..=before + records));
@@ -480,16 +306,16 @@ mod tests {
         let hub = hub(0);
         let group = hub.declare("one", "1");
         let (_, mut receiver) = hub.subscribe("one").unwrap();
-        hub.publish_all((0..CHANNEL_SLOTS).map(|record| (Arc::clone(&group), frames(record as u32))));
+        hub.sequencer().publish_all((0..CHANNEL_SLOTS).map(|record| (Arc::clone(&group), frames(record as u32))));
         let waited = std::thread::scope(|scope| {
             let publishing = scope.spawn(|| {
                 let began = std::time::Instant::now();
-                hub.publish_all([(Arc::clone(&group), frames(0))]);
+                hub.sequencer().publish_all([(Arc::clone(&group), frames(0))]);
                 began.elapsed()
             });
             std::thread::sleep(Duration::from_millis(100));
             receiver.try_recv().unwrap();
-            hub.taken_out();
+            hub.sequencer().taken_out();
             publishing.join().unwrap()
         });
         assert!((80..900).contains(&waited.as_millis()), "{waited:?}: not at once, and not after a second");
@@ -500,15 +326,15 @@ mod tests {
         let hub = hub(0);
         let group = hub.declare("one", "1");
         let (_, mut receiver) = hub.subscribe("one").unwrap();
-        let before = hub.published();
+        let before = hub.sequencer().published();
         let messages = |count: usize| (0..count).map(|at| (Arc::clone(&group), frames(at as u32))).collect::<Vec<_>>();
-        assert!(hub.try_publish_all(messages(CHANNEL_SLOTS - 1)).is_ok());
-        assert_eq!(hub.try_publish_all(messages(2)).unwrap_err().len(), 2, "there is room for one");
-        let other = hub.begin(None);
-        assert_eq!(hub.try_publish_all(messages(1)).unwrap_err().len(), 1, "somebody else publishes");
+        assert!(hub.sequencer().try_publish_all(messages(CHANNEL_SLOTS - 1)).is_ok());
+        assert_eq!(hub.sequencer().try_publish_all(messages(2)).unwrap_err().len(), 2, "there is room for one");
+        let other = hub.sequencer().begin(None);
+        assert_eq!(hub.sequencer().try_publish_all(messages(1)).unwrap_err().len(), 1, "somebody else publishes");
         drop(other);
-        assert!(hub.try_publish_all(messages(1)).is_ok());
-        assert_eq!(hub.published(), before + CHANNEL_SLOTS as u64);
+        assert!(hub.sequencer().try_publish_all(messages(1)).is_ok());
+        assert_eq!(hub.sequencer().published(), before + CHANNEL_SLOTS as u64);
         assert!((0..CHANNEL_SLOTS).all(|_| receiver.try_recv().is_ok()), "nothing was overrun");
     }
 
@@ -516,13 +342,13 @@ mod tests {
     fn every_batch_enters_the_ledger_once() {
         let hub = hub(0);
         let group = hub.declare("one", "1");
-        drop(hub.begin(None));
-        let mut batch = hub.begin(Some(Due { ordinal: 7, scheduled_ns: 1 }));
+        drop(hub.sequencer().begin(None));
+        let mut batch = hub.sequencer().begin(Some(Due { ordinal: 7, scheduled_ns: 1 }));
         assert!(batch.drift_ns() > 0);
         batch.publish(&group, frames(3));
         drop(batch);
-        let ticks = hub.ledger().after(0, 10);
+        let ticks = hub.sequencer().ledger().after(0, 10);
         assert_eq!(ticks.len(), 1, "an empty batch is no tick");
-        assert_eq!((ticks[0].1.ordinal, ticks[0].1.publications[0].frames.timestamp()), (7, 3));
+        assert_eq!((ticks[0].1.ordinal, ticks[0].1.publications[0].record_timestamp), (7, 3));
     }
 }

@@ -1,14 +1,14 @@
 //! The tick ledger: what was published when, so that a load test can prove what was lost.
 //!
-//! A bounded ring of ticks. It keeps handles, not bytes: hashing payloads and writing JSON is the
-//! reader's cost. Appending takes one short mutex, which only a reader contends for.
+//! A bounded ring of ticks. It keeps hashes of the payloads, made when they were built: no frame is held in
+//! memory for it. Appending takes one short mutex, which only a reader contends for.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::frames::Frames;
+use super::frames::PayloadHashes;
 
 /// Size of the tick ledger.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,8 +38,10 @@ pub struct TickPublication {
     pub group: Arc<str>,
     /// Its id in the hub's sequence, which reliable clients see as sequence id.
     pub id: u64,
-    /// The record, as a handle: the ledger copies no bytes.
-    pub frames: Frames,
+    /// The record's own time, Unix seconds.
+    pub record_timestamp: i64,
+    /// Hashes of its payload.
+    pub hashes: PayloadHashes,
     /// How many subscribers the group had at that moment.
     pub subscribers: usize,
 }
@@ -62,6 +64,11 @@ struct TickRing {
 impl Ledger {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, ring: Mutex::default(), newest: watch::Sender::new(0) }
+    }
+
+    /// Whether it remembers anything.
+    pub(super) fn is_kept(&self) -> bool {
+        self.limit > 0
     }
 
     pub(super) fn append(&self, tick: Tick) {
@@ -126,19 +133,7 @@ mod tests {
     }
 
     fn publication() -> TickPublication {
-        struct Nothing;
-        impl crate::engine::frames::FrameStore for Nothing {
-            fn frame(&self, _: u32, _: crate::engine::frames::Form) -> bytes::Bytes {
-                bytes::Bytes::new()
-            }
-            fn payload(&self, _: u32, _: crate::engine::frames::Form) -> Option<bytes::Bytes> {
-                None
-            }
-            fn timestamp(&self, _: u32) -> i64 {
-                0
-            }
-        }
-        TickPublication { group: "g".into(), id: 1, frames: Frames::new(Arc::new(Nothing), 0), subscribers: 0 }
+        TickPublication { group: "g".into(), id: 1, record_timestamp: 0, hashes: [0; 2], subscribers: 0 }
     }
 
     fn positions(ledger: &Ledger, after: u64, limit: usize) -> Vec<(u64, u64)> {

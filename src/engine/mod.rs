@@ -3,9 +3,9 @@
 //! It parses nothing and does no IO. Sources publish into it, the server's shards take out of it,
 //! and neither knows the other.
 //!
-//! - [`frames`]: the handle that travels, and which forms of it are in use.
-//! - [`hub`]: groups by name, and the sequencer every publication passes through.
-//! - [`group`]: one broadcast sender and its counters.
+//! - [`frames`]: the handle that travels.
+//! - [`hub`]: groups by name; [`sequencer`]: the one sequence of their publications.
+//! - [`group`]: one broadcast sender, its counters, and the forms its subscribers want.
 //! - [`ring`]: what one shard keeps of one group: lag and recovery.
 //! - [`policy`]: what lag means.
 //! - [`ledger`]: what was published when.
@@ -20,4 +20,5 @@ mod live_groups;
 pub mod policy;
 pub mod ring;
 mod room;
+pub mod sequencer;
 mod watermark;

@@ -1,32 +1,31 @@
 //! Live orderflow: records that arrive one by one, with no file behind them.
 //!
 //! ```text
-//! line + ticker ─▶ record ─▶ base frame, forms in use ─▶ LiveRecord ─▶ group, declared if it is new
+//! line + ticker ─▶ record ─▶ frames of the forms that subscribers want ─▶ LiveRecord ─▶ group, declared if new
 //! ```
 //!
-//! A line is read by the parser that reads the files. Its base frame, and every form that some client
-//! uses, is built on the source's thread; another form is derived once, by the shard that needs it
-//! first. A record without subscribers is only checked.
+//! A line is read by the parser that reads the files. Its frames are built on the source's thread. A record
+//! without subscribers is only checked.
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::clock;
-use crate::engine::frames::{Form, FrameStore, Frames};
+use crate::engine::frames::{Form, FrameStore, Frames, PayloadHashes};
 use crate::engine::group::Group;
-use crate::engine::hub::{Due, Hub};
+use crate::engine::hub::Hub;
+use crate::engine::sequencer::Due;
 use crate::health::status::{SourceHealth, Status};
-use crate::source::recorded::arena::{ArenaOptions, Encodings, derive, payload_in, with_encoder};
 use crate::source::recorded::dataset::is_ticker;
-use crate::wire::gexbot::orderflow_group;
-use crate::wire::payload::{EncoderOptions, Profile};
-use crate::wire::payload::{Parsed, RecordError, orderflow};
-use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
+use crate::source::recorded::window_figures::frames_built;
+use crate::wire::gexbot::{PayloadKind, orderflow_group};
+use crate::wire::payload::{Encoder, EncoderOptions, Parsed, Profile, RecordError, orderflow};
+use crate::wire::webpubsub::{PlainForm, append_data};
 
 /// Why a live record is refused. The producer's to fix; the record is skipped.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +53,8 @@ pub enum LiveError {
 pub struct LiveOrderflow {
     hub: Arc<Hub>,
     prefix: Arc<str>,
-    base: PlainForm,
-    encoder: EncoderOptions,
-    encodings: Arc<Encodings>,
+    encoder: Encoder,
+    built: [Arc<AtomicU64>; PlainForm::ALL.len()],
     groups: HashMap<Box<str>, Arc<Group>>,
     max_tickers: usize,
     stream: Arc<SourceHealth>,
@@ -65,25 +63,17 @@ pub struct LiveOrderflow {
 }
 
 impl LiveOrderflow {
-    /// Registers the hub's entry in the stream health. From now on a form that a client orders is ready at
-    /// once: every later record is built in it.
+    /// Registers the hub's entry in the stream health.
     pub fn new(
         hub: Arc<Hub>,
         prefix: Arc<str>,
-        arena: &ArenaOptions,
+        encoder: EncoderOptions,
         max_tickers: usize,
         status: &Status,
     ) -> io::Result<Self> {
-        let forms = Arc::clone(&hub);
-        thread::Builder::new().name("forms".to_owned()).spawn(move || {
-            for ordered in forms.forms().orders() {
-                forms.forms().set_ready(ordered);
-            }
-        })?;
         Ok(Self {
-            base: arena.base(),
-            encoder: arena.encoder,
-            encodings: Arc::new(Encodings::new(status)),
+            encoder: Encoder::new(encoder)?,
+            built: frames_built(status),
             groups: HashMap::new(),
             max_tickers,
             stream: status.register(hub.name(), None),
@@ -115,7 +105,7 @@ impl LiveOrderflow {
         }
         let frames = Frames::new(Arc::new(self.build(record, &group)), 0);
         let due = Due { ordinal: self.ordinal, scheduled_ns: clock::monotonic_ns() };
-        let mut batch = self.hub.begin(Some(due));
+        let mut batch = self.hub.sequencer().begin(Some(due));
         batch.wait_for_room(&group);
         batch.publish(&group, frames);
         Ok(())
@@ -137,77 +127,49 @@ impl LiveOrderflow {
         Ok(group)
     }
 
-    /// The record in its base form and in every form in use.
-    fn build(&self, mut record: orderflow::Orderflow, group: &Arc<Group>) -> LiveRecord {
-        let timestamp = record.timestamp;
-        if self.base.profile != Profile::V2026_04 {
-            orderflow::rescale(&mut record, self.base.profile);
-        }
-        let mut frame = Vec::new();
-        with_encoder(self.encoder, |encoder| {
-            append_data(self.base.syntax, group.name(), ORDERFLOW_TYPE_URL, encoder.encode(&record), &mut frame);
-        });
-        self.encodings.count(self.base, 1);
-        let record = LiveRecord {
-            group: Arc::clone(group.name()),
-            timestamp,
-            base: (frame.into(), self.base),
-            encoder: self.encoder,
-            derived: [const { OnceLock::new() }; PlainForm::ALL.len()],
-            encodings: Arc::clone(&self.encodings),
-        };
-        for form in PlainForm::ALL {
-            if form != self.base && self.hub.forms().is_ready(Form::new(form.index())) {
-                record.derived(form);
+    /// The record in every form that subscribers want.
+    fn build(&mut self, mut record: orderflow::Orderflow, group: &Arc<Group>) -> LiveRecord {
+        let mut live = LiveRecord { timestamp: record.timestamp, frames: Default::default(), hashes: [0; 2] };
+        // The finest scale first: it is the one that the record was parsed at.
+        for profile in [Profile::V2026_04, Profile::V2025_11] {
+            let of_profile = PlainForm::ALL.into_iter().filter(|form| form.profile == profile);
+            let wanted: Vec<PlainForm> = of_profile.filter(|form| group.is_wanted(Form::new(form.index()))).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            orderflow::rescale(&mut record, profile);
+            let payload = self.encoder.encode(&record);
+            live.hashes[profile.index()] = xxh3_64(payload);
+            for form in wanted {
+                let mut frame = Vec::new();
+                append_data(form.syntax, group.name(), PayloadKind::Orderflow.type_url(), payload, &mut frame);
+                live.frames[form.index()] = frame.into();
+                self.built[form.index()].fetch_add(1, Ordering::Relaxed);
             }
         }
-        record
+        live
     }
 }
 
-/// One live record in every form.
+/// One live record in every form that was wanted when it came.
 struct LiveRecord {
-    group: Arc<str>,
     timestamp: i64,
-    base: (Bytes, PlainForm),
-    encoder: EncoderOptions,
-    /// By [`PlainForm::index`]; the base is not among them.
-    derived: [OnceLock<Bytes>; PlainForm::ALL.len()],
-    encodings: Arc<Encodings>,
-}
-
-impl LiveRecord {
-    /// The frame of a form other than the base, derived once.
-    fn derived(&self, form: PlainForm) -> &Bytes {
-        self.derived[form.index()].get_or_init(|| {
-            let mut frame = Vec::new();
-            derive((&self.base.0, self.base.1), &self.group, form, self.encoder, &mut frame);
-            self.encodings.count(form, 1);
-            frame.into()
-        })
-    }
+    /// By [`PlainForm::index`]; empty where nobody wanted it.
+    frames: [Bytes; PlainForm::ALL.len()],
+    hashes: PayloadHashes,
 }
 
 impl FrameStore for LiveRecord {
     fn frame(&self, _: u32, form: Form) -> Bytes {
-        let form = PlainForm::ALL[form.index()];
-        if form == self.base.1 {
-            return self.base.0.clone();
-        }
-        if self.derived[form.index()].get().is_none() {
-            self.encodings.count_late();
-        }
-        self.derived(form).clone()
-    }
-
-    fn payload(&self, _: u32, form: Form) -> Option<Bytes> {
-        let form = PlainForm::ALL[form.index()];
-        let frame = if form == self.base.1 { &self.base.0 } else { self.derived[form.index()].get()? };
-        payload_in(frame, &self.group, form)
+        self.frames[form.index()].clone()
     }
 
     fn timestamp(&self, _: u32) -> i64 {
         self.timestamp
+    }
+
+    fn hashes(&self, _: u32) -> PayloadHashes {
+        self.hashes
     }
 }
 
@@ -217,88 +179,104 @@ mod tests {
     use crate::engine::hub::HubOptions;
     use crate::engine::ledger::LedgerOptions;
     use crate::wire::payload::decompress;
-    use crate::wire::webpubsub::Syntax;
+    use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, Syntax, payload_of, payload_of_json};
     use prost::Message;
+    use std::thread;
     use std::time::Duration;
 
     const LINE: &[u8] = br#"{"timestamp":1764340202,"ticker":"SPX","spot":6822.95,"zcvr":-12.59}"#;
 
-    fn live(max_tickers: usize) -> (Arc<Hub>, LiveOrderflow, Status) {
+    fn live(max_tickers: usize) -> (Arc<Hub>, LiveOrderflow) {
         let ledger = LedgerOptions { ledger_publications: 100 };
         let hub = Arc::new(Hub::new("orderflow", &HubOptions { max_silent_groups: 8, ledger }));
-        let arena =
-            ArenaOptions { profile: Profile::V2026_04, pin_profile: false, encoder: EncoderOptions { zstd_level: -7 } };
-        let status = Status::default();
-        let live = LiveOrderflow::new(Arc::clone(&hub), "blue".into(), &arena, max_tickers, &status).unwrap();
-        (hub, live, status)
+        let (encoder, status) = (EncoderOptions { zstd_level: -7 }, Status::default());
+        let live = LiveOrderflow::new(Arc::clone(&hub), "blue".into(), encoder, max_tickers, &status).unwrap();
+        (hub, live)
     }
 
-    fn form(syntax: Syntax, profile: Profile) -> (PlainForm, Form) {
-        let plain = PlainForm { syntax, profile };
-        (plain, Form::new(plain.index()))
+    const GROUP: &str = "blue_SPX_orderflow_orderflow";
+
+    fn form(syntax: Syntax, profile: Profile) -> Form {
+        Form::new(PlainForm { syntax, profile }.index())
     }
 
-    fn decoded(payload: &[u8]) -> orderflow::Orderflow {
-        orderflow::Orderflow::decode(decompress(payload, 1 << 20).unwrap().as_slice()).unwrap()
+    fn built(live: &LiveOrderflow) -> [u64; 4] {
+        live.built.each_ref().map(|built| built.load(Ordering::Relaxed))
+    }
+
+    /// The record in a frame.
+    fn decoded(frame: &[u8], syntax: Syntax) -> orderflow::Orderflow {
+        let payload = match syntax {
+            Syntax::Protobuf => frame[payload_of(frame, GROUP, ORDERFLOW_TYPE_URL)].to_vec(),
+            Syntax::Json => payload_of_json(frame).unwrap(),
+        };
+        orderflow::Orderflow::decode(decompress(&payload, 1 << 20).unwrap().as_slice()).unwrap()
     }
 
     #[test]
     fn a_record_reaches_those_who_joined_before_its_ticker_was_known() {
-        let (hub, mut live, _) = live(8);
+        let (hub, mut live) = live(8);
         let (group, mut receiver) = hub.subscribe("blue_SPX_orderflow_orderflow").unwrap();
         assert!(!group.is_declared());
+        let form = form(Syntax::Protobuf, Profile::V2026_04);
+        group.want(form);
         live.publish(Some(b"SPX"), LINE).unwrap();
         assert_eq!(group.symbol().map(|symbol| &**symbol), Some("SPX"));
         let frames = receiver.try_recv().unwrap().frames;
         assert_eq!(frames.timestamp(), 1_764_340_202);
-        let payload = frames.payload(form(Syntax::Protobuf, Profile::V2026_04).1).unwrap();
-        assert_eq!(decoded(&payload), orderflow::parse(LINE).unwrap().record);
+        assert_eq!(decoded(&frames.frame(form), Syntax::Protobuf), orderflow::parse(LINE).unwrap().record);
     }
 
     #[test]
-    fn every_form_says_the_same_record_and_is_derived_once() {
-        let (hub, mut live, _) = live(8);
-        let (_, mut receiver) = hub.subscribe("blue_SPX_orderflow_orderflow").unwrap();
+    fn every_form_that_is_wanted_says_the_same_record_and_is_built_once() {
+        let (hub, mut live) = live(8);
+        let (group, mut receiver) = hub.subscribe(GROUP).unwrap();
+        let forms = Profile::ALL.map(|profile| [Syntax::Protobuf, Syntax::Json].map(|syntax| (syntax, profile)));
+        for (syntax, profile) in forms.into_iter().flatten() {
+            assert!(group.is_ready(form(syntax, profile)), "nobody waits for a live group");
+            group.want(form(syntax, profile));
+        }
         live.publish(None, LINE).unwrap();
         let frames = receiver.try_recv().unwrap().frames;
-        for profile in Profile::ALL {
+        for (syntax, profile) in forms.into_iter().flatten() {
             let mut expected = orderflow::parse(LINE).unwrap().record;
             orderflow::rescale(&mut expected, profile);
-            for syntax in [Syntax::Protobuf, Syntax::Json] {
-                let form = form(syntax, profile).1;
-                let first = frames.frame(form);
-                assert_eq!(first.as_ptr(), frames.frame(form).as_ptr(), "the same bytes for everybody");
-                assert_eq!(decoded(&frames.payload(form).unwrap()), expected);
-            }
+            let first = frames.frame(form(syntax, profile));
+            assert_eq!(first.as_ptr(), frames.frame(form(syntax, profile)).as_ptr(), "the same bytes for everybody");
+            assert_eq!(decoded(&first, syntax), expected);
         }
-        assert_eq!(PlainForm::ALL.map(|form| live.encodings.built(form)), [1; 4]);
+        assert_eq!(built(&live), [1; 4]);
+        assert!(frames.hashes().iter().all(|&hash| hash != 0) && frames.hashes()[0] != frames.hashes()[1]);
     }
 
-    #[tokio::test]
-    async fn a_form_that_is_ordered_is_ready_at_once_and_built_with_the_record() {
-        let (hub, mut live, status) = live(8);
-        let (_, mut receiver) = hub.subscribe("blue_SPX_orderflow_orderflow").unwrap();
-        let (plain, ordered) = form(Syntax::Json, Profile::V2025_11);
-        hub.forms().prepare(ordered).await;
+    #[test]
+    fn a_form_that_nobody_wants_is_not_built() {
+        let (hub, mut live) = live(8);
+        let (group, mut receiver) = hub.subscribe(GROUP).unwrap();
+        let wanted = form(Syntax::Json, Profile::V2025_11);
+        group.want(wanted);
         live.publish(Some(b"SPX"), LINE).unwrap();
-        assert_eq!(live.encodings.built(plain), 1);
-        receiver.try_recv().unwrap().frames.frame(ordered);
-        let late = status.figures().into_iter().find(|figure| figure.name == "frames_built_late").unwrap();
-        assert_eq!(late.value.load(Ordering::Relaxed), 0);
+        let frames = receiver.try_recv().unwrap().frames;
+        assert!(!frames.frame(wanted).is_empty());
+        assert!(frames.frame(form(Syntax::Json, Profile::V2026_04)).is_empty());
+        assert_eq!(built(&live), [0, 0, 1, 0]);
+        group.unwant(wanted);
+        live.publish(Some(b"SPX"), LINE).unwrap();
+        assert_eq!(built(&live), [0, 0, 1, 0]);
     }
 
     #[test]
     fn a_record_nobody_subscribes_to_is_checked_but_not_built() {
-        let (_, mut live, _) = live(8);
+        let (_, mut live) = live(8);
         live.publish(Some(b"SPX"), LINE).unwrap();
         assert!(live.publish(Some(b"SPX"), b"{}").is_err());
-        assert_eq!(PlainForm::ALL.map(|form| live.encodings.built(form)), [0; 4]);
+        assert_eq!(built(&live), [0; 4]);
         assert_eq!(live.records.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn the_key_names_the_group_and_the_record_does_without_one() {
-        let (hub, mut live, _) = live(8);
+        let (hub, mut live) = live(8);
         live.publish(Some(b"NDX"), LINE).unwrap();
         live.publish(None, LINE).unwrap();
         let mut names = Vec::new();
@@ -309,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_bad_ticker_and_one_too_many_are_refused_with_the_reason() {
-        let (_, mut live, _) = live(1);
+        let (_, mut live) = live(1);
         let mut refusal = |key: &[u8]| live.publish(Some(key), LINE).unwrap_err().to_string();
         assert_eq!(refusal(b"a/b"), "key: expected a ticker, 1 to 64 letters, digits and `_.-^`, got a/b");
         assert!(refusal(b"\xff\n").ends_with("got \u{fffd}?"));
@@ -321,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_burst_waits_for_the_shards() {
-        let (hub, mut live, _) = live(1);
+        let (hub, mut live) = live(1);
         let (group, mut receiver) = hub.subscribe("blue_SPX_orderflow_orderflow").unwrap();
         let taken = thread::spawn(move || {
             let mut taken = 0;

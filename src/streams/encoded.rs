@@ -16,10 +16,6 @@ impl FrameStore for EncodedMessage {
         self.frame.clone()
     }
 
-    fn payload(&self, _: u32, _: Form) -> Option<Bytes> {
-        Some(self.frame.clone())
-    }
-
     fn timestamp(&self, _: u32) -> i64 {
         self.unix_s
     }

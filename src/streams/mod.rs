@@ -36,7 +36,8 @@ use self::stream_options::StreamOptions;
 use crate::engine::clock;
 use crate::engine::frames::Frames;
 use crate::engine::group::Group;
-use crate::engine::hub::{Hub, Outgoing, Retain};
+use crate::engine::hub::{Hub, Retain};
+use crate::engine::sequencer::Outgoing;
 use crate::health::status::{SourceHealth, Status};
 use crate::wire::streams::portfolio::Portfolio;
 use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
@@ -238,7 +239,7 @@ impl Streams {
             Some((group, frames(message, now)))
         };
         let messages: Vec<Outgoing> = groups.into_iter().filter_map(encoded).collect();
-        let mut batch = self.hub.begin(None);
+        let mut batch = self.hub.sequencer().begin(None);
         for (group, frames) in messages {
             batch.publish(&group, frames);
         }
@@ -324,16 +325,16 @@ impl PublishBatch<'_> {
 }
 
 impl PublishBatch<'_> {
-    /// Publishes now if that needs no waiting; otherwise returns the messages, for [`Hub::publish_all`]
+    /// Publishes now if that needs no waiting; otherwise returns the messages, for [`Sequencer::publish_all`](crate::engine::sequencer::Sequencer::publish_all)
     /// on a thread that may wait.
     pub fn try_send(mut self) -> Result<(), Vec<Outgoing>> {
-        self.streams.hub.try_publish_all(std::mem::take(&mut self.messages))
+        self.streams.hub.sequencer().try_publish_all(std::mem::take(&mut self.messages))
     }
 }
 
 impl Drop for PublishBatch<'_> {
     fn drop(&mut self) {
-        self.streams.hub.publish_all(self.messages.drain(..));
+        self.streams.hub.sequencer().publish_all(self.messages.drain(..));
     }
 }
 

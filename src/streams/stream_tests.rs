@@ -55,15 +55,15 @@ fn a_passthrough_message_is_encoded_once_for_all_and_not_at_all_for_nobody() {
 fn what_arrives_together_becomes_visible_together_and_a_refusal_keeps_nothing_back() {
     let streams = streams();
     let (mut lines, mut signals) = (join(&streams, "lines"), join(&streams, "signals"));
-    let before = streams.hub.published();
+    let before = streams.hub.sequencer().published();
     let mut batch = streams.batch();
     batch.publish("lines", &Input::new(b"1")).unwrap();
     batch.publish("nowhere", &Input::new(b"2")).unwrap_err();
     batch.publish("signals", &Input::new(br#"{"signal_type":"BUY","symbol":"AAPL"}"#)).unwrap();
     batch.publish("lines", &Input::new(b"3")).unwrap();
-    assert_eq!((streams.hub.published(), next(&mut lines)), (before, None), "not before all of it is");
+    assert_eq!((streams.hub.sequencer().published(), next(&mut lines)), (before, None), "not before all of it is");
     drop(batch);
-    assert_eq!(streams.hub.published(), before + 3);
+    assert_eq!(streams.hub.sequencer().published(), before + 3);
     let payloads = [next(&mut lines).unwrap()["payload"].take(), next(&mut lines).unwrap()["payload"].take()];
     assert_eq!(payloads, [json!(1), json!(3)]);
     assert_eq!(next(&mut signals).unwrap()["symbol"], "AAPL");

@@ -2,11 +2,13 @@
 
 use crate::common;
 use std::fs::{self, File};
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::common::client::{Client, JSON, Said};
 use crate::common::dataset::{DATE, Dataset, FIRST, Profile, line, payload};
+use crate::common::eventually;
 use crate::common::server::{Server, refusal, serve};
 
 /// The records a server has for a ticker, in file order, from one whole round of the replay.
@@ -123,13 +125,18 @@ fn missing_and_null_numbers_are_zero_and_counted() {
     );
 }
 
+/// The log, once everything is in memory.
+fn loaded(server: &Server) -> String {
+    eventually("everything is in memory", || Some(server.log()).filter(|log| log.contains(" loaded ")))
+}
+
 #[test]
 fn one_line_sums_up_the_load() {
     let server = Server::start(&Dataset::usual());
-    let log = server.log();
+    let log = loaded(&server);
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(" loaded ")).collect();
     let [line] = lines[..] else { panic!("expected one line in\n{log}") };
-    for figure in ["tickers=2", "records=170", "bytes=", "seconds=", "records_per_second="] {
+    for figure in ["tickers=2", "files=2", "records=170", "bytes=", "seconds=", "records_per_second="] {
         assert!(line.contains(figure), "{figure} in {line}");
     }
 }
@@ -222,21 +229,49 @@ fn a_file_that_changes_while_it_is_read_is_reported_and_crashes_nothing() {
 }
 
 #[test]
-fn a_file_that_changes_after_the_load_changes_nothing() {
-    let dataset = Dataset::new(&[("SPX", 2000)]);
+fn a_file_that_is_truncated_once_it_is_in_memory_changes_nothing_for_its_subscribers() {
+    let dataset = Dataset::new(&[("SPX", 2000), ("ES_SPX", 50)]);
     let mut server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "2ms")]);
     let mut client = Client::open(&server, JSON).joined(&["SPX"]);
     client.take(5);
-    File::options().write(true).open(dataset.file("SPX")).unwrap().set_len(0).unwrap();
+    loaded(&server);
+    let path = dataset.file("SPX");
+    File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     let index = client.data().index();
     for (data, expected) in client.take(100).iter().zip(index + 1..) {
         assert_eq!(data.payload(), payload("SPX", expected % 2000, Profile::V2026));
     }
-    fs::remove_dir_all(dataset.path().join(DATE)).unwrap();
-    assert!(matches!(client.said(), Said::Data(_)));
-    // A form that is only built now needs no file either.
-    let mut other = Client::open_at(&server, common::client::WS, JSON).joined(&["SPX"]);
+    // A form that was not built yet cannot be any more; the group's other subscribers and other groups go on.
+    let mut other = Client::open_at(&server, common::client::WS, JSON).joined(&["SPX", "ES_SPX"]);
     let data = other.data();
-    assert_eq!(data.payload(), payload("SPX", data.index(), Profile::V2025));
+    assert_eq!(data.payload(), payload("ES_SPX", data.index(), Profile::V2025));
+    assert!(matches!(client.said(), Said::Data(_)));
+    let changed = format!("{}: expected a file that stays as it is, but it changed", path.display());
+    eventually("the loss is told", || server.log().contains(&changed).then_some(()));
+    assert_eq!(server.metric("flowcast_blocks_missing_total"), 0, "what is lost is not late");
     assert!(server.is_running());
+}
+
+#[test]
+fn a_folder_that_is_deleted_while_it_plays_plays_on_in_every_form() {
+    let dataset = Dataset::new(&[("SPX", 2000)]);
+    let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "2ms")]);
+    fs::remove_dir_all(dataset.path().join(DATE)).unwrap();
+    for (endpoint, profile) in [(common::client::CLIENT, Profile::V2026), (common::client::WS, Profile::V2025)] {
+        let data = Client::open_at(&server, endpoint, JSON).joined(&["SPX"]).data();
+        assert_eq!(data.payload(), payload("SPX", data.index(), profile));
+    }
+}
+
+#[test]
+fn a_file_that_grows_while_it_plays_is_replayed_as_it_was_and_that_is_told() {
+    let dataset = Dataset::new(&[("SPX", 100)]);
+    let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "2ms")]);
+    let path = dataset.file("SPX");
+    let mut file = File::options().append(true).open(&path).unwrap();
+    file.write_all((100..200).map(|n| line("SPX", n) + "\n").collect::<String>().as_bytes()).unwrap();
+    // A form that was not built yet makes the file be read again.
+    let mut client = Client::open_at(&server, common::client::WS, JSON).joined(&["SPX"]);
+    assert!(client.take(250).iter().all(|data| data.index() < 100));
+    assert!(server.log().contains(&format!("{}: the file grows", path.display())), "{}", server.log());
 }

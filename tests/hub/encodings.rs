@@ -51,7 +51,7 @@ fn subscribers_cost_no_encoding_on_any_wire() {
     clients.extend((0..5).map(|_| open(WS, JSON_RELIABLE)));
     clients[45..].iter_mut().for_each(|client| drop(client.take(400)));
     assert_built(&server, [RECORDS; 4]);
-    assert_eq!(server.metric("flowcast_frames_built_late_total"), 0, "no frame was encoded by a shard");
+    assert_eq!(server.metric("flowcast_blocks_missing_total"), 0, "no record was late");
 }
 
 #[test]

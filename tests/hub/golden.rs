@@ -80,6 +80,7 @@ fn every_bad_record_is_refused_for_the_reason_python_finds() {
             RecordError::Missing { key, .. } => ("missing", Some(*key)),
             RecordError::WrongType { key, .. } => ("wrong-type", Some(*key)),
             RecordError::OutOfRange { key, .. } => ("out-of-range", Some(*key)),
+            RecordError::NotRecorded => ("not-recorded", None),
         };
         let field = entry["field"].as_str();
         // A line that is JSON but no object is told like one that is no JSON: it has no key to blame.

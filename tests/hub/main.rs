@@ -3,7 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod cache;
 mod data;
 mod encodings;
 mod golden;

@@ -107,7 +107,8 @@ fn a_signal_while_loading_ends_it_with_0() {
     let content: String = (0..60_000).map(|n| common::dataset::line("SPX", n) + "\n").collect();
     let dataset = Dataset::empty();
     dataset.write("SPX", content);
-    let mut server = Server::launch(&mut common::server::serve(&dataset, &[]));
+    // Which reads everything before it serves.
+    let mut server = Server::launch(&mut common::server::serve(&dataset, &[("FLOWCAST_STRICT", "true")]));
     server.signal(Signal::TERM);
     assert_eq!(server.ended().code(), Some(0));
 }
@@ -117,7 +118,7 @@ fn while_it_loads_probes_and_upgrades_get_503() {
     let content: String = (0..120_000).map(|n| common::dataset::line("SPX", n) + "\n").collect();
     let dataset = Dataset::empty();
     dataset.write("SPX", content);
-    let server = Server::launch(&mut common::server::serve(&dataset, &[]));
+    let server = Server::launch(&mut common::server::serve(&dataset, &[("FLOWCAST_STRICT", "true")]));
     // The port is bound before anything is loaded.
     let first = server.get("/healthz");
     assert_eq!((first.status, first.error().as_str()), (503, "the data is still being loaded"));

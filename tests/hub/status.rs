@@ -51,7 +51,7 @@ fn the_status_has_the_shape_its_monitors_know() {
     }
     assert_eq!(status["hubs"]["orderflow"]["connections"], 2);
     assert_eq!(status["hubs"]["orderflow"]["subscribers"], 2);
-    assert_eq!(status["hubs"]["orderflow"]["groups"], 2);
+    assert_eq!(status["hubs"]["orderflow"]["groups"], 4, "of each ticker: records and spot");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn metrics_are_prometheus_text_and_count_what_happens() {
         ("flowcast_connections", 1),
         ("flowcast_connections_opened_total", 1),
         ("flowcast_subscribers", 2),
-        ("flowcast_groups", 3),
+        ("flowcast_groups", 5),
         ("flowcast_groups_silent", 1),
         ("flowcast_shard_overruns_total", 0),
     ] {
@@ -102,7 +102,7 @@ fn metrics_are_prometheus_text_and_count_what_happens() {
     server.closed_until("client", 1);
     assert_eq!(server.metric("flowcast_connections"), 0);
     assert_eq!(server.metric("flowcast_subscribers"), 0);
-    assert_eq!(server.metric("flowcast_groups"), 2, "a silent group goes with its last subscriber");
+    assert_eq!(server.metric("flowcast_groups"), 4, "a silent group goes with its last subscriber");
 }
 
 /// The ledger's publication with this sequence id.

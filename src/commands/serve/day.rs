@@ -1,88 +1,102 @@
-//! The recorded day: loads it, reports what it holds, and starts its clock.
+//! The recorded day: opens it, starts the builders of its frames, and its clock.
 //!
 //! ```text
-//! Dataset ─▶ load ─▶ tracks ─┬▶ Replay (orderflow hub)
-//!                            └▶ Spots, Trading (JSON streams)
+//! Dataset ─▶ Market ─▶ tracks ─┬▶ Window (blocks of frames, ahead of the clock)
+//!                              └▶ Replay ─┬▶ the groups of all hubs
+//!                                         └▶ DayPrices, Trading (JSON streams)
 //! ```
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use anyhow::{Context, bail};
 
-use crate::commands::counted;
 use crate::commands::serve::progress::Progress;
 use crate::config::ServeOptions;
-use crate::engine::frames::Form;
 use crate::health::status::SourceHealth;
 use crate::server::http::app::App;
-use crate::source::recorded::arena::{self, ArenaOptions, Encodings, Track};
-use crate::source::recorded::cache::Cache;
 use crate::source::recorded::dataset::Dataset;
-use crate::source::recorded::load;
-use crate::source::recorded::loaded::{FileReport, Loaded};
+use crate::source::recorded::day_prices::DayPrices;
+use crate::source::recorded::market::Market;
 use crate::source::recorded::replay::Replay;
-use crate::source::recorded::trading::{Spots, Trading, TradingReport};
+use crate::source::recorded::track::Track;
+use crate::source::recorded::trading::{Trading, TradingReport};
+use crate::source::recorded::window::Window;
+use crate::source::recorded::window_figures::WindowFigures;
 use crate::wire::streams::Channels;
 
-/// Loads the day and starts its clock, and with it what else follows it.
+/// Opens the day and starts its clock, and with it what else follows it.
 pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let (hub, status) = (&app.hub, &app.status);
     let dataset = Dataset::find(&options.dataset)?;
-    let encodings = Arc::new(Encodings::new(status));
-    let progress = Progress::new();
-    let (prefix, cache) = (&options.general.group_prefix, Cache::open(&options.cache));
-    let told = |done, total| progress.tell(done, total);
-    let loaded = load::load(&dataset, prefix, &options.arena, cache.as_ref(), &encodings, &told)
-        .context("cannot load the data")?;
-    progress.finish();
-    report(&dataset, &loaded);
-    let trading = options.replays_trading().then(|| load_trading(options, app, &dataset.path, &loaded.tracks));
-    let trading = trading.transpose()?;
-    let clean = loaded.is_clean() && trading.as_ref().is_none_or(|(_, bad)| *bad == 0);
-    if options.dataset.strict && !clean {
-        bail!("the data has errors, and --strict refuses them");
+    let health = status.register(hub.name(), Some(options.replay.interval));
+    let figures = WindowFigures::new(status, Arc::clone(&health));
+    let (market, errors) = Market::open(&dataset, &options.general.group_prefix, hub);
+    let market = Arc::new(market);
+    for path in &dataset.others {
+        tracing::warn!(
+            "{}: no category of GexBot has this name, or it is not JSONL; the file is left out",
+            path.display()
+        );
     }
-    if loaded.tracks.is_empty() {
+    for error in &errors {
+        tracing::error!("{error}; this group is not served");
+    }
+    figures.count_bad(errors.len() as u64);
+    let trading = options.replays_trading().then(|| load_trading(options, app, &dataset.path, &market.tracks));
+    let trading = trading.transpose()?;
+    if options.dataset.strict {
+        let is_clean = read_all(&market, &figures) && errors.is_empty();
+        if !is_clean || trading.as_ref().is_some_and(|(_, bad)| *bad > 0) {
+            bail!("the data has errors, and --strict refuses them");
+        }
+    }
+    if market.tracks.is_empty() {
         bail!("no file of {} has a record that can be read; see the log above", dataset.date);
     }
-    for form in options.arena.at_start() {
-        hub.forms().set_ready(Form::new(form.index()));
-    }
 
-    let replay = Replay::new(Arc::clone(hub), &loaded.tracks, options.replay.clone(), Arc::clone(status));
-    let health = Arc::clone(replay.health());
-    let bad = loaded.reports.iter().map(|report| report.lines.bad + u64::from(report.failed.is_some())).sum();
-    health.count_errors(bad);
-    let figure = |name, help, value| status.count(name, help, vec![]).store(value, Ordering::Relaxed);
-    figure("records_loaded", "Records in the arena", loaded.records());
-    figure("bad_input", "Lines and files of the data that were skipped", bad);
-    if let Some((trading, _)) = trading {
-        follow(options, app, &health, trading, &loaded.tracks, stop)?;
+    let prices = trading.is_some().then(|| {
+        let tickers = market.tickers().map(|(_, tracks)| tracks[0].ticker());
+        Arc::new(DayPrices::new(tickers))
+    });
+    let (replay, window) = (&options.replay, options.window.clone());
+    let window = Window::new(Arc::clone(&market), window, replay.interval, prices.is_some(), figures);
+    let window = Arc::new(window);
+    let replay = Replay::new(
+        Arc::clone(hub),
+        &market,
+        replay.clone(),
+        Arc::clone(status),
+        Arc::clone(&health),
+        window.alarm(),
+        prices.clone(),
+    );
+    if let Some((trading, prices)) = trading.map(|(trading, _)| trading).zip(prices) {
+        follow(app, &health, trading, prices, stop)?;
     }
-    if let Some(cache) = cache {
-        cache_frames(cache, &loaded, &options.arena)?;
+    for _ in 0..builders() {
+        let (window, stop) = (Arc::clone(&window), Arc::clone(stop));
+        thread::Builder::new().name("builder".to_owned()).spawn(move || window.run(&stop))?;
     }
-    let (hub, stop) = (Arc::clone(hub), Arc::clone(stop));
-    let builder = thread::Builder::new().name("forms".to_owned());
-    builder.spawn(move || arena::prepare(&loaded.tracks, hub.forms(), || health.position()))?;
+    let stop = Arc::clone(stop);
     thread::Builder::new().name("replay".to_owned()).spawn(move || replay.run(&stop))?;
     Ok(())
 }
 
-/// Starts a thread that reads cached frames ahead of the clock, and then caches the frames that this start
-/// has built.
-fn cache_frames(cache: Cache, loaded: &Loaded, options: &ArenaOptions) -> io::Result<()> {
-    let (unsaved, tracks, options) = (cache.unsaved(loaded, options), loaded.tracks.clone(), options.clone());
-    let work = move || {
-        arena::read_cached(&tracks, &options.at_start(), 0);
-        cache.store(&unsaved, &options);
-    };
-    thread::Builder::new().name("cache".to_owned()).spawn(work)?;
-    Ok(())
+/// Threads that build frames: half of the processors, the others are for the shards.
+fn builders() -> usize {
+    thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
+/// Reads every line; logs and counts the bad ones, and returns whether there is none.
+fn read_all(market: &Market, figures: &WindowFigures) -> bool {
+    let progress = Progress::new();
+    let bad = market.read_all(&|done, total| progress.tell(done, total));
+    progress.finish();
+    figures.count_bad(bad);
+    bad == 0
 }
 
 /// The day's signals, trades and portfolios, and how many of their lines are bad.
@@ -113,54 +127,14 @@ fn load_trading(
 
 /// Starts the trading streams on the clock of the replay.
 fn follow(
-    options: &ServeOptions,
     app: &App,
     clock: &Arc<SourceHealth>,
     trading: Trading,
-    tracks: &[Arc<Track>],
+    prices: Arc<DayPrices>,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
-    let mut spots = Spots::new(tracks, Arc::clone(clock), options.replay.cache_mode);
-    app.streams.add_price_source(Box::new(move |streams| spots.offer(streams)));
+    app.streams.add_price_source(Box::new(move |streams| prices.offer(streams)));
     let (streams, clock, stop) = (Arc::clone(&app.streams), Arc::clone(clock), Arc::clone(stop));
     thread::Builder::new().name("trading".to_owned()).spawn(move || trading.run(&streams, &clock, &stop))?;
     Ok(())
-}
-
-/// Logs what was found: bad lines as `path:line: reason`, and one line that sums up.
-fn report(dataset: &Dataset, loaded: &Loaded) {
-    for FileReport { file, lines, failed, .. } in &loaded.reports {
-        let path = file.path.display();
-        for (line, reason) in &lines.first_bad {
-            tracing::warn!("{path}:{line}: {reason}");
-        }
-        let reported = lines.first_bad.len() as u64;
-        if lines.bad > reported {
-            tracing::warn!("{path}: {} more bad lines, {} in all", lines.bad - reported, lines.bad);
-        }
-        if lines.backwards > 0 {
-            let older = counted(lines.backwards, "record is", "records are");
-            tracing::warn!("{path}: {older} older than the one before; replayed in the order of the file");
-        }
-        if lines.missing > 0 {
-            let missing =
-                counted(lines.missing, "number is missing or null and counts", "numbers are missing or null and count");
-            tracing::info!("{path}: {missing} as 0");
-        }
-        if let Some(error) = failed {
-            tracing::error!("{error}; this ticker is not served");
-        }
-    }
-    let seconds = loaded.took.as_secs_f64();
-    let records = loaded.records();
-    tracing::info!(
-        date = %dataset.date,
-        tickers = loaded.tracks.len(),
-        records,
-        bytes = loaded.bytes(),
-        from_cache = loaded.tracks.iter().filter(|track| track.is_cached()).count(),
-        seconds,
-        records_per_second = (records as f64 / seconds) as u64,
-        "loaded"
-    );
 }

@@ -68,9 +68,9 @@ fn kafka(options: &ServeOptions, app: &App) -> anyhow::Result<Option<crate::sour
     }
     let live = || {
         let (hub, prefix) = (Arc::clone(&app.hub), Arc::clone(&app.prefix));
-        LiveOrderflow::new(hub, prefix, &options.arena, kafka.kafka_max_tickers, &app.status)
+        LiveOrderflow::new(hub, prefix, options.window.encoder, kafka.kafka_max_tickers, &app.status)
     };
     let wanted = kafka.feeds_orderflow() && options.http.ws_enabled;
-    let live = wanted.then(live).transpose().context("cannot start a thread for live orderflow")?;
+    let live = wanted.then(live).transpose().context("no memory for live orderflow")?;
     Ok(Some(KafkaSource::start(kafka, Arc::clone(&app.streams), live, &app.status)?))
 }

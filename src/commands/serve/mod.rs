@@ -98,7 +98,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         .into_iter()
         .unzip();
 
-    let pinned = options.arena.pin_profile.then_some(options.arena.profile);
+    let pinned = options.window.pin_profile.then_some(options.window.profile);
     let app = Arc::new(App::new(AppParts {
         hub,
         status,

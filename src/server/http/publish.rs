@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::app::{App, error};
 use super::jwt::PUBLISHER;
 use super::stream_upgrade::bearer;
-use crate::engine::hub::Outgoing;
+use crate::engine::sequencer::Outgoing;
 use crate::server::shard::grant::Grant;
 use crate::streams::{Input, InputError, PublishBatch};
 use crate::wire::streams::object;
@@ -65,7 +65,9 @@ pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Resu
     };
     let Ok((answer, waiting)) = judged else { return failed() };
     // Before the answer, so that the hub has whatever the answer calls accepted.
-    if !waiting.is_empty() && tokio::task::spawn_blocking(move || streams.hub().publish_all(waiting)).await.is_err() {
+    if !waiting.is_empty()
+        && tokio::task::spawn_blocking(move || streams.hub().sequencer().publish_all(waiting)).await.is_err()
+    {
         return failed();
     }
     answer

@@ -1,7 +1,7 @@
 //! `GET /ticks`: the tick ledger, as JSON or as server-sent events.
 //!
-//! The swarm compares what it received with this. Payload hashes are computed here, on request, and only
-//! for profiles whose frames exist.
+//! The swarm compares what it received with this. Payload hashes were made when the payloads were built, so they
+//! are there only for profiles whose frames exist.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,14 +16,12 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::app::{App, error};
 use crate::engine::clock;
-use crate::engine::frames::{Form, Frames};
+use crate::engine::frames::PayloadHashes;
 use crate::engine::ledger::Tick;
 use crate::wire::payload::Profile;
-use crate::wire::webpubsub::{PlainForm, Syntax};
 
 /// Ticks per answer, unless the client asks for fewer.
 const MAX_TICKS: usize = 1000;
@@ -51,7 +49,7 @@ pub async fn ticks(
     let header = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     if header(ACCEPT).is_some_and(|accept| accept.contains("text/event-stream")) {
         let last_event = header(http::HeaderName::from_static("last-event-id")).and_then(|id| id.parse().ok());
-        let after = last_event.or(range.after).unwrap_or(app.hub.ledger().span().1);
+        let after = last_event.or(range.after).unwrap_or(app.hub.sequencer().ledger().span().1);
         let Ok(place) = Arc::clone(&app.tick_readers).try_acquire_owned() else {
             return error(StatusCode::SERVICE_UNAVAILABLE, "too many readers of the tick ledger");
         };
@@ -61,6 +59,7 @@ pub async fn ticks(
     let mut publications = 0;
     let ticks: Vec<Value> = app
         .hub
+        .sequencer()
         .ledger()
         .after(range.after.unwrap_or(0), limit)
         .iter()
@@ -89,7 +88,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
         /// Released when the client leaves.
         _place: OwnedSemaphorePermit,
     }
-    let changed = app.hub.ledger().watch();
+    let changed = app.hub.sequencer().ledger().watch();
     let reader = TickReader { app, after, changed, ready: Vec::new().into_iter(), greeted: false, _place: place };
     stream::unfold(reader, async |mut reader| {
         if !reader.greeted {
@@ -105,7 +104,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
             }
             // Marked as seen before the ledger is read: a tick that arrives in between wakes us again.
             reader.changed.borrow_and_update();
-            reader.ready = reader.app.hub.ledger().after(reader.after, 64).into_iter();
+            reader.ready = reader.app.hub.sequencer().ledger().after(reader.after, 64).into_iter();
             if reader.ready.len() == 0 && reader.changed.changed().await.is_err() {
                 return None;
             }
@@ -114,7 +113,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
 }
 
 fn now_json(app: &App) -> Map<String, Value> {
-    let (oldest, newest) = app.hub.ledger().span();
+    let (oldest, newest) = app.hub.sequencer().ledger().span();
     let now = json!({ "monotonic_ns": clock::monotonic_ns(), "unix_ns": clock::unix_ns() });
     Map::from_iter([
         ("hub".to_owned(), app.hub.name().into()),
@@ -133,9 +132,9 @@ fn tick_json(seq: u64, tick: &Tick) -> Value {
             json!({
                 "group": &*publication.group,
                 "sequence_id": publication.id,
-                "record_timestamp": publication.frames.timestamp(),
+                "record_timestamp": publication.record_timestamp,
                 "subscribers": publication.subscribers,
-                "payloads": payloads(&publication.frames),
+                "payloads": payloads(publication.hashes),
             })
         })
         .collect();
@@ -151,13 +150,7 @@ fn tick_json(seq: u64, tick: &Tick) -> Value {
 }
 
 /// xxh3-64 of the payload, per profile that is in use.
-fn payloads(frames: &Frames) -> Map<String, Value> {
-    let hash = |profile: Profile| {
-        // Either syntax will do: the payload is the same.
-        let payload = [Syntax::Protobuf, Syntax::Json]
-            .into_iter()
-            .find_map(|syntax| frames.payload(Form::new(PlainForm { syntax, profile }.index())))?;
-        Some((profile.name().to_owned(), format!("{:016x}", xxh3_64(&payload)).into()))
-    };
-    Profile::ALL.into_iter().filter_map(hash).collect()
+fn payloads(hashes: PayloadHashes) -> Map<String, Value> {
+    let built = Profile::ALL.into_iter().zip(hashes).filter(|(_, hash)| *hash != 0);
+    built.map(|(profile, hash)| (profile.name().to_owned(), format!("{hash:016x}").into())).collect()
 }

@@ -5,7 +5,6 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -20,16 +19,11 @@ use uuid::Uuid;
 
 use super::app::{App, error};
 use super::auth;
-use crate::engine::frames::Form;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
-
-/// How long an upgrade waits for the first frames of a form. After that the client is let in anyway, and its
-/// first frames are encoded when they are sent.
-const FORM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// `GET /ws/{hub}`: for clients of 2025, which ask for no subprotocol and mean protobuf.
 pub async fn ws(State(app): State<Arc<App>>, Path(hub): Path<String>, request: Request) -> Response {
@@ -155,9 +149,6 @@ async fn upgrade(
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
-    let form = Form::new(wire.plain_form().index());
-    let _ = tokio::time::timeout(FORM_PATIENCE, app.hub.forms().prepare(form)).await;
-
     let user: Box<str> = auth::key_of(token).into();
     if let Some((shard, id, _)) = recovery {
         tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| ShardMessage::Attach {

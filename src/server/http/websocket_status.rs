@@ -39,6 +39,7 @@ pub async fn tickers(State(app): State<Arc<App>>) -> Response {
     });
     for kind in [&mut stocks, &mut indexes, &mut futures] {
         kind.sort_unstable();
+        kind.dedup();
     }
     let text = |kind: Vec<Arc<str>>| kind.iter().map(ToString::to_string).collect::<Vec<_>>();
     Json(json!({ "stocks": text(stocks), "indexes": text(indexes), "futures": text(futures) })).into_response()
@@ -78,7 +79,7 @@ fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
         "connections": connections,
         "groups": groups,
         "subscribers": subscribers,
-        "sequence_id": hub.published(),
+        "sequence_id": hub.sequencer().published(),
     });
     if let Some(ordinal) = replay_ordinal {
         told["replay_ordinal"] = ordinal.into();

@@ -38,7 +38,7 @@ pub struct Hubs {
 impl Hubs {
     /// Registers a shard with every hub: its bell is rung after each batch.
     pub fn attach(&self, shard: &Waker) {
-        self.orderflow.attach(shard);
-        self.streams.attach(shard);
+        self.orderflow.sequencer().attach(shard);
+        self.streams.sequencer().attach(shard);
     }
 }

@@ -186,7 +186,7 @@ impl Shard {
 
     /// Ends what has expired, pings, and sends what was held back.
     fn expire(&mut self, now_ms: u64) {
-        self.dialects.expire(now_ms, &mut self.sessions, &self.lanes, &mut self.outbox);
+        self.dialects.expire(now_ms, &mut self.sessions, &mut self.lanes, &mut self.outbox);
         self.settle();
         while let Some(ping) = self.dialects.next_overdue(now_ms, &mut self.sessions) {
             // If the shard was busy or the machine slept, the answer may already lie in the socket.

@@ -41,6 +41,10 @@ pub struct Lane {
     told: u64,
     wire: Wire,
     group: u32,
+    /// Whether its frames are built. Until then it gets none, and its subscribers' acks wait.
+    is_ready: bool,
+    /// The hub's `published` when it became ready: what is older is not for it.
+    since: u64,
 }
 
 struct ShardGroup {
@@ -62,7 +66,7 @@ struct HubShare {
 
 impl HubShare {
     fn new(hub: Arc<Hub>) -> Self {
-        Self { groups: Slab::new(), names: HashMap::new(), drained: hub.published(), hub }
+        Self { groups: Slab::new(), names: HashMap::new(), drained: hub.sequencer().published(), hub }
     }
 }
 
@@ -159,8 +163,11 @@ impl Lanes {
         };
         self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
-        let lane = self.by_key.insert(Lane { ring, subscribers: Vec::new(), told: 0, wire, group }) as u32;
-        share.groups[group as usize].lanes.push(lane);
+        let lane = Lane { ring, subscribers: Vec::new(), told: 0, wire, group, is_ready: false, since: 0 };
+        let lane = self.by_key.insert(lane) as u32;
+        let group = &mut share.groups[group as usize];
+        group.lanes.push(lane);
+        group.group.want(Form::new(wire.form()));
         Ok(lane)
     }
 
@@ -170,11 +177,19 @@ impl Lanes {
         let share = &mut self.shares[share_of(wire)];
         let group = &mut share.groups[group_key as usize];
         group.lanes.retain(|&other| other != lane);
+        group.group.unwant(Form::new(wire.form()));
         if group.lanes.is_empty() {
             let group = share.groups.remove(group_key as usize).group;
             share.names.remove(group.name());
             share.hub.unsubscribe(&group);
         }
+    }
+
+    /// Whether a lane's frames are built, so that its subscribers get everything from now on.
+    pub fn is_ready(&mut self, lane: u32) -> bool {
+        let lane = &mut self.by_key[lane as usize];
+        let share = &self.shares[share_of(lane.wire)];
+        lane.look(&share.groups[lane.group as usize].group, share.hub.sequencer().published())
     }
 
     /// Moves everything published into the rings; calls `moved` for each lane that got frames, with its
@@ -190,7 +205,7 @@ impl Lanes {
         };
         for share in &mut self.shares {
             share.drain(&mut self.by_key, &self.stats, &mut changed);
-            share.hub.taken_out();
+            share.hub.sequencer().taken_out();
         }
     }
 
@@ -208,9 +223,19 @@ impl Lanes {
     }
 }
 
+impl Lane {
+    /// Whether it is ready; becomes so once `group` is, for everything after `published`.
+    fn look(&mut self, group: &Group, published: u64) -> bool {
+        if !self.is_ready && group.is_ready(Form::new(self.wire.form())) {
+            (self.is_ready, self.since) = (true, published);
+        }
+        self.is_ready
+    }
+}
+
 impl HubShare {
     fn drain(&mut self, lanes: &mut Slab<Lane>, stats: &ShardStats, moved: &mut impl FnMut(u32, &Lane, u64) -> bool) {
-        let published = self.hub.published();
+        let published = self.hub.sequencer().published();
         if published == self.drained {
             return;
         }
@@ -226,7 +251,10 @@ impl HubShare {
                 }
                 for &lane in &local.lanes {
                     let lane = &mut lanes[lane as usize];
-                    // `None`: the frame is lost, which its source has logged.
+                    if !lane.look(&local.group, published) || publication.id <= lane.since {
+                        continue;
+                    }
+                    // `None`: it was not built in time, which its source has counted.
                     if let Some(frame) = finished(&publication, lane.wire, stats) {
                         lane.ring.push(publication.id, frame);
                     }
@@ -268,7 +296,7 @@ impl ShardGroup {
 }
 
 /// The frame as this wire's connections get it: the shared plain one, or a reliable one made here,
-/// once for all of them. `None` if the source has lost it.
+/// once for all of them. `None` if the source has not built it.
 fn finished(publication: &Publication, wire: Wire, stats: &ShardStats) -> Option<Bytes> {
     let plain = publication.frames.frame(Form::new(wire.form()));
     if plain.is_empty() {

@@ -3,7 +3,7 @@ use crate::engine::hub::{Hub, HubOptions};
 use crate::health::status::Status;
 use crate::source::kafka::kafka_health::figures;
 use crate::source::kafka::kafka_options::KafkaOptions;
-use crate::source::recorded::arena::ArenaOptions;
+use crate::source::recorded::window_options::WindowOptions;
 use crate::streams::stream_options::StreamOptions;
 use clap::Parser;
 
@@ -12,7 +12,7 @@ struct TestSettings {
     #[command(flatten)]
     kafka: KafkaOptions,
     #[command(flatten)]
-    arena: ArenaOptions,
+    window: WindowOptions,
     #[command(flatten)]
     streams: StreamOptions,
     #[command(flatten)]
@@ -29,13 +29,13 @@ struct Fed {
 
 fn fed() -> Fed {
     let line = ["x", "--kafka-topics", "lines,orderflow,signals", "--kafka-max-tickers", "1"];
-    let TestSettings { kafka, arena, streams: settings, hub } = TestSettings::try_parse_from(line).unwrap();
+    let TestSettings { kafka, window, streams: settings, hub } = TestSettings::try_parse_from(line).unwrap();
     let status = Status::default();
     let streams = Arc::new(Hub::new("streams", &hub));
     let orderflow = Arc::new(Hub::new("orderflow", &hub));
     let channels = Streams::new(Arc::clone(&streams), kafka.channels(), settings, &status);
     let orderflow_source =
-        LiveOrderflow::new(Arc::clone(&orderflow), "blue".into(), &arena, kafka.kafka_max_tickers, &status);
+        LiveOrderflow::new(Arc::clone(&orderflow), "blue".into(), window.encoder, kafka.kafka_max_tickers, &status);
     let counted = figures(&kafka, &status, &Poison::NAMES);
     let intake = Intake::new(Arc::clone(&channels), Some(orderflow_source.unwrap()), counted, 100);
     Fed { status, streams, orderflow, intake, _streams: channels }

@@ -1,200 +1,60 @@
-//! Reading a piece of a file: lines in, frames and figures out.
+//! The lines of a block, whole, as they stand in the file.
+
+use std::ops::Range;
 
 use memchr::memchr;
 
-use super::arena::{ArenaOptions, Block, Chunk};
+use super::index::{Index, is_slot};
 use super::mapping::{MappedFile, ReadError};
-use crate::wire::payload::{Encoder, Profile};
-use crate::wire::payload::{Parsed, orderflow};
-use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
 
 /// The longest line that can be a record.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// A longer step between two records is a gap, in seconds: the feed has a record every second.
-pub const GAP_SECONDS: i64 = 5;
-
-/// Bad lines reported in full per file; the rest is summed.
-const REPORTED_LINES: usize = 5;
-
-/// How much is read at once while looking for the end of a piece's last line.
+/// How much is read at once while looking for the end of a block's last line.
 const TAIL: u64 = 64 << 10;
 
-/// A part of a file: the lines that *begin* in `start..end`.
-#[derive(Debug, Clone, Copy)]
-pub struct Piece {
-    /// Index of the file in the dataset.
-    pub file: usize,
-    /// Offset of its first byte.
-    pub start: u64,
-    /// Offset behind its last byte.
-    pub end: u64,
-}
+/// Some editors put it at the start of a file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A piece's records and what was noticed.
-pub struct ReadPiece {
-    /// The records' frames in the base form; `None` without a good record.
-    pub chunk: Option<Chunk>,
-    /// Figures over the lines; line numbers count from the piece's first.
-    pub lines: LineStats,
-}
-
-/// Figures over consecutive lines of a file.
-#[derive(Debug, Default, Clone)]
-pub struct LineStats {
-    /// All lines, blank ones included.
-    pub lines: u64,
-    /// Lines that are records.
-    pub records: u64,
-    /// Lines that are neither blank nor a record.
-    pub bad: u64,
-    /// The first bad lines: line number, from 1, and reason.
-    pub first_bad: Vec<(u64, String)>,
-    /// Numbers that were missing or null.
-    pub missing: u64,
-    /// Records older than the one before.
-    pub backwards: u64,
-    /// First and last timestamp, in file order.
-    pub span: Option<(i64, i64)>,
-    /// Steps of more than [`GAP_SECONDS`].
-    pub gaps: u64,
-    /// The longest step from one record to the next, seconds.
-    pub longest_gap: i64,
-}
-
-impl LineStats {
-    /// Adds the figures of the lines that follow.
-    pub fn append(&mut self, next: Self) {
-        let room = REPORTED_LINES.saturating_sub(self.first_bad.len());
-        let before = self.lines;
-        self.first_bad.extend(next.first_bad.into_iter().take(room).map(|(line, reason)| (before + line, reason)));
-        self.lines += next.lines;
-        self.records += next.records;
-        self.bad += next.bad;
-        self.missing += next.missing;
-        self.backwards += next.backwards;
-        self.gaps += next.gaps;
-        self.longest_gap = self.longest_gap.max(next.longest_gap);
-        if let Some((first, last)) = next.span {
-            self.step_to(first);
-            self.span = Some((self.span.map_or(first, |span| span.0), last));
-        }
-    }
-
-    /// Counts the step from the last record to one at `timestamp`.
-    fn step_to(&mut self, timestamp: i64) {
-        let Some((_, last)) = self.span else { return };
-        let step = timestamp.saturating_sub(last);
-        self.backwards += u64::from(step < 0);
-        self.gaps += u64::from(step > GAP_SECONDS);
-        self.longest_gap = self.longest_gap.max(step);
-    }
-
-    fn good(&mut self, timestamp: i64, missing: u32) {
-        self.step_to(timestamp);
-        self.span = Some((self.span.map_or(timestamp, |span| span.0), timestamp));
-        self.records += 1;
-        self.missing += u64::from(missing);
-    }
-
-    fn bad(&mut self, reason: impl std::fmt::Display) {
-        self.bad += 1;
-        if self.first_bad.len() < REPORTED_LINES {
-            self.first_bad.push((self.lines, reason.to_string()));
-        }
-    }
-}
-
-/// Reads pieces. One per thread: buffers and the zstd context are reused.
-pub struct PieceReader {
-    base: PlainForm,
-    encoder: Encoder,
+/// The bytes of one block, and of its last line behind it. Its buffer is used again by the next one.
+#[derive(Debug, Default)]
+pub struct BlockLines {
     source: Vec<u8>,
-    frames: Vec<u8>,
-    ends: Vec<u32>,
-    timestamps: Vec<i64>,
-    spots: Vec<u32>,
+    /// Where in the source the block's lines begin.
+    begins: Range<usize>,
 }
 
-impl PieceReader {
-    /// A reader for the base form of `options`.
-    pub fn new(options: &ArenaOptions) -> std::io::Result<Self> {
-        Ok(Self {
-            base: options.base(),
-            encoder: Encoder::new(options.encoder)?,
-            source: Vec::new(),
-            frames: Vec::new(),
-            ends: Vec::new(),
-            timestamps: Vec::new(),
-            spots: Vec::new(),
-        })
-    }
+/// A line, without its line break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Without spaces around it. A line longer than [`MAX_LINE`] is cut somewhere behind that.
+    pub text: &'a [u8],
+    /// Whether it is longer than [`MAX_LINE`].
+    pub is_too_long: bool,
+    /// Whether it has a slot: it is not blank.
+    pub is_slot: bool,
+}
 
-    /// Turns the lines that begin in `piece` into frames for `group`.
-    pub fn read(&mut self, file: &MappedFile, group: &str, piece: &Piece) -> Result<ReadPiece, ReadError> {
-        let (mut at, end) = self.fetch(file, piece)?;
-        self.frames.clear();
-        self.ends.clear();
-        self.timestamps.clear();
-        self.spots.clear();
-        let mut lines = LineStats::default();
-        while at < end {
-            let line_end = memchr(b'\n', &self.source[at..]).map_or(self.source.len(), |length| at + length);
-            lines.lines += 1;
-            self.line(at, line_end, group, &mut lines);
-            at = line_end + 1;
-        }
-        let chunk = (lines.records > 0).then(|| {
-            let block = Block::new(&self.frames, &self.ends);
-            Chunk::new(piece.start..piece.end, &self.timestamps, &self.spots).with(self.base, block)
-        });
-        Ok(ReadPiece { chunk, lines })
-    }
-
-    /// Reads one line, without its line break; bad ones are noted.
-    fn line(&mut self, start: usize, end: usize, group: &str, lines: &mut LineStats) {
-        let line = self.source[start..end].trim_ascii();
-        if line.is_empty() {
-            return;
-        }
-        if end - start > MAX_LINE {
-            return lines.bad(format_args!("expected a line of at most {MAX_LINE} bytes, got a longer one"));
-        }
-        match orderflow::parse(line) {
-            Ok(Parsed { mut record, noticed }) => {
-                lines.good(record.timestamp, noticed.missing);
-                self.timestamps.push(record.timestamp);
-                self.spots.push(record.spot);
-                // Parsed at the finest scale; only a pinned older profile makes a coarser base.
-                if self.base.profile != Profile::V2026_04 {
-                    orderflow::rescale(&mut record, self.base.profile);
-                }
-                let payload = self.encoder.encode(&record);
-                append_data(self.base.syntax, group, ORDERFLOW_TYPE_URL, payload, &mut self.frames);
-                self.ends.push(u32::try_from(self.frames.len()).expect("frames of one piece stay far below 4 GiB"));
-            }
-            Err(error) => lines.bad(error),
-        }
-    }
-
-    /// Fills `source` so that every line that begins in `piece` is whole, or longer than
-    /// [`MAX_LINE`]. Returns where in it the first such line begins, and where the piece ends.
-    fn fetch(&mut self, file: &MappedFile, piece: &Piece) -> Result<(usize, usize), ReadError> {
+impl BlockLines {
+    /// Reads a block so that every line that begins in it is whole, or longer than [`MAX_LINE`].
+    pub fn read(&mut self, file: &MappedFile, index: &Index, block: usize) -> Result<(), ReadError> {
+        let Range { start, end } = index.bytes_of(block);
         self.source.clear();
         // The byte before tells whether a line begins right at the start.
-        let from = piece.start.saturating_sub(1);
-        file.read(from, (piece.end - from) as usize, &mut self.source)?;
-        let end = self.source.len();
-        let first = match piece.start {
+        let from = start.saturating_sub(1);
+        file.read(from, (end - from) as usize, &mut self.source)?;
+        let begins_end = self.source.len();
+        let first = match start {
+            0 if self.source.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
             0 => 0,
-            _ => memchr(b'\n', &self.source).map_or(end, |newline| newline + 1),
+            _ => memchr(b'\n', &self.source).map_or(begins_end, |newline| newline + 1),
         };
-        if first >= end {
-            return Ok((end, end));
+        self.begins = first..begins_end.max(first);
+        if self.begins.is_empty() {
+            return Ok(());
         }
-        let last = self.source[..end - 1].iter().rposition(|&byte| byte == b'\n').map_or(first, |at| at + 1);
-        let mut read = piece.end;
-        let mut searched = end - 1;
+        let last = self.source[..begins_end - 1].iter().rposition(|&byte| byte == b'\n').map_or(first, |at| at + 1);
+        let (mut read, mut searched) = (end, begins_end - 1);
         while read < file.len()
             && memchr(b'\n', &self.source[searched..]).is_none()
             && self.source.len() - last <= MAX_LINE
@@ -204,6 +64,17 @@ impl PieceReader {
             file.read(read, length as usize, &mut self.source)?;
             read += length;
         }
-        Ok((first, end))
+        Ok(())
+    }
+
+    /// The lines that begin in the block.
+    pub fn iter(&self) -> impl Iterator<Item = Line<'_>> {
+        let mut at = self.begins.start;
+        std::iter::from_fn(move || {
+            let from = self.source.get(at..).filter(|_| at < self.begins.end)?;
+            let length = memchr(b'\n', from).unwrap_or(from.len());
+            at += length + 1;
+            Some(Line { text: from[..length].trim_ascii(), is_too_long: length > MAX_LINE, is_slot: is_slot(from) })
+        })
     }
 }

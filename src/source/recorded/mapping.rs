@@ -23,7 +23,7 @@ use memmap2::MmapOptions;
 pub enum ReadError {
     /// The file has changed since it was opened.
     #[error(
-        "{path}: expected a file that stays as it is, but it changed while it was read; load it again when it is finished"
+        "{path}: expected a file that stays as it is, but it changed while it was replayed; start again when it is finished"
     )]
     Changed { path: PathBuf },
     /// It cannot be opened, mapped or looked at.
@@ -37,8 +37,6 @@ pub struct MappedFile {
     path: PathBuf,
     file: File,
     opened: Identity,
-    changed: (i64, i64),
-    is_private: bool,
 }
 
 /// What changes when a file's content does, or when another file takes its place.
@@ -73,26 +71,7 @@ impl MappedFile {
         if !metadata.is_file() {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
-        // We trust our own files that nobody else may write to.
-        let is_private = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
-        let (opened, changed) = (Identity::of(&metadata), (metadata.ctime(), metadata.ctime_nsec()));
-        Ok(Self { path: path.to_owned(), file, opened, changed, is_private })
-    }
-
-    /// What it was when it was opened.
-    pub fn identity(&self) -> Identity {
-        self.opened
-    }
-
-    /// When anything about it changed last (ctime): Unix seconds, and ns. The time of writing can be set by
-    /// anybody, this one cannot.
-    pub fn changed(&self) -> (i64, i64) {
-        self.changed
-    }
-
-    /// Whether the file belongs to this user, and nobody else may write to it.
-    pub fn is_private(&self) -> bool {
-        self.is_private
+        Ok(Self { path: path.to_owned(), file, opened: Identity::of(&metadata) })
     }
 
     /// The path it was opened by.
@@ -106,13 +85,19 @@ impl MappedFile {
         self.opened.len
     }
 
-    /// Whether it is still what it was when it was opened.
-    pub fn check(&self) -> Result<(), ReadError> {
+    /// Whether what it held when it was opened is still there. `Ok(true)`: and more was written behind it.
+    pub fn check(&self) -> Result<bool, ReadError> {
         match self.file.metadata().map(|metadata| Identity::of(&metadata)) {
-            Ok(identity) if identity == self.opened => Ok(()),
-            Ok(_) => Err(ReadError::Changed { path: self.path.clone() }),
+            Ok(identity) if identity == self.opened => Ok(false),
+            Ok(identity) if identity.len > self.opened.len => Ok(true),
+            Ok(_) => Err(self.has_changed()),
             Err(source) => Err(ReadError::Io { path: self.path.clone(), source }),
         }
+    }
+
+    /// The error of a file that is not what it was.
+    pub fn has_changed(&self) -> ReadError {
+        ReadError::Changed { path: self.path.clone() }
     }
 
     /// Appends `len` bytes from `start` on to `out`. The range lies within [`MappedFile::len`].

@@ -1,17 +1,24 @@
 //! The recorded day.
 //!
-//! - [`dataset`]: which files a day has, and reading them through [`mapping`].
-//! - [`load`] reads them on all cores, [`lines`] piece by piece, into the [`arena`]: every record's
-//!   frames, built once. A [`cache`] may have them from the last time. [`loaded`] is the result.
+//! - [`dataset`]: which files a day has. [`market`]: each of them as a [`track`] on the clock.
+//! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
+//! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
+//!   [`lines`].
 //! - [`replay`]: the clock that publishes them.
-//! - [`trading`]: the same day on the JSON streams: prices, and the records of its folder `streams/`.
+//! - [`trading`], [`day_prices`]: the same day on the JSON streams.
 
-pub mod arena;
-pub mod cache;
+pub mod block;
+pub mod block_builder;
 pub mod dataset;
+pub mod day_prices;
+pub mod index;
+pub mod line_stats;
 pub mod lines;
-pub mod load;
-pub mod loaded;
 pub mod mapping;
+pub mod market;
 pub mod replay;
+pub mod track;
 pub mod trading;
+pub mod window;
+pub mod window_figures;
+pub mod window_options;

@@ -1,9 +1,8 @@
-//! The recorded day on the JSON streams: prices from the replayed spots, and the day's signals, trades
-//! and portfolios.
+//! The recorded day on the JSON streams: its signals, trades and portfolios.
 //!
 //! ```text
-//! replay's ordinal ─┬▶ spot of every ticker ─▶ open, high, low, last ─▶ price_updates (when asked)
-//!                   └▶ {date}/streams/{channel}.jsonl, by their times ─▶ signals, trades, portfolio
+//! replay's tick    ─▶ spot of every ticker ─▶ open, high, low, last ─▶ price_updates (see DayPrices)
+//! replay's ordinal ─▶ {date}/streams/{channel}.jsonl, by their times ─▶ signals, trades, portfolio
 //! ```
 //!
 //! One tick of the clock is one second of the recorded session, whatever its interval is. Nothing here runs as
@@ -18,16 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::arena::Track;
 use super::replay::CacheMode;
+use super::track::Track;
 use crate::health::status::SourceHealth;
 use crate::streams::Streams;
 use crate::wire::streams::portfolio::Portfolio;
-use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
+use crate::wire::streams::shapes::{StreamRecord, Trade, TradingSignal};
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
 
 /// Folder of a day's trading streams.
@@ -66,8 +64,10 @@ pub struct Trading {
     events: Vec<TradingRecord>,
     /// The session's first second, Unix time.
     begins: i64,
-    /// Seconds until the session begins again.
-    lap: u64,
+    /// The second after the last event.
+    ends: u64,
+    /// The session is as long as the longest of them.
+    tracks: Vec<Arc<Track>>,
     mode: CacheMode,
 }
 
@@ -101,9 +101,18 @@ impl Trading {
         events.sort_by_key(|event| event.at);
         let begins = tracks.iter().map(|track| track.begins()).chain(events.first().map(|event| event.at)).min();
         let begins = begins.unwrap_or(0);
-        let longest = tracks.iter().map(|track| track.records()).max().unwrap_or(1);
-        let last = events.last().map_or(0, |event| event.at.saturating_sub(begins).max(0) as u64 + 1);
-        Ok((Self { events, begins, lap: longest.max(last), mode }, reports))
+        let ends = events.last().map_or(0, |event| event.at.saturating_sub(begins).max(0) as u64 + 1);
+        Ok((Self { events, begins, ends, tracks: tracks.to_vec(), mode }, reports))
+    }
+
+    /// Seconds until the session begins again; without end while the longest file is not indexed yet.
+    fn lap(&self) -> u64 {
+        let longest = self
+            .tracks
+            .iter()
+            .map(|track| track.slots())
+            .fold((1, true), |(longest, all), (slots, is_all)| (longest.max(slots), all && is_all));
+        if longest.1 { longest.0.max(self.ends) } else { u64::MAX }
     }
 
     /// Plays what is due as the clock goes on, until `stop` is set. Blocks: call it on a thread of its own.
@@ -115,7 +124,7 @@ impl Trading {
         while !stop.load(Ordering::Relaxed) {
             let now = clock.position();
             // Far behind: what was missed is skipped, not sent in one burst.
-            next = next.max(now.saturating_sub(self.lap));
+            next = next.max(now.saturating_sub(self.ends));
             while next <= now {
                 self.due(next).for_each(|event| {
                     // Cannot be refused: only prices have a limit, and those come from the spots.
@@ -129,7 +138,7 @@ impl Trading {
 
     fn due(&self, ordinal: u64) -> impl Iterator<Item = &TradingRecord> {
         let second = match self.mode {
-            CacheMode::Rotation => ordinal % self.lap,
+            CacheMode::Rotation => ordinal % self.lap(),
             CacheMode::Exhaust => ordinal,
         };
         let at = self.begins.saturating_add_unsigned(second);
@@ -194,82 +203,6 @@ fn event(channel: &'static str, line: &[u8]) -> Result<TradingRecord, String> {
         _ => Portfolio::parse(line).map(|portfolio| StreamRecord::Portfolio(portfolio.into_owned())),
     };
     Ok(TradingRecord { at: timestamp.as_second(), record: record.map_err(|error| error.to_string())? })
-}
-
-/// The prices of the replayed tickers, read before each price update.
-pub struct Spots {
-    days: Vec<DayPrices>,
-    clock: Arc<SourceHealth>,
-    mode: CacheMode,
-}
-
-/// One ticker's day so far, in hundredths.
-struct DayPrices {
-    track: Arc<Track>,
-    /// The clock's position whose record comes next.
-    next: u64,
-    open: u32,
-    high: u32,
-    low: u32,
-}
-
-impl Spots {
-    /// The prices of every track, as the replay's `clock` goes.
-    pub fn new(tracks: &[Arc<Track>], clock: Arc<SourceHealth>, mode: CacheMode) -> Self {
-        let day = |track: &Arc<Track>| DayPrices { track: Arc::clone(track), next: 0, open: 0, high: 0, low: 0 };
-        Self { days: tracks.iter().map(day).collect(), clock, mode }
-    }
-
-    /// Offers the price of every ticker as it stands now.
-    pub fn offer(&mut self, streams: &Streams) {
-        let Some(now) = self.clock.last_position() else { return };
-        let mut any = false;
-        for day in &mut self.days {
-            let Some(spot) = day.advance(now, self.mode) else { continue };
-            let cents = |cents: u32| Decimal::new(i64::from(cents), 2);
-            any |= streams
-                .offer_price(&Price {
-                    symbol: day.track.ticker().into(),
-                    price: cents(spot),
-                    volume: None,
-                    high: Some(cents(day.high)),
-                    low: Some(cents(day.low)),
-                    open: Some(cents(day.open)),
-                    prev_close: None,
-                    reference: Some(cents(day.open)),
-                })
-                .is_ok();
-        }
-        if any {
-            streams.prices_moved();
-        }
-    }
-}
-
-impl DayPrices {
-    /// Adds the records up to the clock's position; returns the last spot that is not missing.
-    fn advance(&mut self, now: u64, mode: CacheMode) -> Option<u32> {
-        let records = self.track.records();
-        let (lap, last) = match mode {
-            CacheMode::Rotation => (now / records, now % records),
-            CacheMode::Exhaust => (0, now.min(records - 1)),
-        };
-        let begins = lap * records;
-        if self.next <= begins {
-            // A new day: the last one is forgotten.
-            (self.next, self.open, self.high, self.low) = (begins, 0, 0, u32::MAX);
-        }
-        for record in self.next - begins..=last {
-            let spot = self.track.spot(record as u32);
-            // 0 stands for a number that was missing.
-            if spot > 0 {
-                self.open = if self.open == 0 { spot } else { self.open };
-                (self.high, self.low) = (self.high.max(spot), self.low.min(spot));
-            }
-        }
-        self.next = self.next.max(begins + last + 1);
-        (0..=last).rev().map(|record| self.track.spot(record as u32)).find(|&spot| spot > 0)
-    }
 }
 
 #[cfg(test)]

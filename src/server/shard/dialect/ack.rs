@@ -17,6 +17,8 @@ pub struct HeldAck {
     pub ack_id: u64,
     /// Success, or why the request was refused.
     pub result: Result<(), AckFailure>,
+    /// The lane that was joined: the ack waits until its frames are built.
+    pub lane: Option<u32>,
 }
 
 /// Why a request is refused.

@@ -41,7 +41,7 @@ pub trait Dialect {
     fn keepalive(&mut self) -> &mut Keepalive;
 
     /// Sends what was held back until now.
-    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox);
+    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &mut Lanes, outbox: &mut Outbox);
 
     /// When [`Dialect::expire`] or the keep-alive has something to do next, ms.
     fn next_ms(&self) -> Option<u64>;
@@ -75,7 +75,7 @@ impl Dialects {
     }
 
     /// Sends what was held back until now, and pings the connections whose turn it is.
-    pub fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox) {
+    pub fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &mut Lanes, outbox: &mut Outbox) {
         for dialect in self.all() {
             dialect.expire(now_ms, sessions, lanes, outbox);
             while let Some(key) = dialect.keepalive().next_pinged(now_ms, sessions) {

@@ -183,7 +183,7 @@ impl Dialect for StreamsDialect {
         &mut self.keepalive
     }
 
-    fn expire(&mut self, _: u64, _: &mut Sessions, _: &Lanes, _: &mut Outbox) {}
+    fn expire(&mut self, _: u64, _: &mut Sessions, _: &mut Lanes, _: &mut Outbox) {}
 
     fn next_ms(&self) -> Option<u64> {
         self.keepalive.next_ms()

@@ -25,6 +25,9 @@ use crate::wire::websocket::ClientMessage;
 /// The hub that clients connect to.
 const ORDERFLOW: HubName = HubName { topic: HubTopic::Orderflow, v2: false };
 
+/// How often it is looked whether the frames that an ack waits for are built, ms.
+const WAIT_MS: u64 = 2;
+
 /// What a shard does for clients of Web PubSub.
 pub struct WebPubSubDialect {
     /// First part of every group's name.
@@ -32,6 +35,8 @@ pub struct WebPubSubDialect {
     max_groups: usize,
     stats: Arc<ShardStats>,
     acks: Timeouts<HeldAck>,
+    /// Acks of joins whose frames are not built yet.
+    waiting: Timeouts<HeldAck>,
     keepalive: Keepalive,
 }
 
@@ -44,6 +49,7 @@ impl WebPubSubDialect {
             max_groups: options.max_groups_per_connection,
             stats,
             acks: Timeouts::new(options.ack_delay_ms),
+            waiting: Timeouts::new(WAIT_MS),
             keepalive: Keepalive::new(keepalive.ping_interval_seconds * 1000, keepalive.pong_grace_ms()),
         }
     }
@@ -52,17 +58,18 @@ impl WebPubSubDialect {
         match request {
             Upstream::Join { group, ack_id } => {
                 let result = once(ack_id, talk, |talk| self.join(&group, talk));
-                self.hold_ack(ack_id, result, talk);
+                let lane = talk.sessions.get(talk.key).and_then(|session| talk.lanes.find(&group, session.wire));
+                self.hold_ack(ack_id, result, lane, talk);
             }
             Upstream::Leave { group, ack_id } => {
                 let result = once(ack_id, talk, |talk| {
                     talk.leave(&group);
                     Ok(())
                 });
-                self.hold_ack(ack_id, result, talk);
+                self.hold_ack(ack_id, result, None, talk);
             }
-            Upstream::SendToGroup { ack_id } => self.hold_ack(ack_id, Err(AckFailure::Publishing), talk),
-            Upstream::Event { ack_id } => self.hold_ack(ack_id, Err(AckFailure::NoEventHandler), talk),
+            Upstream::SendToGroup { ack_id } => self.hold_ack(ack_id, Err(AckFailure::Publishing), None, talk),
+            Upstream::Event { ack_id } => self.hold_ack(ack_id, Err(AckFailure::NoEventHandler), None, talk),
             Upstream::SequenceAck(id) => {
                 let Some(session) = talk.sessions.get_mut(talk.key) else { return };
                 // Confirming an id that was never sent would lose frames in a recovery.
@@ -86,19 +93,25 @@ impl WebPubSubDialect {
     }
 
     /// Answers a request after a delay: the Python SDK loses an ack that arrives before its caller waits for
-    /// it. A request without an ack id gets no answer.
-    fn hold_ack(&mut self, ack_id: Option<u64>, result: Result<(), AckFailure>, talk: &Conversation<'_>) {
+    /// it. A request without an ack id gets no answer. `lane` is what the client has joined.
+    fn hold_ack(
+        &mut self,
+        ack_id: Option<u64>,
+        result: Result<(), AckFailure>,
+        lane: Option<u32>,
+        talk: &Conversation<'_>,
+    ) {
         if result.is_err() {
             self.stats.refused.add(1);
         }
         if let Some(ack_id) = ack_id {
             let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
-            self.acks.push(monotonic_ms(), HeldAck { key, serial, ack_id, result });
+            self.acks.push(monotonic_ms(), HeldAck { key, serial, ack_id, result, lane });
         }
     }
 
     /// Appends an ack whose delay is over.
-    fn ack(&self, HeldAck { key, serial, ack_id, result }: HeldAck, sessions: &mut Sessions) {
+    fn ack(&self, HeldAck { key, serial, ack_id, result, .. }: HeldAck, sessions: &mut Sessions) {
         let words = result.err().map(|error| error.words(&self.prefix, self.max_groups));
         let result = result.map_err(|error| (error.name(), words.as_deref().unwrap_or_default()));
         let Some(wire) = sessions.get(key).and_then(wire_of) else { return };
@@ -155,8 +168,12 @@ impl Dialect for WebPubSubDialect {
         &mut self.keepalive
     }
 
-    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes, outbox: &mut Outbox) {
-        while let Some(ack) = self.acks.pop(now_ms) {
+    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &mut Lanes, outbox: &mut Outbox) {
+        while let Some(ack) = self.waiting.pop(now_ms).or_else(|| self.acks.pop(now_ms)) {
+            if is_waiting(&ack, sessions, lanes) {
+                self.waiting.push(now_ms, ack);
+                continue;
+            }
             let key = ack.key;
             self.ack(ack, sessions);
             // Acks of the same moment leave in one send.
@@ -167,8 +184,17 @@ impl Dialect for WebPubSubDialect {
     }
 
     fn next_ms(&self) -> Option<u64> {
-        self.acks.next_ms().into_iter().chain(self.keepalive.next_ms()).min()
+        let held = self.acks.next_ms().into_iter().chain(self.waiting.next_ms());
+        held.chain(self.keepalive.next_ms()).min()
     }
+}
+
+/// Whether the frames of what was joined are still being built.
+fn is_waiting(ack: &HeldAck, sessions: &mut Sessions, lanes: &mut Lanes) -> bool {
+    let Some(lane) = ack.lane else { return false };
+    // It may have left meanwhile: then nothing is waited for.
+    let is_member = sessions.get_mut(ack.key).is_some_and(|session| session.membership(lane).is_some());
+    is_member && !lanes.is_ready(lane)
 }
 
 /// A session's subprotocol; every session of this dialect has one.

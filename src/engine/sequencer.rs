@@ -1,0 +1,215 @@
+//! Publishing: the one sequence that all publications of a hub pass through.
+//!
+//! ```text
+//! source ─▶ begin ─▶ Batch::publish(group, frames)… ─▶ drop: published = last id, ring shards, ledger
+//! ```
+//!
+//! # Locks
+//! Publishing takes one mutex (uncontended with one source) once per batch and, inside tokio's `broadcast`, two
+//! short ones per publication; nothing of ours is locked per publication or per subscriber.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
+
+use super::clock;
+use super::frames::Frames;
+use super::group::{CHANNEL_SLOTS, Group, Publication};
+use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
+use super::room::RoomWait;
+use super::watermark::Watermark;
+
+/// What is to be published, and where.
+pub type Outgoing = (Arc<Group>, Frames);
+
+/// When a batch was due. A batch that no clock schedules is due when it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    /// The source's own count of its batches.
+    pub ordinal: u64,
+    /// When the batch was due, monotonic ns.
+    pub scheduled_ns: u64,
+}
+
+/// The sequence of a hub's publications, and who is told of them.
+pub struct Sequencer {
+    open: Mutex<Sequence>,
+    /// The last id of the last finished batch. On its own cache line: every shard polls it.
+    published: CachePadded<Watermark>,
+    /// Where a publisher waits for room. Every shard looks here after its bell, too.
+    room: CachePadded<RoomWait>,
+    shards: ArcSwap<Vec<Waker>>,
+    ledger: Ledger,
+}
+
+struct Sequence {
+    last_id: u64,
+    /// Publications of the open batch, for the ledger.
+    batch: Vec<TickPublication>,
+}
+
+impl Sequencer {
+    /// A sequence whose ids start from the time of day, so they keep rising over a restart.
+    pub fn new(ledger: &LedgerOptions) -> Self {
+        // Unix microseconds: ids go on rising over a restart, have 16 digits and 8 varint bytes
+        // (so every reliable frame of a record is equally long), and stay below 2^53 until 2255.
+        let last_id = clock::unix_ns() / 1000;
+        Self {
+            open: Mutex::new(Sequence { last_id, batch: Vec::new() }),
+            published: CachePadded::new(Watermark::new(last_id)),
+            room: CachePadded::new(RoomWait::new()),
+            shards: ArcSwap::default(),
+            ledger: Ledger::new(ledger.ledger_publications),
+        }
+    }
+
+    /// What was published when; `GET /ticks` serves it.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Every publication up to this id is in the shards' receivers.
+    pub fn published(&self) -> u64 {
+        self.published.id()
+    }
+
+    /// Registers a shard: its bell is rung after every batch.
+    pub fn attach(&self, shard: &Waker) {
+        self.shards.rcu(|shards| shards.iter().cloned().chain([shard.clone()]).collect::<Vec<_>>());
+    }
+
+    /// A shard reports that it has taken out everything up to [`Sequencer::published`]. Call this after every
+    /// ring, even if there was nothing: a publisher may be waiting for room in a channel.
+    pub fn taken_out(&self) {
+        self.room.notify();
+    }
+
+    fn ring_shards(&self) {
+        self.shards.load().iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Starts a batch: everything published in it becomes visible to the shards at once.
+    ///
+    /// One batch at a time: a second publisher waits.
+    pub fn begin(&self, due: Option<Due>) -> Batch<'_> {
+        // A publisher that panicked left only whole numbers behind, so the sequence can continue.
+        self.batch(self.open.lock().unwrap_or_else(PoisonError::into_inner), due)
+    }
+
+    fn batch<'a>(&'a self, open: MutexGuard<'a, Sequence>, due: Option<Due>) -> Batch<'a> {
+        let published_ns = clock::monotonic_ns();
+        let due = due.unwrap_or(Due { ordinal: 0, scheduled_ns: published_ns });
+        Batch {
+            sequencer: self,
+            first_id: open.last_id + 1,
+            open,
+            due,
+            published_ns,
+            published_unix_ns: clock::unix_ns(),
+        }
+    }
+
+    /// Publishes `messages` as one batch, if that needs no waiting: nobody else is publishing, and the channels
+    /// have room. Otherwise returns them, for [`Sequencer::publish_all`].
+    pub fn try_publish_all(&self, messages: Vec<Outgoing>) -> Result<(), Vec<Outgoing>> {
+        // All of them may be for one group. Meanwhile shards only make room, and nobody else takes it.
+        let has_room = |group: &Group| group.queued() + messages.len() <= CHANNEL_SLOTS;
+        match self.open.try_lock() {
+            Ok(open) if messages.iter().all(|(group, _)| has_room(group)) => {
+                let mut batch = self.batch(open, None);
+                for (group, frames) in messages {
+                    batch.publish(&group, frames);
+                }
+                Ok(())
+            }
+            _ => Err(messages),
+        }
+    }
+
+    /// Publishes `messages` in order, as one batch while the channels have room. When one is full the batch
+    /// ends, other publishers get their turn, and the next batch waits for room.
+    pub fn publish_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
+        let mut messages = messages.into_iter().peekable();
+        while let Some((group, frames)) = messages.next() {
+            let mut batch = self.begin(None);
+            batch.wait_for_room(&group);
+            batch.publish(&group, frames);
+            while let Some((group, frames)) = messages.next_if(|(group, _)| group.queued() < CHANNEL_SLOTS) {
+                batch.publish(&group, frames);
+            }
+        }
+    }
+}
+
+/// Publications that belong together: all groups of one tick.
+pub struct Batch<'a> {
+    sequencer: &'a Sequencer,
+    open: MutexGuard<'a, Sequence>,
+    /// The id of its first publication, if there is one.
+    first_id: u64,
+    due: Due,
+    published_ns: u64,
+    published_unix_ns: u64,
+}
+
+impl Batch<'_> {
+    /// How late this batch began, ns.
+    pub fn drift_ns(&self) -> u64 {
+        self.published_ns.saturating_sub(self.due.scheduled_ns)
+    }
+
+    /// Waits until every shard has room for one more publication of `group`, at most a second. A clock never
+    /// fills a channel; a source that reads as fast as it can may. The batch must be empty: shards take out
+    /// only what is declared published.
+    ///
+    /// Nobody else can publish meanwhile, which is what slows the sources down.
+    pub fn wait_for_room(&self, group: &Group) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        debug_assert!(self.is_empty(), "what is published is waited for");
+        let has_room = || group.queued() < CHANNEL_SLOTS;
+        self.sequencer.room.wait(PATIENCE, || self.sequencer.ring_shards(), has_room);
+    }
+
+    /// Numbers one record and sends it to `group`.
+    pub fn publish(&mut self, group: &Arc<Group>, frames: Frames) {
+        self.open.last_id += 1;
+        let id = self.open.last_id;
+        if self.sequencer.ledger.is_kept() {
+            self.open.batch.push(TickPublication {
+                group: Arc::clone(group.name()),
+                id,
+                record_timestamp: frames.timestamp(),
+                hashes: frames.hashes(),
+                subscribers: group.subscribers(),
+            });
+        }
+        group.send(Publication { id, frames });
+    }
+
+    fn is_empty(&self) -> bool {
+        self.open.last_id < self.first_id
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.is_empty() {
+            return;
+        }
+        self.sequencer.published.raise(self.open.last_id);
+        self.sequencer.ring_shards();
+        // After the doorbells: the ledger is for readers who come later.
+        if self.sequencer.ledger.is_kept() {
+            self.sequencer.ledger.append(Tick {
+                ordinal: self.due.ordinal,
+                scheduled_ns: self.due.scheduled_ns,
+                published_ns: self.published_ns,
+                published_unix_ns: self.published_unix_ns,
+                publications: self.open.batch.drain(..).collect(),
+            });
+        }
+    }
+}

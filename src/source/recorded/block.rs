@@ -1,0 +1,304 @@
+//! A block: the records of some hundred lines, and their frames in each form that was built.
+//!
+//! Frames of one form lie back to back in one allocation, sliced per record. Whoever holds a slice, or the block,
+//! keeps it in memory; the window only decides what it keeps itself.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use memmap2::{Mmap, MmapMut};
+
+use crate::engine::frames::{Form, FrameStore, PayloadHashes};
+use crate::wire::gexbot::PayloadKind;
+use crate::wire::payload::Profile;
+use crate::wire::webpubsub::{PlainForm, Syntax};
+
+/// A form of a block's frames: of the records themselves, or of their spot price.
+///
+/// Only orderflow differs between the profiles. All other payloads have one part per syntax, for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The records in a plain form.
+    Record(PlainForm),
+    /// Their spot prices in a syntax.
+    Spot(Syntax),
+}
+
+/// A set of parts, a bit for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parts(u8);
+
+impl Part {
+    const COUNT: usize = PlainForm::ALL.len() + 2;
+
+    /// What is built of a block, in the order of [`Part::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        let spot = [Self::Spot(Syntax::Protobuf), Self::Spot(Syntax::Json)];
+        PlainForm::ALL.into_iter().map(Self::Record).chain(spot)
+    }
+
+    /// The part that serves a form of groups with this kind of payload.
+    pub fn of(kind: PayloadKind, form: Form) -> Self {
+        let form = PlainForm::ALL[form.index() % PlainForm::ALL.len()];
+        match kind {
+            PayloadKind::Orderflow => Self::Record(form),
+            PayloadKind::Gex | PayloadKind::Greek => Self::Record(PlainForm { profile: Profile::V2026_04, ..form }),
+            PayloadKind::Spot => Self::Spot(form.syntax),
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Record(form) => form.index(),
+            Self::Spot(Syntax::Protobuf) => PlainForm::ALL.len(),
+            Self::Spot(Syntax::Json) => PlainForm::ALL.len() + 1,
+        }
+    }
+}
+
+impl Parts {
+    /// The parts that serve some forms, a bit for each, of groups with this kind of payload.
+    pub fn of(kind: PayloadKind, forms: u8) -> Self {
+        let forms = (0..PlainForm::ALL.len()).map(Form::new).filter(|form| forms & form.bit() != 0);
+        forms.map(|form| Part::of(kind, form)).collect()
+    }
+
+    /// The forms, a bit for each, that these parts serve in groups with this kind of payload.
+    pub fn forms(self, kind: PayloadKind) -> u8 {
+        let served = (0..PlainForm::ALL.len()).map(Form::new).filter(|&form| self.has(Part::of(kind, form)));
+        served.fold(0, |forms, form| forms | form.bit())
+    }
+
+    /// Whether a part is among them.
+    pub const fn has(self, part: Part) -> bool {
+        self.0 & 1 << part.index() != 0
+    }
+
+    /// Those of either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that both have.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those that `other` lacks.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<Part> for Parts {
+    fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
+        Self(parts.into_iter().fold(0, |set, part| set | 1 << part.index()))
+    }
+}
+
+/// What is known of one line of a block.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotRecord {
+    /// Unix seconds; of no meaning if the line is no record.
+    pub timestamp: i64,
+    /// Hundredths; 0 where a record has none.
+    pub spot: u32,
+    /// Whether the line is a record.
+    pub is_record: bool,
+}
+
+/// Frames of one part, back to back; a line that is no record has an empty one.
+#[derive(Debug)]
+struct PartFrames {
+    bytes: Bytes,
+    /// Offset behind each frame.
+    ends: Box<[u32]>,
+}
+
+/// Consecutive lines of one file.
+#[derive(Debug)]
+pub struct Block {
+    slots: Box<[SlotRecord]>,
+    kind: PayloadKind,
+    parts: [OnceLock<PartFrames>; Part::COUNT],
+    /// Of each record's payload, by profile.
+    hashes: [OnceLock<Box<[u64]>>; Profile::ALL.len()],
+}
+
+/// Bit of a record's number that asks for its spot price.
+const SPOT: u32 = 1 << 31;
+
+impl Block {
+    /// A block without frames.
+    pub fn new(kind: PayloadKind, slots: &[SlotRecord]) -> Self {
+        Self {
+            slots: slots.into(),
+            kind,
+            parts: [const { OnceLock::new() }; Part::COUNT],
+            hashes: [const { OnceLock::new() }; Profile::ALL.len()],
+        }
+    }
+
+    /// The number under which [`FrameStore`] has the spot price of a slot.
+    pub const fn spot_of(slot: u32) -> u32 {
+        slot | SPOT
+    }
+
+    /// What is known of a line; `None` beyond the last.
+    pub fn slot(&self, slot: u32) -> Option<SlotRecord> {
+        self.slots.get(slot as usize).copied()
+    }
+
+    /// How many lines it has that are not blank.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The parts that are built.
+    pub fn built(&self) -> Parts {
+        Part::all().filter(|part| self.parts[part.index()].get().is_some()).collect()
+    }
+
+    /// Adds the frames of a part; `ends` are the offsets behind each slot's. Returns how many bytes that took;
+    /// `held` counts them as long as anybody holds one of the frames.
+    pub fn add(&self, part: Part, bytes: &[u8], ends: &[u32], held: &Arc<AtomicU64>) -> u64 {
+        debug_assert_eq!(ends.len(), self.slots.len());
+        // If the kernel gives no more mappings, the allocator is good enough.
+        let bytes = Pages::copy(bytes, held).unwrap_or_else(|_| Bytes::copy_from_slice(bytes));
+        let taken = bytes.len() as u64;
+        let frames = PartFrames { bytes, ends: ends.into() };
+        // Another thread may have been faster with the same bytes.
+        if self.parts[part.index()].set(frames).is_ok() { taken } else { 0 }
+    }
+
+    /// Adds the hashes of the payloads in a profile, by slot.
+    pub fn add_hashes(&self, profile: Profile, hashes: &[u64]) {
+        self.hashes[profile.index()].get_or_init(|| hashes.into());
+    }
+
+    fn hash(&self, slot: u32, profile: Profile) -> u64 {
+        // The payloads of all other kinds are the same in both.
+        let profile = if self.kind == PayloadKind::Orderflow { profile } else { Profile::V2026_04 };
+        self.hashes[profile.index()].get().map_or(0, |hashes| hashes[slot as usize])
+    }
+}
+
+impl FrameStore for Block {
+    fn frame(&self, record: u32, form: Form) -> Bytes {
+        let (kind, slot) = if record & SPOT == 0 { (self.kind, record) } else { (PayloadKind::Spot, record & !SPOT) };
+        let Some(frames) = self.parts[Part::of(kind, form).index()].get() else { return Bytes::new() };
+        let slot = slot as usize;
+        let start = if slot == 0 { 0 } else { frames.ends[slot - 1] as usize };
+        frames.bytes.slice(start..frames.ends[slot] as usize)
+    }
+
+    fn timestamp(&self, record: u32) -> i64 {
+        self.slots[(record & !SPOT) as usize].timestamp
+    }
+
+    fn hashes(&self, record: u32) -> PayloadHashes {
+        if record & SPOT == 0 { Profile::ALL.map(|profile| self.hash(record, profile)) } else { [0; 2] }
+    }
+}
+
+/// Read-only pages of their own: an allocator rounds sizes like these up by an eighth, and keeps what is freed.
+struct Pages {
+    pages: Mmap,
+    held: Arc<AtomicU64>,
+}
+
+impl Pages {
+    fn copy(bytes: &[u8], held: &Arc<AtomicU64>) -> io::Result<Bytes> {
+        if bytes.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let mut pages = MmapMut::map_anon(bytes.len())?;
+        pages.copy_from_slice(bytes);
+        let pages = pages.make_read_only()?;
+        held.fetch_add(pages.len() as u64, Ordering::Relaxed);
+        Ok(Bytes::from_owner(Self { pages, held: Arc::clone(held) }))
+    }
+}
+
+impl AsRef<[u8]> for Pages {
+    fn as_ref(&self) -> &[u8] {
+        &self.pages
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.pages.len() as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(kind: PayloadKind) -> Block {
+        let record = |timestamp| SlotRecord { timestamp, spot: 1, is_record: true };
+        Block::new(kind, &[record(1), record(2)])
+    }
+
+    fn form(syntax: Syntax, profile: Profile) -> Form {
+        Form::new(PlainForm { syntax, profile }.index())
+    }
+
+    #[test]
+    fn only_orderflow_has_a_part_for_each_profile() {
+        let both = Profile::ALL.map(|profile| form(Syntax::Json, profile).bit()).into_iter().sum();
+        let parts = |kind| Part::all().filter(|part| Parts::of(kind, both).has(*part)).count();
+        assert_eq!(
+            [PayloadKind::Orderflow, PayloadKind::Gex, PayloadKind::Greek, PayloadKind::Spot].map(parts),
+            [2, 1, 1, 1]
+        );
+        assert_eq!(
+            Parts::of(PayloadKind::Gex, form(Syntax::Json, Profile::V2025_11).bit()).forms(PayloadKind::Gex),
+            both
+        );
+    }
+
+    #[test]
+    fn a_frame_is_a_slice_and_its_bytes_are_counted_as_long_as_it_lives() {
+        let held = Arc::new(AtomicU64::new(0));
+        let block = block(PayloadKind::Gex);
+        assert!(block.frame(0, form(Syntax::Json, Profile::V2026_04)).is_empty(), "not built yet");
+        let part = Part::of(PayloadKind::Gex, form(Syntax::Json, Profile::V2026_04));
+        assert_eq!(block.add(part, b"onetwo", &[3, 6], &held), 6);
+        assert_eq!(block.add(part, b"onetwo", &[3, 6], &held), 0, "built already");
+        for profile in Profile::ALL {
+            assert_eq!(block.frame(1, form(Syntax::Json, profile)), "two");
+        }
+        let frame = block.frame(0, form(Syntax::Json, Profile::V2026_04));
+        drop(block);
+        assert_eq!((frame.as_ref(), held.load(Ordering::Relaxed)), (&b"one"[..], 6));
+        drop(frame);
+        assert_eq!(held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_spot_price_of_a_record_has_a_number_of_its_own() {
+        let block = block(PayloadKind::Orderflow);
+        block.add(Part::Spot(Syntax::Protobuf), b"ab", &[1, 2], &Arc::default());
+        assert_eq!(block.frame(Block::spot_of(1), form(Syntax::Protobuf, Profile::V2025_11)), "b");
+        assert!(block.frame(1, form(Syntax::Protobuf, Profile::V2025_11)).is_empty());
+        assert_eq!(FrameStore::timestamp(&block, Block::spot_of(1)), 2);
+    }
+}
