@@ -72,6 +72,23 @@ impl HubTopic {
         Self::StateGreeks,
         Self::Orderflow,
     ];
+
+    /// The hub of this topic in either generation.
+    pub const fn hub(self, v2: bool) -> HubName {
+        HubName { topic: self, v2 }
+    }
+
+    /// The groups of its hubs, without prefix, in words.
+    pub const fn group_form(self) -> &'static str {
+        match self {
+            Self::Classic => "TICKER_classic_CATEGORY with gex_full, gex_zero, gex_one or gex_YYYYMMDD",
+            Self::StateGex => "TICKER_state_CATEGORY with gex_full, gex_zero, gex_one or gex_YYYYMMDD",
+            Self::StateGreeksZero => "TICKER_state_CATEGORY with delta_zero, gamma_zero, vanna_zero or charm_zero",
+            Self::StateGreeksOne => "TICKER_state_CATEGORY with delta_one, gamma_one, vanna_one or charm_one",
+            Self::StateGreeks => "TICKER_state_GREEK_YYYYMMDD with delta, gamma, vanna or charm",
+            Self::Orderflow => "TICKER_orderflow_orderflow or TICKER_orderflow_YYYYMMDD",
+        }
+    }
 }
 
 /// A hub as it is called on the wire. Both generations carry the same groups; only v2 hubs have spot groups.
@@ -104,7 +121,12 @@ impl HubName {
 
     /// All twelve.
     pub fn all() -> impl Iterator<Item = Self> {
-        [false, true].into_iter().flat_map(|v2| HubTopic::ALL.map(|topic| Self { topic, v2 }))
+        [false, true].into_iter().flat_map(|v2| HubTopic::ALL.map(|topic| topic.hub(v2)))
+    }
+
+    /// The names of all twelve, for error messages.
+    pub fn all_names() -> String {
+        Self::all().map(Self::name).collect::<Vec<_>>().join(", ")
     }
 
     /// The hub of this name. Case does not matter (`docs/protocols/webpubsub.md`, "Endpoint and tokens").
@@ -264,7 +286,7 @@ impl<'a> GroupName<'a> {
     pub fn joinable(name: &'a str, hub: HubName, prefix: &str) -> Result<Self, NameError> {
         let (own_prefix, group) = Self::parse(name)?;
         if !hub.carries(&group.series) {
-            return Err(NameError::OtherHub);
+            return Err(NameError::OtherHub { topic: group.series.topic() });
         }
         if own_prefix == prefix { Ok(group) } else { Err(NameError::OtherPrefix) }
     }
@@ -281,7 +303,10 @@ pub enum NameError {
     /// It does not have the form of a GexBot group.
     Malformed,
     /// It belongs to another hub.
-    OtherHub,
+    OtherHub {
+        /// The hub that carries it, in either generation; `None` for spot, which every v2 hub carries.
+        topic: Option<HubTopic>,
+    },
     /// It belongs to this hub, but its prefix is not the negotiated one.
     OtherPrefix,
 }
@@ -340,7 +365,7 @@ mod tests {
             let series = GroupName::parse_unprefixed(name).unwrap().series;
             assert_eq!(series.kind(), kind, "{name}");
             let carriers: Vec<HubName> = HubName::all().filter(|hub| hub.carries(&series)).collect();
-            assert_eq!(carriers, [false, true].map(|v2| HubName { topic, v2 }), "{name}");
+            assert_eq!(carriers, [false, true].map(|v2| topic.hub(v2)), "{name}");
         }
         let spot = GroupName::parse_unprefixed("SPX_spot").unwrap().series;
         assert!(HubName::all().all(|hub| hub.carries(&spot) == hub.v2));
@@ -380,9 +405,9 @@ mod tests {
             ("blue_SPX_state_gex", NameError::Malformed),
             ("blue_SPX_state_gamma_2026071", NameError::Malformed),
             ("blue_S X_orderflow_orderflow", NameError::Malformed),
-            ("blue_SPX_classic_gex_full", NameError::OtherHub),
-            ("blue_SPX_state_gamma_zero", NameError::OtherHub),
-            ("blue_SPX_spot", NameError::OtherHub),
+            ("blue_SPX_classic_gex_full", NameError::OtherHub { topic: Some(HubTopic::Classic) }),
+            ("blue_SPX_state_gamma_zero", NameError::OtherHub { topic: Some(HubTopic::StateGreeksZero) }),
+            ("blue_SPX_spot", NameError::OtherHub { topic: None }),
             ("red_SPX_orderflow_orderflow", NameError::OtherPrefix),
         ] {
             assert_eq!(GroupName::joinable(name, hub("orderflow"), "blue"), Err(error), "{name}");

@@ -23,6 +23,15 @@ pub const PLAIN: [&str; 2] = [JSON, PROTOBUF];
 
 /// The endpoint of the 2026 generation.
 pub const CLIENT: &str = "/client/hubs/orderflow?access_token=some-key:1";
+/// The hubs of the 2026 generation's endpoint.
+pub const HUBS: [&str; 6] =
+    ["classic", "state_gex", "state_greeks_zero", "state_greeks_one", "state_greeks", "orderflow"];
+
+/// The endpoint of a hub, by the name of either generation of hubs.
+pub fn hub_path(hub: &str) -> String {
+    format!("/client/hubs/{hub}?access_token=some-key:1")
+}
+
 /// The endpoint of the 2025 generation.
 pub const WS: &str = "/ws/orderflow?access_token=some-key:1";
 
@@ -112,6 +121,10 @@ pub struct Client {
 impl Client {
     pub fn open(server: &Server, subprotocol: &str) -> Self {
         Self::open_at(server, CLIENT, subprotocol)
+    }
+
+    pub fn open_hub(server: &Server, hub: &str, subprotocol: &str) -> Self {
+        Self::open_at(server, &hub_path(hub), subprotocol)
     }
 
     pub fn open_at(server: &Server, path: &str, subprotocol: &str) -> Self {
@@ -303,7 +316,18 @@ impl Client {
 
 /// Asks for a session, as the SDKs do.
 pub fn recover(address: SocketAddr, subprotocol: &str, id: &str, token: &str) -> Result<Client, Response> {
-    let path = format!("{CLIENT}&awps_connection_id={id}&awps_reconnection_token={token}");
+    recover_at(CLIENT, address, subprotocol, id, token)
+}
+
+/// The same over another URL; a good client uses the one that it had before.
+pub fn recover_at(
+    url: &str,
+    address: SocketAddr,
+    subprotocol: &str,
+    id: &str,
+    token: &str,
+) -> Result<Client, Response> {
+    let path = format!("{url}&awps_connection_id={id}&awps_reconnection_token={token}");
     let socket = Socket::open(address, &path, &[("Sec-WebSocket-Protocol", subprotocol)])?;
     Ok(Client::on(socket, address, subprotocol))
 }

@@ -1,7 +1,7 @@
 //! Join, leave and what else clients ask for: `docs/protocols/webpubsub.md`, "Messages from the client", "Acks".
 
 use crate::common;
-use crate::common::client::{ALL, Client, JSON, PROTOBUF, Said};
+use crate::common::client::{ALL, Client, HUBS, JSON, JSON_RELIABLE, PROTOBUF, Said};
 use crate::common::dataset::{Dataset, group};
 use crate::common::server::Server;
 use crate::common::socket::{Frame, Socket};
@@ -77,6 +77,55 @@ fn names_that_are_none_of_the_hubs_get_azures_errors_with_name_and_message() {
         }
         assert!(client.join(&group("SPX")).success, "the connection goes on");
     }
+}
+
+#[test]
+fn a_hub_carries_its_own_groups_and_a_refusal_names_the_hub_that_carries_the_group() {
+    let server = Server::start(&Dataset::usual());
+    let groups = [
+        ("classic", "classic_gex_full"),
+        ("state_gex", "state_gex_20260717"),
+        ("state_greeks_zero", "state_gamma_zero"),
+        ("state_greeks_one", "state_charm_one"),
+        ("state_greeks", "state_vanna_20260717"),
+        ("orderflow", "orderflow_orderflow"),
+    ];
+    for hub in HUBS.iter().flat_map(|hub| [(*hub).to_owned(), format!("v2_{hub}")]) {
+        let mut client = Client::open_hub(&server, &hub, PROTOBUF);
+        for (carrier, group) in groups {
+            let ack = client.join(&format!("blue_SPX_{group}"));
+            assert_eq!(
+                ack.success,
+                hub.ends_with(carrier) && hub.len() <= carrier.len() + 3,
+                "{hub}: {group}: {ack:?}"
+            );
+            if let Some((name, message)) = ack.error {
+                assert_eq!(name, "Forbidden");
+                assert!(message.contains(&format!("on the hub {hub};")), "{message}");
+                assert!(message.ends_with(&format!("on the hubs {carrier} and v2_{carrier}")), "{message}");
+            }
+        }
+        let spot = client.join("blue_SPX_spot");
+        assert_eq!(spot.success, hub.starts_with("v2_"), "{hub}");
+        if let Some((name, message)) = spot.error {
+            assert!(name == "Forbidden" && message.ends_with("on the v2 hubs"), "{message}");
+        }
+        let (name, message) = client.join("SPX").error.expect("a refusal");
+        assert_eq!(name, "BadRequest");
+        assert!(message.contains("blue_TICKER_"), "{message}");
+    }
+}
+
+#[test]
+fn orderflow_of_the_v2_hub_is_the_same_data() {
+    let server = Server::start(&Dataset::usual());
+    let clients =
+        ["orderflow", "v2_orderflow"].map(|hub| Client::open_hub(&server, hub, JSON_RELIABLE).joined(&["SPX"]));
+    let mut both = clients.map(|mut client| client.take(50));
+    let from = both[1][0].id();
+    both[0].retain(|data| data.id() >= from);
+    assert!(both[0].len() >= 2, "both were joined within a few ticks");
+    assert_eq!(both[0], both[1][..both[0].len()]);
 }
 
 #[test]

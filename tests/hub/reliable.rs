@@ -3,7 +3,9 @@
 use crate::common;
 use std::collections::HashMap;
 
-use crate::common::client::{Client, Data, JSON, JSON_RELIABLE, PLAIN, PROTOBUF_RELIABLE, RELIABLE, Said, recover};
+use crate::common::client::{
+    Client, Data, JSON, JSON_RELIABLE, PLAIN, PROTOBUF_RELIABLE, RELIABLE, Said, hub_path, recover, recover_at,
+};
 use crate::common::dataset::{Dataset, group};
 use crate::common::eventually;
 use crate::common::server::Server;
@@ -45,6 +47,20 @@ fn assert_unknown(server: &Server, id: &str, token: &str) {
     let answer = recover(server.address, JSON_RELIABLE, id, token).expect_err("no such session");
     assert_eq!(answer.status, 404);
     assert!(answer.error().contains("session"), "{}", answer.error());
+}
+
+#[test]
+fn a_session_is_recovered_on_its_own_hub_only() {
+    let server = Server::start(&Dataset::usual());
+    let session = Client::open_hub(&server, "v2_orderflow", JSON_RELIABLE).joined(&["SPX"]).reset();
+    let (id, token) = (&session.connected.connection_id, session.connected.token.as_deref().unwrap());
+    let recover = |hub| recover_at(&hub_path(hub), server.address, JSON_RELIABLE, id, token);
+    for hub in ["orderflow", "v2_classic"] {
+        let answer = recover(hub).expect_err("another hub");
+        assert_eq!(answer.status, 404);
+        assert!(answer.error().contains("of another hub"), "{}", answer.error());
+    }
+    assert_eq!(recover("v2_orderflow").expect("its own hub").data().group, group("SPX"));
 }
 
 #[test]

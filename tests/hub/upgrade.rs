@@ -3,7 +3,7 @@
 use crate::common;
 use std::net::TcpStream;
 
-use crate::common::client::{ALL, CLIENT, Client, JSON, JSON_RELIABLE, PLAIN, PROTOBUF, RELIABLE, WS};
+use crate::common::client::{ALL, CLIENT, Client, HUBS, JSON, JSON_RELIABLE, PLAIN, PROTOBUF, RELIABLE, WS};
 use crate::common::dataset::Dataset;
 use crate::common::http::{self, Response};
 use crate::common::server::Server;
@@ -128,9 +128,23 @@ fn hub_names_have_no_case_and_unknown_hubs_are_not_found() {
     for path in ["/client/hubs/OrderFlow?access_token=k:1", "/client?hub=ORDERFLOW&access_token=k:1"] {
         assert_eq!(Client::open_at(&server, path, JSON).connected().user_id, "k");
     }
-    for path in ["/client/hubs/classic?access_token=k:1", "/ws/classic?access_token=k:1", "/client?access_token=k:1"] {
+    for path in ["/client/hubs/v3_classic?access_token=k:1", "/ws/gex?access_token=k:1", "/client?access_token=k:1"] {
         let answer = refused(&server, path, &[("Sec-WebSocket-Protocol", JSON)]);
         assert_eq!(answer.status, 404, "{path}: {answer:?}");
+        for hub in HUBS {
+            assert!(answer.error().contains(&format!(" v2_{hub}")), "the reason names the hubs: {}", answer.error());
+        }
+    }
+}
+
+#[test]
+fn every_hub_of_both_generations_can_be_connected_to_at_each_endpoint() {
+    let server = Server::start(&Dataset::usual());
+    for hub in HUBS.iter().flat_map(|hub| [(*hub).to_owned(), format!("v2_{hub}")]) {
+        for path in [format!("/client/hubs/{hub}?"), format!("/ws/{hub}?"), format!("/client?hub={hub}&")] {
+            let client = Client::open_at(&server, &format!("{path}access_token=k:1"), PROTOBUF);
+            assert_eq!(client.connected().user_id, "k", "{path}");
+        }
     }
 }
 

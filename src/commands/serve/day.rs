@@ -57,6 +57,7 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
         bail!("no file of {} has a record that can be read; see the log above", dataset.date);
     }
 
+    app.set_topics(market.tracks.iter().filter_map(|track| track.topic()));
     let prices = trading.is_some().then(|| {
         let tickers = market.tickers().map(|(_, tracks)| tracks[0].ticker());
         Arc::new(DayPrices::new(tickers))

@@ -19,6 +19,7 @@ use crate::health::status::Status;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
+use crate::wire::gexbot::HubTopic;
 use crate::wire::payload::Profile;
 
 /// The stage of the server between start and end. It only moves forward.
@@ -60,6 +61,8 @@ pub struct App {
     /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
     stage: AtomicU8,
+    /// The topics of hubs that have data, a bit each, in the order of [`HubTopic::ALL`].
+    topics: AtomicU8,
     turn: AtomicUsize,
 }
 
@@ -95,6 +98,7 @@ impl App {
             pending: Arc::default(),
             pending_streams: Arc::default(),
             stage: AtomicU8::new(Stage::Loading as u8),
+            topics: AtomicU8::new(bit(HubTopic::Orderflow)),
             turn: AtomicUsize::new(0),
         }
     }
@@ -123,6 +127,18 @@ impl App {
         Some(([(http::header::RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response())
     }
 
+    /// Says which hubs have data: `GET /negotiate` tells their URLs. Until it is called that is orderflow alone.
+    /// The other hubs can be connected to, and are silent.
+    pub fn set_topics(&self, topics: impl IntoIterator<Item = HubTopic>) {
+        self.topics.store(topics.into_iter().fold(0, |bits, topic| bits | bit(topic)), Ordering::Relaxed);
+    }
+
+    /// The topics of the hubs that have data, in the order in which negotiate lists them.
+    pub fn topics(&self) -> impl Iterator<Item = HubTopic> {
+        let bits = self.topics.load(Ordering::Relaxed);
+        HubTopic::ALL.into_iter().filter(move |&topic| bits & bit(topic) != 0)
+    }
+
     /// Open WebSocket connections on all shards.
     pub fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.stats().connections.get()).sum()
@@ -137,6 +153,10 @@ impl App {
     pub fn next_shard(&self) -> &ShardHandle {
         &self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
     }
+}
+
+fn bit(topic: HubTopic) -> u8 {
+    1 << topic as u8
 }
 
 /// The other end of the TCP connection: the client, or a proxy in front of it.

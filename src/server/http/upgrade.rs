@@ -21,7 +21,7 @@ use super::app::{App, error};
 use super::auth;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
-use crate::wire::gexbot::ORDERFLOW_HUB;
+use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
 
@@ -85,7 +85,9 @@ impl IntoResponse for UpgradeError {
         let supported = SUBPROTOCOLS.map(|(name, ..)| name).join(", ");
         match self {
             Self::Unavailable(response) => *response,
-            Self::UnknownHub => error(StatusCode::NOT_FOUND, "no such hub; expected orderflow"),
+            Self::UnknownHub => {
+                error(StatusCode::NOT_FOUND, &format!("no such hub; expected one of {}", HubName::all_names()))
+            }
             Self::NotAnUpgrade => {
                 let body = error(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket upgrade (RFC 6455)");
                 ([(UPGRADE, "websocket")], body).into_response()
@@ -102,7 +104,7 @@ impl IntoResponse for UpgradeError {
             }
             Self::NoSession => error(
                 StatusCode::NOT_FOUND,
-                "no such session to recover: it is unknown, ended or expired, or the token is wrong",
+                "no such session to recover: it is unknown, ended, expired or of another hub, or the token is wrong",
             ),
             Self::Full => error(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         }
@@ -120,10 +122,7 @@ async fn upgrade(
     if let Some(unavailable) = app.unavailable() {
         return Err(UpgradeError::Unavailable(Box::new(unavailable)));
     }
-    // Hub names are compared without case (`docs/protocols/webpubsub.md`, "Endpoint and tokens").
-    if !hub.eq_ignore_ascii_case(ORDERFLOW_HUB) {
-        return Err(UpgradeError::UnknownHub);
-    }
+    let hub = HubName::parse(hub).ok_or(UpgradeError::UnknownHub)?;
     let PendingUpgrade { request, mut response, on_upgrade } = PendingUpgrade::of(request)?;
 
     let query = request.uri().query();
@@ -141,7 +140,7 @@ async fn upgrade(
     }
 
     let recovery = match recovery(query) {
-        Some(recovery) => Some(claim(app, recovery).await?),
+        Some(recovery) => Some(claim(app, recovery, hub).await?),
         None => None,
     };
     // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
@@ -158,7 +157,7 @@ async fn upgrade(
             admitted,
         }));
     } else {
-        let protocol = ClientProtocol::WebPubSub(wire);
+        let protocol = ClientProtocol::WebPubSub { wire, hub };
         let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
@@ -189,10 +188,14 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
 }
 
 /// Asks the session's shard whether the session can be recovered, before the client is answered.
-async fn claim(app: &App, (id, token): (Uuid, u128)) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
+async fn claim(
+    app: &App,
+    (id, token): (Uuid, u128),
+    hub: HubName,
+) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
-    shard.send(ShardMessage::Claim { id, token, reply }).map_err(|_| UpgradeError::Full)?;
+    shard.send(ShardMessage::Claim { id, token, hub, reply }).map_err(|_| UpgradeError::Full)?;
     match answer.await {
         Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
         _ => Err(UpgradeError::NoSession),

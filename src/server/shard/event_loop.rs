@@ -120,8 +120,8 @@ impl Shard {
                 self.connect(key, socket, &read);
                 drop((admitted, admitted_stream));
             }
-            ShardMessage::Claim { id, token, reply } => {
-                let claimed = self.sessions.claim(id, token, &mut self.lanes);
+            ShardMessage::Claim { id, token, hub, reply } => {
+                let claimed = self.sessions.claim(id, token, hub, &mut self.lanes);
                 // Fails if the upgrade was given up; the session keeps waiting for its client.
                 let _ = reply.send(claimed);
             }

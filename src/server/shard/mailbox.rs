@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::grant::Grant;
 use super::poller::Doorbell;
 use super::stats::ShardStats;
+use crate::wire::gexbot::HubName;
 use crate::wire::webpubsub;
 
 /// Messages that may wait for a shard; beyond it the server answers 503.
@@ -27,6 +28,8 @@ pub enum ShardMessage {
         id: Uuid,
         /// The reconnection token it was given.
         token: u128,
+        /// The hub that the client connects to; only its own sessions can be recovered there.
+        hub: HubName,
         /// The session's wire, or nothing if it cannot be recovered.
         reply: oneshot::Sender<Option<webpubsub::PubSubWire>>,
     },
@@ -61,8 +64,13 @@ pub struct Arrival {
 
 /// What an upgraded client speaks, and may do.
 pub enum ClientProtocol {
-    /// One of the Web PubSub subprotocols, on the orderflow hub.
-    WebPubSub(webpubsub::PubSubWire),
+    /// One of the Web PubSub subprotocols.
+    WebPubSub {
+        /// Which of them, and the profile.
+        wire: webpubsub::PubSubWire,
+        /// The hub that it connected to.
+        hub: HubName,
+    },
     /// JSON, on `/ws`.
     Streams {
         /// The channels its token allows, and when it expires.

@@ -13,6 +13,7 @@ use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
 use crate::engine::policy::{self, LagOptions};
 use crate::wire::Wire;
+use crate::wire::gexbot::{HubName, HubTopic};
 
 /// Ack ids remembered per session, as Azure's service does (`docs/protocols/webpubsub.md`, "Acks").
 const REMEMBERED_ACKS: u64 = 1000;
@@ -40,6 +41,9 @@ pub struct Session {
     pub user: Box<str>,
     /// The protocol, chosen at the upgrade.
     pub wire: Wire,
+    /// The hub that a Web PubSub client connected to: it decides which groups may be joined. Without meaning on
+    /// `/ws`.
+    pub hub: HubName,
     /// Channels, filters and errors of a client of `/ws`; `None` on Web PubSub.
     pub client: Option<Box<StreamClient>>,
     /// Its groups, by lane: sessions with the same groups have them in the same order.
@@ -92,6 +96,7 @@ impl Session {
             token,
             user,
             wire,
+            hub: HubTopic::Orderflow.hub(false),
             client: None,
             memberships: Vec::new(),
             connection: None,

@@ -30,6 +30,7 @@ use super::timers::Timeouts;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::hub::TooManySilentGroups;
 use crate::engine::policy::LagOptions;
+use crate::wire::gexbot::HubName;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{Wire, webpubsub};
 
@@ -145,16 +146,23 @@ impl Sessions {
 
     /// A new session, without a socket yet, and its place among the streams' connections if it has one.
     pub fn add(&mut self, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
-        let (wire, client, admitted) = match protocol {
-            ClientProtocol::WebPubSub(wire) => (Wire::WebPubSub(wire), None, None),
-            ClientProtocol::Streams { grant, admitted } => {
-                (Wire::Streams, Some(Box::new(StreamClient::new(grant))), Some(admitted))
-            }
+        let wire = match protocol {
+            ClientProtocol::WebPubSub { wire, .. } => Wire::WebPubSub(wire),
+            ClientProtocol::Streams { .. } => Wire::Streams,
         };
         let id = connection_id(self.shard);
         let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
         let mut session = Session::new(id, token, user, wire, &self.lag);
-        session.client = client;
+        let admitted = match protocol {
+            ClientProtocol::WebPubSub { hub, .. } => {
+                session.hub = hub;
+                None
+            }
+            ClientProtocol::Streams { grant, admitted } => {
+                session.client = Some(Box::new(StreamClient::new(grant)));
+                Some(admitted)
+            }
+        };
         let key = self.slab.insert(session) as u32;
         if wire.is_reliable() {
             self.ids.insert(id, key);
@@ -183,12 +191,12 @@ impl Sessions {
         }
     }
 
-    /// Prepares a session to be recovered; `None` if it cannot be. Its old socket, if it has one, is aborted
+    /// Prepares a session of this hub to be recovered; `None` if it cannot be. Its old socket, if it has one, is aborted
     /// immediately, and the session waits again, for the socket that is being upgraded.
-    pub fn claim(&mut self, id: Uuid, token: u128, lanes: &mut Lanes) -> Option<webpubsub::PubSubWire> {
+    pub fn claim(&mut self, id: Uuid, token: u128, hub: HubName, lanes: &mut Lanes) -> Option<webpubsub::PubSubWire> {
         let key = *self.ids.get(&id)?;
         let session = &self.slab[key as usize];
-        if session.token != token || self.is_draining {
+        if session.token != token || session.hub != hub || self.is_draining {
             return None;
         }
         let Wire::WebPubSub(wire) = session.wire else { return None };

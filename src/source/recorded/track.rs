@@ -14,7 +14,7 @@ use super::line_stats::{LineStats, REPORTED_LINES, counted};
 use super::lines::BlockLines;
 use super::mapping::{MappedFile, ReadError};
 use crate::engine::group::Group;
-use crate::wire::gexbot::{Package, PayloadKind};
+use crate::wire::gexbot::{HubTopic, Package, PayloadKind};
 
 /// One file of the day on the clock.
 pub struct Track {
@@ -99,6 +99,11 @@ impl Track {
     /// The category of its records, such as `gamma_zero`.
     pub fn category(&self) -> &str {
         &self.recorded.category
+    }
+
+    /// The hubs that carry its group, by topic.
+    pub fn topic(&self) -> Option<HubTopic> {
+        self.recorded.series().topic()
     }
 
     /// The file that it plays.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::wire::gexbot::NameError;
+use crate::wire::gexbot::{HubName, HubTopic, NameError};
 use crate::wire::webpubsub::ErrorName;
 
 /// An ack that waits until `--ack-delay-ms` has passed.
@@ -26,10 +26,15 @@ pub struct HeldAck {
 pub enum AckFailure {
     /// The request was executed before. The SDKs take it as success.
     Duplicate,
-    /// The group's name is not of the form.
-    NameMalformed,
+    /// The group's name is not of the form that this hub's groups have.
+    NameMalformed(HubTopic),
     /// The group belongs to another hub.
-    NameOfOtherHub,
+    NameOfOtherHub {
+        /// The hub that the client is connected to.
+        hub: HubName,
+        /// The hub that carries the group; `None`: every v2 hub does.
+        carrier: Option<HubTopic>,
+    },
     /// The group's prefix is not the negotiated one.
     NameOfOtherPrefix,
     /// The connection has joined as many groups as it may.
@@ -43,12 +48,21 @@ pub enum AckFailure {
 }
 
 impl AckFailure {
+    /// Why a group of this name cannot be joined on this hub.
+    pub fn of_name(error: NameError, hub: HubName) -> Self {
+        match error {
+            NameError::Malformed => Self::NameMalformed(hub.topic),
+            NameError::OtherHub { topic } => Self::NameOfOtherHub { hub, carrier: topic },
+            NameError::OtherPrefix => Self::NameOfOtherPrefix,
+        }
+    }
+
     /// The name that Azure's service gives this error.
     pub fn name(self) -> ErrorName {
         match self {
             Self::Duplicate => ErrorName::Duplicate,
-            Self::NameMalformed => ErrorName::BadRequest,
-            Self::NameOfOtherHub
+            Self::NameMalformed(_) => ErrorName::BadRequest,
+            Self::NameOfOtherHub { .. }
             | Self::NameOfOtherPrefix
             | Self::TooManyGroups
             | Self::TooManySilentGroups
@@ -61,23 +75,20 @@ impl AckFailure {
     pub fn words(self, prefix: &str, max_groups: usize) -> Cow<'static, str> {
         match self {
             Self::Duplicate => "a request with this ackId was executed before".into(),
-            Self::NameMalformed => format!("expected a group {prefix}_TICKER_orderflow_orderflow").into(),
-            Self::NameOfOtherHub => "expected a group of the orderflow hub, got another hub's".into(),
+            Self::NameMalformed(topic) => format!("expected a group {prefix}_{}", topic.group_form()).into(),
+            Self::NameOfOtherHub { hub, carrier } => {
+                let form = hub.topic.group_form();
+                let carriers = match carrier {
+                    Some(topic) => format!("the hubs {} and {}", topic.hub(false), topic.hub(true)),
+                    None => "the v2 hubs".to_owned(),
+                };
+                format!("expected a group {prefix}_{form} on the hub {hub}; this group is on {carriers}").into()
+            }
             Self::NameOfOtherPrefix => format!("expected a group with the negotiated prefix {prefix}").into(),
             Self::TooManyGroups => format!("expected at most {max_groups} groups on a connection").into(),
             Self::TooManySilentGroups => "too many groups without data are joined on this server".into(),
             Self::Publishing => "clients may not publish on this hub".into(),
             Self::NoEventHandler => "this hub has no event handler".into(),
-        }
-    }
-}
-
-impl From<NameError> for AckFailure {
-    fn from(error: NameError) -> Self {
-        match error {
-            NameError::Malformed => Self::NameMalformed,
-            NameError::OtherHub => Self::NameOfOtherHub,
-            NameError::OtherPrefix => Self::NameOfOtherPrefix,
         }
     }
 }

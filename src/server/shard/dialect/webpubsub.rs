@@ -18,12 +18,9 @@ use crate::server::shard::shard_options::ShardOptions;
 use crate::server::shard::stats::ShardStats;
 use crate::server::shard::timers::Timeouts;
 use crate::wire::Wire;
-use crate::wire::gexbot::{GroupName, HubName, HubTopic};
+use crate::wire::gexbot::GroupName;
 use crate::wire::webpubsub::{self, Downstream, Upstream};
 use crate::wire::websocket::ClientMessage;
-
-/// The hub that clients connect to.
-const ORDERFLOW: HubName = HubName { topic: HubTopic::Orderflow, v2: false };
 
 /// How often it is looked whether the frames that an ack waits for are built, ms.
 const WAIT_MS: u64 = 2;
@@ -83,8 +80,9 @@ impl WebPubSubDialect {
 
     /// Makes a session a subscriber. Joining twice does nothing.
     fn join(&self, group: &str, talk: &mut Conversation<'_>) -> Result<(), AckFailure> {
-        GroupName::joinable(group, ORDERFLOW, &self.prefix)?;
         let Some(session) = talk.sessions.get_mut(talk.key) else { return Ok(()) };
+        let hub = session.hub;
+        GroupName::joinable(group, hub, &self.prefix).map_err(|error| AckFailure::of_name(error, hub))?;
         let joined = talk.lanes.find(group, session.wire).is_some_and(|lane| session.membership(lane).is_some());
         if !joined && session.memberships.len() >= self.max_groups {
             return Err(AckFailure::TooManyGroups);
@@ -136,7 +134,7 @@ impl Dialect for WebPubSubDialect {
         };
         wire.append(&connected, connection.control());
         let (subprotocol, profile) = (wire.subprotocol(), wire.profile.name());
-        tracing::info!(connection = %session.id, subprotocol, profile, "connection opened");
+        tracing::info!(connection = %session.id, hub = %session.hub, subprotocol, profile, "connection opened");
     }
 
     fn hear(&mut self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
