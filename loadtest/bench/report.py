@@ -17,11 +17,11 @@ UNITS = {
     "shed_to_bound": "last drop ÷ bound",
     "clients_per_cpu_s": "clients/CPU-s",
     "records_per_s": "records/s",
-    "restart_ms": "ms to serving",
+    "start_ms": "ms to serving",
     "resident_to_frames": "RSS ÷ frames",
 }
 SHOWN = ("frames_per_cpu_s", "frames_per_thread_cpu_s", "frames_per_s", "bytes_per_frame", "tick_p50_ms", "tick_p99_ms",
-         "bytes_per_connection", "clients_per_cpu_s", "records_per_s", "start_ms", "restart_ms", "resident_to_frames",
+         "bytes_per_connection", "clients_per_cpu_s", "records_per_s", "start_ms", "resident_to_frames",
          "peak_to_frames", "generator_busy")  # fmt: skip
 
 
