@@ -10,6 +10,7 @@ mod golden;
 mod groups;
 mod keepalive;
 mod lag;
+mod memberships;
 mod negotiate;
 mod protocol_errors;
 mod reliable;
