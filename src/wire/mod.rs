@@ -6,7 +6,7 @@
 //! - [`payload`]: a JSONL record → the protocol-free payload (protobuf in zstd).
 //! - [`webpubsub`]: a payload → Azure Web PubSub messages, JSON or protobuf, plain or reliable.
 //! - [`streams`]: records of the channels → JSON messages for `/ws`.
-//! - [`gexbot`]: GexBot's names of hubs and groups.
+//! - [`gexbot`]: GexBot's names of hubs and groups; [`wanted_groups`]: what POST and PATCH negotiate ask for.
 //! - [`websocket`]: messages → RFC 6455 frames, and a client's frames → messages.
 
 pub mod gexbot;
@@ -14,6 +14,7 @@ pub mod payload;
 #[expect(missing_docs, reason = "generated code; the .proto files are its documentation")]
 pub mod proto;
 pub mod streams;
+pub mod wanted_groups;
 pub mod webpubsub;
 pub mod websocket;
 

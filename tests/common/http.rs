@@ -65,6 +65,23 @@ pub fn try_request(
     Ok(response)
 }
 
+/// A request with a body.
+pub fn request_with(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let more = format!("Connection: close\r\nContent-Length: {}\r\n", body.len());
+    let head = head(address, method, path, headers, &more);
+    // A server that has refused already may not read the body.
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("expected an answer, got {answer:?}"));
+    let mut response = Response::from_head(head);
+    body.clone_into(&mut response.body);
+    response
+}
+
 /// A request's head, literally.
 pub fn head(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], more: &str) -> String {
     let host = (!headers.iter().any(|(name, _)| *name == "Host")).then(|| format!("Host: {address}\r\n"));

@@ -159,18 +159,5 @@ pub fn publish(server: &Server, token: &str, body: &str) -> Response {
 }
 
 pub fn post(server: &Server, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(server.address).unwrap();
-    stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
-    let more = format!("Connection: close\r\nContent-Length: {}\r\n", body.len());
-    let head = super::http::head(server.address, "POST", path, headers, &more);
-    // A server that has refused already may not read the body.
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("expected an answer, got {answer:?}"));
-    let mut response = Response::from_head(head);
-    body.clone_into(&mut response.body);
-    response
+    super::http::request_with(server.address, "POST", path, headers, body)
 }

@@ -9,6 +9,7 @@ mod golden;
 mod groups;
 mod keepalive;
 mod lag;
+mod memberships;
 mod negotiate;
 mod protocol_errors;
 mod reliable;

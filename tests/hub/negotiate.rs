@@ -30,7 +30,17 @@ fn each_generation_is_sent_to_its_own_endpoint_with_key_and_a_fresh_uuid() {
 }
 
 #[test]
-fn the_key_may_come_as_parameter_basic_or_bearer() {
+fn get_names_the_hubs_that_have_data() {
+    let server = Server::start(&Dataset::usual());
+    for negotiate in ["/negotiate", "/v2/negotiate"] {
+        let answer = server.get(&format!("{negotiate}?key=some-key")).json();
+        let hubs: Vec<_> = answer["websocket_urls"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(hubs, ["orderflow"], "no other hub has a file");
+    }
+}
+
+#[test]
+fn the_key_may_come_as_parameter_basic_bearer_or_bare() {
     let server = Server::start(&Dataset::usual());
     for negotiate in ["/negotiate", "/v2/negotiate"] {
         for header in ["Basic some-key", "Bearer some-key", "bearer some-key", "some-key"] {
@@ -112,19 +122,32 @@ fn read_only_endpoints_are_open_to_every_origin() {
 }
 
 #[test]
-fn a_browser_may_send_its_key_in_the_authorization_header() {
+fn a_browser_may_negotiate_with_every_method_and_its_key_in_the_authorization_header() {
     let server = Server::start(&Dataset::usual());
-    let preflight = [
-        ("Origin", "https://page.example"),
-        ("Access-Control-Request-Method", "GET"),
-        ("Access-Control-Request-Headers", "authorization"),
-    ];
-    let answer = http::request(server.address, "OPTIONS", "/v2/negotiate", &preflight);
-    assert!((200..300).contains(&answer.status), "a preflight is answered: {answer:?}");
-    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-    let allowed = answer.header("access-control-allow-headers").unwrap_or_default().to_ascii_lowercase();
-    // Fetch §4.9: the wildcard does not cover Authorization, which must be named.
-    assert!(allowed.contains("authorization"), "allowed headers: {allowed:?}");
+    for (path, method) in
+        ["/negotiate", "/v2/negotiate"].into_iter().flat_map(|path| ["GET", "POST", "PATCH"].map(|it| (path, it)))
+    {
+        let preflight = [
+            ("Origin", "https://page.example"),
+            ("Access-Control-Request-Method", method),
+            ("Access-Control-Request-Headers", "authorization, content-type"),
+        ];
+        let answer = http::request(server.address, "OPTIONS", path, &preflight);
+        assert!((200..300).contains(&answer.status), "a preflight is answered: {answer:?}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        let allowed = |what: &str| {
+            let header = answer.header(&format!("access-control-allow-{what}")).unwrap_or_default();
+            header.to_ascii_lowercase().split(',').map(|word| word.trim().to_owned()).collect::<Vec<_>>()
+        };
+        // Fetch §4.9: the wildcard does not cover Authorization, which must be named.
+        assert_eq!(allowed("headers"), ["authorization", "content-type"]);
+        assert_eq!(allowed("methods"), ["get", "post", "patch", "options"]);
+        let answer = http::request(server.address, method, path, &[("Origin", "https://page.example")]);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "a refusal can be read too: {answer:?}");
+    }
+    let preflight = [("Origin", "https://page.example"), ("Access-Control-Request-Method", "GET")];
+    let answer = http::request(server.address, "OPTIONS", "/ticks", &preflight);
+    assert_eq!(answer.header("access-control-allow-methods"), Some("GET"), "what is read only stays so");
 }
 
 #[test]
@@ -151,6 +174,8 @@ fn a_hub_that_is_switched_off_is_not_found() {
 fn other_methods_and_paths_are_refused_in_json() {
     let server = Server::start(&Dataset::usual());
     let answer = http::request(server.address, "PUT", "/negotiate?key=k", &[("Content-Length", "0")]);
+    assert_eq!((answer.status, answer.error().as_str()), (405, "expected GET, POST or PATCH"));
+    let answer = http::request(server.address, "POST", "/ticks", &[("Content-Length", "0")]);
     assert_eq!((answer.status, answer.error().as_str()), (405, "expected GET"));
     let answer = server.get("/nothing");
     assert_eq!((answer.status, answer.error().as_str()), (404, "no such path"));

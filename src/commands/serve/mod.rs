@@ -109,6 +109,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         options: options.http.clone(),
         prefix,
         pinned,
+        max_groups_per_connection: options.shard.max_groups_per_connection,
     }));
     accept(listeners, &app)?;
     Ok(Started { app, shards: threads, signals, began })

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
+use super::negotiate::api_slots::ApiSlots;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
 use crate::server::shard::mailbox::ShardHandle;
@@ -58,6 +59,10 @@ pub struct App {
     pub pending: Arc<AtomicUsize>,
     /// The part of `pending` that is on `/ws`.
     pub pending_streams: Arc<AtomicUsize>,
+    /// What clients that negotiated with POST are subscribed to.
+    pub slots: ApiSlots,
+    /// Groups that one connection may join.
+    pub max_groups_per_connection: usize,
     /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
     stage: AtomicU8,
@@ -78,13 +83,27 @@ pub struct AppParts {
     pub options: HttpOptions,
     pub prefix: Arc<str>,
     pub pinned: Option<Profile>,
+    pub max_groups_per_connection: usize,
 }
 
 impl App {
     /// An app that is [`Stage::Loading`].
     pub fn new(parts: AppParts) -> Self {
-        let AppParts { hub, status, shards, streams, stream_options, authority, options, prefix, pinned } = parts;
+        let AppParts {
+            hub,
+            status,
+            shards,
+            streams,
+            stream_options,
+            authority,
+            options,
+            prefix,
+            pinned,
+            max_groups_per_connection,
+        } = parts;
         Self {
+            slots: ApiSlots::new(&options.negotiate, &prefix, &status),
+            max_groups_per_connection,
             tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
             hub,
             status,

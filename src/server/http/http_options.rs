@@ -2,10 +2,12 @@
 
 use ipnet::IpNet;
 
+use super::negotiate::negotiate_options::NegotiateOptions;
+
 /// Settings of the HTTP side.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HttpOptions {
-    /// Serve the orderflow hub: /negotiate and its WebSocket endpoints
+    /// Serve GexBot's hubs: /negotiate and their WebSocket endpoints
     #[arg(long, env = "WS_ENABLED", default_value_t = true, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub ws_enabled: bool,
@@ -28,6 +30,9 @@ pub struct HttpOptions {
     #[arg(long, env = "FLOWCAST_MAX_BODY_BYTES", default_value_t = 8 << 20, value_name = "BYTES")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64 << 20))]
     pub max_body_bytes: usize,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub negotiate: NegotiateOptions,
     /// Proxies whose X-Forwarded-Proto and X-Forwarded-Host headers are trusted: addresses or networks such
     /// as 10.0.0.0/8, comma-separated. flowcast does not terminate TLS: put a proxy in front, list its
     /// address here, and negotiate answers with wss:// URLs

@@ -7,7 +7,7 @@ pub mod http_options;
 pub mod jwt;
 pub mod listen;
 mod metrics;
-mod negotiate;
+pub mod negotiate;
 mod publish;
 pub mod routes;
 mod stream_upgrade;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,17 +24,24 @@ use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websock
 pub fn routes(app: &Arc<App>) -> Router {
     // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
     let any_header = AllowHeaders::mirror_request();
-    let open = CorsLayer::new().allow_origin(Any).allow_methods([http::Method::GET]).allow_headers(any_header);
+    let cors = CorsLayer::new().allow_origin(Any).allow_headers(any_header);
+    let open = cors.clone().allow_methods([Method::GET]);
     let other_method = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
-    let mut read_only = Router::new()
+    let read_only = Router::new()
         .route("/healthz", get(websocket_status::healthz))
         .route("/tickers", get(websocket_status::tickers))
         .route("/ticks", get(ticks::ticks))
         .route("/websocket/status", get(websocket_status::websocket_status));
     let mut others = Router::new().route("/metrics", get(metrics::metrics));
     if app.options.ws_enabled {
-        read_only = read_only.route("/negotiate", get(negotiate::v1)).route("/v2/negotiate", get(negotiate::v2));
+        let v1 = get(negotiate::get_v1).post(negotiate::post_v1).patch(negotiate::patch);
+        let v2 = get(negotiate::get_v2).post(negotiate::post_v2).patch(negotiate::patch);
+        let other_method = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET, POST or PATCH");
+        let methods = [Method::GET, Method::POST, Method::PATCH, Method::OPTIONS];
+        let negotiate = Router::new().route("/negotiate", v1).route("/v2/negotiate", v2);
+        let negotiate = negotiate.method_not_allowed_fallback(other_method).layer(cors.allow_methods(methods));
         others = others
+            .merge(negotiate)
             .route("/ws/{hub}", get(upgrade::ws))
             .route("/client/hubs/{hub}", get(upgrade::client))
             .route("/client", get(upgrade::client_query));

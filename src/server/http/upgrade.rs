@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 use super::app::{App, error};
 use super::auth;
+use super::negotiate::api_slots::SlotRefusal;
+use crate::engine::clock::monotonic_ms;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use crate::wire::gexbot::HubName;
@@ -77,7 +79,14 @@ pub(super) enum UpgradeError {
     LongToken,
     NoSubprotocol,
     NoSession,
+    Slot(SlotRefusal),
     Full,
+}
+
+impl From<SlotRefusal> for UpgradeError {
+    fn from(refusal: SlotRefusal) -> Self {
+        Self::Slot(refusal)
+    }
 }
 
 impl IntoResponse for UpgradeError {
@@ -106,6 +115,8 @@ impl IntoResponse for UpgradeError {
                 StatusCode::NOT_FOUND,
                 "no such session to recover: it is unknown, ended, expired or of another hub, or the token is wrong",
             ),
+            Self::Slot(refusal @ SlotRefusal::Expired) => error(StatusCode::UNAUTHORIZED, &refusal.to_string()),
+            Self::Slot(refusal) => error(StatusCode::FORBIDDEN, &refusal.to_string()),
             Self::Full => error(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         }
     }
@@ -139,9 +150,10 @@ async fn upgrade(
         return Err(UpgradeError::Full);
     }
 
-    let recovery = match recovery(query) {
-        Some(recovery) => Some(claim(app, recovery, hub).await?),
-        None => None,
+    // A session that is recovered has its assignment, and outlives its token.
+    let (recovery, assignment) = match recovery(query) {
+        Some(recovery) => (Some(claim(app, recovery, hub).await?), None),
+        None => (None, app.slots.connect(token, hub, monotonic_ms())?),
     };
     // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
     let wire = recovery.as_ref().map_or(wire, |(_, _, wire)| *wire);
@@ -157,7 +169,7 @@ async fn upgrade(
             admitted,
         }));
     } else {
-        let protocol = ClientProtocol::WebPubSub { wire, hub };
+        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment };
         let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }

@@ -31,6 +31,8 @@ pub enum Close {
     WriteTimeout,
     /// The client recovered its session on another socket.
     Recovered,
+    /// The client has negotiated again, and with that got new connections for its slot.
+    Replaced,
     /// The server shuts down.
     Shutdown,
     /// The `exp` of its token has passed, leeway included.
@@ -91,7 +93,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 16;
+pub const ROWS: usize = 17;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -108,6 +110,7 @@ pub const TABLE: [CloseRow; ROWS] = [
     row(Close::PongTimeout, Sight::Nothing, None, "pong_timeout", ComeBack::Yes),
     row(Close::WriteTimeout, Sight::Nothing, None, "write_timeout", ComeBack::Yes),
     row(Close::Recovered, Sight::Nothing, None, "recovered", ComeBack::No),
+    row(Close::Replaced, Sight::Code(1008), Some("another negotiate took this slot"), "replaced", ComeBack::No),
     row(Close::Shutdown, Sight::Code(1001), Some("the server is shutting down"), "shutdown", ComeBack::Yes),
     row(Close::TokenExpired, Sight::Code(4401), Some("token expired"), "token_expired", ComeBack::WithNewToken),
     row(
@@ -120,7 +123,7 @@ pub const TABLE: [CloseRow; ROWS] = [
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 11] = [
+pub const COUNTERS: [&str; 12] = [
     "client",
     "gone",
     "protocol",
@@ -129,6 +132,7 @@ pub const COUNTERS: [&str; 11] = [
     "pong_timeout",
     "write_timeout",
     "recovered",
+    "replaced",
     "shutdown",
     "token_expired",
     "errors",

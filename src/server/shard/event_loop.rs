@@ -13,7 +13,7 @@ use super::dialect::Dialects;
 use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
-use super::mailbox::{Arrival, ShardHandle, ShardMessage};
+use super::mailbox::{Arrival, AssignmentNews, ShardHandle, ShardMessage};
 use super::marks::Mark;
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
@@ -119,6 +119,7 @@ impl Shard {
                 let (key, admitted_stream) = self.sessions.add(user, protocol);
                 self.connect(key, socket, &read);
                 drop((admitted, admitted_stream));
+                self.close_replaced(key);
             }
             ShardMessage::Claim { id, token, hub, reply } => {
                 let claimed = self.sessions.claim(id, token, hub, &mut self.lanes);
@@ -131,12 +132,31 @@ impl Shard {
                 }
                 drop(admitted);
             }
+            ShardMessage::Reassigned(AssignmentNews { assignments, .. }) => {
+                let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
+                for key in keys {
+                    self.converse(key, |_, dialects, wire, talk| dialects.of(wire).reassigned(talk));
+                }
+            }
+            ShardMessage::Replaced(AssignmentNews { assignments, .. }) => {
+                let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
+                keys.into_iter().for_each(|key| self.close_replaced(key));
+            }
             ShardMessage::Drain => {
                 self.sessions.drain(&mut self.lanes);
                 self.sessions.keys().into_iter().for_each(|key| self.close(key, &Close::Shutdown.into()));
             }
         }
         self.settle();
+    }
+
+    /// Ends a session whose client has negotiated again; others stay.
+    fn close_replaced(&mut self, key: u32) {
+        let followed = self.sessions.get(key).and_then(|session| session.followed.as_ref());
+        if followed.is_some_and(|followed| followed.assignment.is_replaced()) {
+            self.close(key, &Close::Replaced.into());
+            self.sessions.end_detached(key, &mut self.lanes);
+        }
     }
 
     /// Gives a session its socket, greets the client and handles what it has sent already.

@@ -1,14 +1,16 @@
 //! What the rest of the server tells a shard, and how.
 
+use std::convert::Infallible;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::assignment::Assignment;
 use super::grant::Grant;
 use super::poller::Doorbell;
 use super::stats::ShardStats;
@@ -44,8 +46,21 @@ pub enum ShardMessage {
         /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
+    /// Other groups were assigned: the sessions follow.
+    Reassigned(AssignmentNews),
+    /// Another negotiate took the place of these: close their connections.
+    Replaced(AssignmentNews),
     /// Tell everybody, close everything, and end.
     Drain,
+}
+
+/// Assignments that changed.
+#[derive(Clone)]
+pub struct AssignmentNews {
+    /// Their ids.
+    pub assignments: Arc<[u64]>,
+    /// Dropped when the shard has acted.
+    pub done: mpsc::Sender<Infallible>,
 }
 
 /// A client whose upgrade is finished.
@@ -70,6 +85,8 @@ pub enum ClientProtocol {
         wire: webpubsub::PubSubWire,
         /// The hub that it connected to.
         hub: HubName,
+        /// The groups that the server joins for it; without, the client joins.
+        assignment: Option<Arc<Assignment>>,
     },
     /// JSON, on `/ws`.
     Streams {

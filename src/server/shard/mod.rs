@@ -14,10 +14,12 @@
 //! - [`mailbox`]: what the rest of the server tells a shard; [`bell`], [`poller`]: what it sleeps on.
 //! - [`lanes`]: the groups with members here, and their rings.
 //! - [`sessions`]: the [`session`]s, their [`connection`]s, and how they begin and end; [`marks`].
+//! - [`assignment`]: groups that the server joins for a client.
 //! - [`outbox`]: what is due, joined, sent, settled; [`uring`].
 //! - [`inbox`]: what clients send; [`dialect`]: what the two client protocols make of it.
 //! - [`keepalive`], [`timers`]: what happens later. [`close`]: every way a connection ends.
 
+pub mod assignment;
 mod bell;
 pub mod close;
 mod connection;

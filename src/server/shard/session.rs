@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use uuid::Uuid;
 
+use super::assignment::FollowedAssignment;
 use super::connection::Connection;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
@@ -46,6 +47,8 @@ pub struct Session {
     pub hub: HubName,
     /// Channels, filters and errors of a client of `/ws`; `None` on Web PubSub.
     pub client: Option<Box<StreamClient>>,
+    /// The groups that the server joins for it; `None` if the client joins.
+    pub followed: Option<Box<FollowedAssignment>>,
     /// Its groups, by lane: sessions with the same groups have them in the same order.
     pub memberships: Vec<Membership>,
     /// The socket, unless the session is detached.
@@ -98,6 +101,7 @@ impl Session {
             wire,
             hub: HubTopic::Orderflow.hub(false),
             client: None,
+            followed: None,
             memberships: Vec::new(),
             connection: None,
             serial: 0,
@@ -122,6 +126,11 @@ impl Session {
     pub fn membership(&mut self, lane: u32) -> Option<&mut Membership> {
         let at = self.memberships.binary_search_by_key(&lane, |membership| membership.lane).ok()?;
         Some(&mut self.memberships[at])
+    }
+
+    /// The id of its assignment, if it has one.
+    pub fn assignment_id(&self) -> Option<u64> {
+        self.followed.as_ref().map(|followed| followed.assignment.id())
     }
 
     /// Whether a request with this id was executed before.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use slab::Slab;
 use uuid::Uuid;
 
+use super::assignment::FollowedAssignment;
 use super::close::{Close, CloseFrame};
 use super::connection::{Connection, ConnectionState};
 use super::connection_id::connection_id;
@@ -63,6 +64,8 @@ pub struct Sessions {
     /// key and its session's serial at the time.
     closing: Timeouts<(u32, u32)>,
     detached: Timeouts<(u32, u32)>,
+    /// Assignments by id, with the keys of their sessions.
+    assigned: BTreeSet<(u64, u32)>,
     /// When tokens of open connections expire, ms; an entry goes with its connection.
     expiries: BTreeSet<(u64, u32)>,
     reports: VecDeque<(u32, Report)>,
@@ -83,6 +86,7 @@ impl Sessions {
             next_serial: 0,
             closing: Timeouts::new(options.keepalive.write_timeout_seconds * 1000),
             detached: Timeouts::new(options.lag.session_timeout_seconds * 1000),
+            assigned: BTreeSet::new(),
             expiries: BTreeSet::new(),
             reports: VecDeque::new(),
             is_draining: false,
@@ -154,8 +158,9 @@ impl Sessions {
         let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
         let mut session = Session::new(id, token, user, wire, &self.lag);
         let admitted = match protocol {
-            ClientProtocol::WebPubSub { hub, .. } => {
+            ClientProtocol::WebPubSub { hub, assignment, .. } => {
                 session.hub = hub;
+                session.followed = assignment.map(|assignment| Box::new(FollowedAssignment::new(assignment)));
                 None
             }
             ClientProtocol::Streams { grant, admitted } => {
@@ -163,7 +168,9 @@ impl Sessions {
                 Some(admitted)
             }
         };
+        let assignment = session.assignment_id();
         let key = self.slab.insert(session) as u32;
+        self.assigned.extend(assignment.map(|assignment| (assignment, key)));
         if wire.is_reliable() {
             self.ids.insert(id, key);
         }
@@ -368,16 +375,29 @@ impl Sessions {
         self.leave_all(key, lanes);
         let session = self.slab.remove(key as usize);
         self.ids.remove(&session.id);
+        if let Some(assignment) = session.assignment_id() {
+            self.assigned.remove(&(assignment, key));
+        }
     }
 
     /// Stops taking clients, new or returning, and ends the sessions without a socket.
     pub fn drain(&mut self, lanes: &mut Lanes) {
         self.is_draining = true;
         for key in self.keys() {
-            if self.connection(key).is_none() {
-                self.stats.detached.subtract(1);
-                self.end(key, lanes);
-            }
+            self.end_detached(key, lanes);
+        }
+    }
+
+    /// The keys of the sessions with this assignment, detached ones included.
+    pub fn assigned(&self, assignment: u64) -> Vec<u32> {
+        self.assigned.range((assignment, 0)..=(assignment, u32::MAX)).map(|(_, key)| *key).collect()
+    }
+
+    /// Ends a session that waits for its client; one with a socket stays.
+    pub fn end_detached(&mut self, key: u32, lanes: &mut Lanes) {
+        if self.get(key).is_some_and(|session| session.connection.is_none()) {
+            self.stats.detached.subtract(1);
+            self.end(key, lanes);
         }
     }
 

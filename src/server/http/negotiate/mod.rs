@@ -1,28 +1,44 @@
-//! Negotiate: where a client's hubs are.
+//! Negotiate: where a client's hubs are, and on POST and PATCH what it is subscribed to there.
 //!
 //! The path tells the generations of the client apart, and with it the profile: the URLs it is given
 //! lead to `/ws/…` (2025-11) or `/client/hubs/…` (2026-04). Source: `docs/protocols/gexbot.md`,
 //! "Negotiate".
+//!
+//! - [`api_slots`]: what POST gave out, and PATCH may change.
+//! - [`public_origin`]: scheme and host of the URLs.
 
+pub mod api_slots;
+pub mod negotiate_options;
 mod public_origin;
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use self::public_origin::public_origin;
-use super::app::{App, Peer, error};
+use super::app::{App, Peer, Stage, error};
 use super::auth;
-use crate::wire::gexbot::HubName;
+use crate::engine::clock::monotonic_ms;
+use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
+use crate::wire::gexbot::{HubName, HubTopic};
+use crate::wire::wanted_groups::{WantedError, WantedGroups, WantedLimits};
 
 /// Everything but RFC 3986's unreserved characters and `:`, which a query may have.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+/// How long a message waits before it is offered again to a shard whose mailbox is full.
+const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
 
 /// What the path of a request says about the client.
 #[derive(Debug, Clone, Copy)]
@@ -36,30 +52,82 @@ struct Generation {
 const V1: Generation = Generation { endpoint: "/ws", without_key: StatusCode::BAD_REQUEST };
 const V2: Generation = Generation { endpoint: "/client/hubs", without_key: StatusCode::UNAUTHORIZED };
 
+/// A request is answered, or refused with an answer of its own.
+type Answer = Result<Response, Box<Response>>;
+
 /// `GET /negotiate`
-pub async fn v1(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    negotiate(&app, peer, query.0.as_deref(), &headers, V1).unwrap_or_else(|refused| *refused)
+pub async fn get_v1(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
+    get(&app, peer, query.0.as_deref(), &headers, V1).unwrap_or_else(|refused| *refused)
 }
 
 /// `GET /v2/negotiate`
-pub async fn v2(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    negotiate(&app, peer, query.0.as_deref(), &headers, V2).unwrap_or_else(|refused| *refused)
+pub async fn get_v2(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
+    get(&app, peer, query.0.as_deref(), &headers, V2).unwrap_or_else(|refused| *refused)
 }
 
-fn negotiate(
-    app: &App,
+/// `POST /negotiate`
+pub async fn post_v1(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap, body: Body) -> Response {
+    post(&app, peer, query.0.as_deref(), &headers, body, V1).await.unwrap_or_else(|refused| *refused)
+}
+
+/// `POST /v2/negotiate`
+pub async fn post_v2(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap, body: Body) -> Response {
+    post(&app, peer, query.0.as_deref(), &headers, body, V2).await.unwrap_or_else(|refused| *refused)
+}
+
+/// `PATCH /negotiate` and `PATCH /v2/negotiate`: the answer has no URLs, so both are the same.
+pub async fn patch(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap, body: Body) -> Response {
+    replace_groups(&app, query.0.as_deref(), &headers, body).await.unwrap_or_else(|refused| *refused)
+}
+
+/// The client joins its groups itself.
+fn get(app: &App, peer: Peer, query: Option<&str>, headers: &HeaderMap, generation: Generation) -> Answer {
+    available(app)?;
+    let key = key(query, headers).ok_or_else(|| refuse(generation.without_key, "missing key parameter"))?;
+    let token = format!("{}:{}", checked(&key)?, Uuid::new_v4());
+    let hubs = app.topics().map(|topic| topic.hub(false));
+    let urls = Urls::of(app, peer, headers, generation)?.to(hubs, &token);
+    Ok(Json(json!({ "websocket_urls": urls, "prefix": &*app.prefix })).into_response())
+}
+
+/// The server joins the groups when the client connects.
+async fn post(
+    app: &Arc<App>,
     peer: Peer,
     query: Option<&str>,
     headers: &HeaderMap,
+    body: Body,
     generation: Generation,
-) -> Result<Response, Box<Response>> {
-    if let Some(unavailable) = app.unavailable() {
-        return Err(Box::new(unavailable));
-    }
-    let key = key(query, headers).ok_or_else(|| refuse(generation.without_key, "missing key parameter"))?;
-    let token = format!("{}:{}", checked(&key)?, Uuid::new_v4());
-    let urls = websocket_urls(app, peer, headers, generation, app.topics().map(|topic| topic.hub(false)), &token)?;
-    Ok(Json(json!({ "websocket_urls": urls, "prefix": &*app.prefix })).into_response())
+) -> Answer {
+    available(app)?;
+    let key = required_key(query, headers)?;
+    let urls = Urls::of(app, peer, headers, generation)?;
+    let body = read(app, body).await?;
+    let wanted = WantedGroups::of_post(&body, &limits(app)).map_err(refuse_wanted)?;
+    let taken = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
+    let (token, replaced) = taken.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, &full.to_string()))?;
+    tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
+    tell(app, replaced, ShardMessage::Replaced).await;
+    let hubs = HubTopic::ALL.into_iter().map(|topic| topic.hub(wanted.is_v2()));
+    Ok(Json(json!({ "websocket_urls": urls.to(hubs, &token) })).into_response())
+}
+
+/// Changes the groups of open connections, and of those that will be opened.
+async fn replace_groups(app: &Arc<App>, query: Option<&str>, headers: &HeaderMap, body: Body) -> Answer {
+    available(app)?;
+    let key = required_key(query, headers)?;
+    let body = read(app, body).await?;
+    let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(refuse_wanted)?;
+    let patched = app.slots.patch(checked(&key)?, &wanted, monotonic_ms());
+    let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, &refused.to_string()))?;
+    tell(app, reassigned, ShardMessage::Reassigned).await;
+    let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
+    let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
+    Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())
+}
+
+fn available(app: &App) -> Result<(), Box<Response>> {
+    app.unavailable().map_or(Ok(()), |unavailable| Err(Box::new(unavailable)))
 }
 
 /// The key of a request: a parameter, else a header.
@@ -67,26 +135,87 @@ fn key(query: Option<&str>, headers: &HeaderMap) -> Option<String> {
     auth::parameter(query, "key").or_else(|| auth::credential(headers).map(str::to_owned))
 }
 
+/// The key of a POST or PATCH, refused as GexBot does (`docs/protocols/gexbot.md`, "Credentials and errors").
+fn required_key(query: Option<&str>, headers: &HeaderMap) -> Result<String, Box<Response>> {
+    key(query, headers).ok_or_else(|| match headers.get(AUTHORIZATION) {
+        None => refuse(StatusCode::BAD_REQUEST, "Authorization header not found."),
+        Some(_) => refuse(StatusCode::UNAUTHORIZED, "expected Authorization: Bearer KEY or Basic KEY"),
+    })
+}
+
 fn checked(key: &str) -> Result<&str, Box<Response>> {
     let fits = key.len() <= auth::MAX_TOKEN / 2;
     fits.then_some(key).ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the key is too long"))
 }
 
-/// A URL for each hub, all with the same token.
-fn websocket_urls(
-    app: &App,
-    peer: Peer,
-    headers: &HeaderMap,
-    generation: Generation,
-    hubs: impl Iterator<Item = HubName>,
-    token: &str,
-) -> Result<Map<String, Value>, Box<Response>> {
-    let (scheme, host) = public_origin(headers, peer, &app.options.trusted_proxies);
-    let host = host.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "missing Host header"))?;
-    let endpoint = generation.endpoint;
-    let token = utf8_percent_encode(token, IN_QUERY);
-    let url = |hub| format!("{scheme}://{host}{endpoint}/{hub}?access_token={token}");
-    Ok(hubs.map(|hub| (hub.name().to_owned(), url(hub).into())).collect())
+fn limits(app: &App) -> WantedLimits<'_> {
+    WantedLimits {
+        prefix: &app.prefix,
+        memberships: app.options.negotiate.max_memberships,
+        groups_of_hub: app.max_groups_per_connection,
+    }
+}
+
+fn refuse_wanted(wanted: WantedError) -> Box<Response> {
+    let status = if wanted.is_limit() { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
+    refuse(status, &wanted.to_string())
+}
+
+/// The whole body, which may be so long and take so long as the settings say.
+async fn read(app: &App, body: Body) -> Result<Bytes, Box<Response>> {
+    let limit = app.options.negotiate.max_body_bytes();
+    let patience = Duration::from_secs(app.options.http_timeout_seconds);
+    match tokio::time::timeout(patience, to_bytes(body, limit)).await {
+        Ok(Ok(body)) => Ok(body),
+        // Or the client has gone, and nobody reads the answer.
+        Ok(Err(_)) => Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("expected a body of at most {limit} bytes"))),
+        Err(_elapsed) => {
+            let words = format!("expected the whole body within {} seconds", patience.as_secs());
+            Err(refuse(StatusCode::REQUEST_TIMEOUT, &words))
+        }
+    }
+}
+
+/// Tells every shard, and waits until all of them have acted. It goes on if the client leaves meanwhile.
+async fn tell(app: &Arc<App>, assignments: Vec<u64>, message: fn(AssignmentNews) -> ShardMessage) {
+    if assignments.is_empty() {
+        return;
+    }
+    let app = Arc::clone(app);
+    let told = tokio::spawn(async move {
+        let assignments: Arc<[u64]> = assignments.into();
+        let (done, mut acted) = mpsc::channel::<Infallible>(1);
+        for shard in &app.shards {
+            let news = || AssignmentNews { assignments: Arc::clone(&assignments), done: done.clone() };
+            while shard.send(message(news())).is_err() && app.stage() == Stage::Serving {
+                tokio::time::sleep(MAILBOX_PAUSE).await;
+            }
+        }
+        drop(done);
+        // Nothing is ever sent: it ends when the last shard has dropped its half.
+        let _ = acted.recv().await;
+    });
+    let _ = told.await;
+}
+
+/// What the URLs of an answer have in common.
+struct Urls {
+    /// Up to the hub.
+    start: String,
+}
+
+impl Urls {
+    fn of(app: &App, peer: Peer, headers: &HeaderMap, generation: Generation) -> Result<Self, Box<Response>> {
+        let (scheme, host) = public_origin(headers, peer, &app.options.trusted_proxies);
+        let host = host.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "missing Host header"))?;
+        Ok(Self { start: format!("{scheme}://{host}{}", generation.endpoint) })
+    }
+
+    /// The URLs of these hubs, all with the same token.
+    fn to(&self, hubs: impl Iterator<Item = HubName>, token: &str) -> Map<String, Value> {
+        let token = utf8_percent_encode(token, IN_QUERY);
+        hubs.map(|hub| (hub.name().to_owned(), format!("{}/{hub}?access_token={token}", self.start).into())).collect()
+    }
 }
 
 fn refuse(status: StatusCode, reason: &str) -> Box<Response> {

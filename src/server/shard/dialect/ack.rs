@@ -37,6 +37,8 @@ pub enum AckFailure {
     },
     /// The group's prefix is not the negotiated one.
     NameOfOtherPrefix,
+    /// The server joins for this client, and not this group.
+    NotAssigned,
     /// The connection has joined as many groups as it may.
     TooManyGroups,
     /// The server has as many groups without data as it may.
@@ -64,6 +66,7 @@ impl AckFailure {
             Self::NameMalformed(_) => ErrorName::BadRequest,
             Self::NameOfOtherHub { .. }
             | Self::NameOfOtherPrefix
+            | Self::NotAssigned
             | Self::TooManyGroups
             | Self::TooManySilentGroups
             | Self::Publishing => ErrorName::Forbidden,
@@ -85,6 +88,9 @@ impl AckFailure {
                 format!("expected a group {prefix}_{form} on the hub {hub}; this group is on {carriers}").into()
             }
             Self::NameOfOtherPrefix => format!("expected a group with the negotiated prefix {prefix}").into(),
+            Self::NotAssigned => {
+                "expected a group that this connection was negotiated with; PATCH negotiate changes them".into()
+            }
             Self::TooManyGroups => format!("expected at most {max_groups} groups on a connection").into(),
             Self::TooManySilentGroups => "too many groups without data are joined on this server".into(),
             Self::Publishing => "clients may not publish on this hub".into(),

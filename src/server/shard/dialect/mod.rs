@@ -28,13 +28,16 @@ pub trait Dialect {
     /// A client has connected, or has come back.
     fn greet(&mut self, talk: &mut Conversation<'_>);
 
+    /// The groups that the server joins for the client have changed.
+    fn reassigned(&mut self, _talk: &mut Conversation<'_>) {}
+
     /// A text or binary message of an open connection. The error closes it.
     fn hear(&mut self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), CloseFrame>;
 
     /// Decides what becomes of a connection that is too far behind.
     fn too_slow(&self, session: &mut Session) -> Report;
 
-    /// Finished messages that go before the close frame when the server stops.
+    /// Finished messages that go before the close frame when the server stops or the client has negotiated again.
     fn farewell(&self, session: &Session, frame: &CloseFrame) -> Vec<u8>;
 
     /// The pings of its connections.
@@ -94,10 +97,12 @@ impl Dialects {
         }
     }
 
-    /// Messages for a client before its close frame; empty unless the server stops.
+    /// Messages for a client before its close frame; mostly none.
     pub fn farewell(&mut self, key: u32, frame: &CloseFrame, sessions: &Sessions) -> Vec<u8> {
         match sessions.get(key) {
-            Some(session) if frame.close() == Close::Shutdown => self.of(session.wire).farewell(session, frame),
+            Some(session) if matches!(frame.close(), Close::Shutdown | Close::Replaced) => {
+                self.of(session.wire).farewell(session, frame)
+            }
             _ => Vec::new(),
         }
     }

@@ -83,11 +83,34 @@ impl WebPubSubDialect {
         let Some(session) = talk.sessions.get_mut(talk.key) else { return Ok(()) };
         let hub = session.hub;
         GroupName::joinable(group, hub, &self.prefix).map_err(|error| AckFailure::of_name(error, hub))?;
+        if session.followed.as_ref().is_some_and(|followed| !followed.allows(group)) {
+            return Err(AckFailure::NotAssigned);
+        }
         let joined = talk.lanes.find(group, session.wire).is_some_and(|lane| session.membership(lane).is_some());
         if !joined && session.memberships.len() >= self.max_groups {
             return Err(AckFailure::TooManyGroups);
         }
         talk.join(group).map(drop).map_err(|_| AckFailure::TooManySilentGroups)
+    }
+
+    /// Joins and leaves what negotiate says. What stays is not touched, so it loses nothing.
+    fn follow(&self, talk: &mut Conversation<'_>) {
+        let Some(session) = talk.session() else { return };
+        // A closing connection has left its groups; should its client come back, it is greeted again.
+        if session.connection.as_ref().is_some_and(|connection| !connection.is_open()) {
+            return;
+        }
+        let Some(followed) = &mut session.followed else { return };
+        let (gone, current) = followed.follow();
+        let id = session.id;
+        gone.iter().for_each(|group| talk.leave(group));
+        for group in current.iter() {
+            if let Err(failure) = self.join(group, talk) {
+                self.stats.refused.add(1);
+                let reason = failure.words(&self.prefix, self.max_groups);
+                tracing::warn!(connection = %id, %group, %reason, "an assigned group was not joined");
+            }
+        }
     }
 
     /// Answers a request after a delay: the Python SDK loses an ack that arrives before its caller waits for
@@ -135,6 +158,11 @@ impl Dialect for WebPubSubDialect {
         wire.append(&connected, connection.control());
         let (subprotocol, profile) = (wire.subprotocol(), wire.profile.name());
         tracing::info!(connection = %session.id, hub = %session.hub, subprotocol, profile, "connection opened");
+        self.follow(talk);
+    }
+
+    fn reassigned(&mut self, talk: &mut Conversation<'_>) {
+        self.follow(talk);
     }
 
     fn hear(&mut self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
