@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 
 use crate::commands::counted;
 use crate::commands::serve::progress::Progress;
+use crate::commands::serve::recorded_day::ReplayedDay;
 use crate::config::ServeOptions;
 use crate::engine::frames::Form;
 use crate::health::status::SourceHealth;
@@ -55,6 +56,7 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
 
     let replay = Replay::new(Arc::clone(hub), &loaded.tracks, options.replay.clone(), Arc::clone(status));
     let health = Arc::clone(replay.health());
+    app.rest.set_day(Arc::new(ReplayedDay::new(&dataset, options.replay.cache_mode, Arc::clone(&health))));
     let bad = loaded.reports.iter().map(|report| report.lines.bad + u64::from(report.failed.is_some())).sum();
     health.count_errors(bad);
     let figure = |name, help, value| status.count(name, help, vec![]).store(value, Ordering::Relaxed);

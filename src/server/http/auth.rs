@@ -9,13 +9,17 @@ use http::header::AUTHORIZATION;
 /// The longest token that is kept, bytes.
 pub const MAX_TOKEN: usize = 4096;
 
-/// The credential of an `Authorization: Basic K` or `Bearer K` header. GexBot's clients send the raw
+/// The credential of an `Authorization: Basic K`, `Bearer K` or bare `K` header. GexBot's clients send the raw
 /// key after `Basic`, not base64 (`docs/protocols/gexbot.md`, "Credentials and errors").
 pub fn credential(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, credential) = value.split_once(' ')?;
-    let known = scheme.eq_ignore_ascii_case("basic") || scheme.eq_ignore_ascii_case("bearer");
-    Some(credential.trim()).filter(|credential| known && !credential.is_empty())
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?.trim();
+    let is_scheme = |word: &str| word.eq_ignore_ascii_case("basic") || word.eq_ignore_ascii_case("bearer");
+    let credential = match value.split_once(' ') {
+        Some((scheme, credential)) if is_scheme(scheme) => credential.trim(),
+        None if !is_scheme(value) => value,
+        _ => return None,
+    };
+    Some(credential).filter(|credential| !credential.is_empty())
 }
 
 /// The key in a token: what stands before the first `:`.
@@ -39,11 +43,11 @@ mod tests {
     }
 
     #[test]
-    fn basic_and_bearer_carry_the_raw_key() {
-        for value in ["Basic key", "Bearer key", "bearer  key "] {
+    fn basic_and_bearer_carry_the_raw_key_and_it_may_stand_alone() {
+        for value in ["Basic key", "Bearer key", "bearer  key ", "key"] {
             assert_eq!(credential(&header(value)), Some("key"), "{value}");
         }
-        for value in ["key", "Basic ", "Digest key"] {
+        for value in ["", "Basic", "Basic ", "bearer", "Digest key"] {
             assert_eq!(credential(&header(value)), None, "{value}");
         }
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
 use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -18,41 +17,27 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_service::Service;
 
 use super::app::{App, Peer, error};
-use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
+use super::route_table::{Access, ROUTES};
 
-/// Every route of the server, with its handler.
+/// The routes that this server has: those of [`ROUTES`] that its settings switch on.
 pub fn routes(app: &Arc<App>) -> Router {
     // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
     let any_header = AllowHeaders::mirror_request();
-    let open = CorsLayer::new().allow_origin(Any).allow_methods([http::Method::GET]).allow_headers(any_header);
-    let other_method = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
-    let mut read_only = Router::new()
-        .route("/healthz", get(websocket_status::healthz))
-        .route("/tickers", get(websocket_status::tickers))
-        .route("/ticks", get(ticks::ticks))
-        .route("/websocket/status", get(websocket_status::websocket_status));
-    let mut others = Router::new().route("/metrics", get(metrics::metrics));
-    if app.options.ws_enabled {
-        read_only = read_only.route("/negotiate", get(negotiate::v1)).route("/v2/negotiate", get(negotiate::v2));
-        others = others
-            .route("/ws/{hub}", get(upgrade::ws))
-            .route("/client/hubs/{hub}", get(upgrade::client))
-            .route("/client", get(upgrade::client_query));
-    }
-    if app.stream_options.enabled {
-        others = others.route("/ws", get(stream_upgrade::ws));
-    }
-    let other_than_post = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
-    let publishing = Router::new()
-        .route("/api/publish", post(publish::publish))
+    let readable = [http::Method::GET, http::Method::HEAD];
+    let every_origin = CorsLayer::new().allow_origin(Any).allow_methods(readable).allow_headers(any_header);
+    let of = |access| {
+        let own = ROUTES.iter().filter(move |route| route.access == access && route.served.holds(app));
+        own.fold(Router::new(), |router, route| {
+            let expected = format!("expected {}", route.methods);
+            let other_method = async move || error(StatusCode::METHOD_NOT_ALLOWED, &expected);
+            router.route(route.path, (route.handlers)().fallback(other_method))
+        })
+    };
+    // The fallbacks of the methods stand before the layer, or a preflight would end there.
+    of(Access::EveryOrigin)
+        .layer(every_origin)
+        .merge(of(Access::OwnOrigin))
         .layer(DefaultBodyLimit::max(app.options.max_body_bytes))
-        .method_not_allowed_fallback(other_than_post);
-    // The fallback before the layer, or a preflight would end there.
-    read_only
-        .method_not_allowed_fallback(other_method)
-        .layer(open)
-        .merge(others.method_not_allowed_fallback(other_method))
-        .merge(publishing)
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .with_state(Arc::clone(app))
 }
