@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
-use super::rest::rest_state::Rest;
+use super::rest::rest_state::RestState;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
 use crate::server::shard::mailbox::ShardHandle;
@@ -61,7 +61,7 @@ pub struct App {
     /// A permit per further client that may follow `/ticks` or `/sync/stream`.
     pub tick_readers: Arc<Semaphore>,
     /// The recorded day over REST.
-    pub rest: Rest,
+    pub rest: RestState,
     stage: AtomicU8,
     turn: AtomicUsize,
 }
@@ -86,7 +86,7 @@ impl App {
         let AppParts { hub, status, shards, streams, stream_options, authority, options, prefix, pinned } = parts;
         Self {
             tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
-            rest: Rest::new(&options.rest, &status),
+            rest: RestState::new(&options.rest, &status),
             hub,
             status,
             shards,

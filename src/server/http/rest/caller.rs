@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use http::request;
 
-use super::rest_error::RestError;
+use super::rest_refusal::RestRefusal;
 use super::rest_state::ServedDay;
 use super::series::RecordedDay;
 use crate::server::http::app::App;
@@ -40,7 +40,7 @@ impl FromRequestParts<Arc<App>> for OnDay {
             return Err(unavailable);
         }
         let ServedDay { day, since_unix_ns } =
-            app.rest.day().cloned().ok_or_else(|| RestError::NoDay.into_response())?;
+            app.rest.day().cloned().ok_or_else(|| RestRefusal::NoDay.into_response())?;
         Ok(Self { app: Arc::clone(app), day, since_unix_ns })
     }
 }
@@ -57,12 +57,12 @@ impl FromRequestParts<Arc<App>> for Caller {
 
 /// The key of a request: `?key=`, or the credential of `Authorization`, with `Basic`, `Bearer` or neither before
 /// it.
-fn key(query: Option<&str>, headers: &HeaderMap) -> Result<String, RestError> {
+fn key(query: Option<&str>, headers: &HeaderMap) -> Result<String, RestRefusal> {
     let parameter = auth::parameter(query, "key");
     let credential = || auth::credential(headers).map(str::to_owned);
-    let key = parameter.or_else(credential).ok_or(RestError::NoKey)?;
+    let key = parameter.or_else(credential).ok_or(RestRefusal::NoKey)?;
     if key.len() > MAX_KEY {
-        return Err(RestError::LongKey { limit: MAX_KEY, actual: key.len() });
+        return Err(RestRefusal::LongKey { limit: MAX_KEY, actual: key.len() });
     }
     Ok(key)
 }
@@ -92,9 +92,9 @@ mod tests {
         }
         assert_eq!(key(Some("key=a%20b"), &header("Bearer other")).unwrap(), "a b");
         for value in ["", "Bearer", "basic ", "Digest key", "a b"] {
-            assert!(matches!(key(Some("key="), &header(value)), Err(RestError::NoKey)), "{value:?}");
+            assert!(matches!(key(Some("key="), &header(value)), Err(RestRefusal::NoKey)), "{value:?}");
         }
-        assert!(matches!(key(None, &header(&"k".repeat(MAX_KEY + 1))), Err(RestError::LongKey { .. })));
+        assert!(matches!(key(None, &header(&"k".repeat(MAX_KEY + 1))), Err(RestRefusal::LongKey { .. })));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use jiff::civil::Date;
 use serde_json::{Value, json};
 
 use super::caller::{Caller, OnDay};
-use super::rest_error::{RestError, names, shown};
+use super::rest_refusal::{RestRefusal, names, shown};
 use crate::server::http::app::App;
 use crate::wire::gexbot::{CATEGORIES, Package};
 
@@ -82,9 +82,9 @@ impl Kinds {
 pub async fn categories(
     OnDay { day, .. }: OnDay,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<Vec<String>>, RestError> {
+) -> Result<Json<Vec<String>>, RestRefusal> {
     let name = names(path)?;
-    let package = Package::parse(&name).ok_or_else(|| RestError::UnknownPackage { name: shown(&name) })?;
+    let package = Package::parse(&name).ok_or_else(|| RestRefusal::UnknownPackage { name: shown(&name) })?;
     let there: BTreeSet<&str> =
         day.series().iter().filter(|series| series.package == package).map(|series| &*series.category).collect();
     let listed =
@@ -96,11 +96,11 @@ pub async fn categories(
 }
 
 /// `GET /options/{ticker}/expiries`: the expiries that have files of their own. No calendar is made up.
-pub async fn expiries(caller: Caller, path: Result<Path<String>, PathRejection>) -> Result<Json<Value>, RestError> {
+pub async fn expiries(caller: Caller, path: Result<Path<String>, PathRejection>) -> Result<Json<Value>, RestRefusal> {
     let (day, ticker) = (caller.day, names(path)?);
     let own: Vec<_> = day.series().iter().filter(|series| series.ticker == ticker).collect();
     if own.is_empty() {
-        return Err(RestError::NoData { name: shown(&ticker) });
+        return Err(RestRefusal::NoData { name: shown(&ticker) });
     }
     let expiries: BTreeSet<Date> = own.iter().filter_map(|series| expiry(&series.category)).collect();
     let start = day.date();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::blocking;
 use super::caller::{OnDay, masked};
 use super::day_folder;
-use super::rest_error::{RestError, names};
+use super::rest_refusal::{RestRefusal, names};
 use super::series::{RecordedDay, RecordedSeries};
 use crate::server::http::app::App;
 use crate::server::http::auth;
@@ -40,7 +40,7 @@ pub fn cache_mode(day: &dyn RecordedDay) -> &'static str {
 }
 
 /// `GET /available-dates`
-pub async fn available_dates(OnDay { day, .. }: OnDay) -> Result<Json<Value>, RestError> {
+pub async fn available_dates(OnDay { day, .. }: OnDay) -> Result<Json<Value>, RestRefusal> {
     let dates = blocking(move || day_folder::dates(day.data_dir())).await?;
     let dates: Vec<String> = dates.iter().map(ToString::to_string).collect();
     Ok(Json(json!({ "count": dates.len(), "dates": dates })))
@@ -58,7 +58,7 @@ pub async fn available_data(
     OnDay { day, .. }: OnDay,
     RawQuery(query): RawQuery,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, RestError> {
+) -> Result<Json<Value>, RestRefusal> {
     let date = day_folder::date(&names(path)?)?;
     let only = auth::parameter(query.as_deref(), "ticker");
     if let Some(only) = &only {

@@ -24,7 +24,7 @@ pub struct CursorName {
 
 /// The slots of a series, as far as they are known.
 #[derive(Debug, Clone, Copy)]
-pub struct Span {
+pub struct KnownSlots {
     pub slots: u64,
     /// Whether these are all of the file.
     pub is_complete: bool,
@@ -67,7 +67,7 @@ impl Cursors {
     }
 
     /// The next slot of this cursor; its position moves behind that slot.
-    pub fn advance(&self, name: &CursorName, span: Span) -> Step {
+    pub fn advance(&self, name: &CursorName, span: KnownSlots) -> Step {
         let mut positions = self.positions();
         let position = positions.get(name).copied().unwrap_or(0);
         let step = span.at(position);
@@ -120,7 +120,7 @@ impl Cursors {
     }
 }
 
-impl Span {
+impl KnownSlots {
     /// What comes after the last slot that is known.
     pub fn end(self) -> Step {
         if self.is_complete { Step::End } else { Step::NotIndexed }
@@ -146,11 +146,11 @@ mod tests {
         CursorName { key: key.to_owned(), series: 0, excerpt: Excerpt::Record }
     }
 
-    fn span(slots: u64, wraps: bool) -> Span {
-        Span { slots, is_complete: true, wraps }
+    fn span(slots: u64, wraps: bool) -> KnownSlots {
+        KnownSlots { slots, is_complete: true, wraps }
     }
 
-    fn steps(cursors: &Cursors, span: Span, count: usize) -> Vec<Step> {
+    fn steps(cursors: &Cursors, span: KnownSlots, count: usize) -> Vec<Step> {
         (0..count).map(|_| cursors.advance(&name("a"), span)).collect()
     }
 
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_file_that_is_still_being_indexed_has_no_end_yet() {
         let cursors = Cursors::new(10, &Status::default());
-        let growing = Span { slots: 1, is_complete: false, wraps: true };
+        let growing = KnownSlots { slots: 1, is_complete: false, wraps: true };
         assert_eq!(steps(&cursors, growing, 2), [Step::Slot(0), Step::NotIndexed]);
         assert_eq!(steps(&cursors, span(2, true), 1), [Step::Slot(1)]);
     }

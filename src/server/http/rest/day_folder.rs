@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::civil::Date;
 
-use super::rest_error::{RestError, shown};
+use super::rest_refusal::{RestRefusal, shown};
 use super::series::RecordedSeries;
 use crate::wire::gexbot::{Package, Series};
 
@@ -16,23 +16,23 @@ use crate::wire::gexbot::{Package, Series};
 const MAX_ENTRIES: usize = 16_384;
 
 /// A day's folder name; only the full form.
-pub fn date(text: &str) -> Result<Date, RestError> {
+pub fn date(text: &str) -> Result<Date, RestRefusal> {
     let date = text.parse::<Date>().ok().filter(|date| date.to_string() == text);
-    date.ok_or_else(|| RestError::BadDate { date: shown(text) })
+    date.ok_or_else(|| RestRefusal::BadDate { date: shown(text) })
 }
 
 /// The name of a ticker's folder, if it can be one.
-pub fn ticker(name: &str) -> Result<&str, RestError> {
+pub fn ticker(name: &str) -> Result<&str, RestRefusal> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte);
     let valid = (1..=64).contains(&name.len()) && name.bytes().all(is_plain) && !name.starts_with('.');
     // The folder of the JSON streams.
-    if valid && name != "streams" { Ok(name) } else { Err(RestError::BadTicker { ticker: shown(name) }) }
+    if valid && name != "streams" { Ok(name) } else { Err(RestRefusal::BadTicker { ticker: shown(name) }) }
 }
 
 /// The days that have a folder, oldest first.
-pub fn dates(data_dir: &Path) -> Result<Vec<Date>, RestError> {
+pub fn dates(data_dir: &Path) -> Result<Vec<Date>, RestRefusal> {
     let names =
-        entries(data_dir).map_err(|source| RestError::Unreadable { name: "the data folder".to_owned(), source })?;
+        entries(data_dir).map_err(|source| RestRefusal::Unreadable { name: "the data folder".to_owned(), source })?;
     let mut dates: Vec<Date> = names.iter().filter_map(|name| date(name).ok()).collect();
     dates.sort_unstable();
     Ok(dates)

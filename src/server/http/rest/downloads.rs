@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::blocking;
 use super::caller::Caller;
 use super::day_folder;
-use super::rest_error::{RestError, names};
+use super::rest_refusal::{RestRefusal, names};
 use super::vocabulary;
 use crate::server::http::app::App;
 use crate::wire::gexbot::{ORDERFLOW_HUB, Package};
@@ -32,7 +32,7 @@ const CHUNK: usize = 256 << 10;
 pub async fn links(
     caller: Caller,
     path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Json<Value>, RestError> {
+) -> Result<Json<Value>, RestRefusal> {
     let (date, ticker) = names(path)?;
     let date = day_folder::date(&date)?;
     day_folder::ticker(&ticker)?;
@@ -82,7 +82,7 @@ async fn download(
     ticker: &str,
     package: Package,
     category: &str,
-) -> Result<Response, RestError> {
+) -> Result<Response, RestRefusal> {
     let (date, ticker) = (day_folder::date(date)?, day_folder::ticker(ticker)?);
     let category = vocabulary::category(package, category)?;
     let path = caller.day.data_dir().join(date.to_string()).join(ticker).join(package.name());
@@ -103,14 +103,14 @@ async fn download(
 }
 
 /// Opens a regular file; its length at this moment.
-fn open(path: &FilePath, name: String) -> Result<(File, u64), RestError> {
+fn open(path: &FilePath, name: String) -> Result<(File, u64), RestRefusal> {
     // Before it is opened: opening a pipe would wait for its writer.
     let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     if !is_file {
-        return Err(RestError::NoFile { name });
+        return Err(RestRefusal::NoFile { name });
     }
     let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
-    opened.map_err(|source| RestError::Unreadable { name, source })
+    opened.map_err(|source| RestRefusal::Unreadable { name, source })
 }
 
 /// The first `bytes` bytes of a file, chunk by chunk, each read when the client has taken the one before. A file

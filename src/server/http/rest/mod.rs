@@ -17,17 +17,17 @@ pub mod openapi;
 pub mod position_stream;
 mod positions;
 pub mod records;
-pub mod rest_error;
 pub mod rest_options;
+pub mod rest_refusal;
 pub mod rest_state;
 pub mod series;
 mod vocabulary;
 
-use self::rest_error::RestError;
+use self::rest_refusal::RestRefusal;
 
 /// Runs what may wait for a disk.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RestError> + Send + 'static,
-) -> Result<T, RestError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(RestError::Failed))
+    work: impl FnOnce() -> Result<T, RestRefusal> + Send + 'static,
+) -> Result<T, RestRefusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(RestRefusal::Failed))
 }

@@ -19,8 +19,8 @@ use super::caller::{Caller, masked};
 use super::control::cache_mode;
 use super::excerpts::Excerpt;
 use super::positions::{Position, at_cursor, on_the_clock};
-use super::rest_error::RestError;
 use super::rest_options::RestCursor;
+use super::rest_refusal::RestRefusal;
 use crate::engine::clock;
 
 /// Time between two batches.
@@ -49,8 +49,8 @@ struct PositionRow {
 }
 
 /// Follows positions: those of the caller's key, or with `--rest-cursor clock` those of every series.
-pub async fn positions(caller: Caller) -> Result<Response, RestError> {
-    let place = Arc::clone(&caller.app.tick_readers).try_acquire_owned().map_err(|_| RestError::TooManyReaders)?;
+pub async fn positions(caller: Caller) -> Result<Response, RestRefusal> {
+    let place = Arc::clone(&caller.app.tick_readers).try_acquire_owned().map_err(|_| RestRefusal::TooManyReaders)?;
     Ok(Sse::new(events(caller, place)).keep_alive(KeepAlive::default()).into_response())
 }
 
@@ -80,7 +80,7 @@ fn beat_after(sequence: u64) -> Duration {
     BEAT * u32::try_from(sequence).unwrap_or(u32::MAX)
 }
 
-async fn positions_now(caller: &Arc<Caller>, sequence: u64) -> Result<Arc<Vec<Position>>, RestError> {
+async fn positions_now(caller: &Arc<Caller>, sequence: u64) -> Result<Arc<Vec<Position>>, RestRefusal> {
     let (app, key) = (Arc::clone(&caller.app), caller.key.clone());
     let day = Arc::clone(&caller.day);
     match app.rest.cursor {

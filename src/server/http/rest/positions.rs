@@ -36,12 +36,12 @@ pub fn on_the_clock(day: &dyn RecordedDay) -> Vec<Position> {
 /// Where a cursor is.
 pub fn at_cursor(day: &dyn RecordedDay, series: usize, excerpt: Excerpt, index: u64) -> Position {
     #[derive(Deserialize)]
-    struct Timed {
+    struct TimedRecord {
         timestamp: i64,
     }
     let (slots, is_complete) = day.slots(series);
     let is_exhausted = !day.wraps() && is_complete && index >= slots;
     let line = if index < slots { day.line(series, index).ok().flatten() } else { None };
-    let timed = line.and_then(|line| serde_json::from_slice::<Timed>(&line).ok());
+    let timed = line.and_then(|line| serde_json::from_slice::<TimedRecord>(&line).ok());
     Position { series, excerpt, index, slots, timestamp: timed.map_or(0, |timed| timed.timestamp), is_exhausted }
 }

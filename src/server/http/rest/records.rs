@@ -11,10 +11,10 @@ use http::header::CONTENT_TYPE;
 
 use super::blocking;
 use super::caller::Caller;
-use super::cursors::{CursorName, Span, Step};
+use super::cursors::{CursorName, KnownSlots, Step};
 use super::excerpts::Excerpt;
-use super::rest_error::{RestError, names, shown};
 use super::rest_options::RestCursor;
+use super::rest_refusal::{RestRefusal, names, shown};
 use super::series::RecordedDay;
 use super::vocabulary;
 use crate::server::http::app::App;
@@ -58,28 +58,28 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(package: Package, excerpt: Excerpt, ticker: &str, category: &str) -> Result<Self, RestError> {
+    fn new(package: Package, excerpt: Excerpt, ticker: &str, category: &str) -> Result<Self, RestRefusal> {
         let category = vocabulary::category(package, category)?;
         let kind = Series::records(package, &category).map(|series| series.kind());
         if excerpt != Excerpt::Record && kind != Some(PayloadKind::Gex) {
-            return Err(RestError::NoExcerpt { category, excerpt: excerpt.name() });
+            return Err(RestRefusal::NoExcerpt { category, excerpt: excerpt.name() });
         }
         Ok(Self { ticker: ticker.to_owned(), package, category, excerpt })
     }
 
     /// Its place in the day.
-    fn find(&self, day: &dyn RecordedDay) -> Result<usize, RestError> {
+    fn find(&self, day: &dyn RecordedDay) -> Result<usize, RestRefusal> {
         let found = day.series().iter().position(|series| {
             series.ticker == self.ticker && series.package == self.package && series.category == self.category
         });
         found.ok_or_else(|| {
             let (ticker, package) = (shown(&self.ticker), self.package.name());
-            RestError::NoData { name: format!("{ticker}/{package}/{}", self.category) }
+            RestRefusal::NoData { name: format!("{ticker}/{package}/{}", self.category) }
         })
     }
 }
 
-async fn answer(caller: Caller, method: &Method, wanted: Wanted) -> Result<Response, RestError> {
+async fn answer(caller: Caller, method: &Method, wanted: Wanted) -> Result<Response, RestRefusal> {
     let series = wanted.find(&*caller.day)?;
     // Whoever only looks at the head does not use up a record.
     let stays = *method == Method::HEAD;
@@ -113,13 +113,13 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn span(&self) -> Span {
+    fn span(&self) -> KnownSlots {
         let (slots, is_complete) = self.day.slots(self.series);
-        Span { slots, is_complete, wraps: self.day.wraps() }
+        KnownSlots { slots, is_complete, wraps: self.day.wraps() }
     }
 
     /// The record at the clock. Before the first tick, and if all before the clock is bad, the first one after it.
-    fn published_last(&self) -> Result<Vec<u8>, RestError> {
+    fn published_last(&self) -> Result<Vec<u8>, RestRefusal> {
         let (span, position) = (self.span(), self.day.position(self.series));
         let next = position.map_or(0, |position| position + 1);
         let mut slots = (0..next).rev().chain(next..span.slots);
@@ -127,20 +127,20 @@ impl Reading<'_> {
     }
 
     /// The first record on the way that `step` goes.
-    fn first_good(&self, mut step: impl FnMut() -> Step) -> Result<Vec<u8>, RestError> {
+    fn first_good(&self, mut step: impl FnMut() -> Step) -> Result<Vec<u8>, RestRefusal> {
         for _ in 0..MAX_SKIPPED {
             let slot = match step() {
                 Step::Slot(slot) => slot,
-                Step::End => return Err(RestError::Exhausted),
-                Step::NotIndexed => return Err(RestError::NotIndexed { name: self.name() }),
+                Step::End => return Err(RestRefusal::Exhausted),
+                Step::NotIndexed => return Err(RestRefusal::NotIndexed { name: self.name() }),
             };
             let line = self.day.line(self.series, slot);
-            let line = line.map_err(|source| RestError::Unreadable { name: self.name(), source })?;
+            let line = line.map_err(|source| RestRefusal::Unreadable { name: self.name(), source })?;
             if let Some(body) = line.and_then(|line| self.excerpt.of(line)) {
                 return Ok(body);
             }
         }
-        Err(RestError::NoRecord { name: self.name(), lines: MAX_SKIPPED })
+        Err(RestRefusal::NoRecord { name: self.name(), lines: MAX_SKIPPED })
     }
 
     fn name(&self) -> String {

@@ -13,7 +13,7 @@ use crate::engine::clock;
 use crate::health::status::Status;
 
 /// What the REST routes keep between requests.
-pub struct Rest {
+pub struct RestState {
     day: OnceLock<ServedDay>,
     /// Which record the data routes answer.
     pub cursor: RestCursor,
@@ -31,7 +31,7 @@ pub(super) struct ServedDay {
     pub since_unix_ns: u64,
 }
 
-impl Rest {
+impl RestState {
     /// Without a day.
     pub fn new(options: &RestOptions, status: &Status) -> Self {
         Self {

@@ -3,7 +3,7 @@
 //! `zero` is `gex_zero`, `gamma` is `gamma_zero`, `onegamma` is `gamma_one`
 //! (`docs/protocols/gexbot.md`, "REST data").
 
-use super::rest_error::{RestError, shown};
+use super::rest_refusal::{RestRefusal, shown};
 use crate::wire::gexbot::{Package, Series};
 
 /// The short names, each with the name of its file.
@@ -22,12 +22,12 @@ const SHORT: [(&str, &str); 11] = [
 ];
 
 /// The category that a path names, as files and groups call it.
-pub fn category(package: Package, name: &str) -> Result<String, RestError> {
+pub fn category(package: Package, name: &str) -> Result<String, RestRefusal> {
     let long = SHORT.iter().find(|(short, _)| *short == name).map_or(name, |(_, long)| long);
     if Series::records(package, long).is_some() {
         return Ok(long.to_owned());
     }
-    Err(RestError::UnknownCategory { name: shown(name), expected: expected(package) })
+    Err(RestRefusal::UnknownCategory { name: shown(name), expected: expected(package) })
 }
 
 fn expected(package: Package) -> &'static str {

@@ -17,7 +17,7 @@ const SHOWN: usize = 64;
 /// (`docs/protocols/gexbot.md`, "Credentials and errors" and "The fakers").
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
-pub enum RestError {
+pub enum RestRefusal {
     /// No key in `Authorization` or `?key=`.
     #[error("Authorization header not found.")]
     NoKey,
@@ -71,7 +71,7 @@ pub enum RestError {
     Failed,
 }
 
-impl RestError {
+impl RestRefusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoKey
@@ -93,7 +93,7 @@ impl RestError {
     }
 }
 
-impl IntoResponse for RestError {
+impl IntoResponse for RestRefusal {
     fn into_response(self) -> Response {
         let (status, text) = (self.status(), self.to_string());
         if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -116,6 +116,6 @@ pub fn shown(text: &str) -> String {
 }
 
 /// The names in a path.
-pub fn names<T>(path: Result<Path<T>, PathRejection>) -> Result<T, RestError> {
-    path.map(|Path(names)| names).map_err(|_| RestError::BadPath)
+pub fn names<T>(path: Result<Path<T>, PathRejection>) -> Result<T, RestRefusal> {
+    path.map(|Path(names)| names).map_err(|_| RestRefusal::BadPath)
 }
