@@ -125,6 +125,7 @@ fn by_default_everybody_is_answered_the_record_that_the_hub_published_last() {
     let mut client = Client::open(&server, JSON_RELIABLE).joined(&["SPX"]);
     for key in ["a", "a", "b"] {
         let before = client.data().payload().index();
+        server.ticks(1);
         let answer = number(&get_as(&server, key, "/SPX/orderflow/orderflow"));
         assert!(before <= answer.unsigned_abs() && answer.unsigned_abs() <= server.ordinal(), "{before}, {answer}");
     }

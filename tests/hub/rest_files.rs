@@ -31,7 +31,7 @@ fn market() -> Dataset {
         write(&dataset, series, &format!("{}\n", line("SPX", 0)));
     }
     write(&dataset, "SPX/state/vanna_20260109", &format!("{}\n", line("SPX", 0)));
-    write(&dataset, "SPX/state/vanna_20260617", "{}\n");
+    write(&dataset, "SPX/state/vanna_20260617", &format!("{}\n", line("SPX", 0)));
     dataset
 }
 

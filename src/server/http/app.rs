@@ -14,9 +14,9 @@ use tokio::sync::Semaphore;
 
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
-use super::rest::rest_state::RestState;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
+use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
@@ -48,6 +48,8 @@ pub struct App {
     pub stream_options: StreamOptions,
     /// Who may use the JSON streams.
     pub authority: Authority,
+    /// The recorded day over REST.
+    pub rest: RestState,
     /// Settings of the HTTP side.
     pub options: HttpOptions,
     /// First part of every group's name.
@@ -58,10 +60,8 @@ pub struct App {
     pub pending: Arc<AtomicUsize>,
     /// The part of `pending` that is on `/ws`.
     pub pending_streams: Arc<AtomicUsize>,
-    /// A permit per further client that may follow `/ticks` or `/sync/stream`.
+    /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
-    /// The recorded day over REST.
-    pub rest: RestState,
     stage: AtomicU8,
     turn: AtomicUsize,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::routing::{MethodRouter, get, post};
+use http::Method;
 
 use super::app::App;
 use super::rest::{catalogue, control, downloads, openapi, position_stream, records};
@@ -13,8 +14,8 @@ use crate::wire::gexbot::Package;
 pub struct Route {
     /// As axum and OpenAPI write it: `/ws/{hub}`.
     pub path: &'static str,
-    /// The methods that are answered, in capitals. `GET` includes `HEAD`.
-    pub methods: &'static str,
+    /// The methods that are answered. `GET` includes `HEAD`.
+    pub methods: &'static [Method],
     pub access: Access,
     pub served: When,
     pub handlers: fn() -> MethodRouter<Arc<App>>,
@@ -52,16 +53,25 @@ impl When {
 
 /// A path that every origin may read.
 const fn open(path: &'static str, handlers: fn() -> MethodRouter<Arc<App>>) -> Route {
-    Route { path, methods: "GET", access: Access::EveryOrigin, served: When::Always, handlers }
+    Route { path, methods: &[Method::GET], access: Access::EveryOrigin, served: When::Always, handlers }
 }
 
 /// A path that browsers read from pages of the own origin only.
 const fn own(path: &'static str, served: When, handlers: fn() -> MethodRouter<Arc<App>>) -> Route {
-    Route { path, methods: "GET", access: Access::OwnOrigin, served, handlers }
+    Route { path, methods: &[Method::GET], access: Access::OwnOrigin, served, handlers }
 }
 
 impl Route {
-    const fn methods(self, methods: &'static str) -> Self {
+    /// The methods, for an error: `GET, POST or PATCH`.
+    pub fn expected(&self) -> String {
+        let names: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        match names.split_last() {
+            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            _ => names.concat(),
+        }
+    }
+
+    const fn methods(self, methods: &'static [Method]) -> Self {
         Self { methods, ..self }
     }
 
@@ -80,7 +90,7 @@ pub const ROUTES: &[Route] = &[
     own("/client", When::Hubs, || get(upgrade::client_query)),
     // JSON streams.
     own("/ws", When::Streams, || get(stream_upgrade::ws)),
-    own("/api/publish", When::Always, || post(publish::publish)).methods("POST"),
+    own("/api/publish", When::Always, || post(publish::publish)).methods(&[Method::POST]),
     // Operators and monitors.
     open("/healthz", || get(websocket_status::healthz)),
     open("/ticks", || get(ticks::ticks)),
@@ -116,7 +126,7 @@ pub const ROUTES: &[Route] = &[
     open("/available-dates", || get(control::available_dates)),
     open("/current-date", || get(control::current_date)),
     open("/available-data/{date}", || get(control::available_data)),
-    own("/reset-cache", When::Always, || post(control::reset_cache)).methods("POST"),
+    own("/reset-cache", When::Always, || post(control::reset_cache)).methods(&[Method::POST]),
     open("/download/{date}/{ticker}/links", || get(downloads::links)),
     open("/download/{date}/{ticker}/classic/{category}", || downloads::file(Package::Classic)),
     open("/download/{date}/{ticker}/state/{category}", || downloads::file(Package::State)),
@@ -155,10 +165,18 @@ mod tests {
     #[test]
     fn the_openapi_document_describes_every_route_and_no_other() {
         let each = |route: &Route| {
-            route.methods.split(", ").map(|method| format!("{method} {}", route.path)).collect::<Vec<_>>()
+            let (methods, path) = (route.methods, route.path);
+            methods.iter().map(move |method| format!("{method} {path}")).collect::<Vec<_>>()
         };
         let served: BTreeSet<String> = ROUTES.iter().flat_map(each).collect();
         assert_eq!(described(), served);
+    }
+
+    #[test]
+    fn an_error_lists_the_methods_in_words() {
+        let route = |methods| open("/", || get(metrics::metrics)).methods(methods).expected();
+        assert_eq!(route(&[Method::GET]), "GET");
+        assert_eq!(route(&[Method::GET, Method::POST, Method::PATCH]), "GET, POST or PATCH");
     }
 
     #[test]

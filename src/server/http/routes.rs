@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use http::StatusCode;
+use axum::routing::MethodRouter;
+use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,29 +18,32 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_service::Service;
 
 use super::app::{App, Peer, error};
-use super::route_table::{Access, ROUTES};
+use super::route_table::{Access, ROUTES, Route};
 
 /// The routes that this server has: those of [`ROUTES`] that its settings switch on.
 pub fn routes(app: &Arc<App>) -> Router {
-    // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
-    let any_header = AllowHeaders::mirror_request();
-    let readable = [http::Method::GET, http::Method::HEAD];
-    let every_origin = CorsLayer::new().allow_origin(Any).allow_methods(readable).allow_headers(any_header);
-    let of = |access| {
-        let own = ROUTES.iter().filter(move |route| route.access == access && route.served.holds(app));
-        own.fold(Router::new(), |router, route| {
-            let expected = format!("expected {}", route.methods);
-            let other_method = async move || error(StatusCode::METHOD_NOT_ALLOWED, &expected);
-            router.route(route.path, (route.handlers)().fallback(other_method))
-        })
-    };
-    // The fallbacks of the methods stand before the layer, or a preflight would end there.
-    of(Access::EveryOrigin)
-        .layer(every_origin)
-        .merge(of(Access::OwnOrigin))
+    let served = ROUTES.iter().filter(|route| route.served.holds(app));
+    served
+        .fold(Router::new(), |router, route| router.route(route.path, handlers(route)))
         .layer(DefaultBodyLimit::max(app.options.max_body_bytes))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .with_state(Arc::clone(app))
+}
+
+fn handlers(route: &Route) -> MethodRouter<Arc<App>> {
+    let expected = format!("expected {}", route.expected());
+    let other_method = async move || error(StatusCode::METHOD_NOT_ALLOWED, &expected);
+    // The fallback before the layer, or a preflight would end there.
+    let handlers = (route.handlers)().fallback(other_method);
+    match route.access {
+        Access::OwnOrigin => handlers,
+        Access::EveryOrigin => {
+            let methods: Vec<Method> = route.methods.iter().cloned().chain([Method::HEAD]).collect();
+            // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
+            let any_header = AllowHeaders::mirror_request();
+            handlers.layer(CorsLayer::new().allow_origin(Any).allow_methods(methods).allow_headers(any_header))
+        }
+    }
 }
 
 /// Accepts on one listener until the process ends.
