@@ -14,6 +14,8 @@ mod negotiate;
 mod protocol_errors;
 mod reliable;
 mod replay;
+mod rest;
+mod rest_files;
 mod shutdown;
 mod status;
 mod upgrade;

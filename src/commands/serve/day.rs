@@ -14,6 +14,7 @@ use std::thread;
 use anyhow::{Context, bail};
 
 use crate::commands::serve::progress::Progress;
+use crate::commands::serve::recorded_day::ReplayedDay;
 use crate::config::ServeOptions;
 use crate::health::status::SourceHealth;
 use crate::server::http::app::App;
@@ -57,6 +58,8 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
         bail!("no file of {} has a record that can be read; see the log above", dataset.date);
     }
 
+    let day = ReplayedDay::new(&dataset, &market, options.replay.cache_mode);
+    app.rest.set_day(Arc::new(day));
     app.set_topics(market.tracks.iter().filter_map(|track| track.topic()));
     let prices = trading.is_some().then(|| {
         let tickers = market.tickers().map(|(_, tracks)| tracks[0].ticker());

@@ -6,6 +6,7 @@
 mod day;
 mod live_sources;
 mod progress;
+mod recorded_day;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use super::jwt::Authority;
 use super::negotiate::api_slots::ApiSlots;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
+use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
@@ -49,6 +50,8 @@ pub struct App {
     pub stream_options: StreamOptions,
     /// Who may use the JSON streams.
     pub authority: Authority,
+    /// The recorded day over REST.
+    pub rest: RestState,
     /// Settings of the HTTP side.
     pub options: HttpOptions,
     /// First part of every group's name.
@@ -105,6 +108,7 @@ impl App {
             slots: ApiSlots::new(&options.negotiate, &prefix, &status),
             max_groups_per_connection,
             tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
+            rest: RestState::new(&options.rest, &status),
             hub,
             status,
             shards,

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::negotiate::negotiate_options::NegotiateOptions;
+use super::rest::rest_options::RestOptions;
 
 /// Settings of the HTTP side.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,7 +23,7 @@ pub struct HttpOptions {
     #[arg(long, env = "FLOWCAST_HTTP_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub http_timeout_seconds: u64,
-    /// Largest number of clients that follow /ticks; further ones are answered with 503
+    /// Largest number of clients that follow /ticks or /sync/stream; further ones are answered with 503
     #[arg(long, env = "FLOWCAST_MAX_TICK_READERS", default_value_t = 64, value_name = "READERS")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=65_536))]
     pub max_tick_readers: usize,
@@ -38,6 +39,9 @@ pub struct HttpOptions {
     /// address here, and negotiate answers with wss:// URLs
     #[arg(long, env = "FLOWCAST_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORKS", value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub rest: RestOptions,
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

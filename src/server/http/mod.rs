@@ -9,6 +9,8 @@ pub mod listen;
 mod metrics;
 pub mod negotiate;
 mod publish;
+pub mod rest;
+mod route_table;
 pub mod routes;
 mod stream_upgrade;
 mod ticks;

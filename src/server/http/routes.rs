@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::MethodRouter;
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -18,50 +18,32 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_service::Service;
 
 use super::app::{App, Peer, error};
-use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
+use super::route_table::{Access, ROUTES, Route};
 
-/// Every route of the server, with its handler.
+/// The routes that this server has: those of [`ROUTES`] that its settings switch on.
 pub fn routes(app: &Arc<App>) -> Router {
-    // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
-    let any_header = AllowHeaders::mirror_request();
-    let cors = CorsLayer::new().allow_origin(Any).allow_headers(any_header);
-    let open = cors.clone().allow_methods([Method::GET]);
-    let other_method = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET");
-    let read_only = Router::new()
-        .route("/healthz", get(websocket_status::healthz))
-        .route("/tickers", get(websocket_status::tickers))
-        .route("/ticks", get(ticks::ticks))
-        .route("/websocket/status", get(websocket_status::websocket_status));
-    let mut others = Router::new().route("/metrics", get(metrics::metrics));
-    if app.options.ws_enabled {
-        let v1 = get(negotiate::get_v1).post(negotiate::post_v1).patch(negotiate::patch);
-        let v2 = get(negotiate::get_v2).post(negotiate::post_v2).patch(negotiate::patch);
-        let other_method = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected GET, POST or PATCH");
-        let methods = [Method::GET, Method::POST, Method::PATCH, Method::OPTIONS];
-        let negotiate = Router::new().route("/negotiate", v1).route("/v2/negotiate", v2);
-        let negotiate = negotiate.method_not_allowed_fallback(other_method).layer(cors.allow_methods(methods));
-        others = others
-            .merge(negotiate)
-            .route("/ws/{hub}", get(upgrade::ws))
-            .route("/client/hubs/{hub}", get(upgrade::client))
-            .route("/client", get(upgrade::client_query));
-    }
-    if app.stream_options.enabled {
-        others = others.route("/ws", get(stream_upgrade::ws));
-    }
-    let other_than_post = async || error(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
-    let publishing = Router::new()
-        .route("/api/publish", post(publish::publish))
+    let served = ROUTES.iter().filter(|route| route.served.holds(app));
+    served
+        .fold(Router::new(), |router, route| router.route(route.path, handlers(route)))
         .layer(DefaultBodyLimit::max(app.options.max_body_bytes))
-        .method_not_allowed_fallback(other_than_post);
-    // The fallback before the layer, or a preflight would end there.
-    read_only
-        .method_not_allowed_fallback(other_method)
-        .layer(open)
-        .merge(others.method_not_allowed_fallback(other_method))
-        .merge(publishing)
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .with_state(Arc::clone(app))
+}
+
+fn handlers(route: &Route) -> MethodRouter<Arc<App>> {
+    let expected = format!("expected {}", route.expected());
+    let other_method = async move || error(StatusCode::METHOD_NOT_ALLOWED, &expected);
+    // The fallback before the layer, or a preflight would end there.
+    let handlers = (route.handlers)().fallback(other_method);
+    match route.access {
+        Access::OwnOrigin => handlers,
+        Access::EveryOrigin => {
+            let methods: Vec<Method> = route.methods.iter().cloned().chain([Method::HEAD]).collect();
+            // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
+            let any_header = AllowHeaders::mirror_request();
+            handlers.layer(CorsLayer::new().allow_origin(Any).allow_methods(methods).allow_headers(any_header))
+        }
+    }
 }
 
 /// Accepts on one listener until the process ends.

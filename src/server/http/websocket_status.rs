@@ -1,4 +1,4 @@
-//! `GET /healthz`, `/tickers` and `/websocket/status`: the state of the server, for operators and probes.
+//! `GET /healthz` and `/websocket/status`: the state of the server, for operators and probes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,33 +16,6 @@ use crate::wire::streams::messages;
 /// 200 only while clients are served.
 pub async fn healthz(State(app): State<Arc<App>>) -> Response {
     app.unavailable().unwrap_or_else(|| Json(json!({ "status": "ok" })).into_response())
-}
-
-/// Cash indexes the vendor carries; every other name without `_` is a stock or fund.
-const INDEXES: [&str; 8] = ["SPX", "NDX", "RUT", "VIX", "DJX", "OEX", "XSP", "XND"];
-
-/// The loaded tickers by kind. A name with `_` is a future (`docs/protocols/gexbot.md`, "Tickers").
-pub async fn tickers(State(app): State<Arc<App>>) -> Response {
-    if let Some(unavailable) = app.unavailable() {
-        return unavailable;
-    }
-    let (mut stocks, mut indexes, mut futures) = (Vec::new(), Vec::new(), Vec::new());
-    app.hub.for_each_group(|group| {
-        if let Some(ticker) = group.symbol() {
-            let kind = match &**ticker {
-                ticker if ticker.contains('_') => &mut futures,
-                ticker if INDEXES.contains(&ticker) => &mut indexes,
-                _ => &mut stocks,
-            };
-            kind.push(Arc::clone(ticker));
-        }
-    });
-    for kind in [&mut stocks, &mut indexes, &mut futures] {
-        kind.sort_unstable();
-        kind.dedup();
-    }
-    let text = |kind: Vec<Arc<str>>| kind.iter().map(ToString::to_string).collect::<Vec<_>>();
-    Json(json!({ "stocks": text(stocks), "indexes": text(indexes), "futures": text(futures) })).into_response()
 }
 
 /// `GET /websocket/status`: the keys that monitors of the predecessor know, then ours.

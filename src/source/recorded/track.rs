@@ -11,10 +11,11 @@ use super::block::Block;
 use super::dataset::RecordFile;
 use super::index::Index;
 use super::line_stats::{LineStats, REPORTED_LINES, counted};
-use super::lines::BlockLines;
+use super::lines::{BlockLines, Line};
 use super::mapping::{MappedFile, ReadError};
 use crate::engine::group::Group;
 use crate::wire::gexbot::{HubTopic, Package, PayloadKind};
+use crate::wire::payload::Record;
 
 /// One file of the day on the clock.
 pub struct Track {
@@ -204,8 +205,8 @@ impl Track {
         self.blocks[at].store(block);
     }
 
-    /// The line of a slot as it stands in the file; `None` if there is no such slot, as far as is known. Reads
-    /// the file.
+    /// The line of a slot as it stands in the file; `None` if it is no record, or if there is no such slot, as far
+    /// as is known. Reads the file.
     pub fn line(&self, slot: u64) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(at) = self.index.find(slot) else { return Ok(None) };
         self.file.check()?;
@@ -213,7 +214,8 @@ impl Track {
         lines.read(&self.file, &self.index, at)?;
         let place = usize::try_from(slot - self.index.slots_of(at).start).unwrap_or(usize::MAX);
         let line = lines.iter().filter(|line| line.is_slot).nth(place);
-        Ok(line.filter(|line| !line.is_too_long).map(|line| line.text.to_vec()))
+        let is_record = |line: &Line<'_>| !line.is_too_long && Record::parse(self.kind, line.text).is_ok();
+        Ok(line.filter(is_record).map(|line| line.text.to_vec()))
     }
 
     /// Checks that the file still holds what it did; says so once if more was written behind it.

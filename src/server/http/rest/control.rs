@@ -1,0 +1,97 @@
+//! What is served, for scripts written for the vendor's stand-ins
+//! (`docs/protocols/gexbot.md`, "The fakers"). None of it needs a key.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::blocking;
+use super::caller::{OnDay, masked};
+use super::day_folder;
+use super::rest_refusal::{RestRefusal, names};
+use super::series::{RecordedDay, RecordedSeries};
+use crate::server::http::app::App;
+use crate::server::http::auth;
+use crate::wire::streams::messages;
+
+/// `GET /health`. `data_mode` is always `stream`: a day is never held in memory as a whole.
+pub async fn health(State(app): State<Arc<App>>) -> Response {
+    if let Some(unavailable) = app.unavailable() {
+        return unavailable;
+    }
+    let day = app.rest.day().map(|served| &served.day);
+    Json(json!({
+        "status": "ok",
+        "data_date": day.map(|day| day.date().to_string()),
+        "data_mode": "stream",
+        "cache_mode": day.map(|day| cache_mode(&**day)),
+        "rest_cursor": app.rest.cursor.name(),
+    }))
+    .into_response()
+}
+
+/// The value of `--cache-mode`.
+pub fn cache_mode(day: &dyn RecordedDay) -> &'static str {
+    if day.wraps() { "rotation" } else { "exhaust" }
+}
+
+/// `GET /available-dates`
+pub async fn available_dates(OnDay { day, .. }: OnDay) -> Result<Json<Value>, RestRefusal> {
+    let dates = blocking(move || day_folder::dates(day.data_dir())).await?;
+    let dates: Vec<String> = dates.iter().map(ToString::to_string).collect();
+    Ok(Json(json!({ "count": dates.len(), "dates": dates })))
+}
+
+/// `GET /current-date`
+pub async fn current_date(OnDay { day, since_unix_ns, .. }: OnDay) -> Json<Value> {
+    let loaded_at = messages::rfc3339(i64::try_from(since_unix_ns / 1_000_000).unwrap_or(i64::MAX));
+    let (date, files) = (day.date().to_string(), day.series().len());
+    Json(json!({ "current_date": date, "loaded_at": loaded_at, "files_loaded": files }))
+}
+
+/// `GET /available-data/{date}?ticker=`
+pub async fn available_data(
+    OnDay { day, .. }: OnDay,
+    RawQuery(query): RawQuery,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, RestRefusal> {
+    let date = day_folder::date(&names(path)?)?;
+    let only = auth::parameter(query.as_deref(), "ticker");
+    if let Some(only) = &only {
+        day_folder::ticker(only)?;
+    }
+    let files = blocking(move || Ok(day_folder::files(day.data_dir(), date, only.as_deref()))).await?;
+    let tickers: Vec<Value> = files.chunk_by(|a, b| a.ticker == b.ticker).map(ticker_json).collect();
+    let summary = json!({ "total_tickers": tickers.len(), "total_files": files.len() });
+    Ok(Json(json!({ "date": date.to_string(), "tickers": tickers, "summary": summary })))
+}
+
+fn ticker_json(files: &[RecordedSeries]) -> Value {
+    let packages: Vec<Value> = files
+        .chunk_by(|a, b| a.package == b.package)
+        .map(|files| {
+            let categories: Vec<&str> = files.iter().map(|file| &*file.category).collect();
+            json!({ "name": files[0].package.name(), "categories": categories })
+        })
+        .collect();
+    json!({ "symbol": files[0].ticker, "packages": packages })
+}
+
+/// `POST /reset-cache?key=`: positions of `--rest-cursor key` go back to the first record. A caller without a
+/// key resets all.
+pub async fn reset_cache(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+    if let Some(unavailable) = app.unavailable() {
+        return unavailable;
+    }
+    let key = auth::parameter(query.as_deref(), "key");
+    let count = app.rest.cursors.reset(key.as_deref());
+    let message = match &key {
+        Some(key) => format!("Cache positions reset for key: {}", masked(key)),
+        None => "All cache positions reset to index 0".to_owned(),
+    };
+    Json(json!({ "status": "success", "message": message, "count": count })).into_response()
+}

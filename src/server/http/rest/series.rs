@@ -1,0 +1,53 @@
+//! What REST needs of a recorded day. Who reads the files is another part's business; `serve` brings it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+
+use crate::wire::gexbot::Package;
+
+/// One file of a recorded day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedSeries {
+    /// Whose records they are, such as `ES_SPX`.
+    pub ticker: String,
+    /// The folder in the ticker's.
+    pub package: Package,
+    /// The file's name without `.jsonl`.
+    pub category: String,
+    /// Where the file is.
+    pub path: PathBuf,
+}
+
+impl RecordedSeries {
+    /// As error texts and cursors name it: `SPX/classic/gex_full`.
+    pub fn name(&self) -> String {
+        format!("{}/{}/{}", self.ticker, self.package.name(), self.category)
+    }
+}
+
+/// The day that is replayed. A *slot* is a non-blank line of a file, counted from 0; a series is named by its
+/// place in [`RecordedDay::series`]. Methods that return lines may wait for a disk.
+pub trait RecordedDay: Send + Sync {
+    /// The trading day, in New York.
+    fn date(&self) -> Date;
+
+    /// The folder of all days.
+    fn data_dir(&self) -> &Path;
+
+    /// Whether a series begins again after its last slot.
+    fn wraps(&self) -> bool;
+
+    /// The files that are replayed, sorted by ticker, then package, then category. They stay the same.
+    fn series(&self) -> &[RecordedSeries];
+
+    /// How many slots are known, and whether these are all of the file.
+    fn slots(&self, series: usize) -> (u64, bool);
+
+    /// The slot that was published last; `None` before the first tick.
+    fn position(&self, series: usize) -> Option<u64>;
+
+    /// The line in a slot as it stands in the file, without its line break; `None` if it is no record.
+    fn line(&self, series: usize, slot: u64) -> io::Result<Option<Vec<u8>>>;
+}

@@ -1,0 +1,201 @@
+//! Every route of the server, in one table. The router is built from it, and `rest/openapi.yaml` describes it.
+
+use std::sync::Arc;
+
+use axum::routing::{MethodRouter, get, post};
+use http::Method;
+
+use super::app::App;
+use super::rest::{catalogue, control, downloads, openapi, position_stream, records};
+use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
+use crate::wire::gexbot::Package;
+
+/// One path and what answers there.
+pub struct Route {
+    /// As axum and OpenAPI write it: `/ws/{hub}`.
+    pub path: &'static str,
+    /// The methods that are answered. `GET` includes `HEAD`.
+    pub methods: &'static [Method],
+    pub access: Access,
+    pub served: When,
+    pub handlers: fn() -> MethodRouter<Arc<App>>,
+}
+
+/// Who may read the answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Pages of every origin (CORS).
+    EveryOrigin,
+    /// Pages of the own origin, and whatever is no browser.
+    OwnOrigin,
+}
+
+/// When a route exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Always,
+    /// With `--ws-enabled`.
+    Hubs,
+    /// With `--websocket-enabled`.
+    Streams,
+}
+
+impl When {
+    /// Whether such a route exists on this server.
+    pub fn holds(self, app: &App) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Hubs => app.options.ws_enabled,
+            Self::Streams => app.stream_options.enabled,
+        }
+    }
+}
+
+/// A path that every origin may read.
+const fn open(path: &'static str, handlers: fn() -> MethodRouter<Arc<App>>) -> Route {
+    Route { path, methods: &[Method::GET], access: Access::EveryOrigin, served: When::Always, handlers }
+}
+
+/// A path that browsers read from pages of the own origin only.
+const fn own(path: &'static str, served: When, handlers: fn() -> MethodRouter<Arc<App>>) -> Route {
+    Route { path, methods: &[Method::GET], access: Access::OwnOrigin, served, handlers }
+}
+
+impl Route {
+    /// The methods, for an error: `GET, POST or PATCH`.
+    pub fn expected(&self) -> String {
+        let names: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        match names.split_last() {
+            Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+            _ => names.concat(),
+        }
+    }
+
+    const fn methods(self, methods: &'static [Method]) -> Self {
+        Self { methods, ..self }
+    }
+
+    const fn when(self, served: When) -> Self {
+        Self { served, ..self }
+    }
+}
+
+const NEGOTIATE: &[Method] = &[Method::GET, Method::POST, Method::PATCH];
+
+/// All routes.
+pub const ROUTES: &[Route] = &[
+    // Hubs.
+    open("/negotiate", || get(negotiate::get_v1).post(negotiate::post_v1).patch(negotiate::patch))
+        .methods(NEGOTIATE)
+        .when(When::Hubs),
+    open("/v2/negotiate", || get(negotiate::get_v2).post(negotiate::post_v2).patch(negotiate::patch))
+        .methods(NEGOTIATE)
+        .when(When::Hubs),
+    own("/ws/{hub}", When::Hubs, || get(upgrade::ws)),
+    own("/client/hubs/{hub}", When::Hubs, || get(upgrade::client)),
+    own("/client", When::Hubs, || get(upgrade::client_query)),
+    // JSON streams.
+    own("/ws", When::Streams, || get(stream_upgrade::ws)),
+    own("/api/publish", When::Always, || post(publish::publish)).methods(&[Method::POST]),
+    // Operators and monitors.
+    open("/healthz", || get(websocket_status::healthz)),
+    open("/ticks", || get(ticks::ticks)),
+    open("/websocket/status", || get(websocket_status::websocket_status)),
+    own("/metrics", When::Always, || get(metrics::metrics)),
+    open("/openapi.yaml", || get(openapi::openapi)),
+    // REST: records.
+    open("/{ticker}/classic/{category}", || records::record(Package::Classic)),
+    open("/{ticker}/classic/{category}/majors", || records::majors(Package::Classic)),
+    open("/{ticker}/classic/{category}/maxchange", || records::max_change(Package::Classic)),
+    open("/{ticker}/state/{category}", || records::record(Package::State)),
+    open("/{ticker}/state/{category}/majors", || records::majors(Package::State)),
+    open("/{ticker}/state/{category}/maxchange", || records::max_change(Package::State)),
+    open("/{ticker}/orderflow/{category}", || records::record(Package::Orderflow)),
+    open("/v2/{ticker}/classic/{category}", || records::record(Package::Classic)),
+    open("/v2/{ticker}/classic/{category}/majors", || records::majors(Package::Classic)),
+    open("/v2/{ticker}/classic/{category}/maxchange", || records::max_change(Package::Classic)),
+    open("/v2/{ticker}/state/{category}", || records::record(Package::State)),
+    open("/v2/{ticker}/state/{category}/majors", || records::majors(Package::State)),
+    open("/v2/{ticker}/state/{category}/maxchange", || records::max_change(Package::State)),
+    open("/v2/{ticker}/orderflow/{category}", || records::record(Package::Orderflow)),
+    // REST: what there is.
+    open("/tickers", || get(catalogue::tickers)),
+    open("/v2/tickers", || get(catalogue::tickers)),
+    open("/tickers/quant", || get(catalogue::quant_tickers)),
+    open("/v2/tickers/quant", || get(catalogue::quant_tickers)),
+    open("/{package}/categories", || get(catalogue::categories)),
+    open("/v2/{package}/categories", || get(catalogue::categories)),
+    open("/options/{ticker}/expiries", || get(catalogue::expiries)),
+    open("/v2/options/{ticker}/expiries", || get(catalogue::expiries)),
+    // REST: what is served, and files.
+    open("/health", || get(control::health)),
+    open("/available-dates", || get(control::available_dates)),
+    open("/current-date", || get(control::current_date)),
+    open("/available-data/{date}", || get(control::available_data)),
+    own("/reset-cache", When::Always, || post(control::reset_cache)).methods(&[Method::POST]),
+    open("/download/{date}/{ticker}/links", || get(downloads::links)),
+    open("/download/{date}/{ticker}/classic/{category}", || downloads::file(Package::Classic)),
+    open("/download/{date}/{ticker}/state/{category}", || downloads::file(Package::State)),
+    open("/download/{date}/{ticker}/orderflow/{category}", || downloads::file(Package::Orderflow)),
+    open("/download/{date}/{ticker}/orderflow", downloads::orderflow),
+    open("/sync/stream", || get(position_stream::positions)),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_norway::Value;
+
+    use super::*;
+
+    /// Methods and paths, such as `GET /healthz`.
+    fn described() -> BTreeSet<String> {
+        let document: Value = serde_norway::from_str(openapi::OPENAPI).expect("YAML");
+        let mut described = BTreeSet::new();
+        for (path, item) in document["paths"].as_mapping().unwrap() {
+            let shared = item.get("$ref").map(|target| {
+                let name = target.as_str().unwrap().strip_prefix("#/components/pathItems/").unwrap();
+                &document["components"]["pathItems"][name]
+            });
+            for (method, _) in shared.unwrap_or(item).as_mapping().unwrap() {
+                let method = method.as_str().unwrap();
+                if method != "parameters" {
+                    described.insert(format!("{} {}", method.to_uppercase(), path.as_str().unwrap()));
+                }
+            }
+        }
+        described
+    }
+
+    #[test]
+    fn the_openapi_document_describes_every_route_and_no_other() {
+        let each = |route: &Route| {
+            let (methods, path) = (route.methods, route.path);
+            methods.iter().map(move |method| format!("{method} {path}")).collect::<Vec<_>>()
+        };
+        let served: BTreeSet<String> = ROUTES.iter().flat_map(each).collect();
+        assert_eq!(described(), served);
+    }
+
+    #[test]
+    fn an_error_lists_the_methods_in_words() {
+        let route = |methods| open("/", || get(metrics::metrics)).methods(methods).expected();
+        assert_eq!(route(&[Method::GET]), "GET");
+        assert_eq!(route(&[Method::GET, Method::POST, Method::PATCH]), "GET, POST or PATCH");
+    }
+
+    #[test]
+    fn every_reference_in_the_openapi_document_leads_somewhere() {
+        let document: Value = serde_norway::from_str(openapi::OPENAPI).expect("YAML");
+        let mut count = 0;
+        for line in openapi::OPENAPI.lines() {
+            let Some((_, target)) = line.split_once("$ref: '#/") else { continue };
+            let target = target.split('\'').next().unwrap();
+            let found = target.split('/').fold(&document, |at, name| &at[name]);
+            assert!(!found.is_null(), "{target}");
+            count += 1;
+        }
+        assert!(count > 20, "{count} references");
+    }
+}
