@@ -19,6 +19,7 @@ pub(crate) fn perfect() -> Facts {
             groups: vec!["blue_SPX_orderflow_orderflow".to_owned()],
             channels: Vec::new(),
             groups_per_connection: 1,
+            hubs: vec!["orderflow".to_owned()],
             connections: 2,
             attentive: 2,
             ramp: 10,
@@ -187,6 +188,7 @@ fn parts_add_up_to_one_run() {
     part.faults.push(crate::verify::fault::Fault {
         kind: FaultKind::Missing,
         client: 7,
+        hub: String::new(),
         group: 1,
         tick: Some(3),
         sequence_id: None,
