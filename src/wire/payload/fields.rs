@@ -16,6 +16,13 @@ pub struct Parsed<T> {
     pub noticed: Noticed,
 }
 
+impl<T> Parsed<T> {
+    /// The same with another form of the record.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Parsed<U> {
+        Parsed { record: change(self.record), noticed: self.noticed }
+    }
+}
+
 /// What a good record may lack: counted, never refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Noticed {
@@ -70,6 +77,9 @@ pub enum RecordError {
         /// The JSON text that came.
         actual: String,
     },
+    /// No line can be a record of this kind: it is made from records of other kinds.
+    #[error("expected a kind that has records of its own, got spot")]
+    NotRecorded,
 }
 
 /// The numbers of one kind: their factor as a power of ten, and the range for people to read.

@@ -13,8 +13,10 @@ pub mod spot;
 mod encoder;
 mod fields;
 mod profile;
+mod record;
 mod rows;
 
 pub use encoder::{Encoder, EncoderOptions, decompress};
 pub use fields::{Noticed, Parsed, RecordError};
 pub use profile::Profile;
+pub use record::Record;
