@@ -1,6 +1,6 @@
 //! A dataset: the recorded files of one day.
 //!
-//! Layout: `{DATA_DIR}/{date}/{ticker}/orderflow/orderflow.jsonl`. The folder `streams` of a date is
+//! Layout: `{DATA_DIR}/{date}/{ticker}/{package}/{category}.jsonl`. The folder `streams` of a date is
 //! reserved and never a ticker.
 
 use std::fs;
@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 
+use crate::wire::gexbot::{Package, Series};
+
 /// Where the data is and how strictly it is read.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DatasetOptions {
-    /// Folder of the recorded data: {date}/{ticker}/orderflow/orderflow.jsonl
+    /// Folder of the recorded data: {date}/{ticker}/{package}/{category}.jsonl
     #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIR")]
     pub data_dir: PathBuf,
     /// Day to load: YYYY-MM-DD, or `latest`
@@ -62,28 +64,43 @@ pub enum DatasetError {
     #[error("{path}: expected data for {date}, found none; available dates: {available}")]
     NoSuchDate { path: PathBuf, date: Date, available: String },
     /// The day's folder holds no ticker with a file.
-    #[error("{path}: expected folders {{TICKER}}/orderflow/orderflow.jsonl, found none")]
+    #[error(
+        "{path}: expected files {{TICKER}}/{{package}}/{{category}}.jsonl, such as SPX/orderflow/orderflow.jsonl, found none"
+    )]
     NoTickers { path: PathBuf },
 }
 
-/// The files of one day, by ticker.
+/// The files of one day.
 #[derive(Debug)]
 pub struct Dataset {
     /// The trading day, in New York.
     pub date: Date,
     /// The day's folder in the data folder.
     pub path: PathBuf,
-    /// One file a ticker, sorted by ticker.
-    pub files: Vec<TickerFile>,
+    /// Sorted by ticker; orderflow first, then by package and category.
+    pub files: Vec<RecordFile>,
+    /// Files in the place of records that are of no known category, or not JSONL by their name.
+    pub others: Vec<PathBuf>,
 }
 
-/// Where a ticker's records are.
+/// Where the records of a ticker's category are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TickerFile {
+pub struct RecordFile {
     /// The folder's name, as it stands in group names.
     pub ticker: String,
-    /// The path of its `orderflow.jsonl`.
+    /// The package of the category.
+    pub package: Package,
+    /// The category; the package has one of this name.
+    pub category: String,
+    /// The path of the file.
     pub path: PathBuf,
+}
+
+impl RecordFile {
+    /// What its records are.
+    pub fn series(&self) -> Series<'_> {
+        Series::Records { package: self.package, category: &self.category }
+    }
 }
 
 impl Dataset {
@@ -111,14 +128,43 @@ impl Dataset {
 
     fn of(data_dir: &Path, date: Date) -> Result<Self, DatasetError> {
         let path = data_dir.join(date.to_string());
-        let mut files: Vec<TickerFile> = folders(&path)?
-            .filter(|ticker| is_ticker(ticker))
-            .map(|ticker| TickerFile { path: path.join(&ticker).join("orderflow").join("orderflow.jsonl"), ticker })
-            .filter(|file| file.path.symlink_metadata().is_ok())
-            .collect();
-        files.sort_by(|a, b| a.ticker.cmp(&b.ticker));
-        if files.is_empty() { Err(DatasetError::NoTickers { path }) } else { Ok(Self { date, path, files }) }
+        let (mut files, mut others) = (Vec::new(), Vec::new());
+        for ticker in folders(&path)?.filter(|ticker| is_ticker(ticker)) {
+            // The ticker's spot price comes from the first one that there is.
+            for package in [Package::Orderflow, Package::Classic, Package::State] {
+                for path in entries(&path.join(&ticker).join(package.name())) {
+                    match category(&path).filter(|category| Series::records(package, category).is_some()) {
+                        Some(category) => {
+                            files.push(RecordFile {
+                                ticker: ticker.clone(),
+                                package,
+                                category: category.to_owned(),
+                                path,
+                            });
+                        }
+                        None => others.push(path),
+                    }
+                }
+            }
+        }
+        let order = |file: &RecordFile| {
+            (file.ticker.clone(), file.package != Package::Orderflow, file.package, file.category.clone())
+        };
+        files.sort_by_cached_key(order);
+        others.sort();
+        if files.is_empty() { Err(DatasetError::NoTickers { path }) } else { Ok(Self { date, path, files, others }) }
     }
+}
+
+/// What is in a package's folder; nothing if it cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).filter(|path| !path.is_dir()).collect()
+}
+
+/// The category that a file's name says: `gamma_zero` of `gamma_zero.jsonl`.
+fn category(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.strip_suffix(".jsonl")
 }
 
 /// Days that have a folder, oldest first.

@@ -3,6 +3,7 @@
 use memchr::memchr;
 
 use super::arena::{ArenaOptions, Block, Chunk};
+use super::line_stats::LineStats;
 use super::mapping::{MappedFile, ReadError};
 use crate::wire::payload::{Encoder, Profile};
 use crate::wire::payload::{Parsed, orderflow};
@@ -10,12 +11,6 @@ use crate::wire::webpubsub::{ORDERFLOW_TYPE_URL, PlainForm, append_data};
 
 /// The longest line that can be a record.
 pub const MAX_LINE: usize = 1 << 20;
-
-/// A longer step between two records is a gap, in seconds: the feed has a record every second.
-pub const GAP_SECONDS: i64 = 5;
-
-/// Bad lines reported in full per file; the rest is summed.
-const REPORTED_LINES: usize = 5;
 
 /// How much is read at once while looking for the end of a piece's last line.
 const TAIL: u64 = 64 << 10;
@@ -37,72 +32,6 @@ pub struct ReadPiece {
     pub chunk: Option<Chunk>,
     /// Figures over the lines; line numbers count from the piece's first.
     pub lines: LineStats,
-}
-
-/// Figures over consecutive lines of a file.
-#[derive(Debug, Default, Clone)]
-pub struct LineStats {
-    /// All lines, blank ones included.
-    pub lines: u64,
-    /// Lines that are records.
-    pub records: u64,
-    /// Lines that are neither blank nor a record.
-    pub bad: u64,
-    /// The first bad lines: line number, from 1, and reason.
-    pub first_bad: Vec<(u64, String)>,
-    /// Numbers that were missing or null.
-    pub missing: u64,
-    /// Records older than the one before.
-    pub backwards: u64,
-    /// First and last timestamp, in file order.
-    pub span: Option<(i64, i64)>,
-    /// Steps of more than [`GAP_SECONDS`].
-    pub gaps: u64,
-    /// The longest step from one record to the next, seconds.
-    pub longest_gap: i64,
-}
-
-impl LineStats {
-    /// Adds the figures of the lines that follow.
-    pub fn append(&mut self, next: Self) {
-        let room = REPORTED_LINES.saturating_sub(self.first_bad.len());
-        let before = self.lines;
-        self.first_bad.extend(next.first_bad.into_iter().take(room).map(|(line, reason)| (before + line, reason)));
-        self.lines += next.lines;
-        self.records += next.records;
-        self.bad += next.bad;
-        self.missing += next.missing;
-        self.backwards += next.backwards;
-        self.gaps += next.gaps;
-        self.longest_gap = self.longest_gap.max(next.longest_gap);
-        if let Some((first, last)) = next.span {
-            self.step_to(first);
-            self.span = Some((self.span.map_or(first, |span| span.0), last));
-        }
-    }
-
-    /// Counts the step from the last record to one at `timestamp`.
-    fn step_to(&mut self, timestamp: i64) {
-        let Some((_, last)) = self.span else { return };
-        let step = timestamp.saturating_sub(last);
-        self.backwards += u64::from(step < 0);
-        self.gaps += u64::from(step > GAP_SECONDS);
-        self.longest_gap = self.longest_gap.max(step);
-    }
-
-    fn good(&mut self, timestamp: i64, missing: u32) {
-        self.step_to(timestamp);
-        self.span = Some((self.span.map_or(timestamp, |span| span.0), timestamp));
-        self.records += 1;
-        self.missing += u64::from(missing);
-    }
-
-    fn bad(&mut self, reason: impl std::fmt::Display) {
-        self.bad += 1;
-        if self.first_bad.len() < REPORTED_LINES {
-            self.first_bad.push((self.lines, reason.to_string()));
-        }
-    }
 }
 
 /// Reads pieces. One per thread: buffers and the zstd context are reused.
@@ -162,7 +91,7 @@ impl PieceReader {
         }
         match orderflow::parse(line) {
             Ok(Parsed { mut record, noticed }) => {
-                lines.good(record.timestamp, noticed.missing);
+                lines.good(record.timestamp, noticed);
                 self.timestamps.push(record.timestamp);
                 self.spots.push(record.spot);
                 // Parsed at the finest scale; only a pinned older profile makes a coarser base.

@@ -13,8 +13,9 @@ use rayon::prelude::*;
 
 use super::arena::{ArenaOptions, Chunk, Encodings, Track};
 use super::cache::{Cache, CachedTrack};
-use super::dataset::{Dataset, TickerFile};
-use super::lines::{LineStats, Piece, PieceReader, ReadPiece};
+use super::dataset::{Dataset, RecordFile};
+use super::line_stats::LineStats;
+use super::lines::{Piece, PieceReader, ReadPiece};
 use super::loaded::{FileError, FileReport, Loaded};
 use super::mapping::{MappedFile, ReadError};
 use crate::wire::gexbot::orderflow_group;
@@ -36,8 +37,12 @@ pub fn load(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> io::Result<Loaded> {
     let started = Instant::now();
-    let sources: Vec<Source> =
-        dataset.files.par_iter().map(|file| Source::open(file, prefix, options, cache)).collect();
+    let sources: Vec<Source> = dataset
+        .files
+        .par_iter()
+        .filter(|file| file.category == "orderflow")
+        .map(|file| Source::open(file, prefix, options, cache))
+        .collect();
     let pieces: Vec<Piece> = sources.iter().enumerate().flat_map(|(at, source)| source.pieces(at)).collect();
     let mut read = read_pieces(&sources, &pieces, options, progress)?.into_iter();
 
@@ -84,14 +89,14 @@ pub fn build_forms(tracks: &[Arc<Track>], forms: &[PlainForm]) {
 
 /// A file while it is read.
 struct Source<'a> {
-    file: &'a TickerFile,
+    file: &'a RecordFile,
     group: String,
     mapped: Result<MappedFile, ReadError>,
     found: Option<CachedTrack>,
 }
 
 impl<'a> Source<'a> {
-    fn open(file: &'a TickerFile, prefix: &str, options: &ArenaOptions, cache: Option<&Cache>) -> Self {
+    fn open(file: &'a RecordFile, prefix: &str, options: &ArenaOptions, cache: Option<&Cache>) -> Self {
         let (mapped, group) = (MappedFile::open(&file.path), orderflow_group(prefix, &file.ticker));
         let found = cache.zip(mapped.as_ref().ok()).and_then(|(cache, mapped)| cache.find(mapped, &group, options));
         Self { file, group, mapped, found }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arena::Track;
-use super::dataset::TickerFile;
-use super::lines::LineStats;
+use super::dataset::RecordFile;
+use super::line_stats::LineStats;
 use super::mapping::{Identity, ReadError};
 use crate::wire::webpubsub::PlainForm;
 
@@ -41,7 +41,7 @@ impl Loaded {
 #[derive(Debug)]
 pub struct FileReport {
     /// The ticker and the path of its file.
-    pub file: TickerFile,
+    pub file: RecordFile,
     /// Figures over the file's lines.
     pub lines: LineStats,
     /// Why it was left out, if it was.

@@ -16,7 +16,7 @@ use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::source::recorded::arena::{Block, Chunk, Track};
-use crate::source::recorded::lines::LineStats;
+use crate::source::recorded::line_stats::LineStats;
 use crate::source::recorded::mapping::{Identity, MappedFile, ReadError};
 use crate::wire::proto::cache::{self as proto, Index, Key};
 use crate::wire::webpubsub::PlainForm;
@@ -138,6 +138,7 @@ impl CachedFile {
             span: Some((lines.first, lines.last)),
             gaps: lines.gaps,
             longest_gap: lines.longest_gap,
+            ..LineStats::default()
         }
     }
 

@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::cached_blocks::CachedBlocks;
 pub use self::file::{CacheError, CachedFile, Verified};
 use super::arena::{ArenaOptions, BlockStore, Chunk, Track};
-use super::lines::LineStats;
+use super::line_stats::LineStats;
 use super::loaded::{FileReport, Loaded};
 use super::mapping::{Identity, MappedFile, ReadError};
 use crate::wire::proto::cache::Key;
