@@ -15,6 +15,8 @@ pub fn write(out: &Path, tickers: &[&str], records: u32) {
         date: "2025-11-28".parse().expect("a date"),
         tickers: tickers.iter().map(|&ticker| ticker.to_owned()).collect(),
         records: Some(records),
+        categories: vec!["orderflow".parse().expect("a package")],
+        strikes: 90,
         seed: 1,
         force: false,
     };

@@ -3,6 +3,7 @@
 mod command_line;
 pub mod feeds;
 pub mod generate;
+pub mod import;
 pub mod inspect;
 mod logging;
 pub mod publish;
@@ -11,6 +12,7 @@ pub mod settings;
 pub mod shutdown;
 pub mod tail;
 pub mod token;
+mod unfinished_file;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -22,6 +24,7 @@ use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::feeds::FeedsOptions;
 use self::generate::GenerateOptions;
+use self::import::ImportOptions;
 use self::inspect::InspectOptions;
 use self::logging::LogOptions;
 use self::publish::PublishOptions;
@@ -51,6 +54,8 @@ enum CliCommand {
     Inspect(InspectOptions),
     /// Write a synthetic trading day
     Generate(GenerateOptions),
+    /// Turn the vendor's end-of-day archives into recorded days
+    Import(ImportOptions),
     /// Subscribe to a hub and print its records
     Tail(TailOptions),
     /// Publish a recorded day, or the lines of a file, to a Kafka topic
@@ -102,6 +107,7 @@ fn try_run() -> anyhow::Result<()> {
         CliCommand::Serve(args) => serve(&line, args.config.as_deref()),
         CliCommand::Inspect(options) => Ok(inspect::inspect(&options)?),
         CliCommand::Generate(options) => print(generate::generate(&options)?),
+        CliCommand::Import(options) => print(import::import(&options)?),
         CliCommand::Tail(options) => tail::tail(options),
         CliCommand::Publish(options) => {
             let summary = publish::publish(&options, &*shutdown::raised_by_signal()?)?;

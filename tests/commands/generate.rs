@@ -32,6 +32,7 @@ fn generate_is_deterministic_and_what_it_writes_can_be_served() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().to_str().unwrap();
         let args = ["generate", "--out", out, "--date", "2026-03-03", "--tickers", "SPX,ES_SPX", "--records", "300"];
+        let args = [&args[..], &["--categories", "orderflow"]].concat();
         let said = said(&[&args[..], &["--seed", seed]].concat());
         assert!(said.starts_with("wrote 600 records of 2 tickers, "), "{said}");
         folder
@@ -84,4 +85,47 @@ fn the_sample_data_is_served_strictly_and_is_small() {
         );
     }
     said(&["inspect", "--strict", "--data-dir", data.to_str().unwrap()]);
+}
+
+#[test]
+fn all_categories_of_a_ticker_share_its_times_and_prices_and_hold_nothing_odd() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let args = ["generate", "--out", out, "--tickers", "SPX,AAPL", "--records", "40", "--strikes", "30"];
+    assert!(said(&args).starts_with("wrote 1200 records of 2 tickers, "));
+    let files: Vec<_> =
+        tree(folder.path()).into_iter().filter(|(path, _)| !path.iter().any(|part| part == "streams")).collect();
+    assert_eq!(files.len(), 30);
+    for ticker in ["SPX", "AAPL"] {
+        let of_ticker = files.iter().filter(|(path, _)| path.iter().any(|part| part == ticker));
+        let paths: Vec<Vec<(Value, Value)>> = of_ticker.map(|(_, bytes)| times_and_prices(bytes)).collect();
+        assert!(paths.len() == 15 && paths[0].len() == 40 && paths.iter().all(|path| *path == paths[0]), "{ticker}");
+    }
+    let inspected = said(&["inspect", "--strict", "--data-dir", out]);
+    assert_eq!(
+        inspected.lines().count(),
+        1 + 2 * 16 + 1,
+        "a table per ticker, and no problem behind them: {inspected}"
+    );
+}
+
+fn times_and_prices(bytes: &[u8]) -> Vec<(Value, Value)> {
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let records = lines.map(|line| serde_json::from_slice::<Value>(line).unwrap());
+    records.map(|record| (record["timestamp"].clone(), record["spot"].clone())).collect()
+}
+
+#[test]
+fn a_category_alone_has_the_same_bytes_as_among_all() {
+    let generated = |categories: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().to_str().unwrap();
+        said(&["generate", "--out", out, "--tickers", "SPX", "--records", "35", "--categories", categories]);
+        tree(folder.path())
+    };
+    let (all, some) = (generated("all"), generated("orderflow,state/gamma_one"));
+    assert_eq!(some.len(), 5);
+    assert!(some.iter().all(|(path, bytes)| all.get(path) == Some(bytes)));
+    let refused = refusal(&mut program(&["generate", "--categories", "state/gex_all"]));
+    assert!(refused.contains("classic/gex_full"), "it lists the categories: {refused}");
 }

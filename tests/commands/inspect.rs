@@ -1,4 +1,4 @@
-//! `flowcast inspect`: a line per ticker, and every problem.
+//! `flowcast inspect`: a line per file, and every problem.
 
 use crate::common::dataset::{Dataset, line};
 use crate::common::server::{program, refusal};
@@ -28,4 +28,37 @@ fn inspect_prints_a_line_per_ticker_and_every_problem() {
     assert_eq!(latest, out);
     assert!(refusal(&mut program(&["inspect", "--data-dir", folder, "--strict"])).contains("--strict"));
     assert!(refusal(&mut program(&["inspect", "2020-01-01", "--data-dir", folder])).contains("2025-11-28"));
+}
+
+#[test]
+fn every_category_has_a_line_in_the_table_of_its_ticker() {
+    let dataset = Dataset::new(&[("SPX", 3)]);
+    let classic = dataset.file("SPX").parent().unwrap().with_file_name("classic");
+    std::fs::create_dir(&classic).unwrap();
+    let gex = include_str!("../fixtures/gexbot/gex_full.jsonl");
+    let long = "x".repeat(3 << 20);
+    let odd = gex.replace("[[6830,10.125]", "[[6830]");
+    std::fs::write(classic.join("gex_full.jsonl"), format!("\u{feff}{gex}{long}\n\n{odd}")).unwrap();
+    std::fs::write(classic.join("gex_one.json.gz"), b"\x1f\x8b\x08").unwrap();
+    let folder = dataset.path().to_str().unwrap();
+    let out = said(&["inspect", "--data-dir", folder]);
+    let row = |start: &str| out.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{out}"));
+    assert!(row("SPX ").contains("records"));
+    assert_eq!(row("orderflow/orderflow ").split_whitespace().nth(1), Some("3"));
+    let gex: Vec<&str> = row("classic/gex_full ").split_whitespace().collect();
+    assert_eq!(gex[1..8], ["2", "09:30:02", "09:30:02", "0", "0s", "1", "0"]);
+    assert_eq!((gex[8], gex[10]), (gex[9], gex[11]), "both profiles scale GEX alike");
+    assert!(out.contains("gex_full.jsonl:2: expected a line of at most 1048576 bytes"), "{out}");
+    assert!(out.contains("gex_full.jsonl: 1 row of a list is odd and left out"), "{out}");
+    assert!(out.contains("gex_one.json.gz: expected one JSON object a line, got a file compressed with gzip"), "{out}");
+    assert!(refusal(&mut program(&["inspect", "--data-dir", folder, "--strict"])).contains("--strict"));
+}
+
+#[test]
+fn a_day_without_one_record_is_an_error() {
+    let dataset = Dataset::empty();
+    dataset.write("SPX", "nonsense");
+    dataset.write("NDX", b"PK\x03\x04");
+    let refused = refusal(&mut program(&["inspect", "--data-dir", dataset.path().to_str().unwrap()]));
+    assert!(refused.contains("none of the day's files"), "{refused}");
 }

@@ -4,6 +4,7 @@
 mod common;
 
 mod generate;
+mod import;
 mod inspect;
 mod paper;
 mod settings;

@@ -1,28 +1,40 @@
 //! A synthetic trading day: the generator behind `flowcast generate`.
 //!
-//! A ticker's file depends on seed, date and ticker alone and is the same on every platform and in every
-//! release: [`price_series`] makes its numbers, and whole cents are written. Not here: reading a day back
-//! (`dataset`), holidays and half days (every date is a full session).
+//! A file depends on seed, date, ticker and category alone (and on the number of strikes), and is the same on every
+//! platform and in every release: [`price_series`] makes the prices and the orderflow, [`option_records`] GEX and
+//! greeks around them, and whole hundredths are written. Not here: reading a day back (`dataset`), holidays and half
+//! days (every date is a full session).
 
+mod category_choice;
+mod history;
+mod json_line;
+mod option_chain;
+mod option_records;
 mod price_series;
+mod ticker_day;
 mod trading_records;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::{civil::Date, tz::TimeZoneDatabase};
+use rayon::prelude::*;
 
-use crate::commands::generate::price_series::{KEYS, SESSION, Series, draws};
-use crate::commands::generate::trading_records::trading_day;
+pub use self::category_choice::CategoryChoice;
+use self::category_choice::chosen;
+use self::price_series::{SESSION, draws};
+use self::ticker_day::TickerDay;
+use self::trading_records::trading_day;
+use crate::commands::unfinished_file::UnfinishedFile;
 use crate::source::recorded::trading::STREAMS_FOLDER;
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES};
 
 /// What to write, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GenerateOptions {
-    /// Data directory; files go to DIR/DATE/TICKER/orderflow/orderflow.jsonl and DIR/DATE/streams
+    /// Data directory; files go to DIR/DATE/TICKER/PACKAGE/CATEGORY.jsonl and DIR/DATE/streams
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub out: PathBuf,
     /// Day to generate; weekends and holidays are full sessions too
@@ -31,29 +43,39 @@ pub struct GenerateOptions {
     /// Tickers, comma-separated; an unknown one gets the prices of some stock
     #[arg(long, value_delimiter = ',', default_value = "SPX,ES_SPX,NDX,SPY", value_parser = ticker)]
     pub tickers: Vec<String>,
-    /// Records per ticker, one a second from 9:30:00 New York time; more than 23400 go past the close [default: 23400]
+    /// Categories, comma-separated: `all` of the fifteen, packages (classic, state, orderflow), or single ones such
+    /// as classic/gex_full,state/gamma_zero. All of them take some 90 KB a second of a ticker's day, orderflow 0.7
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "LIST")]
+    pub categories: Vec<CategoryChoice>,
+    /// Records per file, one a second from 9:30:00 New York time; more than 23400 go past the close [default: 23400]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub records: Option<u32>,
-    /// Seed of the random numbers; the same seed, date and ticker give the same bytes on every machine
+    /// Strikes around the price in a GEX or greek record
+    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub strikes: u32,
+    /// Seed of the random numbers; the same seed, date, ticker and strikes give the same bytes on every machine
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Overwrite existing files. Without it nothing is written if a ticker's file exists, and the day's
+    /// Overwrite existing files. Without it nothing is written if one of the files exists, and the day's
     /// signals, trades and portfolios are kept
     #[arg(long)]
     pub force: bool,
 }
 
 fn ticker(name: &str) -> Result<String, GenerateError> {
+    is_ticker_name(name).then(|| name.to_owned()).ok_or_else(|| GenerateError::Ticker(name.to_owned()))
+}
+
+/// Whether a ticker may be called so.
+pub(in crate::commands) fn is_ticker_name(name: &str) -> bool {
     let fits = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
-    let begins = name.starts_with(|c: char| c.is_ascii_uppercase());
-    let fits = begins && name.len() <= 32 && name.bytes().all(fits);
-    fits.then(|| name.to_owned()).ok_or_else(|| GenerateError::Ticker(name.to_owned()))
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && name.len() <= 32 && name.bytes().all(fits)
 }
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generated {
-    /// Files, one per ticker.
+    /// Tickers, each with a file per category.
     pub tickers: usize,
     /// Lines in all files.
     pub records: u64,
@@ -82,53 +104,62 @@ pub enum GenerateError {
     /// A file of the day exists; nothing was written.
     #[error("{0} exists already; --force overwrites it, --out chooses another directory")]
     Exists(PathBuf),
-    /// This file is as it was, those of earlier tickers are written.
+    /// This ticker's files are as they were; those of other tickers may be written.
     #[error("could not write {0}: {1}; check that the directory is writable and that the disk has free space")]
     Write(PathBuf, io::Error),
 }
 
-/// Writes the day, a file per ticker, each of which appears complete or not at all.
+/// Writes the day, a file per ticker and category. A ticker's files appear complete or not at all. What is held in
+/// memory does not grow with the records, but for a price a second.
 pub fn generate(options: &GenerateOptions) -> Result<Generated, GenerateError> {
     let opening = opening(options.date)?;
     // The command line has checked this; a caller who has not could leave the directory with a `..`.
     options.tickers.iter().try_for_each(|name| ticker(name).map(drop))?;
-    let day = options.out.join(options.date.to_string());
-    let path = |ticker: &String| day.join(ticker).join("orderflow/orderflow.jsonl");
-    let stream_path = |channel: &str| day.join(STREAMS_FOLDER).join(format!("{channel}.jsonl"));
-    let streams = [SIGNALS, TRADES, PORTFOLIO].map(stream_path);
-    let existing = options.tickers.iter().map(path).find(|path| path.exists());
+    let mut tickers = options.tickers.clone();
+    let mut seen = HashSet::new();
+    tickers.retain(|ticker| seen.insert(ticker.clone()));
+    let categories = chosen(&options.categories);
+    let mut paths = tickers
+        .iter()
+        .flat_map(|ticker| categories.iter().map(move |&category| ticker_day::path(options, ticker, category)));
+    let existing = paths.find(|path| path.exists());
     if let Some(path) = existing.filter(|_| !options.force) {
         return Err(GenerateError::Exists(path));
     }
-    let records = options.records.unwrap_or(SESSION);
-    let (mut bytes, mut spots) = (0, Vec::new());
-    for ticker in &options.tickers {
-        let mut of_ticker = Vec::new();
-        let mut series = Series::new(options.seed, options.date, ticker);
-        let fill = |out: &mut BufWriter<File>| {
-            let mut seconds = (0..records).zip(opening..);
-            seconds.try_for_each(|(n, at)| {
-                let cents = series.step(n);
-                of_ticker.push(cents[0]);
-                write_record(out, at, ticker, &cents)
-            })
-        };
-        let path = path(ticker);
-        bytes += replace(&path, fill).map_err(|error| GenerateError::Write(path, error))?;
-        spots.push(of_ticker);
-    }
+    let seconds = options.records.unwrap_or(SESSION);
+    // No fsync anywhere: what a power cut takes, the seed brings back.
+    let days = tickers.par_iter().map(|ticker| TickerDay::write(options, ticker, &categories, opening, seconds));
+    let days: Vec<TickerDay> = days.collect::<Result<_, _>>()?;
+    let (records, bytes) = days.iter().fold((0, 0), |(records, bytes), day| (records + day.records, bytes + day.bytes));
+    let spots: Vec<Vec<i64>> = days.into_iter().map(|day| day.spots).collect();
+    let trading = write_streams(options, &tickers, &spots, opening)?;
+    Ok(Generated { tickers: tickers.len(), records, bytes, trading })
+}
+
+/// Writes the day's signals, trades and portfolios; how many there are.
+fn write_streams(
+    options: &GenerateOptions,
+    tickers: &[String],
+    spots: &[Vec<i64>],
+    opening: i64,
+) -> Result<u64, GenerateError> {
+    let folder = options.out.join(options.date.to_string()).join(STREAMS_FOLDER);
+    let paths = [SIGNALS, TRADES, PORTFOLIO].map(|channel| folder.join(format!("{channel}.jsonl")));
     let failed = |path: &Path, error| GenerateError::Write(path.to_owned(), error);
     let mut draws = draws(options.seed, options.date, STREAMS_FOLDER);
-    let trading =
-        trading_day(&options.tickers, &spots, opening, &mut draws).map_err(|error| failed(&streams[0], error))?;
+    let trading = trading_day(tickers, spots, opening, &mut draws).map_err(|error| failed(&paths[0], error))?;
     // Those that are there already belong to other tickers of the day, and are kept.
     let lines = [&trading.signals, &trading.trades, &trading.portfolio];
-    for (path, lines) in streams.iter().zip(lines).filter(|(path, _)| options.force || !path.exists()) {
-        replace(path, |out| out.write_all(lines)).map_err(|error| failed(path, error))?;
+    for (path, lines) in paths.iter().zip(lines).filter(|(path, _)| options.force || !path.exists()) {
+        replace(path, lines).map_err(|error| failed(path, error))?;
     }
-    let tickers = options.tickers.len();
-    let records = u64::from(records) * tickers as u64;
-    Ok(Generated { tickers, records, bytes, trading: trading.records })
+    Ok(trading.records)
+}
+
+fn replace(path: &Path, content: &[u8]) -> io::Result<u64> {
+    let mut file = UnfinishedFile::create(path)?;
+    file.write(content)?;
+    file.publish()
 }
 
 /// Unix seconds of 9:30:00 in New York, by the bundled zone data: the machine's may be old.
@@ -139,39 +170,12 @@ fn opening(date: Date) -> Result<i64, GenerateError> {
     second.filter(|second| *second >= 0).ok_or(GenerateError::Date(date))
 }
 
-/// Writes beside `path`, then renames: a server that has the old file mapped keeps it whole.
-/// No fsync, since what a power cut takes the seed brings back. Returns the bytes written.
-fn replace(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<u64> {
-    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    let write = || {
-        fs::create_dir_all(path.parent().unwrap_or(path))?;
-        let mut out = BufWriter::new(File::create(&unfinished)?);
-        fill(&mut out)?;
-        out.flush()?;
-        fs::rename(&unfinished, path)?;
-        Ok(out.get_ref().metadata()?.len())
-    };
-    // If removing fails too, the first error is still the one to tell.
-    write().inspect_err(|_| drop(fs::remove_file(&unfinished)))
-}
-
-fn write_record(to: &mut impl Write, at: i64, ticker: &str, cents: &[i64; 35]) -> io::Result<()> {
-    write!(to, r#"{{"timestamp":{at},"ticker":"{ticker}""#)?;
-    for (key, cents) in KEYS.iter().zip(cents) {
-        let sign = if *cents < 0 { "-" } else { "" };
-        write!(to, r#","{key}":{sign}{}"#, cents.abs() / 100)?;
-        match cents.abs() % 100 {
-            0 => {}
-            part if part % 10 == 0 => write!(to, ".{}", part / 10)?,
-            part => write!(to, ".{part:02}")?,
-        }
-    }
-    to.write_all(b"}\n")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::commands::generate::price_series::KEYS;
     use clap::Parser;
     use xxhash_rust::xxh3::xxh3_64;
 
@@ -184,7 +188,8 @@ mod tests {
     /// The text of all files, one after the other, that these arguments write into `out`.
     fn run(out: &Path, arguments: &str) -> Result<String, GenerateError> {
         let parsed = Cli::parse_from(["generate"].into_iter().chain(arguments.split_whitespace()));
-        let options = GenerateOptions { out: out.to_owned(), ..parsed.options };
+        let categories = vec!["orderflow".parse().unwrap()];
+        let options = GenerateOptions { out: out.to_owned(), categories, ..parsed.options };
         let summary = generate(&options)?;
         let day = out.join(options.date.to_string());
         let files = options.tickers.iter().map(|ticker| day.join(ticker).join("orderflow/orderflow.jsonl"));

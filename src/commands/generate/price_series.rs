@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 /// Seconds, and so records, from 9:30:00 up to 16:00:00.
 pub const SESSION: u32 = 23_400;
 
-/// What follows `timestamp` and `ticker` in a record, in file order; [`Series::step`] fills it.
+/// What follows `timestamp` and `ticker` in a record, in file order; [`PricePath::step`] fills it.
 #[rustfmt::skip]
 pub const KEYS: [&str; 35] = [
     "spot", "z_mlgamma", "z_msgamma", "o_mlgamma", "o_msgamma", "zero_mcall", "zero_mput", "one_mcall", "one_mput",
@@ -28,9 +28,9 @@ pub const KEYS: [&str; 35] = [
 const LEVELS: [(i64, i64); 8] = [(1, 6), (-6, -1), (2, 20), (-20, -2), (1, 5), (-5, -1), (4, 16), (-16, -4)];
 
 /// One ticker's day, a second at a time.
-pub struct Series {
+pub struct PricePath {
     draws: ChaCha8Rng,
-    market: Market,
+    market: MarketMood,
     model: PriceModel,
     /// The gamma levels, counted in strikes.
     levels: [i64; 8],
@@ -40,14 +40,20 @@ pub struct Series {
     expiries: [[f64; 8]; 2],
 }
 
-impl Series {
+impl PricePath {
     /// The day of one ticker, before its first second.
     pub fn new(seed: u64, date: Date, ticker: &str) -> Self {
         let mut draws = draws(seed, date, ticker);
-        let (market, model) = (Market::new(seed, date), PriceModel::of(ticker));
+        let (market, model) = (MarketMood::new(seed, date), PriceModel::of(ticker));
         let (own, expiries) = (bell(&mut draws), from_fn(|_| from_fn(|_| bell(&mut draws))));
         // No level yet: the first step finds all of them astray and places them.
         Self { draws, market, model, levels: [0; 8], own, expiries }
+    }
+
+    /// The prices that its options are made for.
+    pub fn grid(&self) -> Grid {
+        let PriceModel { level, strike, size, .. } = self.model;
+        Grid { level, strike, size }
     }
 
     /// The numbers of the next second, in cents, in the order of [`KEYS`].
@@ -80,7 +86,7 @@ impl Series {
 }
 
 /// One expiry's numbers in cents: those whose keys alternate between the expiries, then the flows.
-fn expiry(state: &mut [f64; 8], size: f64, market: &Market, draws: &mut ChaCha8Rng) -> ([i64; 10], [i64; 3]) {
+fn expiry(state: &mut [f64; 8], size: f64, market: &MarketMood, draws: &mut ChaCha8Rng) -> ([i64; 10], [i64; 3]) {
     let [convexity, gex, vanna, charm, call, put, net_call, net_put] =
         state.each_mut().map(|value| wander(value, 1.0, draws));
     let cents = |value: f64| (100.0 * value).round() as i64;
@@ -103,8 +109,16 @@ fn expiry(state: &mut [f64; 8], size: f64, market: &Market, draws: &mut ChaCha8R
     ([convexity, gex, vanna, charm, call + put, call, put, net_call + net_put, net_call, net_put], flows)
 }
 
+/// What a ticker's options are made for: the last close in dollars, cents between strikes, volume (SPX's is 1).
+#[derive(Debug, Clone, Copy)]
+pub struct Grid {
+    pub level: f64,
+    pub strike: i64,
+    pub size: f64,
+}
+
 /// Moves a value that strays from zero by about 1 and is back after some ten minutes.
-fn wander(value: &mut f64, activity: f64, draws: &mut ChaCha8Rng) -> f64 {
+pub fn wander(value: &mut f64, activity: f64, draws: &mut ChaCha8Rng) -> f64 {
     // √(2/600): the kicks against which a pull of 1/600 holds the variance at 1.
     *value += 0.057_735 * activity * bell(draws) - *value / 600.0;
     *value
@@ -112,7 +126,7 @@ fn wander(value: &mut f64, activity: f64, draws: &mut ChaCha8Rng) -> f64 {
 
 /// What moves every ticker of a day: a bounded walk, loud at the open, the close and in bursts. `activity` is how loud
 /// this second is (about 1 over the day), `push` where it goes, `change` how far all of it has gone, as a fraction.
-struct Market {
+struct MarketMood {
     draws: ChaCha8Rng,
     burst: f64,
     activity: f64,
@@ -120,7 +134,7 @@ struct Market {
     change: f64,
 }
 
-impl Market {
+impl MarketMood {
     fn new(seed: u64, date: Date) -> Self {
         let mut draws = draws(seed, date, "");
         let change = 0.003 * bell(&mut draws);
@@ -179,12 +193,12 @@ pub fn draws(seed: u64, date: Date, name: &str) -> ChaCha8Rng {
 }
 
 /// From 0 up to 1, in steps of 2⁻⁵³.
-fn uniform(draws: &mut ChaCha8Rng) -> f64 {
+pub fn uniform(draws: &mut ChaCha8Rng) -> f64 {
     (draws.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Four 16-bit lanes added up: a bell of mean 0 and variance 1 that ends at ±3.46.
-fn bell(draws: &mut ChaCha8Rng) -> f64 {
+pub fn bell(draws: &mut ChaCha8Rng) -> f64 {
     let word = draws.next_u64();
     let sum = (word & 0xffff) + (word >> 16 & 0xffff) + (word >> 32 & 0xffff) + (word >> 48);
     (sum as f64 - 131_070.0) / 37_837.2

@@ -76,7 +76,9 @@ impl Recording {
         }
         let dataset = DatasetOptions { data_dir: options.data_dir.clone(), data_date: options.date, strict: false };
         if options.topic == ORDERFLOW_TOPIC {
-            let files = Dataset::find(&dataset)?.files.into_iter().map(|file| (file.path, Some(file.ticker)));
+            let files = Dataset::find(&dataset)?.files.into_iter();
+            let orderflow = files.filter(|file| file.category == ORDERFLOW_TOPIC);
+            let files = orderflow.map(|file| (file.path, Some(file.ticker)));
             return Self::of(files.collect(), options.interval);
         }
         let date = match options.date {

@@ -86,7 +86,7 @@ impl LineStats {
     }
 
     /// Counts a record, with what was noticed in it.
-    fn good(&mut self, timestamp: i64, noticed: Noticed) {
+    pub fn good(&mut self, timestamp: i64, noticed: Noticed) {
         self.step_to(timestamp);
         self.span = Some((self.span.map_or(timestamp, |span| span.0), timestamp));
         self.records += 1;
@@ -96,7 +96,7 @@ impl LineStats {
     }
 
     /// Counts a line that is no record.
-    fn bad(&mut self, reason: impl std::fmt::Display) {
+    pub fn bad(&mut self, reason: impl std::fmt::Display) {
         self.bad += 1;
         if self.first_bad.len() < REPORTED_LINES {
             self.first_bad.push((self.lines, reason.to_string()));

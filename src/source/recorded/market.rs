@@ -11,6 +11,7 @@ use jiff::civil::Date;
 use rayon::prelude::*;
 
 use super::dataset::{Dataset, RecordFile};
+use super::file_kind::{ENOUGH, NotJsonLines};
 use super::index::Index;
 use super::lines::BlockLines;
 use super::mapping::{MappedFile, ReadError};
@@ -37,6 +38,9 @@ pub enum FileError {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// It is compressed, an archive or an array.
+    #[error(transparent)]
+    NotJsonLines(#[from] NotJsonLines),
     /// It is empty.
     #[error("{path}: expected records, got an empty file")]
     Empty { path: PathBuf },
@@ -108,6 +112,9 @@ impl<'a> FirstLook<'a> {
     fn at(recorded: &'a RecordFile) -> Result<Self, FileError> {
         let kind = recorded.series().kind();
         let file = MappedFile::open(&recorded.path)?;
+        let mut first = Vec::new();
+        file.read(0, ENOUGH.min(usize::try_from(file.len()).unwrap_or(ENOUGH)), &mut first)?;
+        NotJsonLines::check(&recorded.path, &first)?;
         let index = Index::new(file.len());
         let path = || recorded.path.clone();
         let (mut lines, mut bad, mut first) = (BlockLines::default(), 0, String::new());
