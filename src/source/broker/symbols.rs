@@ -41,7 +41,7 @@ impl Mode {
 /// How a broker names an instrument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
-    /// Kite's instrument token.
+    /// Kite's instrument token, whose low byte is the segment.
     Kite(u32),
     /// XTS's segment and instrument.
     Xts(Key),
@@ -176,7 +176,7 @@ impl SymbolMap {
         (!self.addresses.contains(&found.address)).then(|| Arc::new(found))
     }
 
-    /// The configured symbols.
+    /// The symbols that the settings name, in their order; those made from an exchange and an id are not among them.
     pub fn symbols(&self) -> Vec<Arc<str>> {
         self.in_order.clone()
     }

@@ -10,10 +10,9 @@
 
 use std::sync::Arc;
 
-use rust_decimal::Decimal;
-
 use crate::source::broker::instrument::{Broker, Exchange, Instrument};
-use crate::source::broker::quote::{DEPTH, Level, Levels, MarketData, QuoteKind, ReceivedAt};
+use crate::source::broker::price::decimal;
+use crate::source::broker::quote::{DEPTH, Level, MarketData, QuoteKind, ReceivedAt};
 
 /// One packet. Prices are integers in units of [`places`]; times are seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub enum Body {
     Ltp,
     /// 28 or 32 bytes: an index. The longer one has a time.
     Index {
-        /// Today's prices.
+        /// Today's open, high and low, and the previous day's close.
         day: DayPrices,
         /// The exchange's stamp; 0 if it has none.
         exchange_time: u32,
@@ -67,7 +66,7 @@ pub struct Quote {
     pub total_buy_quantity: u32,
     /// Units offered by all sell orders.
     pub total_sell_quantity: u32,
-    /// Today's prices.
+    /// Today's open, high and low, and the previous day's close.
     pub day: DayPrices,
 }
 
@@ -274,7 +273,7 @@ impl Packet {
         };
         let mut record = MarketData::new(Broker::Zerodha, feed, instrument, kind, received);
         record.tradable = Some(self.token & 0xff != 9);
-        record.last_price = Some(Decimal::new(self.last_price.into(), places));
+        record.last_price = Some(decimal(self.last_price.into(), places));
         match &self.body {
             Body::Ltp => {}
             Body::Index { day, exchange_time } => {
@@ -293,7 +292,7 @@ impl Packet {
 
 impl DayPrices {
     fn fill(&self, record: &mut MarketData, places: u32) {
-        let price = |price: i32| Some(Decimal::new(price.into(), places));
+        let price = |price: i32| Some(decimal(price.into(), places));
         (record.open, record.high, record.low) = (price(self.open), price(self.high), price(self.low));
         record.prev_close = price(self.close).filter(|close| !close.is_zero());
     }
@@ -302,7 +301,7 @@ impl DayPrices {
 impl Quote {
     fn fill(&self, record: &mut MarketData, places: u32) {
         record.last_quantity = Some(self.last_quantity.into());
-        record.average_price = Some(Decimal::new(self.average_price.into(), places));
+        record.average_price = Some(decimal(self.average_price.into(), places));
         record.volume = Some(self.volume.into());
         record.total_buy_quantity = Some(self.total_buy_quantity.into());
         record.total_sell_quantity = Some(self.total_sell_quantity.into());
@@ -317,21 +316,16 @@ impl Full {
         record.oi = Some(self.oi.into());
         record.oi_day_high = Some(self.oi_day_high.into());
         record.oi_day_low = Some(self.oi_day_low.into());
-        record.bids = levels(&self.bids, places);
-        record.asks = levels(&self.asks, places);
+        self.bids.iter().for_each(|level| record.bids.push(level.priced(places)));
+        self.asks.iter().for_each(|level| record.asks.push(level.priced(places)));
     }
 }
 
-fn levels(raw: &[RawLevel; DEPTH], places: u32) -> Levels {
-    let mut levels = Levels::default();
-    for level in raw {
-        levels.push(Level {
-            price: Decimal::new(level.price.into(), places),
-            quantity: level.quantity.into(),
-            orders: level.orders.into(),
-        });
+impl RawLevel {
+    fn priced(self, places: u32) -> Level {
+        let price = decimal(self.price.into(), places);
+        Level { price, quantity: self.quantity.into(), orders: self.orders.into() }
     }
-    levels
 }
 
 /// 0 means that there is no time.

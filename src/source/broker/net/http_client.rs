@@ -39,11 +39,11 @@ pub struct HttpClient {
 
 /// What is asked of a server.
 pub struct Call<'a> {
-    /// Its method.
+    /// The HTTP method, such as `PUT`.
     pub method: Method,
     /// Its URL, without secrets.
     pub url: &'a str,
-    /// The token of its session.
+    /// The session's token, the whole value of `authorization`; `None` at the login.
     pub token: Option<&'a SecretString>,
     /// JSON; empty for none.
     pub body: Vec<u8>,
@@ -66,23 +66,23 @@ pub enum HttpError {
     /// The name, TCP or TLS failed.
     #[error("cannot connect to {host}: {source}")]
     Network {
-        /// Host and port.
+        /// Whom the URL names, as `host:port`.
         host: String,
-        /// The system's reason.
+        /// What the resolver, the system or TLS says.
         source: io::Error,
     },
     /// The answer did not come in time.
     #[error("{host} gave no answer within {timeout:?}")]
     TimedOut {
-        /// Host and port.
+        /// Whom the URL names, as `host:port`.
         host: String,
-        /// The configured limit.
+        /// The time that the settings give a call.
         timeout: Duration,
     },
     /// The answer is no HTTP, ends too early, or is too large.
     #[error("{host} gave no HTTP answer of at most {limit} bytes")]
     Broken {
-        /// Host and port.
+        /// Whom the URL names, as `host:port`.
         host: String,
         /// How many bytes an answer may have.
         limit: usize,
@@ -93,7 +93,7 @@ pub enum HttpError {
 }
 
 impl HttpClient {
-    /// Makes one call.
+    /// Makes one call on a connection of its own. Every status is an answer; none is tried again here.
     pub async fn call(&self, call: Call<'_>) -> Result<Answer, HttpError> {
         let uri: Uri = call.url.parse().map_err(|_| HttpError::BadUrl)?;
         let secure = match uri.scheme_str() {

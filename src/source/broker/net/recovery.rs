@@ -35,7 +35,7 @@ pub struct RecoverySettings {
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionEnd {
-    /// flowcast stopped it.
+    /// flowcast stopped it: it is not opened again.
     Stopped,
     /// The network failed, the server closed it, or nothing was heard.
     Lost(String),
@@ -45,7 +45,7 @@ pub enum ConnectionEnd {
     Busy {
         /// How long the server wants to be left alone.
         retry_after: Option<Duration>,
-        /// The server's reason.
+        /// What the server says, for people.
         reason: String,
     },
 }

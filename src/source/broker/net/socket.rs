@@ -48,23 +48,23 @@ pub enum ConnectError {
     /// The name, TCP or TLS failed.
     #[error("cannot connect to {host}: {source}")]
     Network {
-        /// Host and port.
+        /// Whom the URL names, as `host:port`.
         host: String,
-        /// The system's reason.
+        /// What the resolver, the system or TLS says.
         source: io::Error,
     },
     /// The handshake was not finished in time.
     #[error("cannot connect to {host}: no answer within {timeout:?}")]
     TimedOut {
-        /// Host and port.
+        /// Whom the URL names, as `host:port`.
         host: String,
-        /// The configured limit.
+        /// The time that the settings give a handshake.
         timeout: Duration,
     },
     /// The server does not speak WebSocket.
     #[error("{host} does not speak WebSocket: {reason}")]
     Protocol {
-        /// Host and port.
+        /// Whom the URL names, as `host:port`.
         host: String,
         /// What the handshake lacks.
         reason: &'static str,

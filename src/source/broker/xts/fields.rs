@@ -26,14 +26,14 @@ pub enum Code {
     Candle,
     /// 1507: an exchange's session begins or ends.
     MarketStatus,
-    /// 1510: open interest.
+    /// 1510: open interest, of the instrument and of what underlies it.
     OpenInterest,
     /// 1512: the last price.
     Ltp,
 }
 
 impl Code {
-    /// All of them.
+    /// Every code, by its number.
     pub const ALL: [Self; 6] =
         [Self::Touchline, Self::Depth, Self::Candle, Self::MarketStatus, Self::OpenInterest, Self::Ltp];
 
@@ -58,9 +58,9 @@ impl Code {
 /// An instrument as XTS names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// `exchangeSegment`.
+    /// `exchangeSegment`, such as 1 for NSE; see [`exchange`].
     pub segment: u16,
-    /// `exchangeInstrumentID`.
+    /// `exchangeInstrumentID`, unique only within its segment.
     pub id: u64,
 }
 

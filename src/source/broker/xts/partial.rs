@@ -82,7 +82,7 @@ impl Store {
         self.known.clear();
     }
 
-    /// Forgets an instrument.
+    /// Forgets what is known of an instrument by one code, which makes room for another.
     pub fn forget(&mut self, code: Code, key: Key) {
         self.known.remove(&(code, key));
     }

@@ -37,7 +37,7 @@ pub enum RestError {
     Busy {
         /// How long the server wants to be left alone.
         retry_after: Option<Duration>,
-        /// The server's reason.
+        /// What the server says, for people.
         reason: String,
     },
     /// The token, or at login the credentials, are refused.
@@ -110,7 +110,7 @@ impl Rest {
         Ok(Snapshots::read(&answer.body))
     }
 
-    /// Ends a subscription.
+    /// Ends the subscription of instruments by one code; other codes of theirs go on.
     pub async fn unsubscribe(
         &self,
         login: &Login,
