@@ -4,13 +4,16 @@ use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged, and how it looks. The log goes to standard error.
 #[derive(Debug, Clone, Args)]
 pub struct LogOptions {
-    /// What is logged: a level (error, warn, info, debug, trace) or tracing directives
+    /// What is logged: a level (error, warn, info, debug, trace), or levels of targets such as
+    /// info,librdkafka=debug
     #[arg(long, env = "FLOWCAST_LOG_LEVEL", default_value = "info", value_name = "LEVEL", value_parser = log_filter)]
     log_level: String,
     /// Format of the log lines
@@ -31,19 +34,28 @@ enum LogFormat {
 pub fn start(options: &LogOptions) -> WorkerGuard {
     let filter = filter(&options.log_level).expect("checked when it was parsed");
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match options.log_format {
-        LogFormat::Text => log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match options.log_format {
+        LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(lines).with(filter).init();
     guard
 }
 
 /// The directives as a filter, without the one line that holds secrets: at `trace` tungstenite writes
 /// the requests of its clients, and their URLs hold the brokers' tokens.
-fn filter(text: &str) -> Result<EnvFilter, ParseError> {
-    let silenced = "tungstenite::handshake::client=info".parse().expect("a directive");
-    Ok(EnvFilter::try_new(text)?.add_directive(silenced))
+///
+/// Directives of spans and fields are refused: nothing here opens a span, and one of a field would
+/// outrank the silence.
+fn filter(text: &str) -> Result<Targets, String> {
+    if text.contains('[') {
+        return Err("spans and fields, in [], cannot be chosen".to_owned());
+    }
+    // An empty directive would be the level `error`, for all targets.
+    let directives: Vec<&str> = text.split(',').filter(|directive| !directive.is_empty()).collect();
+    let targets: Targets = directives.join(",").parse().map_err(|error: ParseError| error.to_string())?;
+    Ok(targets.with_target("tungstenite::handshake::client", LevelFilter::INFO))
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -63,6 +75,14 @@ mod tests {
             let directives = filter(asked).unwrap().to_string();
             assert!(directives.contains("tungstenite::handshake::client=info"), "{directives}");
             assert!(!directives.contains("client=trace"), "{directives}");
+        }
+        assert!(filter("tungstenite::handshake::client[{message}]=trace").is_err());
+    }
+
+    #[test]
+    fn a_comma_too_many_changes_no_level() {
+        for asked in ["debug,", ",debug", "librdkafka=debug,,debug"] {
+            assert_eq!(filter(asked).unwrap().default_level(), Some(LevelFilter::DEBUG), "{asked}");
         }
     }
 }

@@ -28,7 +28,6 @@ pub struct FileFigures {
 
 /// Why a file gives no records. The other files are not affected.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum UnreadFile {
     /// It cannot be opened or read.
     #[error("{path}: expected a readable file: {source}")]
