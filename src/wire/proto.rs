@@ -16,10 +16,6 @@ pub mod option_profile {
 pub mod spot_price {
     include!(concat!(env!("OUT_DIR"), "/spot_price.rs"));
 }
-/// `proto/cache.proto`: the index of a cached file.
-pub mod cache {
-    include!(concat!(env!("OUT_DIR"), "/flowcast.cache.rs"));
-}
 /// `proto/webpubsub.proto`: the messages of the protobuf subprotocols.
 pub mod webpubsub {
     include!(concat!(env!("OUT_DIR"), "/webpubsub.rs"));

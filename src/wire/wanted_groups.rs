@@ -117,7 +117,9 @@ impl WantedGroups {
         for ticker in spots {
             let topics = analytics.get(ticker);
             let topics = topics.ok_or_else(|| WantedError::NoAnalytics { ticker: ticker.to_owned(), hub: None })?;
-            topics.iter().for_each(|&topic| wanted.add(topic, &GroupName { ticker, series: Series::Spot }));
+            for &topic in topics {
+                wanted.add(topic, &GroupName { ticker, series: Series::Spot });
+            }
         }
         wanted.within(limits)
     }
@@ -148,7 +150,9 @@ impl WantedGroups {
             return Err(WantedError::TwoGenerations { first, second: *second });
         }
         let mut wanted = Self::none(first.v2);
-        pairs.iter().for_each(|(hub, group)| wanted.add(hub.topic, group));
+        for (hub, group) in &pairs {
+            wanted.add(hub.topic, group);
+        }
         if first.v2 {
             covered(&pairs)?;
         }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::client::{ALL, Client, HUBS, JSON_RELIABLE, PROTOBUF, RELIABLE, Said};
+use crate::common::client::{ALL, Client, Data, HUBS, JSON_RELIABLE, PROTOBUF, RELIABLE, Said};
 use crate::common::dataset::{Dataset, group};
 use crate::common::http::{self, Response};
 use crate::common::server::Server;
@@ -207,7 +207,7 @@ fn patch_on_an_open_socket_loses_nothing_of_what_stays() {
             }
         }
         for data in data {
-            let ids: Vec<u64> = data.iter().filter(|data| data.group == group("SPX")).map(|data| data.id()).collect();
+            let ids: Vec<u64> = data.iter().filter(|data| data.group == group("SPX")).map(Data::id).collect();
             assert!(ids.len() > 50);
             assert_eq!(ids, published(&server, &group("SPX"), ids[0], *ids.last().unwrap()), "{subprotocol}");
             assert!(data.windows(2).all(|pair| pair[0].id() < pair[1].id()), "ids rise over all groups");
@@ -267,7 +267,7 @@ fn patch_reaches_a_session_that_waits_for_its_client() {
     let after = back.take(100);
     assert!(after.iter().all(|data| data.group != group("ES_SPX")), "what went is not sent again");
     assert!(after.iter().any(|data| data.group == group("NDX")));
-    let of = |data: &crate::common::client::Data| (data.group == group("SPX")).then(|| data.id());
+    let of = |data: &Data| (data.group == group("SPX")).then(|| data.id());
     let mut ids: Vec<u64> = before.iter().chain(&after).filter_map(of).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -322,7 +322,9 @@ fn with_the_policy_many_each_post_has_its_own_slot() {
         (Client::open_at(&server, &url, PROTOBUF), token)
     };
     let mut clients = [open(), open(), open()];
-    clients.iter_mut().for_each(|(client, _)| drop(client.take(3)));
+    for (client, _) in &mut clients {
+        client.take(3);
+    }
     let pairs = [("orderflow", "ES_SPX_orderflow_orderflow")];
     assert_eq!(patch(&server, &pairs).status, 200, "a key means its newest slot");
     assert_eq!(patch_with(&server, &clients[0].1, &pairs).status, 200, "a token its own");

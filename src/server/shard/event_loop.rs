@@ -140,7 +140,9 @@ impl Shard {
             }
             ShardMessage::Replaced(AssignmentNews { assignments, .. }) => {
                 let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
-                keys.into_iter().for_each(|key| self.close_replaced(key));
+                for key in keys {
+                    self.close_replaced(key);
+                }
             }
             ShardMessage::Drain => {
                 self.sessions.drain(&mut self.lanes);

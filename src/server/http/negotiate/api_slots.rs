@@ -321,12 +321,12 @@ mod tests {
         take("d", 1).unwrap();
         let is_there = |token: &str| slots.connect(token, HUB, 1).is_ok();
         assert_eq!(tokens.each_ref().map(|token| is_there(token)), [true, false, true]);
-        let _held = ["c", "d"].map(|key| {
+        let held = ["c", "d"].map(|key| {
             let id = slots.table().newest[key];
             Arc::clone(&slots.table().slots[&id].hubs[0])
         });
         assert_eq!(take("e", 2), Err(SlotsFull(3)));
-        drop((used, _held));
+        drop((used, held));
         take("f", LIFETIME_MS + 1).unwrap();
         assert_eq!(slots.count.load(Ordering::Relaxed), 2, "two of three were checked and forgotten");
         let table = slots.table();

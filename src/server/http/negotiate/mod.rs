@@ -52,37 +52,56 @@ struct Generation {
 const V1: Generation = Generation { endpoint: "/ws", without_key: StatusCode::BAD_REQUEST };
 const V2: Generation = Generation { endpoint: "/client/hubs", without_key: StatusCode::UNAUTHORIZED };
 
-/// A request is answered, or refused with an answer of its own.
-type Answer = Result<Response, Box<Response>>;
+/// Why a request is refused: its status, and what was expected.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        error(self.0, &self.1)
+    }
+}
+
+fn refuse(status: StatusCode, reason: impl Into<String>) -> Refusal {
+    Refusal(status, reason.into())
+}
 
 /// `GET /negotiate`
 pub async fn get_v1(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    get(&app, peer, query.0.as_deref(), &headers, V1).unwrap_or_else(|refused| *refused)
+    get(&app, peer, query.0.as_deref(), &headers, V1).unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `GET /v2/negotiate`
 pub async fn get_v2(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    get(&app, peer, query.0.as_deref(), &headers, V2).unwrap_or_else(|refused| *refused)
+    get(&app, peer, query.0.as_deref(), &headers, V2).unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `POST /negotiate`
 pub async fn post_v1(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap, body: Body) -> Response {
-    post(&app, peer, query.0.as_deref(), &headers, body, V1).await.unwrap_or_else(|refused| *refused)
+    post(&app, peer, query.0.as_deref(), &headers, body, V1).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `POST /v2/negotiate`
 pub async fn post_v2(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap, body: Body) -> Response {
-    post(&app, peer, query.0.as_deref(), &headers, body, V2).await.unwrap_or_else(|refused| *refused)
+    post(&app, peer, query.0.as_deref(), &headers, body, V2).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `PATCH /negotiate` and `PATCH /v2/negotiate`: the answer has no URLs, so both are the same.
 pub async fn patch(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap, body: Body) -> Response {
-    replace_groups(&app, query.0.as_deref(), &headers, body).await.unwrap_or_else(|refused| *refused)
+    replace_groups(&app, query.0.as_deref(), &headers, body).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// The client joins its groups itself.
-fn get(app: &App, peer: Peer, query: Option<&str>, headers: &HeaderMap, generation: Generation) -> Answer {
-    available(app)?;
+fn get(
+    app: &App,
+    peer: Peer,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    generation: Generation,
+) -> Result<Response, Refusal> {
+    if let Some(unavailable) = app.unavailable() {
+        return Ok(unavailable);
+    }
     let key = key(query, headers).ok_or_else(|| refuse(generation.without_key, "missing key parameter"))?;
     let token = format!("{}:{}", checked(&key)?, Uuid::new_v4());
     let hubs = app.topics().map(|topic| topic.hub(false));
@@ -98,14 +117,16 @@ async fn post(
     headers: &HeaderMap,
     body: Body,
     generation: Generation,
-) -> Answer {
-    available(app)?;
+) -> Result<Response, Refusal> {
+    if let Some(unavailable) = app.unavailable() {
+        return Ok(unavailable);
+    }
     let key = required_key(query, headers)?;
     let urls = Urls::of(app, peer, headers, generation)?;
     let body = read(app, body).await?;
-    let wanted = WantedGroups::of_post(&body, &limits(app)).map_err(refuse_wanted)?;
-    let taken = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
-    let (token, replaced) = taken.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, &full.to_string()))?;
+    let wanted = WantedGroups::of_post(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
+    let slot = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
+    let (token, replaced) = slot.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string()))?;
     tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
     tell(app, replaced, ShardMessage::Replaced).await;
     let hubs = HubTopic::ALL.into_iter().map(|topic| topic.hub(wanted.is_v2()));
@@ -113,21 +134,24 @@ async fn post(
 }
 
 /// Changes the groups of open connections, and of those that will be opened.
-async fn replace_groups(app: &Arc<App>, query: Option<&str>, headers: &HeaderMap, body: Body) -> Answer {
-    available(app)?;
+async fn replace_groups(
+    app: &Arc<App>,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    if let Some(unavailable) = app.unavailable() {
+        return Ok(unavailable);
+    }
     let key = required_key(query, headers)?;
     let body = read(app, body).await?;
-    let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(refuse_wanted)?;
+    let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
     let patched = app.slots.patch(checked(&key)?, &wanted, monotonic_ms());
-    let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, &refused.to_string()))?;
+    let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
     tell(app, reassigned, ShardMessage::Reassigned).await;
     let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
     let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
     Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())
-}
-
-fn available(app: &App) -> Result<(), Box<Response>> {
-    app.unavailable().map_or(Ok(()), |unavailable| Err(Box::new(unavailable)))
 }
 
 /// The key of a request: a parameter, else a header.
@@ -136,14 +160,14 @@ fn key(query: Option<&str>, headers: &HeaderMap) -> Option<String> {
 }
 
 /// The key of a POST or PATCH, refused as GexBot does (`docs/protocols/gexbot.md`, "Credentials and errors").
-fn required_key(query: Option<&str>, headers: &HeaderMap) -> Result<String, Box<Response>> {
+fn required_key(query: Option<&str>, headers: &HeaderMap) -> Result<String, Refusal> {
     key(query, headers).ok_or_else(|| match headers.get(AUTHORIZATION) {
         None => refuse(StatusCode::BAD_REQUEST, "Authorization header not found."),
         Some(_) => refuse(StatusCode::UNAUTHORIZED, "expected Authorization: Bearer KEY or Basic KEY"),
     })
 }
 
-fn checked(key: &str) -> Result<&str, Box<Response>> {
+fn checked(key: &str) -> Result<&str, Refusal> {
     let fits = key.len() <= auth::MAX_TOKEN / 2;
     fits.then_some(key).ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the key is too long"))
 }
@@ -156,22 +180,22 @@ fn limits(app: &App) -> WantedLimits<'_> {
     }
 }
 
-fn refuse_wanted(wanted: WantedError) -> Box<Response> {
+fn refuse_wanted(wanted: &WantedError) -> Refusal {
     let status = if wanted.is_limit() { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
-    refuse(status, &wanted.to_string())
+    refuse(status, wanted.to_string())
 }
 
 /// The whole body, which may be so long and take so long as the settings say.
-async fn read(app: &App, body: Body) -> Result<Bytes, Box<Response>> {
+async fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
     let limit = app.options.negotiate.max_body_bytes();
     let patience = Duration::from_secs(app.options.http_timeout_seconds);
     match tokio::time::timeout(patience, to_bytes(body, limit)).await {
         Ok(Ok(body)) => Ok(body),
         // Or the client has gone, and nobody reads the answer.
-        Ok(Err(_)) => Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("expected a body of at most {limit} bytes"))),
+        Ok(Err(_)) => Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {limit} bytes"))),
         Err(_elapsed) => {
             let words = format!("expected the whole body within {} seconds", patience.as_secs());
-            Err(refuse(StatusCode::REQUEST_TIMEOUT, &words))
+            Err(refuse(StatusCode::REQUEST_TIMEOUT, words))
         }
     }
 }
@@ -205,7 +229,7 @@ struct Urls {
 }
 
 impl Urls {
-    fn of(app: &App, peer: Peer, headers: &HeaderMap, generation: Generation) -> Result<Self, Box<Response>> {
+    fn of(app: &App, peer: Peer, headers: &HeaderMap, generation: Generation) -> Result<Self, Refusal> {
         let (scheme, host) = public_origin(headers, peer, &app.options.trusted_proxies);
         let host = host.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "missing Host header"))?;
         Ok(Self { start: format!("{scheme}://{host}{}", generation.endpoint) })
@@ -216,8 +240,4 @@ impl Urls {
         let token = utf8_percent_encode(token, IN_QUERY);
         hubs.map(|hub| (hub.name().to_owned(), format!("{}/{hub}?access_token={token}", self.start).into())).collect()
     }
-}
-
-fn refuse(status: StatusCode, reason: &str) -> Box<Response> {
-    Box::new(error(status, reason))
 }

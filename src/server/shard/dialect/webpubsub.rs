@@ -103,7 +103,9 @@ impl WebPubSubDialect {
         let Some(followed) = &mut session.followed else { return };
         let (gone, current) = followed.follow();
         let id = session.id;
-        gone.iter().for_each(|group| talk.leave(group));
+        for group in &gone {
+            talk.leave(group);
+        }
         for group in current.iter() {
             if let Err(failure) = self.join(group, talk) {
                 self.stats.refused.add(1);
