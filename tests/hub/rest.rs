@@ -121,7 +121,8 @@ fn majors_and_maxchange_keep_the_numbers_as_they_were_written() {
 
 #[test]
 fn by_default_everybody_is_answered_the_record_that_the_hub_published_last() {
-    let server = Server::with(&with_gex(), &[("WS_STREAM_INTERVAL", "50ms"), ("CACHE_MODE", "exhaust")]);
+    let dataset = with_gex();
+    let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "50ms"), ("CACHE_MODE", "exhaust")]);
     let mut client = Client::open(&server, JSON_RELIABLE).joined(&["SPX"]);
     for key in ["a", "a", "b"] {
         let before = client.data().payload().index();
@@ -137,7 +138,8 @@ fn by_default_everybody_is_answered_the_record_that_the_hub_published_last() {
 
 #[test]
 fn with_cursor_key_each_key_and_route_has_a_position_of_its_own() {
-    let server = Server::with(&with_gex(), &[BY_KEY]);
+    let dataset = with_gex();
+    let server = Server::with(&dataset, &[BY_KEY]);
     let ask = |key: &str, path: &str| number(&get_as(&server, key, path));
     assert_eq!([0; 3].map(|_| ask("a", "/SPX/classic/full")), [0, 1, 2]);
     assert_eq!(ask("b", "/SPX/classic/full"), 0, "another key");
@@ -153,7 +155,8 @@ fn with_cursor_key_each_key_and_route_has_a_position_of_its_own() {
 
 #[test]
 fn positions_can_be_reset_for_one_key_or_all() {
-    let server = Server::with(&with_gex(), &[BY_KEY]);
+    let dataset = with_gex();
+    let server = Server::with(&dataset, &[BY_KEY]);
     let ask = |key: &str, path: &str| number(&get_as(&server, key, path));
     let reset = |query: &str| {
         http::request(server.address, "POST", &format!("/reset-cache{query}"), &[("Content-Length", "0")]).json()
@@ -208,7 +211,8 @@ fn a_bad_line_is_skipped_and_a_file_of_bad_lines_has_no_record() {
 
 #[test]
 fn the_oldest_position_is_forgotten_when_there_are_too_many() {
-    let server = Server::with(&with_gex(), &[BY_KEY, ("FLOWCAST_REST_MAX_CURSORS", "2")]);
+    let dataset = with_gex();
+    let server = Server::with(&dataset, &[BY_KEY, ("FLOWCAST_REST_MAX_CURSORS", "2")]);
     let ask = |key: &str| number(&get_as(&server, key, "/SPX/classic/full"));
     assert_eq!(["a", "b", "a", "c", "b", "c"].map(ask), [0, 0, 1, 0, 0, 1]);
     assert_eq!(server.metric("flowcast_rest_cursors"), 2);
@@ -217,7 +221,8 @@ fn the_oldest_position_is_forgotten_when_there_are_too_many() {
 
 #[test]
 fn any_key_in_any_form_will_do_and_none_is_refused() {
-    let server = Server::start(&with_gex());
+    let dataset = with_gex();
+    let server = Server::start(&dataset);
     for path in ["/SPX/classic/full", "/v2/SPX/classic/full/majors", "/options/SPX/expiries", "/sync/stream"]
         .into_iter()
         .chain([&*format!("/download/{DATE}/SPX/orderflow"), &*format!("/download/{DATE}/SPX/links")])
@@ -287,7 +292,8 @@ fn what_is_unknown_is_named() {
 
 #[test]
 fn pages_of_every_origin_may_read() {
-    let server = Server::start(&with_gex());
+    let dataset = with_gex();
+    let server = Server::start(&dataset);
     let preflight = [
         ("Origin", "https://page.example"),
         ("Access-Control-Request-Method", "GET"),
@@ -305,7 +311,8 @@ fn pages_of_every_origin_may_read() {
 
 #[test]
 fn any_path_is_answered_and_harms_nobody() {
-    let mut server = Server::start(&with_gex());
+    let dataset = with_gex();
+    let mut server = Server::start(&dataset);
     let words = [
         "SPX",
         "v2",
@@ -359,7 +366,8 @@ fn any_path_is_answered_and_harms_nobody() {
 
 #[test]
 fn without_a_recorded_day_the_answer_says_so() {
-    let server = Server::with(&with_gex(), &[("WS_ENABLED", "false"), ("WEBSOCKET_ENABLED", "false")]);
+    let dataset = with_gex();
+    let server = Server::with(&dataset, &[("WS_ENABLED", "false"), ("WEBSOCKET_ENABLED", "false")]);
     for path in ["/SPX/classic/full", "/available-dates", "/sync/stream"] {
         let reason = "this server replays no recorded day, so it has no records to answer with";
         assert_eq!(refused(&get(&server, path)), (404, reason.to_owned()), "{path}");

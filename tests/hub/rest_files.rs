@@ -51,7 +51,8 @@ fn open(server: &Server, method: &str, path: &str) -> (Response, BufReader<TcpSt
 
 #[test]
 fn tickers_and_categories_are_those_of_the_data() {
-    let server = Server::start(&market());
+    let dataset = market();
+    let server = Server::start(&dataset);
     let tickers = json!({ "stocks": [], "indexes": ["SPX", "XSP"], "futures": ["ES_SPX"] });
     for path in ["/tickers", "/v2/tickers"] {
         assert_eq!(server.get(path).json(), tickers, "{path}");
@@ -69,7 +70,8 @@ fn tickers_and_categories_are_those_of_the_data() {
 
 #[test]
 fn expiries_are_those_that_have_files_within_ninety_days() {
-    let server = Server::start(&market());
+    let dataset = market();
+    let server = Server::start(&dataset);
     let answer = json!({
         "ticker": "SPX", "start_date": "2025-11-28", "end_date": "2026-02-26", "expiries": ["2025-12-19", "2026-01-09"],
     });
@@ -140,7 +142,8 @@ fn a_download_is_the_file_byte_by_byte() {
 
 #[test]
 fn links_lead_to_the_files() {
-    let server = Server::start(&market());
+    let dataset = market();
+    let server = Server::start(&dataset);
     let links = get(&server, &format!("/download/{DATE}/SPX/links")).json();
     assert_eq!((&links["date"], &links["ticker"]), (&json!(DATE), &json!("SPX")));
     assert_eq!(links["summary"]["total_links"], 7);
@@ -266,7 +269,8 @@ fn positions_of_a_key_are_streamed_as_a_snapshot_and_then_a_batch_a_second() {
 
 #[test]
 fn positions_on_the_clock_are_those_of_every_file() {
-    let server = Server::with(&market(), &[("WS_STREAM_INTERVAL", "1h")]);
+    let dataset = market();
+    let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "1h")]);
     let events = events(&server, "?key=a-key", 2);
     let positions = events[1].2["positions"].as_array().unwrap();
     assert_eq!(positions.len(), 9);
@@ -278,7 +282,8 @@ fn positions_on_the_clock_are_those_of_every_file() {
 
 #[test]
 fn readers_of_positions_are_limited() {
-    let server = Server::with(&market(), &[("FLOWCAST_MAX_TICK_READERS", "1")]);
+    let dataset = market();
+    let server = Server::with(&dataset, &[("FLOWCAST_MAX_TICK_READERS", "1")]);
     let _first = open(&server, "GET", "/sync/stream");
     let answer = get(&server, "/sync/stream");
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
@@ -287,7 +292,8 @@ fn readers_of_positions_are_limited() {
 
 #[test]
 fn every_path_of_the_openapi_document_is_served_with_its_methods_and_no_other() {
-    let server = Server::start(&market());
+    let dataset = market();
+    let server = Server::start(&dataset);
     let answer = server.get("/openapi.yaml");
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/yaml")));
     let document: Value = serde_norway::from_str(&answer.body).unwrap();
