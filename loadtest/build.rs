@@ -6,7 +6,9 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=../proto");
-    let descriptors = protox::compile(["../proto/orderflow.proto", "../proto/webpubsub.proto"], ["../proto"])?;
+    let names = ["gex_profile", "option_profile", "orderflow", "spot_price", "webpubsub"];
+    let files = names.map(|name| format!("../proto/{name}.proto"));
+    let descriptors = protox::compile(files, ["../proto"])?;
     prost_build::Config::new().btree_map(["."]).compile_fds(descriptors)?;
     Ok(())
 }

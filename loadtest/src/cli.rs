@@ -93,6 +93,17 @@ pub enum LedgerUse {
     Off,
 }
 
+/// How clients learn where their sockets are, and who joins their groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Negotiate {
+    /// GET: clients join their groups themselves.
+    Get,
+    /// POST with the groups: the server joins them when the socket connects. Each client has a key of its
+    /// own, since a POST ends the sockets of the one before it with the same key.
+    Post,
+}
+
 /// The command line as it was typed, for reports: without the values of its credentials.
 pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
     const CREDENTIALS: [&str; 4] = ["--token", "--publish-token", "--secret", "--key"];
@@ -171,10 +182,12 @@ pub struct RunArgs {
     /// (`ws://…`; the tick ledger is then looked for on the same host).
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// How many clients.
-    #[arg(long, short, default_value_t = 1_000)]
+    /// How many clients. A client has one socket for each hub that its groups belong to.
+    #[arg(long, short, alias = "clients", default_value_t = 1_000)]
     pub connections: u32,
-    /// Groups to join: tickers or whole group names, `all` tickers of the server, or `none`.
+    /// Groups to join: whole group names; tickers, for their orderflow; or `package/category`,
+    /// `package/*` and `spot` for the tickers beside them, or for all of the server's. Also `all` (the
+    /// orderflow of all tickers) and `none`.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub groups: Vec<String>,
     /// Groups each client joins, spread evenly; 0 for all of them.
@@ -189,16 +202,19 @@ pub struct RunArgs {
     /// The generation of clients: v1 negotiates at /negotiate, v2 at /v2/negotiate.
     #[arg(long, value_enum, default_value = "v2")]
     pub api: Profile,
-    /// The hub.
-    #[arg(long, default_value = "orderflow")]
-    pub hub: String,
-    /// The API key.
+    /// One hub for all groups, whether they belong to it or not; by default each group goes to its own.
+    #[arg(long)]
+    pub hub: Option<String>,
+    /// How clients negotiate.
+    #[arg(long, value_enum, default_value = "get")]
+    pub negotiate: Negotiate,
+    /// The API key; with `--negotiate post` client n has the key `KEY-n`.
     #[arg(long, env = "SWARM_KEY", hide_env_values = true, default_value = "swarm")]
     pub key: String,
-    /// The group prefix where no negotiation tells it (`ws://` URLs).
+    /// The group prefix where no negotiation tells it (`ws://` URLs, and servers without GET).
     #[arg(long, default_value = "blue")]
     pub prefix: String,
-    /// New connections per second.
+    /// New connections (sockets) per second.
     #[arg(long, default_value_t = 2_000)]
     pub ramp: u32,
     /// How long a client may take from connecting to its last join's ack.

@@ -1,6 +1,6 @@
 //! Puts what workers, ledger and machine have left behind together into the facts of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hdrhistogram::Histogram;
 
@@ -59,6 +59,12 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
         ..facts
     });
     let mut faults = total.faults;
+    for fault in &mut faults {
+        if plan.hubs.len() > 1 {
+            fault.hub.clone_from(&plan.hubs[plan.hub_of(fault.client) as usize].name);
+        }
+        fault.client = plan.client_of(fault.client);
+    }
     if plan.protocols.contains(&Protocol::Streams) {
         // The number stands in for a record time, and says nothing twice.
         for fault in &mut faults {
@@ -74,6 +80,7 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
         ledger,
         verified: total.verified,
         unjudged: total.unjudged,
+        silent: total.silent.into_iter().flatten().map(|group| plan.groups[group as usize].clone()).collect(),
         fault_counts: total.fault_counts,
         faults,
         recovered: tally.recovered,
@@ -109,11 +116,13 @@ fn setup(args: &RunArgs, plan: &Plan, attentive: u64) -> Setup {
         protocols: plan.protocols.clone(),
         groups: plan.groups.clone(),
         channels: plan.channels.clone(),
-        groups_per_connection: match plan.groups_per_connection {
+        groups_per_connection: match plan.groups_per_client {
             0 => plan.groups.len() as u32,
             each => each.min(plan.groups.len() as u32),
         },
-        connections: u64::from(plan.connections),
+        hubs: plan.hubs.iter().map(|hub| hub.name.clone()).collect(),
+        connections: u64::from(plan.clients),
+        sockets: u64::from(plan.connections()),
         attentive,
         ramp: u64::from(plan.ramp),
         processes: 1,
@@ -132,6 +141,8 @@ struct Total {
     fault_counts: BTreeMap<FaultKind, u64>,
     faults: Vec<Fault>,
     attentive: u64,
+    // Groups that were silent for all workers; none before the first.
+    silent: Option<BTreeSet<u32>>,
 }
 
 impl Total {
@@ -146,6 +157,7 @@ impl Total {
             fault_counts: BTreeMap::new(),
             faults: Vec::new(),
             attentive: 0,
+            silent: None,
         };
         for result in results {
             total.add(result);
@@ -160,6 +172,9 @@ impl Total {
         let _ = self.latency.add(&result.latency);
         self.verified += result.verified;
         self.unjudged += result.unjudged;
+        let mut silent: BTreeSet<u32> = result.silent.into_iter().collect();
+        silent.retain(|group| self.silent.as_ref().is_none_or(|others| others.contains(group)));
+        self.silent = Some(silent);
         let (counts, listed) = result.faults.into_parts();
         for (kind, count) in counts {
             *self.fault_counts.entry(kind).or_default() += count;

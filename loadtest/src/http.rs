@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -138,12 +139,22 @@ impl Http {
 
     /// Posts JSON lines and reads a JSON answer.
     pub fn post_lines<T: DeserializeOwned>(&self, url: &str, lines: &str) -> Result<T, HttpError> {
-        let mut request = self.agent.post(url).header("content-type", "application/x-ndjson");
+        self.post(url, "application/x-ndjson", lines)
+    }
+
+    /// Posts JSON and reads a JSON answer.
+    pub fn post_json<T: DeserializeOwned>(&self, url: &str, body: &impl Serialize) -> Result<T, HttpError> {
+        let body = serde_json::to_string(body).map_err(|source| HttpError::Json { url: url.to_owned(), source })?;
+        self.post(url, "application/json", &body)
+    }
+
+    fn post<T: DeserializeOwned>(&self, url: &str, content_type: &str, body: &str) -> Result<T, HttpError> {
+        let mut request = self.agent.post(url).header("content-type", content_type);
         if let Some(value) = &self.authorization {
             request = request.header("authorization", value);
         }
         let unreachable = |source| HttpError::Unreachable { url: url.to_owned(), source: Box::new(source) };
-        let mut body = succeeded(url, request.send(lines).map_err(unreachable)?)?;
+        let mut body = succeeded(url, request.send(body).map_err(unreachable)?)?;
         let bytes = body.with_config().limit(MAX_BODY_BYTES).read_to_vec().map_err(unreachable)?;
         serde_json::from_slice(&bytes).map_err(|source| HttpError::Json { url: url.to_owned(), source })
     }

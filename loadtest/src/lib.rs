@@ -2,7 +2,7 @@
 //! received.
 //!
 //! Reading order of a run: [`cli`] (what was typed) → [`preflight`] (whether server and machine
-//! can do it) → [`plan`] (what will be done) → [`run`] (start, ramp, measure, finish) → [`worker`] (one
+//! can do it) → [`membership`] (which groups, at which hubs) → [`plan`] (what will be done) → [`run`] (start, ramp, measure, finish) → [`worker`] (one
 //! receiving thread) → [`verify`] (compares what was received with what was published) ← [`reference`]
 //! (where that is known from) → [`report`]. [`processes`] does the same in several processes.
 //!
@@ -18,6 +18,7 @@ pub mod http;
 pub mod ledger;
 pub mod limits;
 pub mod live;
+pub mod membership;
 pub mod negotiate;
 pub mod plan;
 pub mod preflight;

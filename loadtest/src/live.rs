@@ -18,9 +18,9 @@ const LOG_INTERVAL_NS: u64 = 5 * SECOND;
 pub struct Progress {
     /// What the run is doing.
     pub stage: String,
-    /// Clients that are up.
+    /// Connections that are up.
     pub up: u64,
-    /// Clients in all.
+    /// Connections in all.
     pub connections: u64,
     /// Data frames in the last second.
     pub frames_per_s: u64,

@@ -1,15 +1,16 @@
-//! Negotiation: a client asks where its socket is and what the group prefix is.
+//! Negotiation: a client asks where its sockets are and what the group prefix is. With POST it also says
+//! which groups it wants, and the server joins them when a socket connects.
 //!
 //! Every client negotiates for itself, as real ones do. Negotiating is blocking HTTP, so a few
 //! threads beside each worker do it on request ([`NegotiationPool`]); each keeps one connection alive.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
 use crate::http::{Http, HttpError};
 use crate::wire::form::Profile;
@@ -35,10 +36,23 @@ pub struct SocketUrl {
 /// What a negotiation granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Where to connect.
-    pub socket: SocketUrl,
+    /// Where to connect, for each hub that was asked for, in that order.
+    pub sockets: Vec<SocketUrl>,
     /// The prefix of group names.
     pub prefix: String,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Who asks: a number for its key, if it has one of its own.
+    pub client: u32,
+    /// The first of the connections that wait for the answer, in the worker's table; the others follow it.
+    pub first: usize,
+    /// The hubs of these connections.
+    pub hubs: Vec<String>,
+    /// The groups that the server shall join, without prefix; empty where clients join themselves.
+    pub groups: Vec<String>,
 }
 
 /// Why a client has no socket URL.
@@ -48,7 +62,7 @@ pub enum NegotiateError {
     #[error("negotiate: {0}")]
     Http(#[from] HttpError),
     /// The answer lacks the hub.
-    #[error("negotiate: the answer has no socket for hub {0:?}")]
+    #[error("negotiate: the answer has no socket for hub {0:?} (v2 hubs and spot groups need --negotiate post)")]
     NoHub(String),
     /// The URL cannot be used.
     #[error("{url:?} is no socket URL: {reason}")]
@@ -96,29 +110,44 @@ impl SocketUrl {
     }
 }
 
-/// What to ask for, and whom.
-#[derive(Clone, Debug)]
+/// Whom to ask, and how.
+#[derive(Clone)]
 pub struct Negotiator {
     http: Http,
     url: String,
-    hub: String,
+    scheme: &'static str,
+    key: String,
+    /// POST, and the prefix that its answer leaves out.
+    joins: Option<String>,
+}
+
+impl std::fmt::Debug for Negotiator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the key.
+        f.debug_struct("Negotiator").field("url", &self.url).field("joins", &self.joins).finish_non_exhaustive()
+    }
 }
 
 #[derive(Deserialize)]
 struct NegotiateAnswer {
     websocket_urls: BTreeMap<String, String>,
     // The vendor's client falls back to this when the key is missing.
-    #[serde(default = "default_prefix")]
-    prefix: String,
+    #[serde(default)]
+    prefix: Option<String>,
 }
 
-fn default_prefix() -> String {
-    "red".to_owned()
+#[derive(Serialize)]
+struct NegotiateBody<'a> {
+    groups: &'a [String],
 }
+
+/// What the vendor's client takes for the prefix when the answer has none.
+const DEFAULT_PREFIX: &str = "red";
 
 impl Negotiator {
-    /// Negotiates at `base` as clients of `profile` do: the old ones say `Basic`, the new ones `Bearer`.
-    pub fn new(http: Http, base: &str, profile: Profile, key: &str, hub: &str) -> Self {
+    /// Negotiates with GET at `base` as clients of `profile` do: the old ones say `Basic`, the new ones
+    /// `Bearer`.
+    pub fn new(http: Http, base: &str, profile: Profile, key: &str) -> Self {
         let scheme = match profile {
             Profile::V1 => "Basic",
             Profile::V2 => "Bearer",
@@ -126,15 +155,42 @@ impl Negotiator {
         Self {
             http: http.with_authorization(format!("{scheme} {key}")),
             url: format!("{}{}", base.trim_end_matches('/'), profile.negotiate_path()),
-            hub: hub.to_owned(),
+            scheme,
+            key: key.to_owned(),
+            joins: None,
         }
     }
 
+    /// The same with POST; its answer does not tell the prefix.
+    #[must_use]
+    pub fn joining(mut self, prefix: &str) -> Self {
+        self.joins = Some(prefix.to_owned());
+        self
+    }
+
+    /// The prefix of group names, from an answer to GET.
+    pub fn prefix(&self) -> Result<String, NegotiateError> {
+        let answer: NegotiateAnswer = self.http.get_json(&self.url)?;
+        Ok(answer.prefix.unwrap_or_else(|| DEFAULT_PREFIX.to_owned()))
+    }
+
     /// One negotiation.
-    pub fn negotiate(&self) -> Result<Grant, NegotiateError> {
-        let mut answer: NegotiateAnswer = self.http.get_json(&self.url)?;
-        let url = answer.websocket_urls.remove(&self.hub).ok_or_else(|| NegotiateError::NoHub(self.hub.clone()))?;
-        Ok(Grant { socket: SocketUrl::parse(&url)?, prefix: answer.prefix })
+    pub fn negotiate(&self, wish: &Wish) -> Result<Grant, NegotiateError> {
+        let (answer, prefix): (NegotiateAnswer, _) = match &self.joins {
+            Some(prefix) => {
+                // With one key for all, each POST would end the sockets of the client before.
+                let key = format!("{} {}-{}", self.scheme, self.key, wish.client);
+                let http = self.http.clone().with_authorization(key);
+                (http.post_json(&self.url, &NegotiateBody { groups: &wish.groups })?, prefix.as_str())
+            }
+            None => (self.http.get_json(&self.url)?, DEFAULT_PREFIX),
+        };
+        let socket = |hub: &String| {
+            let url = answer.websocket_urls.get(hub);
+            SocketUrl::parse(url.ok_or_else(|| NegotiateError::NoHub(hub.clone()))?)
+        };
+        let sockets = wish.hubs.iter().map(socket).collect::<Result<_, _>>()?;
+        Ok(Grant { sockets, prefix: answer.prefix.unwrap_or_else(|| prefix.to_owned()) })
     }
 }
 
@@ -145,26 +201,29 @@ pub struct NegotiationPool {
     outstanding: usize,
 }
 
+/// A wish, and what became of it.
+pub type Answer = (Wish, Result<Grant, NegotiateError>);
+
 #[derive(Debug)]
 enum GrantSource {
     /// The socket is known: every client uses the same URL.
     Fixed {
         grant: Grant,
-        ready: usize,
+        wishes: VecDeque<Wish>,
     },
     Threads {
-        requests: Sender<()>,
-        answers: Receiver<Result<Grant, NegotiateError>>,
+        requests: Sender<Wish>,
+        answers: Receiver<Answer>,
     },
 }
 
 impl NegotiationPool {
-    /// A negotiations that hands out one URL.
+    /// A pool that hands out one URL.
     pub fn fixed(grant: Grant) -> Self {
-        Self { source: GrantSource::Fixed { grant, ready: 0 }, outstanding: 0 }
+        Self { source: GrantSource::Fixed { grant, wishes: VecDeque::new() }, outstanding: 0 }
     }
 
-    /// A negotiations with `threads` negotiating threads; they end when the negotiations is dropped.
+    /// A pool with `threads` negotiating threads; they end when the pool is dropped.
     pub fn start(negotiator: &Negotiator, threads: usize) -> std::io::Result<Self> {
         let (requests, queue) = channel();
         let (results, answers) = sync_channel(POOL_DEPTH);
@@ -180,41 +239,39 @@ impl NegotiationPool {
     }
 
     /// Asks for one more negotiation.
-    pub fn request(&mut self) {
-        self.outstanding += 1;
+    pub fn request(&mut self, wish: Wish) {
+        self.outstanding += wish.hubs.len();
         match &mut self.source {
-            GrantSource::Fixed { ready, .. } => *ready += 1,
+            GrantSource::Fixed { wishes, .. } => wishes.push_back(wish),
             // Without a listening thread the request stays outstanding, and the ramp's deadline ends it.
-            GrantSource::Threads { requests, .. } => drop(requests.send(())),
+            GrantSource::Threads { requests, .. } => drop(requests.send(wish)),
         }
     }
 
-    /// Negotiations asked for and not yet taken.
+    /// Connections whose negotiation was asked for and has not been taken yet.
     pub fn outstanding(&self) -> usize {
         self.outstanding
     }
 
     /// Takes an answer if one is there.
-    pub fn take(&mut self) -> Option<Result<Grant, NegotiateError>> {
+    pub fn take(&mut self) -> Option<Answer> {
         let answer = match &mut self.source {
-            GrantSource::Fixed { ready: 0, .. } => return None,
-            GrantSource::Fixed { grant, ready } => {
-                *ready -= 1;
-                Ok(grant.clone())
-            }
+            GrantSource::Fixed { grant, wishes } => (wishes.pop_front()?, Ok(grant.clone())),
             GrantSource::Threads { answers, .. } => answers.try_recv().ok()?,
         };
-        self.outstanding -= 1;
+        self.outstanding -= answer.0.hubs.len();
         Some(answer)
     }
 }
 
-fn serve(negotiator: &Negotiator, queue: &Mutex<Receiver<()>>, results: &SyncSender<Result<Grant, NegotiateError>>) {
+fn serve(negotiator: &Negotiator, queue: &Mutex<Receiver<Wish>>, results: &SyncSender<Answer>) {
     loop {
         // One thread waits in `recv` with the lock held, the others wait for the lock; which of them
         // gets a request does not matter. A poisoned lock guards nothing but the receiver.
-        let request = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        if request.is_err() || results.send(negotiator.negotiate()).is_err() {
+        let wish = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(wish) = wish else { return };
+        let outcome = negotiator.negotiate(&wish);
+        if results.send((wish, outcome)).is_err() {
             return;
         }
     }
@@ -245,11 +302,15 @@ mod tests {
 
     #[test]
     fn a_fixed_pool_gives_as_often_as_it_was_asked() {
-        let grant = Grant { socket: SocketUrl::parse("ws://127.0.0.1:1/").unwrap(), prefix: "blue".to_owned() };
+        let sockets = vec![SocketUrl::parse("ws://127.0.0.1:1/").unwrap()];
+        let grant = Grant { sockets, prefix: "blue".to_owned() };
         let mut negotiations = NegotiationPool::fixed(grant.clone());
         assert!(negotiations.take().is_none());
-        negotiations.request();
-        assert_eq!(negotiations.take().unwrap().unwrap(), grant);
+        let wish = Wish { first: 7, hubs: vec!["orderflow".to_owned()], ..Wish::default() };
+        negotiations.request(wish.clone());
+        assert_eq!(negotiations.outstanding(), 1);
+        let (asked, granted) = negotiations.take().unwrap();
+        assert_eq!((asked, granted.unwrap()), (wish, grant));
         assert!(negotiations.take().is_none());
         assert_eq!(negotiations.outstanding(), 0);
     }

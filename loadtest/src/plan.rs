@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::RunArgs;
+use crate::cli::{Negotiate, RunArgs};
 use crate::clock::SECOND;
+use crate::membership::{GroupsError, Hub, unprefixed};
+use crate::negotiate::Wish;
 use crate::sequence::publisher;
 use crate::verify::Key;
 use crate::wire::form::{Profile, Protocol};
@@ -54,7 +56,10 @@ pub enum PlanError {
     Sequence(&'static str),
     /// A group list that means nothing.
     #[error("--groups: {0}")]
-    Groups(String),
+    Groups(#[from] GroupsError),
+    /// A way of negotiating that the rest does not go with.
+    #[error("{0}")]
+    Negotiate(&'static str),
     /// Neither negotiation nor socket.
     #[error("--url {0:?} is neither http(s):// nor ws(s)://")]
     Url(String),
@@ -63,8 +68,8 @@ pub enum PlanError {
 /// Everything the workers need to know.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Clients of this process.
-    pub connections: u32,
+    /// Clients of this process; each has a connection per hub ([`Plan::hubs_of`]).
+    pub clients: u32,
     /// The number of the first of them in the whole run.
     pub first_client: u32,
     /// Protocols, in turn.
@@ -76,7 +81,11 @@ pub struct Plan {
     /// Whole group names, sorted: the order in which a replay publishes them.
     pub groups: Vec<String>,
     /// Groups per client; 0 for all.
-    pub groups_per_connection: u32,
+    pub groups_per_client: u32,
+    /// The hubs of the run, and which groups go there.
+    pub hubs: Vec<Hub>,
+    /// Whether the server joins the groups when a socket connects.
+    pub server_joins: bool,
     /// Shares of misbehaving clients.
     pub mix: Mix,
     /// Channels of the stream protocol; those with a sequence to verify are the groups.
@@ -143,6 +152,18 @@ pub fn check(args: &RunArgs) -> Result<(), PlanError> {
     if is_streams && args.protocols.len() > 1 {
         return Err(PlanError::Streams);
     }
+    if args.negotiate == Negotiate::Post && (is_streams || args.url.starts_with("ws")) {
+        return Err(PlanError::Negotiate(
+            "--negotiate post needs an http(s):// URL, and another protocol than streams",
+        ));
+    }
+    if args.negotiate == Negotiate::Post && args.groups == ["none"] {
+        return Err(PlanError::Negotiate("--negotiate post needs --groups: the server refuses an empty list"));
+    }
+    let has_spot = || args.groups.iter().any(|name| name == "spot" || name.ends_with("_spot"));
+    if args.negotiate == Negotiate::Post && args.groups_per_connection > 0 && has_spot() {
+        return Err(PlanError::Negotiate("--groups-per-connection would part spot groups from those that need them"));
+    }
     check_sequence(args, is_streams).map_err(PlanError::Sequence)
 }
 
@@ -168,40 +189,13 @@ fn check_sequence(args: &RunArgs, is_streams: bool) -> Result<(), &'static str> 
     Ok(())
 }
 
-/// Whole group names from what was typed; `tickers` are the server's, `None` where nobody told.
-pub fn resolve_groups(typed: &[String], prefix: &str, tickers: Option<&[String]>) -> Result<Vec<String>, PlanError> {
-    let full = |ticker: &str| format!("{prefix}_{ticker}_orderflow_orderflow");
-    let mut groups = match typed {
-        [one] if one == "none" => Vec::new(),
-        [one] if one == "all" => match tickers {
-            Some([]) => return Err(PlanError::Groups("the server has no tickers".to_owned())),
-            Some(tickers) => tickers.iter().map(|ticker| full(ticker)).collect(),
-            None => {
-                return Err(PlanError::Groups("this server lists no tickers: name the groups".to_owned()));
-            }
-        },
-        names => names
-            .iter()
-            .map(|name| match name.as_str() {
-                "" => Err(PlanError::Groups("an empty name".to_owned())),
-                "all" | "none" => Err(PlanError::Groups(format!("{name:?} stands alone"))),
-                name if name.contains("_orderflow_") => Ok(name.to_owned()),
-                ticker => Ok(full(ticker)),
-            })
-            .collect::<Result<Vec<_>, _>>()?,
-    };
-    groups.sort();
-    groups.dedup();
-    Ok(groups)
-}
-
 impl Plan {
     /// What client `number` does. Each class has its share exactly, scattered over the numbers.
     pub fn role(&self, number: u32) -> Role {
         let form = number % self.protocols.len() as u32;
-        let count = u64::from(self.connections);
+        let count = u64::from(self.clients);
         let place = u64::from(number - self.first_client) * stride(count) % count;
-        let is_below = |share: f64| (place as f64) < (f64::from(self.connections) * share / 100.0).round();
+        let is_below = |share: f64| (place as f64) < (f64::from(self.clients) * share / 100.0).round();
         let Mix { stalled, slow, resetting } = self.mix;
         let class = if is_below(stalled) {
             Class::Stalled
@@ -215,10 +209,10 @@ impl Plan {
         Role { form, class }
     }
 
-    /// The groups client `number` joins, by number and in order.
+    /// The groups of client `number`, by number and in order.
     pub fn groups_of(&self, number: u32) -> Vec<u32> {
         let count = self.groups.len() as u32;
-        let each = self.groups_per_connection;
+        let each = self.groups_per_client;
         if count == 0 || each == 0 || each >= count {
             return (0..count).collect();
         }
@@ -228,10 +222,62 @@ impl Plan {
         groups
     }
 
+    /// The groups that a client's connection joins at its hub.
+    pub fn groups_at(&self, connection: u32) -> Vec<u32> {
+        let hub = &self.hubs[self.hub_of(connection) as usize];
+        let mut groups = self.groups_of(self.client_of(connection));
+        groups.retain(|&group| hub.carries[group as usize]);
+        groups
+    }
+
+    /// The hubs that a client has a connection to, in order: those with a group of it. Without any group it
+    /// holds one connection.
+    pub fn hubs_of(&self, client: u32) -> Vec<u32> {
+        let groups = self.groups_of(client);
+        let is_needed = |hub: &u32| groups.iter().any(|&group| self.hubs[*hub as usize].carries[group as usize]);
+        let hubs = 0..self.hubs.len() as u32;
+        if groups.is_empty() { hubs.take(1).collect() } else { hubs.filter(is_needed).collect() }
+    }
+
+    /// What a client asks for when it negotiates for its connections to `hubs`.
+    pub fn wish(&self, client: u32, first: usize, hubs: &[u32]) -> Wish {
+        let names = |groups: Vec<u32>| groups.into_iter().map(|group| self.groups[group as usize].clone()).collect();
+        let groups: Vec<String> = if self.server_joins { names(self.groups_of(client)) } else { Vec::new() };
+        Wish {
+            client,
+            first,
+            hubs: hubs.iter().map(|&hub| self.hubs[hub as usize].name.clone()).collect(),
+            groups: unprefixed(&groups, &self.prefix),
+        }
+    }
+
+    /// The number of a client's connection to a hub, unique in the run.
+    pub fn connection(&self, client: u32, hub: u32) -> u32 {
+        client * self.hubs.len() as u32 + hub
+    }
+
+    /// Whose connection it is.
+    pub fn client_of(&self, connection: u32) -> u32 {
+        connection / self.hubs.len() as u32
+    }
+
+    /// Which of the run's hubs it is connected to.
+    pub fn hub_of(&self, connection: u32) -> u32 {
+        connection % self.hubs.len() as u32
+    }
+
     /// The clients of one worker.
     pub fn clients_of(&self, worker: u32) -> impl Iterator<Item = u32> + use<> {
-        let (first, end, step) = (self.first_client, self.first_client + self.connections, self.workers);
+        let (first, end, step) = (self.first_client, self.first_client + self.clients, self.workers);
         (first + worker..end).step_by(step as usize)
+    }
+
+    /// All connections of this process.
+    pub fn connections(&self) -> u32 {
+        if self.groups_per_client == 0 || self.hubs.len() == 1 {
+            return self.clients * self.hubs_of(self.first_client).len() as u32;
+        }
+        (self.first_client..self.first_client + self.clients).map(|client| self.hubs_of(client).len() as u32).sum()
     }
 
     /// How publications are told apart in each form.
@@ -245,7 +291,7 @@ impl Plan {
 
     /// When the ramp must be over: three times its ideal length and the setup of the last client.
     pub fn ramp_deadline(&self) -> Duration {
-        let ideal_ns = u64::from(self.connections) * SECOND / u64::from(self.ramp);
+        let ideal_ns = u64::from(self.connections()) * SECOND / u64::from(self.ramp);
         Duration::from_nanos(3 * ideal_ns + 2 * self.setup_timeout_ns)
     }
 }
@@ -267,17 +313,20 @@ fn stride(count: u64) -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::membership::{Wanted, hubs_of_groups};
 
     /// A plan to be adapted.
-    pub(crate) fn plan(connections: u32, groups: &[&str]) -> Plan {
+    pub(crate) fn plan(clients: u32, groups: &[&str]) -> Plan {
         Plan {
-            connections,
+            clients,
             first_client: 0,
             protocols: vec![Protocol::Json, Protocol::JsonReliable, Protocol::Protobuf, Protocol::ProtobufReliable],
             profile: Profile::V2,
             prefix: "blue".to_owned(),
             groups: groups.iter().map(ToString::to_string).collect(),
-            groups_per_connection: 0,
+            groups_per_client: 0,
+            hubs: vec![Hub::of_all("orderflow", groups.len())],
+            server_joins: false,
             mix: Mix::default(),
             channels: Vec::new(),
             symbols: Vec::new(),
@@ -307,19 +356,26 @@ pub(crate) mod tests {
 
     #[test]
     fn groups_are_spread_and_sorted() {
-        let plan = Plan { groups_per_connection: 2, ..plan(4, &["a", "b", "c"]) };
+        let plan = Plan { groups_per_client: 2, ..plan(4, &["a", "b", "c"]) };
         assert_eq!(plan.groups_of(0), [0, 1]);
         assert_eq!(plan.groups_of(1), [0, 2]);
         assert_eq!(plan.groups_of(2), [1, 2]);
     }
 
     #[test]
-    fn tickers_become_groups_and_groups_stay() {
-        let typed = ["SPX".to_owned(), "red_ES_SPX_orderflow_orderflow".to_owned()];
-        let groups = resolve_groups(&typed, "blue", None).unwrap();
-        assert_eq!(groups, ["blue_SPX_orderflow_orderflow", "red_ES_SPX_orderflow_orderflow"]);
-        assert!(resolve_groups(&["all".to_owned()], "blue", None).is_err());
-        assert!(resolve_groups(&["all".to_owned(), "SPX".to_owned()], "blue", None).is_err());
+    fn a_client_has_a_connection_to_each_hub_of_its_groups() {
+        let typed = ["classic/*", "state/*", "orderflow/*", "SPX", "NDX"].map(str::to_owned);
+        let groups = Wanted::typed(&typed).unwrap().groups("blue", None).unwrap();
+        let names: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let hubs = hubs_of_groups(&groups).unwrap();
+        let plan = Plan { hubs, first_client: 3, ..plan(2_000, &names) };
+        let hub_names: Vec<&str> = plan.hubs.iter().map(|hub| hub.name.as_str()).collect();
+        assert_eq!(hub_names, ["classic", "orderflow", "state_gex", "state_greeks_one", "state_greeks_zero"]);
+        assert_eq!((plan.connections(), plan.hubs_of(3)), (10_000, vec![0, 1, 2, 3, 4]));
+        let joined: usize = plan.hubs_of(7).into_iter().map(|hub| plan.groups_at(plan.connection(7, hub)).len()).sum();
+        assert_eq!(joined, 30, "each group once");
+        let few = Plan { groups_per_client: 1, ..plan };
+        assert_eq!(few.connections(), 2_000, "a client of one group has one connection");
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! What is found out before the first client starts: where the server is, which groups there are,
 //! whether there is a tick ledger, and what the machine allows.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::cli::{LedgerUse, RunArgs};
+use crate::cli::{LedgerUse, Negotiate, RunArgs};
 use crate::http::{CertificateError, Http, HttpError, Trust};
 use crate::ledger::offset::Offset;
 use crate::limits::{self, LimitError};
-use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl};
-use crate::plan::{Mix, Plan, PlanError, check, resolve_groups};
+use crate::membership::{self, Hub, Wanted, hubs_of_groups};
+use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl, Wish};
+use crate::plan::{Mix, Plan, PlanError, check};
 use crate::reference::{LedgerSource, Reference};
 use crate::sequence::publisher::Publishing;
 use crate::sequence::token::{self, TokenError};
@@ -56,7 +56,7 @@ pub struct Preflight {
     pub trust: Trust,
     /// How clients get their socket; `None` when the socket was given.
     pub negotiator: Option<Negotiator>,
-    /// The socket of the first negotiation, or the given one.
+    /// The sockets of the first negotiation, or the given one.
     pub grant: Grant,
     /// What will say what was published, if anything does.
     pub reference: Option<Reference>,
@@ -74,45 +74,95 @@ struct Tickers {
     futures: Vec<String>,
 }
 
+/// What clients connect to and join.
+struct Target {
+    negotiator: Option<Negotiator>,
+    grant: Grant,
+    profile: Profile,
+    groups: Vec<String>,
+    hubs: Vec<Hub>,
+}
+
 /// Finds everything out; takes a few requests to the server.
 pub fn preflight(args: &RunArgs) -> Result<Preflight, PreflightError> {
     check(args)?;
     let trust = trust(args)?;
     let http = Http::new(&trust, REQUEST_TIMEOUT);
     let mut notes = Vec::new();
-    let base = http_base(&args.url);
     let is_streams = args.protocols.contains(&Protocol::Streams);
-    let (negotiator, grant, profile) = if args.url.starts_with("http") && !is_streams {
-        let negotiator = Negotiator::new(http.clone(), &base, args.api, &args.key, &args.hub);
-        let grant = negotiator.negotiate()?;
-        (Some(negotiator), grant, args.api)
+    let target = if is_streams || !args.url.starts_with("http") {
+        given(args, &http, is_streams)?
     } else {
-        let socket = socket(args)?;
-        let profile = Profile::of_socket_path(&socket.path);
-        (None, Grant { socket, prefix: args.prefix.clone() }, profile)
+        negotiated(args, &http)?
     };
+    let reference = reference(args, &http, &trust, &target.grant, &mut notes)?;
+    let Target { negotiator, grant, profile, groups, hubs } = target;
+    let mut plan = plan(args, profile, &grant, (groups, hubs), reference.as_ref());
+    let connections = plan.connections();
+    notes.extend(limits::raise_file_limit(u64::from(connections))?);
+    let before = args.first_client * plan.hubs.len() as u32;
+    let address = grant.sockets[0].address.ip();
+    plan.source_addresses =
+        limits::source_addresses(connections, before, before + connections, address, &args.source_addresses)?;
+    if let Some(first) = plan.source_addresses.first() {
+        notes.push(format!(
+            "connections are spread over {} source addresses, from {first}",
+            plan.source_addresses.len()
+        ));
+    }
+    Ok(Preflight { plan, trust, negotiator, grant, reference, notes })
+}
+
+/// The socket is given: all groups are joined there.
+fn given(args: &RunArgs, http: &Http, is_streams: bool) -> Result<Target, PreflightError> {
+    let socket = socket(args)?;
+    let profile = Profile::of_socket_path(&socket.path);
     let groups = if is_streams {
         let is_sequenced = args.streams.publish_rate > 0 || args.streams.external_producer;
         if is_sequenced { topics(args) } else { Vec::new() }
     } else {
-        let tickers = if args.groups == ["all"] { tickers(&http, &base)? } else { None };
-        resolve_groups(&args.groups, &grant.prefix, tickers.as_deref())?
+        groups(args, http, &args.prefix)?
     };
-    let reference = reference(args, &http, &trust, &grant, &mut notes)?;
-    notes.extend(limits::raise_file_limit(u64::from(args.connections))?);
-    let total = args.first_client + args.connections;
-    let sources = limits::source_addresses(
-        args.connections,
-        args.first_client,
-        total,
-        grant.socket.address.ip(),
-        &args.source_addresses,
-    )?;
-    if !sources.is_empty() {
-        notes.push(format!("connections are spread over {} source addresses, from {}", sources.len(), sources[0]));
+    let path = socket.path.split('?').next().unwrap_or_default();
+    let hub = Hub::of_all(path.rsplit('/').next().unwrap_or_default(), groups.len());
+    let grant = Grant { sockets: vec![socket], prefix: args.prefix.clone() };
+    Ok(Target { negotiator: None, grant, profile, groups, hubs: vec![hub] })
+}
+
+/// The server tells where the sockets are.
+fn negotiated(args: &RunArgs, http: &Http) -> Result<Target, PreflightError> {
+    let mut negotiator = Negotiator::new(http.clone(), &http_base(&args.url), args.api, &args.key);
+    let is_post = args.negotiate == Negotiate::Post;
+    let prefix = match negotiator.prefix() {
+        // A server may know POST only.
+        Err(NegotiateError::Http(HttpError::Status { .. })) if is_post => args.prefix.clone(),
+        prefix => prefix?,
+    };
+    let groups = groups(args, http, &prefix)?;
+    let hubs = match &args.hub {
+        Some(name) => vec![Hub::of_all(name, groups.len())],
+        // Connections without groups are held at the hub that every server has.
+        None if groups.is_empty() => vec![Hub::of_all("orderflow", 0)],
+        None => hubs_of_groups(&groups).map_err(PlanError::from)?,
+    };
+    if is_post {
+        negotiator = negotiator.joining(&prefix);
     }
-    let plan = plan(args, profile, &grant, groups, sources, reference.as_ref());
-    Ok(Preflight { plan, trust, negotiator, grant, reference, notes })
+    let wish = Wish {
+        client: args.first_client,
+        first: 0,
+        hubs: hubs.iter().map(|hub| hub.name.clone()).collect(),
+        groups: if is_post { membership::unprefixed(&groups, &prefix) } else { Vec::new() },
+    };
+    let grant = negotiator.negotiate(&wish)?;
+    Ok(Target { negotiator: Some(negotiator), grant, profile: args.api, groups, hubs })
+}
+
+/// Whole group names.
+fn groups(args: &RunArgs, http: &Http, prefix: &str) -> Result<Vec<String>, PreflightError> {
+    let wanted = Wanted::typed(&args.groups).map_err(PlanError::from)?;
+    let tickers = if wanted.needs_tickers() { tickers(http, &http_base(&args.url))? } else { None };
+    Ok(wanted.groups(prefix, tickers.as_deref()).map_err(PlanError::from)?)
 }
 
 /// What will say what was published.
@@ -136,7 +186,7 @@ fn reference(
         LedgerUse::Off => None,
         LedgerUse::Auto | LedgerUse::Require => {
             let url = format!("{}/ticks", http_base(&args.url));
-            match Offset::estimate(http, &url, Some(grant.socket.address)) {
+            match Offset::estimate(http, &url, Some(grant.sockets[0].address)) {
                 Ok(offset) => Some(Reference::Ledger(LedgerSource { url, http: http.clone(), offset })),
                 Err(error) if args.ledger == LedgerUse::Require => return Err(PreflightError::NoLedger(error)),
                 Err(error) => {
@@ -154,25 +204,26 @@ fn plan(
     args: &RunArgs,
     profile: Profile,
     grant: &Grant,
-    groups: Vec<String>,
-    source_addresses: Vec<IpAddr>,
+    (groups, hubs): (Vec<String>, Vec<Hub>),
     reference: Option<&Reference>,
 ) -> Plan {
     Plan {
-        connections: args.connections,
+        clients: args.connections,
         first_client: args.first_client,
         protocols: args.protocols.clone(),
         profile,
         prefix: grant.prefix.clone(),
         // A subscription names all channels.
-        groups_per_connection: if args.protocols.contains(&Protocol::Streams) { 0 } else { args.groups_per_connection },
+        groups_per_client: if args.protocols.contains(&Protocol::Streams) { 0 } else { args.groups_per_connection },
         groups,
+        hubs,
+        server_joins: args.negotiate == Negotiate::Post,
         mix: Mix { stalled: args.stalled, slow: args.slow, resetting: args.reset },
         channels: args.streams.channels.clone(),
         symbols: args.streams.symbols.clone(),
         ramp: args.ramp,
         workers: args.workers.unwrap_or_else(default_workers).min(args.connections),
-        source_addresses,
+        source_addresses: Vec::new(),
         setup_timeout_ns: args.setup_timeout.as_nanos() as u64,
         sequence_ack_ns: args.sequence_ack_interval.as_nanos() as u64,
         slow_rate: args.slow_rate,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::cli::{RunArgs, shown};
 use crate::limits;
 use crate::live::{Live, Progress};
+use crate::membership::Wanted;
 use crate::preflight::{self, PreflightError};
 use crate::report::facts::Facts;
 use crate::report::{Report, ReportError};
@@ -57,8 +58,15 @@ pub enum ProcessError {
 
 /// How many processes the run needs.
 pub fn needed(args: &RunArgs) -> u32 {
-    let by_files = u64::from(args.connections).div_ceil(limits::connections_per_process().max(1)) as u32;
+    let by_files = connections(args).div_ceil(limits::connections_per_process().max(1)) as u32;
     args.processes.unwrap_or(by_files).clamp(1, args.connections.max(1))
+}
+
+/// The connections of all clients, at most.
+fn connections(args: &RunArgs) -> u64 {
+    // A list that cannot be read is refused in the preflight.
+    let hubs = Wanted::typed(&args.groups).map_or(1, |wanted| wanted.hub_count());
+    u64::from(args.connections) * u64::from(hubs)
 }
 
 /// A process of the run.
@@ -80,7 +88,7 @@ impl Drop for Part {
 /// Runs `count` processes and returns their facts as one.
 pub fn run(args: &RunArgs, count: u32) -> Result<Facts, ProcessError> {
     let mut live = Live::new(args.output.quiet, false);
-    live.note(&format!("{count} processes share {} connections", args.connections));
+    live.note(&format!("{count} processes share {} clients", args.connections));
     let publishing = match args.streams.publish_rate {
         0 => None,
         _ => Some(preflight::publishing(args, &preflight::trust(args).map_err(PreflightError::from)?)?),
@@ -208,7 +216,7 @@ fn share_of_ramp(ramp: u32, count: u32, number: u32) -> u32 {
 
 /// Everything the arguments allow a child, and then some.
 fn deadline(args: &RunArgs) -> Instant {
-    let ramp = Duration::from_secs_f64(3.0 * f64::from(args.connections) / f64::from(args.ramp.max(1)));
+    let ramp = Duration::from_secs_f64(3.0 * connections(args) as f64 / f64::from(args.ramp.max(1)));
     Instant::now() + ramp + 2 * args.setup_timeout + args.duration + args.drain + GRACE
 }
 

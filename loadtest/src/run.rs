@@ -145,15 +145,16 @@ impl Supervisor<'_> {
         self.crew.shared.gauges.iter().map(|gauge| u64::from(gauge.arrived.load(Relaxed))).sum()
     }
 
-    /// Waits until every client has come up or failed to.
+    /// Waits until every connection has come up or failed to.
     fn ramp(&mut self) {
         let deadline_ns = now_ns() + self.plan.ramp_deadline().as_nanos() as u64;
         loop {
             self.look("ramp");
-            let connections = u64::from(self.plan.connections);
+            let connections = u64::from(self.plan.connections());
             let failed = self.failed();
             if failed * 2 >= connections {
-                self.aborted = Some(format!("{failed} of {connections} clients did not come up: the run was ended"));
+                self.aborted =
+                    Some(format!("{failed} of {connections} connections did not come up: the run was ended"));
                 return;
             }
             if self.arrived() >= connections {
@@ -161,7 +162,7 @@ impl Supervisor<'_> {
             }
             if now_ns() >= deadline_ns {
                 self.aborted = Some(format!(
-                    "only {} of {connections} clients came up within {:?}: the run was ended",
+                    "only {} of {connections} connections came up within {:?}: the run was ended",
                     self.up(),
                     self.plan.ramp_deadline()
                 ));
@@ -262,7 +263,7 @@ impl Supervisor<'_> {
         self.live.show(&Progress {
             stage: stage.to_owned(),
             up: self.up(),
-            connections: u64::from(self.plan.connections),
+            connections: u64::from(self.plan.connections()),
             frames_per_s: last.map_or(0, |second| second.frames),
             p99_us: last.map_or(0.0, |second| second.p99_us),
             loop_p99_us: last.map_or(0.0, |second| second.loop_p99_us),

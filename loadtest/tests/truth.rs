@@ -71,6 +71,133 @@ fn an_unreadable_frame_is_corrupted_and_its_publication_missing() {
     is_found(Tamper::Break, &["corrupted", "missing"]);
 }
 
+/// The same in a group of another hub, and of another kind. Spot groups have the hub of what is beside them.
+#[track_caller]
+fn is_found_in(hub: &'static str, group: &'static str, arguments: &[&str], tamper: Tamper, expected: &[&str]) {
+    for client in [1, 2] {
+        let behaviour =
+            Behaviour { tampered: (hub, group), tamper: Some((client, 40, tamper)), ..Behaviour::default() };
+        let server = Fake::start(behaviour);
+        let outcome = swarm(&server.url(), arguments);
+        outcome.assert_exit(1);
+        let expected: Vec<_> = expected.iter().map(|kind| ((*kind).to_owned(), client as u64)).collect();
+        assert_eq!(outcome.faults(), expected, "{tamper:?} {}", outcome.output);
+        assert!(outcome.output.contains(group), "{}", outcome.output);
+    }
+}
+
+const GEX: [&str; 2] = ["--groups", "classic/gex_full"];
+const SPOT: [&str; 4] = ["--negotiate", "post", "--groups", "classic/gex_full,spot"];
+
+#[test]
+fn what_is_wrong_in_a_gex_group_is_found() {
+    for (tamper, expected) in [
+        (Tamper::Drop, &["missing"][..]),
+        (Tamper::Duplicate, &["duplicate"]),
+        (Tamper::Forge, &["corrupted"]),
+        (Tamper::Break, &["corrupted", "missing"]),
+        (Tamper::Misplace, &["corrupted", "missing"]),
+        (Tamper::Mistype, &["corrupted", "missing"]),
+    ] {
+        is_found_in("classic", "blue_SPX_classic_gex_full", &GEX, tamper, expected);
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_spot_group_that_the_server_joined_is_found() {
+    for (tamper, expected) in [
+        (Tamper::Drop, &["missing"][..]),
+        (Tamper::Duplicate, &["duplicate"]),
+        (Tamper::Forge, &["corrupted"]),
+        (Tamper::Mistype, &["corrupted", "missing"]),
+    ] {
+        is_found_in("v2_classic", "blue_SPX_spot", &SPOT, tamper, expected);
+    }
+}
+
+/// Fifteen groups of each ticker: five hubs.
+const MARKET: &str = "classic/*,state/*,orderflow/*";
+
+#[test]
+fn a_client_of_several_hubs_has_a_connection_to_each_and_all_of_them_are_proven() {
+    let server = Fake::start(Behaviour::default());
+    let outcome = swarm(&server.url(), &["--groups", MARKET, "--connections", "4"]);
+    outcome.assert_exit(0);
+    let setup = &outcome.report["facts"]["setup"];
+    assert_eq!((&setup["connections"], &setup["sockets"]), (&4.into(), &20.into()), "{}", outcome.output);
+    assert_eq!((setup["groups"].as_array().unwrap().len(), setup["hubs"].as_array().unwrap().len()), (45, 5));
+    assert_eq!(outcome.report["facts"]["receipts"]["frames"].as_array().unwrap().len(), 4, "one number per client");
+    assert!(outcome.report["facts"]["verified"].as_u64().unwrap() > 4 * 45 * 30, "{}", outcome.output);
+    assert!(
+        outcome.output.contains("20, each client one per hub: classic, orderflow, state_gex"),
+        "{}",
+        outcome.output
+    );
+}
+
+#[test]
+fn a_client_that_posts_is_joined_by_the_server_under_a_key_of_its_own() {
+    let server = Fake::start(Behaviour::default());
+    let arguments = ["--negotiate", "post", "--groups", "classic/*,state/*,orderflow/*,spot", "--connections", "4"];
+    let outcome = swarm(&server.url(), &arguments);
+    outcome.assert_exit(0);
+    assert_eq!(outcome.report["facts"]["setup"]["sockets"], 20, "{}", outcome.output);
+    let frames: Vec<u64> = outcome.report["facts"]["receipts"]["frames"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|frames| frames.as_u64().unwrap())
+        .collect();
+    // 15 groups of three tickers, and the spot of each on five hubs, 50 times a second.
+    assert!(frames.iter().all(|&frames| frames > (45 + 15) * 30), "{frames:?}");
+    let mut keys = server.keys();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys, ["swarm-0", "swarm-1", "swarm-2", "swarm-3"]);
+}
+
+#[test]
+fn a_fault_of_a_client_with_several_connections_names_client_and_hub() {
+    let behaviour = Behaviour {
+        tampered: ("v2_state_greeks_zero", "blue_SPX_spot"),
+        tamper: Some((1, 40, Tamper::Drop)),
+        ..Behaviour::default()
+    };
+    let server = Fake::start(behaviour);
+    let arguments = ["--negotiate", "post", "--groups", "classic/gex_full,state/gamma_zero,spot,SPX"];
+    let outcome = swarm(&server.url(), &arguments);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.faults(), [("missing".to_owned(), 1)], "{}", outcome.output);
+    assert!(
+        outcome.output.contains("missing: client 1, hub v2_state_greeks_zero, blue_SPX_spot"),
+        "{}",
+        outcome.output
+    );
+}
+
+#[test]
+fn groups_without_data_are_named() {
+    let server = Fake::start(Behaviour { silent: "_gamma_zero", ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &["--groups", "classic/gex_full,state/gamma_zero,SPX"]);
+    outcome.assert_exit(0);
+    assert_eq!(outcome.report["facts"]["silent"], serde_json::json!(["blue_SPX_state_gamma_zero"]));
+    assert!(outcome.output.contains("1 of 2 groups had nothing published"), "{}", outcome.output);
+}
+
+#[test]
+fn a_group_that_cannot_be_had_ends_the_run_with_the_servers_words() {
+    let (server, started) = (Fake::start(Behaviour::default()), Instant::now());
+    let outcome = swarm(&server.url(), &["--groups", "classic/gex_full", "--hub", "orderflow"]);
+    fails(&outcome, 1, "join of blue_ES_SPX_classic_gex_full refused: Forbidden: not yours", started);
+    let outcome = swarm(&server.url(), &["--groups", "classic/gex_full,spot"]);
+    fails(&outcome, 2, "v2_classic", Instant::now());
+    let outcome = swarm(
+        &server.url(),
+        &["--negotiate", "post", "--groups", "blue_SPX_spot,blue_SPX_classic_gex_full,blue_NDX_classic_gex_full"],
+    );
+    fails(&outcome, 2, "expected NDX_spot beside NDX_classic_gex_full", Instant::now());
+}
+
 #[test]
 fn frames_out_of_order_are_reordered() {
     // The held frame is overtaken by the next tick's frame of another group: on a plain wire no rule
@@ -240,6 +367,10 @@ fn arguments_that_make_no_run_are_refused() {
         &["--protocols", "streams", "--channels", "lines", "--symbols", "AAPL"],
         &["--publish-rate", "10"],
         &["--groups", "all,SPX"],
+        &["--groups", "classic/gamma_zero"],
+        &["--groups", "spot"],
+        &["--negotiate", "post", "--groups", "none"],
+        &["--negotiate", "post", "--groups", "classic/*,spot", "--groups-per-connection", "2"],
     ] {
         let server = Fake::start(Behaviour::default());
         swarm(&server.url(), arguments).assert_exit(2);

@@ -35,8 +35,14 @@ pub struct Setup {
     pub channels: Vec<String>,
     /// Groups each client joins.
     pub groups_per_connection: u32,
+    /// Hubs of the run; a client has a connection to each that its groups belong to.
+    #[serde(default)]
+    pub hubs: Vec<String>,
     /// Clients.
     pub connections: u64,
+    /// Connections of these clients; 0 in reports from before a client could have several.
+    #[serde(default)]
+    pub sockets: u64,
     /// Clients that count for latency and for "0 lost".
     pub attentive: u64,
     /// New connections per second.
@@ -204,6 +210,9 @@ pub struct Facts {
     pub verified: u64,
     /// Copies that could not be judged.
     pub unjudged: u64,
+    /// Groups in which nothing was published.
+    #[serde(default)]
+    pub silent: Vec<String>,
     /// Faults by kind.
     pub fault_counts: BTreeMap<FaultKind, u64>,
     /// Faults with their places.
@@ -256,6 +265,7 @@ pub struct Facts {
 impl Facts {
     /// Adds the facts of another process or host of the same run.
     pub fn merge(&mut self, other: Self) {
+        self.merge_silent(&other);
         self.setup.merge(&other.setup);
         let renumbered = self.take_groups(&other.setup.groups);
         self.started_unix_ms = self.started_unix_ms.min(other.started_unix_ms);
@@ -313,6 +323,13 @@ impl Facts {
         self.server = self.server.take().or(other.server);
     }
 
+    /// Silent are groups that were silent in every part that has them.
+    fn merge_silent(&mut self, other: &Self) {
+        let (ours, theirs) = (&self.setup.groups, &other.setup.groups);
+        self.silent.retain(|group| !theirs.contains(group) || other.silent.contains(group));
+        self.silent.extend(other.silent.iter().filter(|group| !ours.contains(group)).cloned());
+    }
+
     /// Takes over groups of another part; returns their numbers here.
     fn take_groups(&mut self, others: &[String]) -> Vec<u32> {
         let groups = &mut self.setup.groups;
@@ -338,7 +355,13 @@ impl Setup {
     /// Takes over the clients of another part. Its groups are renumbered apart from that.
     fn merge(&mut self, other: &Self) {
         self.claim = self.claim.max(other.claim);
+        for hub in &other.hubs {
+            if !self.hubs.contains(hub) {
+                self.hubs.push(hub.clone());
+            }
+        }
         self.connections += other.connections;
+        self.sockets += other.sockets;
         self.attentive += other.attentive;
         self.ramp += other.ramp;
         self.processes += other.processes;

@@ -11,6 +11,9 @@ use crate::stats::histogram::Percentiles;
 /// How many faults the terminal shows.
 const SHOWN_FAULTS: usize = 20;
 
+/// How many groups without data the terminal names.
+const SHOWN_SILENT: usize = 5;
+
 /// The table.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
@@ -37,6 +40,14 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
             facts.setup.workers
         ),
     )?;
+    if facts.setup.hubs.len() > 1 {
+        let hubs = facts.setup.hubs.join(", ");
+        row(
+            out,
+            "connections",
+            &format!("{}, each client one per hub: {hubs}", thousands(facts.setup.sockets as f64)),
+        )?;
+    }
     row(
         out,
         "ramp",
@@ -62,6 +73,12 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
     write_latencies(out, report)?;
     write_clients(out, report)?;
     write_processes(out, report)?;
+    if !facts.silent.is_empty() {
+        let named = facts.silent.iter().take(SHOWN_SILENT).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if facts.silent.len() > SHOWN_SILENT { ", …" } else { "" };
+        let (silent, all) = (facts.silent.len(), facts.setup.groups.len());
+        row(out, "silent", &format!("{silent} of {all} groups had nothing published: {named}{more}"))?;
+    }
     for note in &facts.notes {
         row(out, "note", note)?;
     }
@@ -219,9 +236,10 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
             |name: &str, value: Option<String>| value.map_or(String::new(), |value| format!(", {name} {value}"));
         writeln!(
             out,
-            "  {}: client {}, {}{}{}{}{}",
+            "  {}: client {}, {}{}{}{}{}{}",
             fault.kind.name(),
             fault.client,
+            if fault.hub.is_empty() { String::new() } else { format!("hub {}, ", fault.hub) },
             facts.group_name(fault.group),
             number("tick", fault.tick.map(|tick| tick.to_string())),
             number("sequence id", fault.sequence_id.map(|id| id.to_string())),
@@ -308,6 +326,7 @@ mod tests {
         facts.faults.push(Fault {
             kind: FaultKind::Missing,
             client: 7,
+            hub: String::new(),
             group: 0,
             tick: Some(42),
             sequence_id: Some(9),

@@ -44,8 +44,11 @@ impl FaultKind {
 pub struct Fault {
     /// What is wrong.
     pub kind: FaultKind,
-    /// The client's number in the run.
+    /// The connection's number in the run; in reports its client's number.
     pub client: u32,
+    /// The hub it was connected to, in reports of runs with several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hub: String,
     /// The group's number in the plan; reports resolve it.
     pub group: u32,
     /// The replay tick, if the ledger knows the publication.
@@ -166,6 +169,7 @@ mod tests {
         Fault {
             kind,
             client,
+            hub: String::new(),
             group: 0,
             tick: Some(1),
             sequence_id: Some(sequence_id),

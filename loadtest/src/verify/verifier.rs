@@ -27,7 +27,7 @@ pub trait Members {
 /// Which place, of which session, of which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberId {
-    /// The client's number in the run.
+    /// The connection's number in the run. A client with several may be in one group more than once.
     pub client: u32,
     /// The session; joins after a reconnect are new places.
     pub session: u32,
@@ -399,6 +399,7 @@ impl Verifier {
         self.faults.add(Fault {
             kind: FaultKind::Reordered,
             client: member_id.client,
+            hub: String::new(),
             group,
             tick,
             sequence_id: Some(identity.sequence_id),
@@ -413,6 +414,7 @@ impl Verifier {
         self.faults.add(Fault {
             kind,
             client,
+            hub: String::new(),
             group,
             tick: None,
             sequence_id: None,
@@ -433,6 +435,7 @@ impl Verifier {
         self.faults.add(Fault {
             kind,
             client,
+            hub: String::new(),
             group,
             tick: slot.times.map(|times| times.tick),
             sequence_id: Some(slot.identity.sequence_id).filter(|&id| id != 0),
@@ -446,6 +449,7 @@ impl Verifier {
         self.faults.add(Fault {
             kind,
             client,
+            hub: String::new(),
             group: self.logs[log as usize].group,
             tick: None,
             sequence_id: Some(claimed.sequence_id).filter(|&id| id != 0),

@@ -6,6 +6,7 @@
 pub mod downstream;
 pub mod form;
 pub mod frame;
+pub mod group;
 pub mod payload;
 pub mod streams;
 pub mod upgrade;
@@ -21,4 +22,22 @@ pub(crate) mod webpubsub {
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub(crate) mod orderflow {
     include!(concat!(env!("OUT_DIR"), "/orderflow_proto.rs"));
+}
+
+/// The messages of `proto/gex_profile.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub(crate) mod gex_profile {
+    include!(concat!(env!("OUT_DIR"), "/gex_profile.rs"));
+}
+
+/// The messages of `proto/option_profile.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub(crate) mod option_profile {
+    include!(concat!(env!("OUT_DIR"), "/option_profile.rs"));
+}
+
+/// The messages of `proto/spot_price.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub(crate) mod spot_price {
+    include!(concat!(env!("OUT_DIR"), "/spot_price.rs"));
 }

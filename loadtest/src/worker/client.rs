@@ -1,4 +1,4 @@
-//! One client: what it is doing, and what it remembers from one socket to the next.
+//! One connection of a client: what it is doing, and what it remembers from one socket to the next.
 
 use crate::negotiate::SocketUrl;
 use crate::plan::Class;
@@ -73,7 +73,7 @@ pub struct Fragments {
     pub bytes: Vec<u8>,
 }
 
-/// What is known about the latency of one client.
+/// What is known about the frames and the latency of one client, or of one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientReceipts {
     /// Data frames received.
@@ -94,12 +94,20 @@ impl ClientReceipts {
         self.latency_sum_ns = self.latency_sum_ns.saturating_add(latency_ns.saturating_mul(count));
         self.latency_max_ns = self.latency_max_ns.max(latency_ns);
     }
+
+    /// Adds another connection of the same client.
+    pub fn merge(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.timed += other.timed;
+        self.latency_sum_ns = self.latency_sum_ns.saturating_add(other.latency_sum_ns);
+        self.latency_max_ns = self.latency_max_ns.max(other.latency_max_ns);
+    }
 }
 
-/// See the module's documentation.
+/// One connection of a client. A client of several hubs has as many, one after the other in the table.
 #[derive(Debug)]
 pub struct Client {
-    /// Its number in the run.
+    /// The connection's number in the run ([`crate::plan::Plan::connection`]).
     pub number: u32,
     /// Index of its protocol in the plan.
     pub form: u32,
@@ -193,26 +201,32 @@ impl Client {
     }
 }
 
-/// The clients of one worker, by number.
+/// The connections of one worker, by number.
 #[derive(Debug)]
 pub struct Clients {
     /// In the order of their numbers.
     pub list: Vec<Client>,
-    first: u32,
-    step: u32,
 }
 
 impl Clients {
-    /// Clients whose numbers are `first`, `first + step`, and so on.
-    pub fn new(list: Vec<Client>, first: u32, step: u32) -> Self {
-        Self { list, first, step }
+    /// The place in the table of a connection, by its number.
+    #[inline]
+    pub fn index_of(&self, number: u32) -> Option<usize> {
+        // Numbers are spread evenly unless clients need different hubs, so the first guess is usually right.
+        let (first, last) = (self.list.first()?.number, self.list.last()?.number);
+        let guess =
+            u64::from(number.checked_sub(first)?) * (self.list.len() as u64 - 1) / u64::from(last - first).max(1);
+        if self.list.get(guess as usize).is_some_and(|client| client.number == number) {
+            return Some(guess as usize);
+        }
+        self.list.binary_search_by_key(&number, |client| client.number).ok()
     }
 }
 
 impl Members for Clients {
     fn member(&mut self, member_id: MemberId) -> Option<&mut Member> {
-        let index = member_id.client.checked_sub(self.first)? / self.step;
-        let client = self.list.get_mut(index as usize)?;
+        let index = self.index_of(member_id.client)?;
+        let client = self.list.get_mut(index)?;
         if client.session_number != member_id.session {
             return None;
         }
@@ -237,7 +251,7 @@ mod tests {
         let mut client = Client::new(7, 0, Protocol::Json, Class::Attentive);
         client.members.push(Member::new(3, 1));
         let member_id = client.member_id(0);
-        let mut clients = Clients::new(vec![Client::new(5, 0, Protocol::Json, Class::Slow), client], 5, 2);
+        let mut clients = Clients { list: vec![Client::new(5, 0, Protocol::Json, Class::Slow), client] };
         assert!(clients.member(member_id).is_some());
         assert!(clients.member(MemberId { client: 5, ..member_id }).is_none());
         clients.list[1].session_number += 1;
@@ -245,5 +259,17 @@ mod tests {
         let mut visited = Vec::new();
         clients.for_each_in(3, &mut |number, _| visited.push(number));
         assert_eq!(visited, [7]);
+    }
+
+    #[test]
+    fn a_connection_is_found_by_its_number_however_numbers_are_spread() {
+        for numbers in [&[4][..], &[0, 1, 2, 3], &[10, 11, 12, 25, 26, 27], &[0, 2, 3, 40, 41], &[5, 1_000]] {
+            let list = numbers.iter().map(|&number| Client::new(number, 0, Protocol::Json, Class::Attentive)).collect();
+            let clients = Clients { list };
+            for (index, &number) in numbers.iter().enumerate() {
+                assert_eq!(clients.index_of(number), Some(index), "{numbers:?}");
+            }
+            assert_eq!((clients.index_of(9), clients.index_of(2_000)), (None, None), "{numbers:?}");
+        }
     }
 }

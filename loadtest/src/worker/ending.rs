@@ -153,7 +153,7 @@ impl Worker {
                 );
                 self.connect(index, &socket, now);
             }
-            _ => self.queue(index),
+            _ => self.begin_anew(index, now),
         }
     }
 

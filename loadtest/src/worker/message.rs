@@ -10,6 +10,7 @@ use crate::verify::verifier::MemberId;
 use crate::wire::downstream::{Data, Message};
 use crate::wire::form::Protocol;
 use crate::wire::frame::{Header, MAX_MESSAGE_BYTES, Opcode, parse_close};
+use crate::wire::group::GroupName;
 use crate::wire::upstream;
 
 /// A fault that belongs to no group of the plan.
@@ -125,9 +126,7 @@ impl Worker {
             let group = group.unwrap_or(NO_GROUP);
             return self.verifier.blame_frame(FaultKind::Unexpected, number, group, detail, now);
         };
-        let is_of_ticker = data.group.contains(&format!("_{}_", data.payload.ticker));
-        if !is_of_ticker {
-            let detail = format!("a record of {} in {}", data.payload.ticker, data.group);
+        if let Some(detail) = self.names[group as usize].as_ref().and_then(|name| misplaced(name, data)) {
             return self.verifier.blame_frame(FaultKind::Corrupted, number, group, detail, now);
         }
         let sequence_id = match (client.protocol.is_reliable(), data.sequence_id) {
@@ -178,4 +177,15 @@ impl Worker {
             self.measure.count(&mut client.receipts, now);
         }
     }
+}
+
+/// Why a record does not belong into its group, if it does not.
+fn misplaced(name: &GroupName, data: &Data) -> Option<String> {
+    let payload = &data.payload;
+    if payload.ticker != name.ticker {
+        return Some(format!("a record of {} in {}", payload.ticker, data.group));
+    }
+    let expected = name.series.kind().type_url();
+    let is_of_kind = payload.kind == name.series.kind();
+    (!is_of_kind).then(|| format!("a payload of {}, expected {expected}, in {}", payload.kind.type_url(), data.group))
 }

@@ -1,6 +1,6 @@
-//! One receiving thread: an epoll descriptor, a table of clients, one read buffer for all of them.
+//! One receiving thread: an epoll descriptor, a table of its clients' connections, one read buffer for all.
 //!
-//! No client has a task, a thread or a buffer of its own; between two reads it is a few hundred bytes
+//! No connection has a task, a thread or a buffer of its own; between two reads it is a few hundred bytes
 //! in the table. [`receive`] is the path every frame takes, [`message`] the slow side of it, [`setup`]
 //! how a client comes up, [`ending`] how it goes, [`timers`] what is due by time.
 
@@ -17,7 +17,6 @@ pub mod tally;
 pub mod timers;
 pub mod transport;
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,7 +26,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::time::Timespec;
 
-use self::client::{Client, Clients};
+use self::client::{Client, ClientReceipts, Clients};
 use self::measure::Measure;
 use self::shared::{Finish, Shared};
 use self::tally::{Tally, WorkerResult};
@@ -37,7 +36,7 @@ use crate::http::Trust;
 use crate::ledger::follow::Event;
 use crate::ledger::{Groups, Tick};
 use crate::negotiate::NegotiationPool;
-use crate::plan::Plan;
+use crate::plan::{Class, Plan};
 use crate::sequence::witness::HeardNumber;
 use crate::stats::histogram;
 use crate::stats::interval::Interval;
@@ -47,6 +46,7 @@ use crate::verify::Identity;
 use crate::verify::slot::LedgerEntry;
 use crate::verify::verifier::Verifier;
 use crate::wire::downstream::Reader;
+use crate::wire::group::GroupName;
 
 /// Events taken from the kernel at once: few, so that time and ledger are looked at between them.
 const EVENTS: usize = 256;
@@ -112,8 +112,9 @@ pub struct Worker {
     interval: Interval,
     ticks: Ticks,
     tally: Tally,
-    // Clients that wait for a negotiation, in order.
-    to_start: VecDeque<u32>,
+    // The groups of the plan, taken apart; none for the channels of the JSON streams.
+    names: Vec<Option<GroupName>>,
+    // Connections whose negotiation has been asked for at least once.
     ramped: u32,
     next_source: usize,
     timers: timers::Timers,
@@ -129,17 +130,18 @@ impl Worker {
     /// Prepares the worker's table; nothing is opened yet.
     pub fn new(setup: WorkerSetup) -> Result<Self, WorkerError> {
         let WorkerSetup { number, plan, shared, negotiations, trust, ledger, intervals, heard_numbers } = setup;
-        let list: Vec<Client> = plan
-            .clients_of(number)
-            .map(|client| {
-                let role = plan.role(client);
-                Client::new(client, role.form, plan.protocols[role.form as usize], role.class)
-            })
-            .collect();
+        let mut list = Vec::new();
+        for client in plan.clients_of(number) {
+            let role = plan.role(client);
+            let protocol = plan.protocols[role.form as usize];
+            let connection = |hub| Client::new(plan.connection(client, hub), role.form, protocol, role.class);
+            list.extend(plan.hubs_of(client).into_iter().map(connection));
+        }
         let verifier = Verifier::new(&plan.keys(), plan.groups.len() as u32, plan.has_ledger, plan.clock_error_ns);
         Ok(Self {
             number,
-            clients: Clients::new(list, plan.first_client + number, plan.workers),
+            clients: Clients { list },
+            names: plan.groups.iter().map(|name| GroupName::parse(name)).collect(),
             verifier,
             reader: Reader::new()?,
             groups: Groups::new(&plan.groups),
@@ -150,7 +152,6 @@ impl Worker {
             interval: Interval::new(0),
             ticks: Ticks::default(),
             tally: Tally::default(),
-            to_start: VecDeque::new(),
             ramped: 0,
             next_source: 0,
             timers: timers::Timers::default(),
@@ -323,16 +324,35 @@ impl Worker {
         self.verifier.retire_all(&mut |slot| self.ticks.add_slot(slot));
         self.cut_interval(now_ns(), true);
         self.say_goodbye();
-        let receipts = self.clients.list.iter().map(|client| (client.number, client.class, client.receipts)).collect();
         WorkerResult {
+            receipts: self.receipts(),
+            silent: self.silent(),
             verified: self.verifier.verified,
             unjudged: self.verifier.unjudged,
             faults: self.verifier.faults,
             tally: self.tally,
             ticks: self.ticks,
             latency: self.measure.latency,
-            receipts,
         }
+    }
+
+    /// What each client received, over all its connections.
+    fn receipts(&self) -> Vec<(u32, Class, ClientReceipts)> {
+        let client_of = |connection: &Client| self.plan.client_of(connection.number);
+        let clients = self.clients.list.chunk_by(|one, other| client_of(one) == client_of(other));
+        let sum = |connections: &[Client]| {
+            let mut sum = ClientReceipts::default();
+            connections.iter().for_each(|connection| sum.merge(&connection.receipts));
+            (client_of(&connections[0]), connections[0].class, sum)
+        };
+        clients.map(sum).collect()
+    }
+
+    /// Groups in which nothing was published, as far as this worker knows.
+    fn silent(&self) -> Vec<u32> {
+        let mut is_silent = vec![true; self.plan.groups.len()];
+        self.verifier.logs.iter().filter(|log| log.end() > 0).for_each(|log| is_silent[log.group as usize] = false);
+        (0..).zip(is_silent).filter_map(|(group, is_silent)| is_silent.then_some(group)).collect()
     }
 
     /// Reads the sockets of clients that still lack something. A busy worker reaches its deadline with

@@ -5,7 +5,7 @@ use super::client::Phase;
 use super::ending::Ending;
 use crate::clock::SECOND;
 
-/// Negotiations asked for ahead of their time.
+/// Connections negotiated for ahead of their time.
 const LOOKAHEAD: u64 = 64;
 
 /// The most clients of one worker between connecting and coming up: more would only queue in the
@@ -21,40 +21,53 @@ impl Worker {
         let rate = u64::from(self.plan.ramp);
         let due = (elapsed_ns.saturating_mul(rate) / SECOND / u64::from(self.plan.workers)).min(total);
         while u64::from(self.ramped) < (due + LOOKAHEAD).min(total) {
-            self.to_start.push_back(self.ramped);
-            self.negotiations.request();
-            self.ramped += 1;
+            let first = self.ramped as usize;
+            let client = self.plan.client_of(self.clients.list[first].number);
+            let hubs = self.plan.hubs_of(client);
+            self.ramped += hubs.len() as u32;
+            self.negotiations.request(self.plan.wish(client, first, &hubs));
         }
-        let not_due = u64::from(self.ramped) - due;
+        let not_due = u64::from(self.ramped).saturating_sub(due);
         self.start_waiting(not_due as usize, now);
     }
 
-    /// Starts waiting clients whose negotiation is done, all but the last `keep`.
+    /// Starts connections whose negotiation is done, while more than `keep` are asked for.
     fn start_waiting(&mut self, keep: usize, now: u64) {
-        while self.to_start.len() > keep && self.tally.in_setup < MAX_SETUP {
-            let Some(answer) = self.negotiations.take() else { return };
-            let Some(index) = self.to_start.pop_front() else { return };
-            let index = index as usize;
+        while self.negotiations.outstanding() > keep && self.tally.in_setup < MAX_SETUP {
+            let Some((wish, answer)) = self.negotiations.take() else { return };
+            let connections = wish.first..wish.first + wish.hubs.len();
             match answer {
-                Ok(grant) => {
-                    let is_known_prefix = grant.prefix == self.plan.prefix;
-                    self.renew(index);
-                    if is_known_prefix {
-                        self.connect(index, &grant.socket, now);
-                    } else {
-                        self.end(index, &Ending::broken(format!("negotiate: the prefix is now {:?}", grant.prefix)));
+                Ok(grant) if grant.prefix == self.plan.prefix => {
+                    for (index, socket) in connections.zip(&grant.sockets) {
+                        self.renew(index);
+                        self.connect(index, socket, now);
                     }
                 }
-                Err(error) => self.end(index, &Ending::broken(error.to_string())),
+                Ok(grant) => {
+                    let ending = Ending::broken(format!("negotiate: the prefix is now {:?}", grant.prefix));
+                    connections.for_each(|index| self.end(index, &ending));
+                }
+                Err(error) => {
+                    let ending = Ending::broken(error.to_string());
+                    connections.for_each(|index| self.end(index, &ending));
+                }
             }
         }
     }
 
-    /// Lets a client wait for a negotiation.
-    pub(super) fn queue(&mut self, index: usize) {
-        self.clients.list[index].phase = Phase::Idle;
-        self.to_start.push_back(index as u32);
-        self.negotiations.request();
+    /// Connects anew. A server that joins for its clients takes the same URL again while its token lasts: to
+    /// negotiate again would end the client's other connections.
+    pub(super) fn begin_anew(&mut self, index: usize, now: u64) {
+        let connection = &mut self.clients.list[index];
+        connection.phase = Phase::Idle;
+        if let (true, Some(session)) = (self.plan.server_joins, &connection.session) {
+            let socket = session.socket.clone();
+            self.renew(index);
+            return self.connect(index, &socket, now);
+        }
+        let number = connection.number;
+        let (client, hub) = (self.plan.client_of(number), self.plan.hub_of(number));
+        self.negotiations.request(self.plan.wish(client, index, &[hub]));
     }
 
     /// Begins a new session: nothing of the old one counts any more.

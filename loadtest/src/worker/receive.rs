@@ -150,11 +150,10 @@ impl Worker {
 
     /// Records the latencies that became known since the last time.
     pub(super) fn record_timed(&mut self) {
-        let Self { clients, verifier, interval, measure, plan, number, .. } = self;
-        let first = plan.first_client + *number;
+        let Self { clients, verifier, interval, measure, .. } = self;
         for timed in verifier.timed.drain(..) {
-            let index = (timed.client - first) / plan.workers;
-            if let Some(client) = clients.list.get_mut(index as usize) {
+            if let Some(index) = clients.index_of(timed.client) {
+                let client = &mut clients.list[index];
                 let latency_ns = timed.at_ns.saturating_sub(timed.scheduled_ns);
                 measure.record(interval, &mut client.receipts, timed.scheduled_ns, latency_ns, 1);
             }

@@ -35,7 +35,8 @@ impl Worker {
         client.outbox = request;
         if client.session.is_none() {
             let session = Session { socket: socket.clone(), connection_id: String::new(), token: None };
-            client.session = self.plan.reconnects.then(|| Box::new(session));
+            let comes_back = self.plan.reconnects || (self.plan.server_joins && client.class == Class::Resetting);
+            client.session = comes_back.then(|| Box::new(session));
         }
         self.tally.in_setup += 1;
         let opened = self.connector.connect(socket, source, is_reluctant).and_then(|transport| {
@@ -94,14 +95,20 @@ impl Worker {
         if client.phase != Phase::Greeting {
             return;
         }
-        let groups = self.plan.groups_of(client.number);
+        let groups = self.plan.groups_at(client.number);
         if groups.is_empty() {
+            return self.arrive(index, now);
+        }
+        let first_log = client.form * self.plan.groups.len() as u32;
+        client.members.reserve_exact(groups.len());
+        if self.plan.server_joins {
+            // The connected message stands for the acks: the server has joined the groups by then.
+            let joined = |group| Member { acked_ns: now, ..Member::new(first_log + group, client.since_ns) };
+            client.members.extend(groups.into_iter().map(joined));
             return self.arrive(index, now);
         }
         client.phase = Phase::Joining(groups.len() as u32);
         self.scratch.clear();
-        let first_log = client.form * self.plan.groups.len() as u32;
-        client.members.reserve_exact(groups.len());
         for (ack_id, group) in (1..).zip(groups) {
             upstream::join(&mut self.scratch, client.protocol, &self.plan.groups[group as usize], ack_id);
             client.members.push(Member::new(first_log + group, now));

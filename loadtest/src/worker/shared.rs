@@ -17,11 +17,11 @@ pub struct Finish {
 /// How a worker is doing; for the live line and the end of the ramp only.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    /// Clients that are up.
+    /// Connections that are up.
     pub up: AtomicU32,
-    /// Clients that have come up once, or have failed to.
+    /// Connections that have come up once, or have failed to.
     pub arrived: AtomicU32,
-    /// Clients that have failed to come up.
+    /// Connections that have failed to come up.
     pub failed: AtomicU64,
 }
 

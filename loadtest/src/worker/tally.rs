@@ -52,17 +52,17 @@ impl Causes {
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    /// Clients that are connecting, upgrading or joining now.
+    /// Connections that are connecting, upgrading or joining now.
     pub in_setup: u32,
-    /// Clients that are up now.
+    /// Connections that are up now.
     pub up: u32,
-    /// Clients that have come up once, or have failed to.
+    /// Connections that have come up once, or have failed to.
     pub arrived: u32,
     /// From the start of connecting to the last join's ack.
     pub setup: Histogram<u64>,
-    /// Why clients did not come up.
+    /// Why connections did not come up.
     pub failures: Causes,
-    /// Why attentive clients that were up lost their connection.
+    /// Why connections of attentive clients that were up ended.
     pub drops: Causes,
     /// Sessions recovered.
     pub recovered: u64,
@@ -144,6 +144,8 @@ pub struct WorkerResult {
     pub latency: Histogram<u64>,
     /// What each client received while measuring.
     pub receipts: Vec<(u32, Class, ClientReceipts)>,
+    /// Groups in which nothing was published.
+    pub silent: Vec<u32>,
 }
 
 #[cfg(test)]

@@ -24,19 +24,42 @@ fn bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// `Any.value`: the zstd frame of an orderflow record.
-pub fn payload(ticker: &str, timestamp: u64, spot: u64) -> Vec<u8> {
+/// What the records of a group are, by the end of its name.
+pub fn type_url(group: &str) -> &'static str {
+    match () {
+        () if group.ends_with("_spot") => "proto.spot",
+        () if group.contains("_orderflow_") => "proto.orderflow",
+        () if group.contains("_gex_") => "proto.gex",
+        () => "proto.greek",
+    }
+}
+
+/// `Any.value`: the zstd frame of a record. The spot is field 5 of a GEX record, which has rows as well, and
+/// field 3 of the others.
+pub fn payload(type_url: &str, ticker: &str, timestamp: u64, spot: u64) -> Vec<u8> {
     let mut record = Vec::new();
     number(&mut record, 1, timestamp);
     bytes(&mut record, 2, ticker.as_bytes());
-    number(&mut record, 3, spot);
+    if type_url == "proto.gex" {
+        number(&mut record, 3, 0);
+        number(&mut record, 4, 6);
+        number(&mut record, 5, spot);
+        for strike in 0..20 {
+            let mut row = Vec::new();
+            number(&mut row, 1, 680_000 + strike * 500);
+            number(&mut row, 2, spot + strike);
+            bytes(&mut record, 11, &row);
+        }
+    } else {
+        number(&mut record, 3, spot);
+    }
     zstd::bulk::compress(&record, 3).unwrap()
 }
 
 /// A data message as a finished frame.
-pub fn data(form: Form, group: &str, value: &[u8], sequence_id: u64) -> Vec<u8> {
+pub fn data(form: Form, group: &str, type_url: &str, value: &[u8], sequence_id: u64) -> Vec<u8> {
     let mut any = Vec::new();
-    bytes(&mut any, 1, b"proto.orderflow");
+    bytes(&mut any, 1, type_url.as_bytes());
     bytes(&mut any, 2, value);
     if !form.is_protobuf {
         let sequence = if form.is_reliable { format!(r#""sequenceId":{sequence_id},"#) } else { String::new() };

@@ -11,6 +11,9 @@ use tungstenite::handshake::derive_accept_key;
 use super::bytes::{Request, ack, connected, request};
 use super::{Form, Inner, Subscriber, TICKERS, now_ns, streams};
 
+/// The hubs, by their names of the older generation.
+const HUBS: [&str; 6] = ["classic", "orderflow", "state_gex", "state_greeks_zero", "state_greeks_one", "state_greeks"];
+
 /// Serves requests until the client closes, or asks for a socket or for events.
 pub fn serve(server: &Inner, socket: TcpStream) {
     socket.set_nodelay(true).unwrap();
@@ -35,7 +38,7 @@ pub fn serve(server: &Inner, socket: TcpStream) {
                 key.eq_ignore_ascii_case(name).then(|| value.to_owned())
             })
         };
-        if path.starts_with("/client/hubs/orderflow") {
+        if path.starts_with("/client/hubs/") {
             return socket_of(server, reader, &path, header("sec-websocket-key"), header("sec-websocket-protocol"));
         }
         if path.starts_with("/ws") {
@@ -45,6 +48,16 @@ pub fn serve(server: &Inner, socket: TcpStream) {
             let mut body = vec![0; header("content-length").unwrap().parse().unwrap()];
             reader.read_exact(&mut body).unwrap();
             let (status, body) = streams::publish(server, header("authorization").as_deref(), &body);
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+            continue;
+        }
+        if path == "/v2/negotiate" && lines[0].starts_with("POST") {
+            let mut body = vec![0; header("content-length").unwrap().parse().unwrap()];
+            reader.read_exact(&mut body).unwrap();
+            let (status, body) = post(server, &header("authorization").unwrap(), &body);
             let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             if reader.get_mut().write_all(answer.as_bytes()).is_err() {
                 return;
@@ -67,14 +80,60 @@ pub fn serve(server: &Inner, socket: TcpStream) {
 
 fn answer(server: &Inner, path: &str) -> Option<String> {
     match path.split('?').next()? {
-        "/v2/negotiate" => Some(format!(
-            r#"{{"websocket_urls":{{"orderflow":"{}/client/hubs/orderflow?access_token=t"}},"prefix":"blue"}}"#,
-            server.behaviour.public.clone().unwrap_or_else(|| format!("ws://{}", server.address))
-        )),
+        "/v2/negotiate" => Some(format!(r#"{{"websocket_urls":{},"prefix":"blue"}}"#, urls(server, "", "t"))),
         "/tickers" => Some(format!(r#"{{"stocks":{TICKERS:?},"indexes":[],"futures":[]}}"#)),
         "/ticks" if server.behaviour.has_ledger => Some(now(server)),
         _ => None,
     }
+}
+
+/// Every hub's URL, as the value of `websocket_urls`.
+fn urls(server: &Inner, generation: &str, token: &str) -> String {
+    let public = server.behaviour.public.clone().unwrap_or_else(|| format!("ws://{}", server.address));
+    let url =
+        |hub: &&str| format!(r#""{generation}{hub}":"{public}/client/hubs/{generation}{hub}?access_token={token}""#);
+    format!("{{{}}}", HUBS.iter().map(url).collect::<Vec<_>>().join(","))
+}
+
+/// The hub of an analytics group; none for spot.
+fn hub_of(group: &str) -> Option<&'static str> {
+    let (_, category) = group.rsplit_once("_state_").unwrap_or_default();
+    HUBS.into_iter().find(|hub| match *hub {
+        "classic" => group.contains("_classic_"),
+        "orderflow" => group.contains("_orderflow_"),
+        "state_gex" => category.starts_with("gex_"),
+        "state_greeks_zero" => category.ends_with("_zero") && !category.starts_with("gex_"),
+        "state_greeks_one" => category.ends_with("_one") && !category.starts_with("gex_"),
+        _ => !category.is_empty(),
+    })
+}
+
+/// POST: the groups are joined when the sockets of the token connect.
+fn post(server: &Inner, authorization: &str, body: &[u8]) -> (&'static str, String) {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let groups: Vec<&str> = body["groups"].as_array().unwrap().iter().map(|group| group.as_str().unwrap()).collect();
+    let ticker = |group: &str| TICKERS.into_iter().find(|ticker| group.starts_with(&format!("{ticker}_"))).unwrap();
+    let spots: Vec<&str> = groups.iter().filter_map(|group| group.strip_suffix("_spot")).collect();
+    if let Some(bare) = groups.iter().find(|group| !spots.is_empty() && !spots.contains(&ticker(group))) {
+        return ("400 Bad Request", format!(r#"{{"error":"expected {}_spot beside {bare}"}}"#, ticker(bare)));
+    }
+    let generation = if spots.is_empty() { "" } else { "v2_" };
+    let key = authorization.rsplit(' ').next().unwrap().to_owned();
+    let mut state = server.state.lock().unwrap();
+    // The key's earlier session ends.
+    state.memberships.retain(|(token, _), _| *token != key);
+    for group in groups.iter().filter(|group| !group.ends_with("_spot")) {
+        let hub = format!("{generation}{}", hub_of(group).unwrap());
+        let joined = state.memberships.entry((key.clone(), hub)).or_default();
+        joined.push(format!("blue_{group}"));
+        let spot = format!("blue_{}_spot", ticker(group));
+        if !spots.is_empty() && !joined.contains(&spot) {
+            joined.push(spot);
+        }
+    }
+    state.keys.push(key.clone());
+    drop(state);
+    ("200 OK", format!(r#"{{"websocket_urls":{}}}"#, urls(server, generation, &key)))
 }
 
 fn now(server: &Inner) -> String {
@@ -146,13 +205,21 @@ fn socket_of(
     if let Some(number) = recovered {
         return recover(server, reader, number, &head);
     }
+    let (hub, token) = path.rsplit('/').next().unwrap().split_once("?access_token=").unwrap_or_default();
+    let mut state = server.state.lock().unwrap();
     socket.write_all(head.as_bytes()).unwrap();
     socket.write_all(&connected(form, number)).unwrap();
-    server.state.lock().unwrap().subscribers.push(Subscriber {
+    let groups = state.memberships.get(&(token.to_owned(), hub.to_owned())).cloned().unwrap_or_default();
+    let at_hub = state.at_hub.entry(hub.to_owned()).or_default();
+    *at_hub += 1;
+    let at_hub = *at_hub - 1;
+    state.subscribers.push(Subscriber {
         number,
+        hub: hub.to_owned(),
+        at_hub,
         socket,
         form,
-        groups: Vec::new(),
+        groups,
         held: None,
         sent: [].into(),
         acked: 0,
@@ -160,6 +227,7 @@ fn socket_of(
         pings: 0,
         pongs: 0,
     });
+    drop(state);
     listen(server, reader, number, form);
 }
 
@@ -193,7 +261,8 @@ fn listen(server: &Inner, mut reader: BufReader<TcpStream>, number: usize, form:
         }
         match request(form, &payload) {
             Request::Join(group, ack_id) => {
-                let is_ok = server.behaviour.forbidden.is_none_or(|ticker| !group.contains(ticker));
+                let is_here = hub_of(&group).is_none_or(|hub| subscriber.hub.trim_start_matches("v2_") == hub);
+                let is_ok = is_here && server.behaviour.forbidden.is_none_or(|ticker| !group.contains(ticker));
                 if is_ok {
                     subscriber.groups.push(group);
                 }

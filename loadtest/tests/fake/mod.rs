@@ -7,7 +7,7 @@ pub mod outcome;
 mod streams;
 pub mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,6 +32,10 @@ pub enum Tamper {
     Forge,
     /// A payload that cannot be read.
     Break,
+    /// The record of another ticker.
+    Misplace,
+    /// A record of another kind.
+    Mistype,
     /// The connection is cut before it.
     Cut,
 }
@@ -39,15 +43,20 @@ pub enum Tamper {
 /// How the server behaves; the default is as it should.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
-    /// What happens to which publication (of SPX, by its number from 1) on which connection.
+    /// What happens to which publication (of the tampered group, by its number from 1) on which of the
+    /// connections to its hub.
     pub tamper: Option<(usize, u64, Tamper)>,
-    /// SPX publications that are in the ledger and never sent.
+    /// The group that is tampered with, left unsent or not in the ledger.
+    pub tampered: (&'static str, &'static str),
+    /// Publications that are in the ledger and never sent.
     pub unsent: Vec<u64>,
-    /// SPX publications that are sent and not in the ledger.
+    /// Publications that are sent and not in the ledger.
     pub unledgered: Vec<u64>,
     /// Positions the ledger skips.
     pub ledger_gap: Option<u64>,
     pub has_ledger: bool,
+    /// Nothing is published in groups with this in their name.
+    pub silent: &'static str,
     /// Every n-th upgrade is refused with 503.
     pub refuse_every: Option<usize>,
     /// Upgrades are never answered.
@@ -74,10 +83,12 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             tamper: None,
+            tampered: ("orderflow", "blue_SPX_orderflow_orderflow"),
             unsent: Vec::new(),
             unledgered: Vec::new(),
             ledger_gap: None,
             has_ledger: true,
+            silent: "(none)",
             refuse_every: None,
             is_mute: false,
             forbidden: None,
@@ -101,6 +112,9 @@ pub struct Form {
 #[derive(Debug)]
 struct Subscriber {
     number: usize,
+    hub: String,
+    /// Its number among the connections to its hub.
+    at_hub: usize,
     socket: TcpStream,
     form: Form,
     groups: Vec<String>,
@@ -119,6 +133,12 @@ struct State {
     ticks: Vec<String>,
     sequence: u64,
     upgrades: usize,
+    /// Connections that each hub has had.
+    at_hub: BTreeMap<String, usize>,
+    /// Groups that POST asked for, by token and hub.
+    memberships: BTreeMap<(String, String), Vec<String>>,
+    /// Keys that POSTed.
+    keys: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -172,6 +192,11 @@ impl Fake {
         self.0.state.lock().unwrap().subscribers.iter().map(|one| one.pongs).min().unwrap_or(0)
     }
 
+    /// The keys that negotiated with POST.
+    pub fn keys(&self) -> Vec<String> {
+        self.0.state.lock().unwrap().keys.clone()
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.0.address)
     }
@@ -211,18 +236,18 @@ impl Inner {
         let state = &mut *guard;
         let published_ns = now_ns();
         let mut publications = Vec::new();
-        for ticker in TICKERS {
-            let group = format!("blue_{ticker}_orderflow_orderflow");
-            let members = state.subscribers.iter().filter(|one| one.groups.contains(&group)).count();
-            if members == 0 {
-                continue;
-            }
+        let groups: BTreeSet<String> = state.subscribers.iter().flat_map(|one| one.groups.iter().cloned()).collect();
+        for group in groups {
+            let ticker = TICKERS.into_iter().find(|ticker| group.starts_with(&format!("blue_{ticker}_")));
+            let Some(ticker) = ticker.filter(|_| !group.contains(self.behaviour.silent)) else { continue };
             state.sequence += 1;
             let sequence_id = state.sequence;
+            let members = state.subscribers.iter().filter(|one| one.groups.contains(&group)).count();
             // Two records share a second.
             let timestamp = 1_764_340_000 + (ordinal / 2);
-            let value = bytes::payload(ticker, timestamp, ordinal);
-            let publication = if ticker == "SPX" {
+            let type_url = bytes::type_url(&group);
+            let value = bytes::payload(type_url, ticker, timestamp, ordinal);
+            let publication = if group == self.behaviour.tampered.1 {
                 *spx += 1;
                 *spx
             } else {
@@ -230,18 +255,25 @@ impl Inner {
             };
             if !self.behaviour.unsent.contains(&publication) {
                 for subscriber in state.subscribers.iter_mut().filter(|one| one.groups.contains(&group)) {
-                    let frame = bytes::data(subscriber.form, &group, &value, sequence_id);
-                    let tamper = self
-                        .behaviour
-                        .tamper
-                        .filter(|&(number, which, _)| number == subscriber.number && which == publication);
+                    let frame = bytes::data(subscriber.form, &group, type_url, &value, sequence_id);
+                    let tamper = self.behaviour.tamper.filter(|&(number, which, _)| {
+                        number == subscriber.at_hub
+                            && which == publication
+                            && self.behaviour.tampered.0 == subscriber.hub
+                    });
+                    let tamper = tamper.map(|(.., tamper)| tamper);
                     let instead = match tamper {
-                        Some((.., Tamper::Forge)) => Some(bytes::payload(ticker, timestamp, ordinal + 1_000_000)),
-                        Some((.., Tamper::Break)) => Some(b"no zstd frame".to_vec()),
+                        Some(Tamper::Forge) => {
+                            Some((type_url, bytes::payload(type_url, ticker, timestamp, ordinal + 1_000_000)))
+                        }
+                        Some(Tamper::Break) => Some((type_url, b"no zstd frame".to_vec())),
+                        Some(Tamper::Misplace) => Some((type_url, bytes::payload(type_url, "NDX", timestamp, ordinal))),
+                        Some(Tamper::Mistype) => Some(("proto.greek", value.clone())),
                         _ => None,
                     };
-                    let instead = instead.map(|value| bytes::data(subscriber.form, &group, &value, sequence_id));
-                    subscriber.deliver(frame, sequence_id, tamper.map(|(.., tamper)| tamper), instead);
+                    let instead =
+                        instead.map(|(url, value)| bytes::data(subscriber.form, &group, url, &value, sequence_id));
+                    subscriber.deliver(frame, sequence_id, tamper, instead);
                 }
             }
             if !self.behaviour.unledgered.contains(&publication) {

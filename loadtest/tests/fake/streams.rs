@@ -82,7 +82,8 @@ fn send(server: &Inner, channel: &str, payload: &str) {
     for client in state.clients.iter_mut().filter(|client| client.channels.iter().any(|name| name == channel)) {
         let tamper = server.behaviour.tamper.filter(|&(number, which, _)| number == client.number && which == seq);
         let mut out = match tamper.map(|(.., tamper)| tamper) {
-            None => frame.clone(),
+            // Channels have neither tickers nor kinds.
+            None | Some(Tamper::Misplace | Tamper::Mistype) => frame.clone(),
             Some(Tamper::Drop) => continue,
             Some(Tamper::Duplicate) => [&frame[..], &frame].concat(),
             Some(Tamper::Swap) => {
