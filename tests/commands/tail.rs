@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::common::client::ALL;
 use crate::common::dataset::{Dataset, FIRST, group, line};
 use crate::common::server::{Server, program, refusal};
-use crate::{said, url};
+use crate::{run, said, url};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flowcast::wire::payload::Profile;
@@ -70,6 +72,45 @@ fn tail_takes_its_url_as_a_flag_too() {
     }
     let refused = refusal(&mut program(&["tail", &address, "--url", &address]));
     assert!(refused.contains("expected the URL once"), "{refused}");
+}
+
+#[test]
+fn a_host_and_a_port_are_a_url_too() {
+    let server = Server::start(&Dataset::usual());
+    assert_eq!(said(&["tail", &server.address.to_string(), "SPX", "--count", "2"]).lines().count(), 2);
+    let refused = refusal(&mut program(&["tail", "ftp://127.0.0.1:1", "SPX"]));
+    assert!(refused.contains("expected an http(s):// or ws(s):// URL, got ftp://127.0.0.1:1"), "{refused}");
+}
+
+#[test]
+fn groups_may_be_listed_by_package_and_category() {
+    let server = Server::start(&Dataset::usual());
+    let args = ["tail", &url(&server), "--groups", "orderflow/orderflow,SPX", "--count", "2"];
+    let out = said(&args);
+    assert!(out.lines().count() == 2 && out.lines().all(|line| line.contains(&group("SPX"))), "{out}");
+    let refused = refusal(&mut program(&["tail", &url(&server), "classic/gamma_zero"]));
+    assert!(refused.contains("classic has no category \"gamma_zero\"; it has gex_full"), "{refused}");
+}
+
+#[test]
+fn tail_says_which_ticker_the_server_does_not_have() {
+    let server = Server::start(&Dataset::usual());
+    let output = run(&mut program(&["tail", &url(&server), "NOPE", "SPX", "--count", "1"]));
+    let warned = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && warned.contains("the server has no data of NOPE; it has"), "{warned}");
+}
+
+#[test]
+fn tail_says_when_a_group_stays_silent() {
+    let server = Server::start(&Dataset::usual());
+    let hub = format!("ws://{}/client/hubs/orderflow?access_token=k:1", server.address);
+    let mut tail = program(&["tail", &hub, "NOPE"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut warned = String::new();
+    let read = BufReader::new(tail.stderr.take().unwrap()).read_line(&mut warned);
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    read.unwrap();
+    assert!(warned.contains(&format!("no record in 5 s in {}", group("NOPE"))), "{warned}");
 }
 
 #[test]

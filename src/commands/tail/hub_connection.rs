@@ -1,0 +1,180 @@
+//! One connection to a hub: joins its groups, and turns what it receives into lines.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message as _;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::hub_address::{HubAddress, unprefixed};
+use super::record_line;
+use super::tail_options::TailOptions;
+use crate::wire::payload::Profile;
+use crate::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
+use crate::wire::webpubsub::received::{ServiceMessage, receive};
+use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax};
+
+/// Where messages of all connections are stored unchanged.
+#[derive(Clone)]
+pub(super) struct Capture(Option<Arc<Mutex<BufWriter<File>>>>);
+
+impl Capture {
+    /// Creates the file, if one is asked for.
+    pub fn create(path: Option<&Path>) -> anyhow::Result<Self> {
+        let file = path.map(File::create).transpose().context("cannot create the capture")?;
+        Ok(Self(file.map(|file| Arc::new(Mutex::new(BufWriter::new(file))))))
+    }
+
+    fn store(&self, subprotocol: &str, message: &Message) -> anyhow::Result<()> {
+        let Some(file) = &self.0 else { return Ok(()) };
+        // Nothing panics while it is held, and a half-written line is the worst that could be seen.
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(file, "{}", captured(subprotocol, message)).context("cannot write the capture")?;
+        file.flush().context("cannot write the capture")
+    }
+}
+
+/// A connection that has asked to join its groups.
+pub(super) struct HubConnection {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    address: HubAddress,
+    subprotocol: String,
+    syntax: Syntax,
+    reliable: bool,
+    profile: Profile,
+    capture: Capture,
+}
+
+impl HubConnection {
+    /// Connects, and asks to join.
+    pub async fn connect(address: HubAddress, options: &TailOptions, capture: Capture) -> anyhow::Result<Self> {
+        let (_, syntax, reliable) = SUBPROTOCOLS
+            .into_iter()
+            .find(|(name, ..)| *name == options.subprotocol)
+            .context("checked when it was parsed")?;
+        let mut request = address.url.as_str().into_client_request().context("expected a ws:// or wss:// URL")?;
+        request.headers_mut().insert("Sec-WebSocket-Protocol", options.subprotocol.parse()?);
+        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.context("cannot connect to the hub")?;
+        for (at, group) in address.join.iter().enumerate() {
+            socket.send(join(syntax, group, at as u64 + 1)).await.context("cannot join")?;
+        }
+        let (subprotocol, profile) = (options.subprotocol.clone(), options.profile);
+        Ok(Self { socket, address, subprotocol, syntax, reliable, profile, capture })
+    }
+
+    /// Sends every line to be printed, and last the error that ended the connection. Closes it when nobody wants
+    /// more.
+    pub async fn forward(mut self, lines: mpsc::Sender<anyhow::Result<Value>>) {
+        loop {
+            // Both are cancel-safe: a message that was read completely is returned, and no line is sent twice.
+            let message = tokio::select! {
+                message = self.next() => message,
+                () = lines.closed() => return self.close().await,
+            };
+            let heard = match message {
+                Ok(message) => self.heard(&message).await,
+                Err(error) => Err(error),
+            };
+            let has_ended = heard.is_err();
+            if let Some(line) = heard.transpose()
+                && lines.send(line).await.is_err()
+            {
+                return self.close().await;
+            }
+            if has_ended {
+                return;
+            }
+        }
+    }
+
+    /// The next message. The end of the connection is an error.
+    async fn next(&mut self) -> anyhow::Result<Message> {
+        match self.socket.next().await {
+            Some(Ok(Message::Close(Some(close)))) => {
+                bail!("the service closed the connection: {} {}", close.code, close.reason)
+            }
+            None | Some(Ok(Message::Close(None))) => bail!("the service closed the connection"),
+            Some(message) => message.context("the connection broke"),
+        }
+    }
+
+    /// Captures and understands a message; returns the line to print, if it is a record.
+    async fn heard(&mut self, message: &Message) -> anyhow::Result<Option<Value>> {
+        let bytes = match message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+            _ => return Ok(None),
+        };
+        self.capture.store(&self.subprotocol, message)?;
+        match receive(self.syntax, bytes)? {
+            ServiceMessage::Data { group, sequence_id, type_url, payload } => {
+                if let (true, Some(id)) = (self.reliable, sequence_id) {
+                    self.socket.send(sequence_ack(self.syntax, id)).await.context("the connection broke")?;
+                }
+                // The vendor may choose the prefix of groups that it joins for us.
+                if self.address.print.iter().all(|wanted| unprefixed(wanted) != unprefixed(&group)) {
+                    return Ok(None);
+                }
+                return record_line::of_payload(&group, sequence_id, (&type_url, &payload), self.profile).map(Some);
+            }
+            ServiceMessage::Ack { ack_id, success: false, error } => {
+                let at = ack_id.saturating_sub(1) as usize;
+                let group = self.address.join.get(at).map_or("?", String::as_str);
+                let (name, reason) = error.unwrap_or_default();
+                bail!("cannot join {group}: {name}: {reason}");
+            }
+            ServiceMessage::Disconnected { reason } => eprintln!("the service disconnects: {reason}"),
+            ServiceMessage::Connected { .. } | ServiceMessage::Ack { .. } | ServiceMessage::Other => {}
+        }
+        Ok(None)
+    }
+
+    /// Code 1000 ends a reliable session at once. If the service is gone, so is the session.
+    async fn close(mut self) {
+        let _ = self.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
+    }
+}
+
+fn join(syntax: Syntax, group: &str, ack_id: u64) -> Message {
+    match syntax {
+        Syntax::Json => Message::text(json!({ "type": "joinGroup", "group": group, "ackId": ack_id }).to_string()),
+        Syntax::Protobuf => {
+            let join = upstream_message::JoinGroup { group: group.to_owned(), ack_id: Some(ack_id) };
+            upstream(upstream_message::Message::JoinGroup(join))
+        }
+    }
+}
+
+fn sequence_ack(syntax: Syntax, sequence_id: u64) -> Message {
+    match syntax {
+        Syntax::Json => Message::text(json!({ "type": "sequenceAck", "sequenceId": sequence_id }).to_string()),
+        Syntax::Protobuf => {
+            upstream(upstream_message::Message::SequenceAck(upstream_message::SequenceAck { sequence_id }))
+        }
+    }
+}
+
+fn upstream(message: upstream_message::Message) -> Message {
+    Message::binary(UpstreamMessage { message: Some(message) }.encode_to_vec())
+}
+
+/// One captured message: `{"subprotocol":…,"text":…}` or `{"subprotocol":…,"binary":base64}`.
+fn captured(subprotocol: &str, message: &Message) -> Value {
+    match message {
+        Message::Text(text) => json!({ "subprotocol": subprotocol, "text": text.as_str() }),
+        _ => json!({ "subprotocol": subprotocol, "binary": STANDARD.encode(message.clone().into_data()) }),
+    }
+}

@@ -1,0 +1,97 @@
+//! `flowcast tail`: a small subscriber that shows data in one command.
+//!
+//! It negotiates like GexBot's client, joins, decodes, and prints one JSON line per record, with flowcast or
+//! the real service at the other end. It opens one connection per hub that its groups belong to. It recovers no
+//! session: when a connection ends, the command ends.
+
+mod hub_address;
+mod hub_connection;
+mod record_line;
+mod tail_options;
+mod wanted;
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::hub_connection::{Capture, HubConnection};
+pub use self::tail_options::TailOptions;
+
+/// Lines on their way from the hubs' connections to the output.
+const LINES: usize = 64;
+
+/// How long a group may be silent before that is said.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long closing the connections may take.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Subscribes and prints until a connection ends, or enough records came.
+pub fn tail(options: TailOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(options))
+}
+
+async fn run(options: TailOptions) -> anyhow::Result<()> {
+    let capture = Capture::create(options.capture.as_deref())?;
+    let (lines, received) = mpsc::channel(LINES);
+    let (mut connections, mut silent) = (JoinSet::new(), HashSet::new());
+    for address in hub_address::find(&options).await? {
+        silent.extend(address.print.iter().cloned());
+        let connection = HubConnection::connect(address, &options, capture.clone()).await?;
+        connections.spawn(connection.forward(lines.clone()));
+    }
+    drop(lines);
+    let printed = print(received, silent, options.count).await;
+    // Without a receiver the connections close and end. A service that takes no close frame holds up nobody.
+    let _ = tokio::time::timeout(CLOSING, connections.join_all()).await;
+    printed
+}
+
+/// Prints what comes. The end of any connection ends it.
+async fn print(
+    mut received: mpsc::Receiver<anyhow::Result<Value>>,
+    mut silent: HashSet<String>,
+    count: Option<u64>,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SILENCE;
+    let mut printed = 0;
+    while count.is_none_or(|count| printed < count) {
+        // `recv` is cancel-safe: a line that was there stays there.
+        let line = tokio::select! {
+            line = received.recv() => line,
+            () = tokio::time::sleep_until(deadline), if !silent.is_empty() => {
+                say_silent(&std::mem::take(&mut silent));
+                continue;
+            }
+        };
+        let Some(line) = line else { bail!("the connections ended") };
+        let line = line?;
+        silent.remove(line["group"].as_str().unwrap_or_default());
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            // `tail | head` ends quietly.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("cannot print")?,
+        }
+        printed += 1;
+    }
+    Ok(())
+}
+
+/// A server lets clients join groups of which it has nothing, and then nothing comes.
+fn say_silent(silent: &HashSet<String>) {
+    const SHOWN: usize = 10;
+    let mut names: Vec<&str> = silent.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+    names.truncate(SHOWN);
+    let (names, seconds) = (names.join(", "), SILENCE.as_secs());
+    eprintln!("no record in {seconds} s in {names}{more}: the server has no data of it, or its day has ended");
+}

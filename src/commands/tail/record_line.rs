@@ -1,0 +1,194 @@
+//! A payload as a line of JSON: the record as it stands in a JSONL file, the same keys, and numbers at the scale of
+//! the source.
+
+use anyhow::{Context, bail};
+use prost::Message as _;
+use serde_json::{Map, Value, json};
+
+use crate::wire::gexbot::PayloadKind;
+use crate::wire::payload::gex::{Gex, MaxPriorsTuple, Strike};
+use crate::wire::payload::greek::{MiniContract, OptionProfile};
+use crate::wire::payload::orderflow::{self, Orderflow};
+use crate::wire::payload::spot::SpotPrice;
+use crate::wire::payload::{Profile, decompress};
+
+/// The largest record, decompressed.
+const LIMIT: usize = 16 << 20;
+
+/// The line of a payload, after its group and, on reliable subprotocols, its sequence id.
+pub(super) fn of_payload(
+    group: &str,
+    sequence_id: Option<u64>,
+    (type_url, payload): (&str, &[u8]),
+    profile: Profile,
+) -> anyhow::Result<Value> {
+    let kinds = [PayloadKind::Gex, PayloadKind::Greek, PayloadKind::Orderflow, PayloadKind::Spot];
+    let Some(kind) = kinds.into_iter().find(|kind| type_url.contains(kind.type_url())) else {
+        bail!("expected a payload of proto.gex, proto.greek, proto.orderflow or proto.spot in {group}, got {type_url}");
+    };
+    let message = decompress(payload, LIMIT).context("expected a payload compressed with zstd")?;
+    let mut line = Map::new();
+    line.insert("group".to_owned(), group.into());
+    if let Some(id) = sequence_id {
+        line.insert("sequence_id".to_owned(), id.into());
+    }
+    let what = || format!("expected a payload of {} in {group}", kind.type_url());
+    let message = message.as_slice();
+    let record = match kind {
+        PayloadKind::Gex => gex(&Gex::decode(message).with_context(what)?),
+        PayloadKind::Greek => greek(&OptionProfile::decode(message).with_context(what)?),
+        PayloadKind::Orderflow => of_orderflow(&Orderflow::decode(message).with_context(what)?, profile),
+        PayloadKind::Spot => spot(&SpotPrice::decode(message).with_context(what)?),
+    };
+    line.extend(record.into_iter().map(|(key, value)| (key.to_owned(), value)));
+    Ok(line.into())
+}
+
+/// Keys in the order of the source.
+type Record = Vec<(&'static str, Value)>;
+
+fn of_orderflow(record: &Orderflow, profile: Profile) -> Record {
+    let numbers = orderflow::values(record, profile).map(|(key, value, factor)| (key, scaled(value, factor)));
+    head(record.timestamp, &record.ticker).into_iter().chain(numbers).collect()
+}
+
+fn gex(record: &Gex) -> Record {
+    let mut keys = head(record.timestamp, &record.ticker);
+    keys.extend(days(record.min_dte, record.sec_min_dte));
+    keys.extend([
+        ("spot", price(record.spot)),
+        ("zero_gamma", price(record.zero_gamma)),
+        ("major_pos_vol", price(record.major_pos_vol)),
+        ("major_pos_oi", price(record.major_pos_oi)),
+        ("major_neg_vol", price(record.major_neg_vol)),
+        ("major_neg_oi", price(record.major_neg_oi)),
+        ("strikes", record.strikes.iter().map(strike).collect()),
+        ("sum_gex_vol", scaled(record.sum_gex_vol, 1_000)),
+        ("sum_gex_oi", scaled(record.sum_gex_oi, 1_000)),
+        ("delta_risk_reversal", scaled(record.delta_risk_reversal, 1_000)),
+    ]);
+    let max = |tuple: &MaxPriorsTuple| json!([scaled(tuple.first_value, 100), scaled(tuple.second_value, 1_000)]);
+    keys.extend(
+        record.max_priors.as_ref().map(|max_priors| ("max_priors", max_priors.tuples.iter().map(max).collect())),
+    );
+    keys
+}
+
+fn strike(row: &Strike) -> Value {
+    let mut cells = vec![price(row.strike_price), scaled(row.value_1, 100), scaled(row.value_2, 100)];
+    cells.extend(row.priors.as_ref().map(|priors| list(&priors.values, 100)));
+    cells.into()
+}
+
+fn greek(record: &OptionProfile) -> Record {
+    let mut keys = head(record.timestamp, &record.ticker);
+    keys.push(("spot", price(record.spot)));
+    keys.extend(days(record.min_dte, record.sec_min_dte));
+    keys.extend([
+        ("major_positive", price(record.major_call_gamma)),
+        ("major_negative", price(record.major_put_gamma)),
+        ("major_long_gamma", price(record.major_long_gamma)),
+        ("major_short_gamma", price(record.major_short_gamma)),
+        ("mini_contracts", record.mini_contracts.iter().map(contract).collect()),
+    ]);
+    keys
+}
+
+fn contract(row: &MiniContract) -> Value {
+    json!([
+        price(row.strike),
+        scaled(row.call_ivol, 1_000),
+        scaled(row.put_ivol, 1_000),
+        scaled(row.call_cvolume, 100),
+        list(&row.call_cvolume_priors, 100),
+        row.put_cvolume,
+        row.put_cvolume_priors.as_ref().map(|priors| list(&priors.values, 1)),
+    ])
+}
+
+fn spot(record: &SpotPrice) -> Record {
+    let mut keys = head(record.timestamp, &record.ticker);
+    keys.push(("spot", price(record.spot)));
+    keys.extend(record.source_timestamp_ms.map(|time| ("source_timestamp_ms", time.into())));
+    keys
+}
+
+fn head(timestamp: i64, ticker: &str) -> Record {
+    vec![("timestamp", timestamp.into()), ("ticker", ticker.into())]
+}
+
+fn days(min_dte: Option<i32>, sec_min_dte: Option<i32>) -> Record {
+    [("min_dte", min_dte), ("sec_min_dte", sec_min_dte)]
+        .into_iter()
+        .filter_map(|(key, days)| Some((key, days?.into())))
+        .collect()
+}
+
+fn price(value: u32) -> Value {
+    scaled(value, 100)
+}
+
+fn list(values: &[i32], factor: u32) -> Value {
+    values.iter().map(|&value| scaled(value, factor)).collect()
+}
+
+/// The number that the source had. Division rounds to the nearest double, which is the one that the source's digits
+/// mean, so it is printed with these digits. Whole numbers stay whole where nothing was multiplied.
+fn scaled(value: impl Into<i64>, factor: u32) -> Value {
+    let value = value.into();
+    if factor == 1 { value.into() } else { (value as f64 / f64::from(factor)).into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Equal as numbers: 6830 is 6830.0.
+    fn assert_same(printed: &Value, source: &Value, path: &str) {
+        match (printed, source) {
+            (Value::Array(printed), Value::Array(source)) => {
+                assert_eq!(printed.len(), source.len(), "{path}");
+                printed.iter().zip(source).for_each(|(printed, source)| assert_same(printed, source, path));
+            }
+            (Value::Number(printed), Value::Number(source)) => {
+                assert!(
+                    (printed.as_f64().unwrap() - source.as_f64().unwrap()).abs() == 0.0,
+                    "{path}: {printed} {source}"
+                );
+            }
+            _ => assert_eq!(printed, source, "{path}"),
+        }
+    }
+
+    #[test]
+    fn the_payloads_of_a_foreign_encoder_are_printed_as_their_source_lines_have_them() {
+        const GEX: (&str, &[u8]) = (
+            include_str!("../../../tests/fixtures/gexbot/gex_full.jsonl"),
+            include_bytes!("../../../tests/fixtures/gexbot/gex_full.payload.bin"),
+        );
+        const GREEK: (&str, &[u8]) = (
+            include_str!("../../../tests/fixtures/gexbot/gamma_zero.jsonl"),
+            include_bytes!("../../../tests/fixtures/gexbot/gamma_zero.payload.bin"),
+        );
+        for (type_url, (source, message)) in [("proto.gex", GEX), ("proto.greek", GREEK)] {
+            let payload = zstd::encode_all(message, 3).unwrap();
+            let line = of_payload("g", Some(7), (type_url, &payload), Profile::V2026_04).unwrap();
+            let source: Map<String, Value> = serde_json::from_str(source).unwrap();
+            for (key, value) in &source {
+                assert_same(&line[key], value, key);
+            }
+            assert_eq!(line.as_object().unwrap().len(), source.len() + 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_spot_price_is_a_line_and_another_type_is_refused() {
+        let message = include_bytes!("../../../tests/fixtures/gexbot/spot.payload.bin");
+        let payload = zstd::encode_all(message.as_slice(), 3).unwrap();
+        let line = of_payload("blue_SPX_spot", None, ("proto.spot", &payload), Profile::V2026_04).unwrap();
+        let expected = r#"{"group":"blue_SPX_spot","timestamp":1764340202,"ticker":"SPX","spot":6822.95}"#;
+        assert_eq!(line, serde_json::from_str::<Value>(expected).unwrap());
+        let error = of_payload("g", None, ("proto.volume", &payload), Profile::V2026_04).unwrap_err();
+        assert!(error.to_string().contains("got proto.volume"), "{error}");
+    }
+}
