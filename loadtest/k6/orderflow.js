@@ -1,9 +1,11 @@
-// Orderflow over Azure Web PubSub subprotocols: many sockets per VU, each joins the groups of all
-// tickers and receives for DURATION. Runs as it is:
+// GexBot's hubs over Azure Web PubSub subprotocols: many clients per VU, each joins the groups of all
+// tickers (their orderflow, unless GROUPS says more) and receives for DURATION. A client has one socket per
+// hub. Runs as it is:
 //
 //   k6 run -e BASE_URL=http://127.0.0.1:8080 -e VUS=4 -e CONNECTIONS_PER_VU=50 -e DURATION=30s orderflow.js
+//   k6 run -e GROUPS='classic/gex_full,state/*,spot' -e TICKERS=SPX orderflow.js
 //
-// The orderflow wire carries no publish time. The tick schedule is learnt from the server's tick ledger
+// These wires carry no publish time. The tick schedule is learnt from the server's tick ledger
 // (GET /ticks), and a frame's latency is counted from the scheduled time of its tick: the first frame
 // of a group belongs to the latest tick due, each further frame to the next one, so a server that
 // falls behind cannot hide it. Without a ledger (the real service) there is no schedule: connections,
@@ -13,6 +15,7 @@ import { check, fail } from 'k6';
 import { WebSocket } from 'k6/experimental/websockets';
 import { Counter, Trend } from 'k6/metrics';
 
+import { KINDS, byHub, series } from './lib/groups.js';
 import { SUBPROTOCOLS, isReliable, joinGroup, readMessage, readRecord, sequenceAck } from './lib/webpubsub.js';
 
 const BASE_URL = (__ENV.BASE_URL || 'http://127.0.0.1:8080').replace(/\/$/, '');
@@ -20,6 +23,9 @@ const VUS = Number(__ENV.VUS || 2);
 const CONNECTIONS_PER_VU = Number(__ENV.CONNECTIONS_PER_VU || 20);
 const DURATION_S = seconds(__ENV.DURATION || '10s');
 const TICKERS = (__ENV.TICKERS || '').split(',').filter(Boolean);
+const SERIES = series(__ENV.GROUPS || 'orderflow/orderflow');
+// POST lets the server join; spot groups cannot be had otherwise.
+const IS_POST = (__ENV.NEGOTIATE || '') === 'post' || SERIES.some((one) => !one.package);
 const PROTOCOLS = (__ENV.PROTOCOLS || 'json.reliable,protobuf,json,protobuf.reliable').split(',');
 const API = __ENV.API || 'v2';
 const KEY = __ENV.KEY || 'k6';
@@ -67,13 +73,23 @@ function seconds(text) {
   return Number(amount) * { ms: 0.001, s: 1, m: 60, h: 3600 }[unit];
 }
 
-function negotiate() {
-  const path = API === 'v1' ? '/negotiate' : '/v2/negotiate';
-  const authorization = `${API === 'v1' ? 'Basic' : 'Bearer'} ${KEY}`;
-  const response = http.get(`${BASE_URL}${path}`, { headers: { authorization }, tags: { name: 'negotiate' } });
-  if (!check(response, { 'negotiate answers 200': (answer) => answer.status === 200 })) return null;
-  const { websocket_urls: urls, prefix } = response.json();
-  return { url: urls.orderflow, prefix };
+// The answer to negotiate, or null. A client that POSTs needs a key of its own: a POST ends the sockets of the one
+// before it.
+function negotiate(hubs, number) {
+  const url = `${BASE_URL}${API === 'v1' ? '/negotiate' : '/v2/negotiate'}`;
+  const key = IS_POST ? `${KEY}-${__VU}-${number}` : KEY;
+  const headers = { authorization: `${API === 'v1' ? 'Basic' : 'Bearer'} ${key}`, 'content-type': 'application/json' };
+  const params = { headers, tags: { name: 'negotiate' } };
+  const names = Object.values(hubs).flatMap((groups) => groups.map(({ name }) => name));
+  const body = JSON.stringify({ groups: [...new Set(names)] });
+  const response = IS_POST ? http.post(url, body, params) : http.get(url, params);
+  if (!check(response, { 'negotiate answers 200': (answer) => answer.status === 200 })) {
+    console.error(`negotiate: HTTP ${response.status} ${response.body}`);
+    return null;
+  }
+  const answer = response.json();
+  const hasHubs = Object.keys(hubs).every((hub) => answer.websocket_urls[hub]);
+  return check(hasHubs, { 'negotiate names the hubs': (ok) => ok }) ? answer : null;
 }
 
 // The tickers to join: given, or all the server has.
@@ -102,25 +118,35 @@ function schedule() {
 export default function ({ tickers }) {
   // One schedule for all sockets of the VU; undefined until it could be learnt.
   const vu = { schedule: undefined };
+  const hubs = byHub(SERIES, tickers);
   for (let number = 0; number < CONNECTIONS_PER_VU; number += 1) {
     const protocol = PROTOCOLS[((__VU - 1) * CONNECTIONS_PER_VU + number) % PROTOCOLS.length];
-    setTimeout(() => connect(vu, tickers, protocol), number * STAGGER_MS);
+    setTimeout(() => start(vu, hubs, protocol, number), number * STAGGER_MS);
   }
 }
 
-function connect(vu, tickers, protocol) {
-  const grant = negotiate();
+// One client: a socket per hub.
+function start(vu, hubs, protocol, number) {
+  const grant = negotiate(hubs, number);
   if (!grant) {
-    connectionFailures.add(1);
+    connectionFailures.add(Object.keys(hubs).length);
     return;
   }
-  const groups = tickers.map((ticker) => `${grant.prefix}_${ticker}_orderflow_orderflow`);
-  const socket = new WebSocket(grant.url, SUBPROTOCOLS[protocol], { tags: { protocol } });
+  for (const [hub, groups] of Object.entries(hubs)) {
+    // What the server joins has the server's prefix, which POST does not tell.
+    const named = groups.map((group) => ({ ...group, name: IS_POST ? group.name : `${grant.prefix}_${group.name}` }));
+    connect(vu, grant.websocket_urls[hub], protocol, named);
+  }
+}
+
+function connect(vu, url, protocol, groups) {
+  const socket = new WebSocket(url, SUBPROTOCOLS[protocol], { tags: { protocol } });
   socket.binaryType = 'arraybuffer';
-  const state = { protocol, groups, vu, unacked: new Set(), lastSequence: 0, perGroup: {}, isDone: false };
+  const wanted = Object.fromEntries(groups.map((group) => [group.name, group]));
+  const state = { protocol, wanted, vu, unacked: new Set(), lastSequence: 0, perGroup: {}, isDone: false };
   const setupTimer = setTimeout(() => {
     joinFailures.add(state.unacked.size);
-    if (state.unacked.size === groups.length) connectionFailures.add(1);
+    if (!state.isConnected || state.unacked.size === groups.length) connectionFailures.add(1);
   }, OVERHEAD_S * 1000);
 
   socket.addEventListener('message', ({ data }) => {
@@ -133,9 +159,14 @@ function connect(vu, tickers, protocol) {
       return;
     }
     if (message.kind === 'connected') {
-      groups.forEach((group, index) => {
+      state.isConnected = true;
+      if (IS_POST) {
+        clearTimeout(setupTimer);
+        return;
+      }
+      groups.forEach(({ name }, index) => {
         state.unacked.add(index + 1);
-        socket.send(joinGroup(protocol, group, index + 1));
+        socket.send(joinGroup(protocol, name, index + 1));
       });
     } else if (message.kind === 'ack') {
       onAck(state, message);
@@ -175,27 +206,30 @@ function onAck(state, { ackId, success, error }) {
 function onData(state, message) {
   const now = Date.now();
   messages.add(1);
-  const known = state.perGroup[message.group];
-  if (!known && !state.groups.includes(message.group)) {
+  const name = IS_POST ? message.group.slice(message.group.indexOf('_') + 1) : message.group;
+  const group = state.wanted[name];
+  if (!group) {
     badRecords.add(1);
+    console.error(`a message in ${message.group}, which was not joined`);
     return;
   }
   if (isReliable(state.protocol)) {
     if (!(message.sequenceId > state.lastSequence)) orderFaults.add(1);
     state.lastSequence = message.sequenceId;
   }
-  if (!known || Math.random() < SAMPLE) checkRecord(message, known);
-  time(state, message.group, now);
+  if (!state.perGroup[name] || Math.random() < SAMPLE) checkRecord(message, group);
+  time(state, name, now);
 }
 
-function checkRecord(message, known) {
+function checkRecord(message, group) {
   recordsChecked.add(1);
+  const kind = KINDS[group.kind];
   try {
-    const record = readRecord(message);
+    const record = readRecord(message, kind.spot);
     const isGood = check({ message, record }, {
       'data comes from a group': ({ message: { from } }) => from === 'group',
-      'payload is proto.orderflow': ({ record: { typeUrl } }) => typeUrl.includes('proto.orderflow'),
-      'record is of its group': ({ record: { ticker } }) => message.group.includes(`_${ticker}_orderflow_`),
+      'payload is of its group\'s kind': ({ record: { typeUrl } }) => typeUrl.includes(kind.typeUrl),
+      'record is of its group': ({ record: { ticker } }) => ticker === group.ticker,
       'record has a time and a spot': ({ record: { timestamp, spot } }) => timestamp > 1e9 && spot > 0,
     });
     if (!isGood) badRecords.add(1);
@@ -230,7 +264,7 @@ function finish(state) {
   if (!state.vu.schedule) return;
   const { base, interval } = state.vu.schedule;
   const now = Date.now();
-  for (const group of state.groups) {
+  for (const group of Object.keys(state.wanted)) {
     const known = state.perGroup[group];
     const due = known ? Math.floor((now - base) / interval) - Math.round((known.firstDue - base) / interval) : 1;
     missingMessages.add(Math.max(due - (known ? known.frames : 0), 0));

@@ -67,14 +67,15 @@ function readProtobuf(bytes) {
   return { kind: system && fields(system[0])[1] ? 'connected' : 'other' };
 }
 
-// The orderflow record in a data message: { typeUrl, timestamp, ticker, spot }.
-export function readRecord(message) {
+// The record in a data message, as far as all kinds have the same: { typeUrl, timestamp, ticker, spot }. The whole
+// record is walked; `spotField` is where its kind has the price.
+export function readRecord(message, spotField) {
   const any = fields(message.any || new Uint8Array(encoding.b64decode(message.base64)));
   const record = fields(decompress(any[2][0]));
   return {
     typeUrl: text(any[1][0]),
     timestamp: record[1] ? record[1][0] : 0,
     ticker: record[2] ? text(record[2][0]) : '',
-    spot: record[3] ? record[3][0] : 0,
+    spot: record[spotField] ? record[spotField][0] : 0,
   };
 }
