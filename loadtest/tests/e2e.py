@@ -27,6 +27,8 @@ PLOTS = 8
 ALL_PROTOCOLS = "json,json.reliable,protobuf,protobuf.reliable"
 # Of the server under test, for /ws; every run has its own.
 SECRET = secrets.token_urlsafe(32)
+# The ticker of which the data set has every category.
+FULL_TICKER = "SPX"
 STREAMS = ["--protocols", "streams", "--channels", "lines"]
 
 
@@ -136,6 +138,19 @@ def check_old_clients(url, _pid, folder):
     assert report["facts"]["setup"]["profile"] == "2025-11"
 
 
+def check_all_hubs(url, _pid, folder):
+    """Clients of every hub: 15 categories and the spot, joined by themselves and by the server."""
+    market = "classic/*,state/*,orderflow/*"
+    for name, how in (("get", ["--groups", market]), ("post", ["--groups", f"{market},spot", "--negotiate", "post"])):
+        result = swarm("--url", url, "-c", 20, "-d", "3s", "--protocols", ALL_PROTOCOLS, *how, "--json", folder / f"{name}.json")
+        assert (folder / f"{name}.json").exists(), result
+        report = json.loads((folder / f"{name}.json").read_text())
+        proven(report, result.stdout)
+        assert report["facts"]["setup"]["sockets"] == 100, result.stdout
+        full = f"{'' if name == 'get' else 'v2_'}state_greeks_one"
+        assert full in report["facts"]["setup"]["hubs"], result.stdout
+
+
 def check_isolation(url, _pid, folder):
     """Stalled, slow and resetting clients cost the others nothing."""
     mix = ["--stalled", 10, "--slow", 5, "--reset", 5, "--reset-after", "500ms"]
@@ -237,6 +252,14 @@ def check_k6(url, _pid, _folder):
     assert "records_checked" in result.stdout
 
 
+def check_k6_all_hubs(url, _pid, _folder):
+    """orderflow.js on the hubs of other packages, with spot groups that the server joins."""
+    few = ("CONNECTIONS_PER_VU=5", "P99_MS=2000", f"TICKERS={FULL_TICKER}")
+    for groups in ("classic/gex_full,state/gamma_zero,orderflow/orderflow", "classic/*,state/gex_zero,spot"):
+        result = k6(url, f"GROUPS={groups}", *few)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
 def check_k6_can_fail(url, _pid, _folder):
     """A refused group and slow delivery break thresholds (exit code 99)."""
     wrong = k6(url, "TICKERS=NOPE!", "DURATION=2s")
@@ -263,11 +286,13 @@ def check_k6_streams_can_fail(url, _pid, _folder):
 CHECKS = [
     check_all_protocols,
     check_old_clients,
+    check_all_hubs,
     check_isolation,
     check_processes_and_merge,
     check_bad_input,
     check_page,
     check_k6,
+    check_k6_all_hubs,
     check_k6_can_fail,
     check_streams,
     check_streams_in_processes,
