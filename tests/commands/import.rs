@@ -247,7 +247,7 @@ fn an_interrupted_import_leaves_nothing_behind() {
     let mut command = program(&desk.args(&[&path], &data));
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let beside = desk.data().join(DATE).join("SPX/classic");
-    eventually("the unfinished file is there", || fs::read_dir(&beside).ok()?.next());
+    let _ = eventually("the unfinished file is there", || fs::read_dir(&beside).ok()?.next());
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -3,10 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_days;
 mod data;
 mod encodings;
 mod golden;
 mod groups;
+mod hubs;
 mod keepalive;
 mod lag;
 mod memberships;

@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicU64;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::block::{Block, Part, Parts, SlotRecord};
+use super::block::{Block, SlotRecord};
 use super::line_stats::LineStats;
 use super::lines::BlockLines;
 use super::mapping::ReadError;
+use super::parts::{Part, Parts};
 use super::track::Track;
 use crate::wire::gexbot::PayloadKind;
 use crate::wire::payload::{Encoder, EncoderOptions, Profile, Record, spot};

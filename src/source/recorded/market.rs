@@ -13,12 +13,12 @@ use rayon::prelude::*;
 use super::dataset::{Dataset, RecordFile};
 use super::file_kind::{ENOUGH, NotJsonLines};
 use super::index::Index;
+use super::line_stats::LineStats;
 use super::lines::BlockLines;
 use super::mapping::{MappedFile, ReadError};
 use super::track::{Track, TrackParts};
 use crate::engine::hub::Hub;
 use crate::wire::gexbot::{GroupName, PayloadKind, Series};
-use crate::wire::payload::{Parsed, Record};
 
 /// Blocks in which a file's first record must be: 4 MiB.
 const FIRST_LOOK: usize = 16;
@@ -45,7 +45,7 @@ pub enum FileError {
     #[error("{path}: expected records, got an empty file")]
     Empty { path: PathBuf },
     /// Its start has lines, but no good one.
-    #[error("{path}: expected records, got {bad} bad lines and no good one{first}")]
+    #[error("{path}: expected records, got {bad} bad lines and no good one at its start; the first: {first}")]
     NoRecords { path: PathBuf, bad: u64, first: String },
 }
 
@@ -112,32 +112,24 @@ impl<'a> FirstLook<'a> {
     fn at(recorded: &'a RecordFile) -> Result<Self, FileError> {
         let kind = recorded.series().kind();
         let file = MappedFile::open(&recorded.path)?;
-        let mut first = Vec::new();
-        file.read(0, ENOUGH.min(usize::try_from(file.len()).unwrap_or(ENOUGH)), &mut first)?;
-        NotJsonLines::check(&recorded.path, &first)?;
+        let mut start = Vec::new();
+        file.read(0, ENOUGH.min(usize::try_from(file.len()).unwrap_or(ENOUGH)), &mut start)?;
+        NotJsonLines::check(&recorded.path, &start)?;
         let index = Index::new(file.len());
-        let path = || recorded.path.clone();
-        let (mut lines, mut bad, mut first) = (BlockLines::default(), 0, String::new());
+        let (mut lines, mut stats) = (BlockLines::default(), LineStats::default());
         for block in 0..index.blocks().min(FIRST_LOOK) {
             index.scan(&file, block + 1)?;
             lines.read(&file, &index, block)?;
             for line in lines.iter().filter(|line| line.is_slot) {
-                match Record::parse(kind, line.text) {
-                    Ok(Parsed { record, .. }) if !line.is_too_long => {
-                        return Ok(Self { recorded, kind, begins: record.timestamp(), file, index });
-                    }
-                    Err(error) if bad == 0 => first = format!("; the first: {error}"),
-                    _ => {}
+                if let Some(record) = stats.read(kind, line) {
+                    return Ok(Self { recorded, kind, begins: record.timestamp(), file, index });
                 }
-                bad += 1;
             }
         }
         file.check()?;
-        Err(if bad == 0 {
-            FileError::Empty { path: path() }
-        } else {
-            FileError::NoRecords { path: path(), bad, first }
-        })
+        let (path, bad) = (recorded.path.clone(), stats.bad);
+        let Some((_, first)) = stats.first_bad.into_iter().next() else { return Err(FileError::Empty { path }) };
+        Err(FileError::NoRecords { path, bad, first })
     }
 
     fn track(self, prefix: &str, hub: &Hub) -> Track {

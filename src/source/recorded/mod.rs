@@ -5,7 +5,7 @@
 //! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
 //! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
 //!   [`lines`].
-//! - [`replay`]: the clock that publishes them.
+//! - [`replay`]: the clock that publishes them; [`tick_schedule`]: when its ticks are due.
 //! - [`trading`], [`day_prices`]: the same day on the JSON streams.
 
 pub mod block;
@@ -18,7 +18,10 @@ pub mod line_stats;
 pub mod lines;
 pub mod mapping;
 pub mod market;
+pub mod parts;
 pub mod replay;
+pub mod replay_options;
+pub mod tick_schedule;
 pub mod track;
 pub mod trading;
 pub mod window;

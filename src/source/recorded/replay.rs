@@ -8,47 +8,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::Duration;
-
-use rustix::thread::{ClockId, clock_nanosleep_absolute};
 
 use super::block::{Block, SlotRecord};
 use super::day_prices::DayPrices;
 use super::market::Market;
+use super::replay_options::{CacheMode, ReplayOptions};
+use super::tick_schedule::{TickSchedule, first_deadline, sleep_until};
 use super::track::Track;
 use crate::engine::clock;
 use crate::engine::frames::{FrameStore, Frames};
 use crate::engine::hub::Hub;
 use crate::engine::sequencer::{Batch, Due};
 use crate::health::status::{SourceHealth, Status};
-
-/// Settings of the replay clock.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ReplayOptions {
-    /// Time between two ticks: a number with a unit, such as 1s, 500ms or 1m30s
-    #[arg(long, env = "WS_STREAM_INTERVAL", default_value = "1s", value_name = "DURATION", value_parser = interval)]
-    pub interval: Duration,
-    /// What happens after a ticker's last record
-    #[arg(long, env = "CACHE_MODE", value_enum, default_value_t = CacheMode::Rotation, value_name = "MODE")]
-    pub cache_mode: CacheMode,
-}
-
-/// What follows the last record. Name and values are the predecessor's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum CacheMode {
-    /// Start again with the first record.
-    Rotation,
-    /// Send nothing more.
-    Exhaust,
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(interval) if (Duration::from_micros(10)..=Duration::from_hours(24)).contains(&interval) => Ok(interval),
-        Ok(_) => Err("expected a duration from 10us to 24h".to_owned()),
-        Err(error) => Err(format!("expected a duration with a unit, such as 1s, 500ms or 1m30s: {error}")),
-    }
-}
 
 /// The tracks of a market on one clock.
 pub struct Replay {
@@ -241,64 +212,5 @@ impl Cursor {
             CacheMode::Exhaust => self.track.end(),
         }
         mode == CacheMode::Exhaust
-    }
-}
-
-/// The grid of deadlines. A late tick is late once: the grid does not move.
-struct TickSchedule {
-    deadline_ns: u64,
-    interval_ns: u64,
-}
-
-impl TickSchedule {
-    fn starting_at(deadline_ns: u64, interval: Duration) -> Self {
-        Self { deadline_ns, interval_ns: interval.as_nanos() as u64 }
-    }
-
-    /// Moves to the next deadline; returns how many ticks lie a whole interval or more in the past and are
-    /// skipped. A deadline that has just passed is not skipped: its tick runs immediately, late.
-    fn advance(&mut self, now_ns: u64) -> u64 {
-        self.deadline_ns += self.interval_ns;
-        let missed = now_ns.saturating_sub(self.deadline_ns) / self.interval_ns;
-        self.deadline_ns += missed * self.interval_ns;
-        missed
-    }
-}
-
-/// The next whole second of the wall clock, as with the real feed; now for intervals below a second.
-fn first_deadline(interval: Duration) -> u64 {
-    const SECOND: u64 = 1_000_000_000;
-    let now = clock::monotonic_ns();
-    if interval < Duration::from_secs(1) { now } else { now + SECOND - clock::unix_ns() % SECOND }
-}
-
-fn sleep_until(deadline_ns: u64) {
-    // Interrupted by a signal: sleep on, the deadline is absolute.
-    while let Err(rustix::io::Errno::INTR) = clock_nanosleep_absolute(ClockId::Monotonic, &clock::timespec(deadline_ns))
-    {
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_late_tick_is_late_once() {
-        let mut schedule = TickSchedule::starting_at(1000, Duration::from_nanos(100));
-        assert_eq!((schedule.advance(1010), schedule.deadline_ns), (0, 1100));
-        assert_eq!((schedule.advance(1150), schedule.deadline_ns), (0, 1200), "50 late, and the grid stands");
-        assert_eq!((schedule.advance(1390), schedule.deadline_ns), (0, 1300), "due meanwhile: runs at once");
-        assert_eq!((schedule.advance(1740), schedule.deadline_ns), (3, 1700), "three whole beats are given up");
-        assert_eq!((schedule.advance(1741), schedule.deadline_ns), (0, 1800));
-    }
-
-    #[test]
-    fn an_interval_is_a_duration_with_a_unit() {
-        assert_eq!(interval("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(interval("1m30s"), Ok(Duration::from_secs(90)));
-        for text in ["1", "", "fast", "0s", "1us", "25h", "-1s"] {
-            assert!(interval(text).unwrap_err().starts_with("expected a duration"), "{text}");
-        }
     }
 }

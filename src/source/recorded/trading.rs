@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::replay::CacheMode;
+use super::replay_options::CacheMode;
 use super::track::Track;
 use crate::health::status::SourceHealth;
 use crate::streams::Streams;

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::block::Parts;
 use super::block_builder::{BlockBuilder, Built};
 use super::mapping::ReadError;
 use super::market::{Market, lead};
+use super::parts::Parts;
 use super::track::Track;
 use super::window_figures::WindowFigures;
 use super::window_options::WindowOptions;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::time::Timespec;
 
-use super::block::{Part, Parts};
+use super::parts::{Part, Parts};
 use crate::health::status::{SourceHealth, Status};
 use crate::wire::webpubsub::PlainForm;
 
