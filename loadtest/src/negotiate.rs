@@ -207,13 +207,14 @@ pub type Answer = (Wish, Result<Grant, NegotiateError>);
 #[derive(Debug)]
 enum GrantSource {
     /// The socket is known: every client uses the same URL.
-    Fixed {
-        grant: Grant,
-        wishes: VecDeque<Wish>,
-    },
+    Fixed { grant: Grant, wishes: VecDeque<Wish> },
     Threads {
-        requests: Sender<Wish>,
-        answers: Receiver<Answer>,
+        requests: Sender<(u64, Wish)>,
+        answers: Receiver<(u64, Answer)>,
+        /// Answers that came before those of earlier wishes: clients start in the order of their numbers.
+        early: BTreeMap<u64, Answer>,
+        asked: u64,
+        taken: u64,
     },
 }
 
@@ -235,7 +236,10 @@ impl NegotiationPool {
                 .stack_size(256 * 1024)
                 .spawn(move || serve(&negotiator, &queue, &results))?;
         }
-        Ok(Self { source: GrantSource::Threads { requests, answers }, outstanding: 0 })
+        Ok(Self {
+            source: GrantSource::Threads { requests, answers, early: BTreeMap::new(), asked: 0, taken: 0 },
+            outstanding: 0,
+        })
     }
 
     /// Asks for one more negotiation.
@@ -244,7 +248,10 @@ impl NegotiationPool {
         match &mut self.source {
             GrantSource::Fixed { wishes, .. } => wishes.push_back(wish),
             // Without a listening thread the request stays outstanding, and the ramp's deadline ends it.
-            GrantSource::Threads { requests, .. } => drop(requests.send(wish)),
+            GrantSource::Threads { requests, asked, .. } => {
+                drop(requests.send((*asked, wish)));
+                *asked += 1;
+            }
         }
     }
 
@@ -257,21 +264,26 @@ impl NegotiationPool {
     pub fn take(&mut self) -> Option<Answer> {
         let answer = match &mut self.source {
             GrantSource::Fixed { grant, wishes } => (wishes.pop_front()?, Ok(grant.clone())),
-            GrantSource::Threads { answers, .. } => answers.try_recv().ok()?,
+            GrantSource::Threads { answers, early, taken, .. } => {
+                early.extend(answers.try_iter());
+                let answer = early.remove(taken)?;
+                *taken += 1;
+                answer
+            }
         };
         self.outstanding -= answer.0.hubs.len();
         Some(answer)
     }
 }
 
-fn serve(negotiator: &Negotiator, queue: &Mutex<Receiver<Wish>>, results: &SyncSender<Answer>) {
+fn serve(negotiator: &Negotiator, queue: &Mutex<Receiver<(u64, Wish)>>, results: &SyncSender<(u64, Answer)>) {
     loop {
         // One thread waits in `recv` with the lock held, the others wait for the lock; which of them
         // gets a request does not matter. A poisoned lock guards nothing but the receiver.
         let wish = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(wish) = wish else { return };
+        let Ok((number, wish)) = wish else { return };
         let outcome = negotiator.negotiate(&wish);
-        if results.send((wish, outcome)).is_err() {
+        if results.send((number, (wish, outcome))).is_err() {
             return;
         }
     }
