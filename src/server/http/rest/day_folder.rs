@@ -51,8 +51,10 @@ pub fn files(data_dir: &Path, date: Date, only: Option<&str>) -> Vec<RecordedSer
             let folder = day.join(&ticker).join(package.name());
             for name in entries(&folder).unwrap_or_default() {
                 let category = name.strip_suffix(".jsonl").filter(|name| Series::records(package, name).is_some());
-                if let Some(category) = category {
-                    let (ticker, path) = (ticker.clone(), folder.join(&name));
+                let path = folder.join(&name);
+                // Neither folders nor links to nowhere.
+                if let Some(category) = category.filter(|_| path.is_file()) {
+                    let ticker = ticker.clone();
                     files.push(RecordedSeries { ticker, package, category: category.to_owned(), path });
                 }
             }
@@ -81,6 +83,7 @@ mod tests {
             "2025-11-28/SPX/classic/gex_20251219.jsonl",
             "2025-11-28/SPX/classic/notes.jsonl",
             "2025-11-28/SPX/classic/gex_full.jsonl.gz",
+            "2025-11-28/SPX/classic/gex_one.jsonl/notes",
             "2025-11-28/ES_SPX/orderflow/orderflow.jsonl",
             "2025-11-28/streams/orderflow/orderflow.jsonl",
             "2025-11-27/notes",
