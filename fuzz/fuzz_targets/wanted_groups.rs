@@ -26,7 +26,8 @@ fn check(wanted: &WantedGroups) {
     for topic in HubTopic::ALL {
         assert!(wanted.groups(topic).len() <= LIMITS.groups_of_hub);
         let hub = topic.hub(wanted.is_v2());
-        let groups: Vec<GroupName<'_>> = wanted.groups(topic).map(|name| GroupName::parse_unprefixed(name).unwrap()).collect();
+        let groups: Vec<GroupName<'_>> =
+            wanted.groups(topic).map(|name| GroupName::parse_unprefixed(name).unwrap()).collect();
         for group in &groups {
             assert!(hub.carries(&group.series), "{group:?} on {hub}");
             let is_spot = group.series == Series::Spot;
