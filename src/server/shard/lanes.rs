@@ -43,8 +43,6 @@ pub struct Lane {
     group: u32,
     /// Whether its frames are built. Until then it gets none, and its subscribers' acks wait.
     is_ready: bool,
-    /// The hub's `published` when it became ready: what is older is not for it.
-    since: u64,
 }
 
 struct ShardGroup {
@@ -163,7 +161,7 @@ impl Lanes {
         };
         self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
-        let lane = Lane { ring, subscribers: Vec::new(), told: 0, wire, group, is_ready: false, since: 0 };
+        let lane = Lane { ring, subscribers: Vec::new(), told: 0, wire, group, is_ready: false };
         let lane = self.by_key.insert(lane) as u32;
         let group = &mut share.groups[group as usize];
         group.lanes.push(lane);
@@ -189,7 +187,7 @@ impl Lanes {
     pub fn is_ready(&mut self, lane: u32) -> bool {
         let lane = &mut self.by_key[lane as usize];
         let share = &self.shares[share_of(lane.wire)];
-        lane.look(&share.groups[lane.group as usize].group, share.hub.sequencer().published())
+        lane.look(&share.groups[lane.group as usize].group)
     }
 
     /// Moves everything published into the rings; calls `moved` for each lane that got frames, with its
@@ -224,11 +222,9 @@ impl Lanes {
 }
 
 impl Lane {
-    /// Whether it is ready; becomes so once `group` is, for everything after `published`.
-    fn look(&mut self, group: &Group, published: u64) -> bool {
-        if !self.is_ready && group.is_ready(Form::new(self.wire.form())) {
-            (self.is_ready, self.since) = (true, published);
-        }
+    /// Whether it is ready; it stays so once `group` is.
+    fn look(&mut self, group: &Group) -> bool {
+        self.is_ready |= group.is_ready(Form::new(self.wire.form()));
         self.is_ready
     }
 }
@@ -251,7 +247,7 @@ impl HubShare {
                 }
                 for &lane in &local.lanes {
                     let lane = &mut lanes[lane as usize];
-                    if !lane.look(&local.group, published) || publication.id <= lane.since {
+                    if !lane.look(&local.group) {
                         continue;
                     }
                     // `None`: it was not built in time, which its source has counted.
