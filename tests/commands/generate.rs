@@ -77,7 +77,9 @@ fn generate_is_deterministic_and_what_it_writes_can_be_served() {
 fn the_sample_data_is_served_strictly_and_is_small() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     let files = tree(&data);
-    assert!(files.values().map(Vec::len).sum::<usize>() < 2 << 20);
+    assert!(files.values().map(Vec::len).sum::<usize>() < 4_000_000);
+    let of_spx = files.keys().filter(|file| file.starts_with("2025-11-28/SPX")).count();
+    assert_eq!(of_spx, 15, "one ticker has every category");
     for ticker in ["SPX", "ES_SPX", "NDX", "SPY"] {
         assert!(
             files.contains_key(&PathBuf::from(format!("2025-11-28/{ticker}/orderflow/orderflow.jsonl"))),
