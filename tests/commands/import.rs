@@ -45,6 +45,11 @@ struct Desk {
     folder: TempDir,
 }
 
+/// The arguments of an import into a data folder.
+fn import_into<'a>(args: &[&'a str], data: &'a str) -> Vec<&'a str> {
+    [&["import", "--data-dir", data][..], args].concat()
+}
+
 impl Desk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -64,16 +69,12 @@ impl Desk {
         path.display().to_string()
     }
 
-    fn args<'a>(&self, args: &[&'a str], data: &'a str) -> Vec<&'a str> {
-        [&["import", "--data-dir", data][..], args].concat()
-    }
-
     fn import(&self, args: &[&str]) -> String {
-        said(&self.args(args, self.data().to_str().unwrap()))
+        said(&import_into(args, self.data().to_str().unwrap()))
     }
 
     fn refuse(&self, args: &[&str]) -> String {
-        refusal(&mut program(&self.args(args, self.data().to_str().unwrap())))
+        refusal(&mut program(&import_into(args, self.data().to_str().unwrap())))
     }
 
     fn written(&self, file: &str) -> String {
@@ -244,7 +245,7 @@ fn an_interrupted_import_leaves_nothing_behind() {
     let thousand = gzip(&format!("{},", GEX.trim()).repeat(1000));
     let path = desk.put("2025-11-28_SPX_classic_gex_full.json.gz", [gzip("["), thousand.repeat(2000)].concat());
     let data = desk.data().display().to_string();
-    let mut command = program(&desk.args(&[&path], &data));
+    let mut command = program(&import_into(&[&path], &data));
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let beside = desk.data().join(DATE).join("SPX/classic");
     let _ = eventually("the unfinished file is there", || fs::read_dir(&beside).ok()?.next());

@@ -87,7 +87,7 @@ fn a_byte_order_mark_is_skipped() {
 #[test]
 fn times_of_other_centuries_are_played_in_file_order() {
     let dataset = Dataset::empty();
-    let times = [FIRST, -62_135_596_800, 4_070_908_800, FIRST, i64::MAX, i64::MIN, FIRST + 1];
+    let times = [FIRST, -62_135_596_800, 4_070_908_800, FIRST, i64::MAX, -i64::MAX, FIRST + 1];
     let record = |time: i64| format!("{{\"timestamp\":{time},\"ticker\":\"SPX\",\"spot\":1}}\n");
     dataset.write("SPX", times.map(record).concat());
     let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "5ms")]);

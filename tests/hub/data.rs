@@ -161,7 +161,7 @@ fn latest_is_the_newest_day_with_data_and_a_date_can_be_named() {
     assert!(said.contains("expected data for 2024-01-02"), "{said}");
     assert!(said.contains("2025-11-27, 2025-11-28"), "the dates there are: {said}");
     let said = refusal(&mut serve(&dataset, &[("DATA_DATE", "2026-01-05")]));
-    assert!(said.contains("2026-01-05: expected folders {TICKER}/orderflow/orderflow.jsonl"), "{said}");
+    assert!(said.contains("2026-01-05: expected files {TICKER}/{package}/{category}.jsonl"), "{said}");
 }
 
 #[test]

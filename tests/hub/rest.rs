@@ -193,14 +193,15 @@ fn after_the_last_record_a_cursor_wraps_or_ends_by_the_cache_mode() {
 }
 
 #[test]
-fn a_bad_line_is_skipped_and_a_file_of_bad_lines_has_no_record() {
+fn a_bad_line_is_skipped_and_many_bad_lines_end_the_search() {
     let dataset = Dataset::usual();
     write(&dataset, "SPX/classic/gex_full", &format!("nope\n\n{}\n[]\n{{\"timestamp\":\n{}\n", gex(1), gex(2)));
-    write(&dataset, "SPX/classic/gex_one", &"nope\n".repeat(5000));
+    write(&dataset, "SPX/classic/gex_one", &format!("{}\n{}", gex(0), "nope\n".repeat(5000)));
     let settings = [("WS_STREAM_INTERVAL", "1h"), ("CACHE_MODE", "exhaust")];
     let server = Server::with(&dataset, &[settings[0], settings[1], BY_KEY]);
     assert_eq!([0; 2].map(|_| number(&get(&server, "/SPX/classic/full"))), [1, 2]);
     assert_eq!(get(&server, "/SPX/classic/full").status, 404);
+    assert_eq!(number(&get(&server, "/SPX/classic/one")), 0);
     let (status, reason) = refused(&get(&server, "/SPX/classic/one"));
     assert!(status == 404 && reason.starts_with("SPX/classic/gex_one: none of 4096 lines"), "{reason}");
     assert_eq!(refused(&get(&server, "/SPX/classic/one")), (404, "No more data available".to_owned()));

@@ -342,7 +342,9 @@ impl Worker {
         let clients = self.clients.list.chunk_by(|one, other| client_of(one) == client_of(other));
         let sum = |connections: &[Client]| {
             let mut sum = ClientReceipts::default();
-            connections.iter().for_each(|connection| sum.merge(&connection.receipts));
+            for connection in connections {
+                sum.merge(&connection.receipts);
+            }
             (client_of(&connections[0]), connections[0].class, sum)
         };
         clients.map(sum).collect()

@@ -120,11 +120,12 @@ impl OptionChain {
         let pair = |place: usize, draws: &mut ChaCha8Rng| {
             let u = (place as f64 - close) / (2.5 * width);
             // Calls are held above the price, puts below, both most at round strikes.
-            let side = u / (1.0 + u * u).sqrt();
+            let moneyness = u / (1.0 + u * u).sqrt();
             let round = if (ladder.lowest + place as i64) % 5 == 0 { 2.5 } else { 1.0 };
             let much = size * round * 2500.0 / ((1.0 + u * u) * (1.0 + u * u));
-            let held = [1.0 + 0.4 * side, 1.0 - 0.4 * side].map(|part| much * part * (0.4 + 1.2 * uniform(draws)));
-            let skew = 0.5 * side + 0.25 * (uniform(draws) - 0.5);
+            let held =
+                [1.0 + 0.4 * moneyness, 1.0 - 0.4 * moneyness].map(|part| much * part * (0.4 + 1.2 * uniform(draws)));
+            let skew = 0.5 * moneyness + 0.25 * (uniform(draws) - 0.5);
             Pair {
                 traded: held.map(|held| 0.02 * held),
                 held,

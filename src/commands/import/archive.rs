@@ -44,7 +44,7 @@ fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Resul
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
         let name = path.to_string_lossy();
-        let is_wanted = name.ends_with(".zip")
+        let is_wanted = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("zip"))
             || ((name.ends_with(".json") || name.ends_with(".gz")) && ArchiveName::parse(&path).is_some());
         if kind.is_dir() && depth > 0 {
             find(&path, depth - 1, found)?;
@@ -69,7 +69,11 @@ fn read_file(path: &Path, import: &mut Import<'_>) -> Result<(), ImportError> {
     }
     let name = path.display().to_string();
     let Some(what) = ArchiveName::parse(path) else {
-        let hint = if name.ends_with(".zip") { "; and it is no zip archive, or a damaged one" } else { "" };
+        let hint = if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("zip")) {
+            "; and it is no zip archive, or a damaged one"
+        } else {
+            ""
+        };
         return Err(ImportError::UnknownName { name, hint });
     };
     import.bar.inc_length(file.metadata().map_err(unreadable)?.len());

@@ -38,7 +38,9 @@ fn handlers(route: &Route) -> MethodRouter<Arc<App>> {
     match route.access {
         Access::OwnOrigin => handlers,
         Access::EveryOrigin => {
-            let methods: Vec<Method> = route.methods.iter().cloned().chain([Method::HEAD]).collect();
+            // HEAD needs no permission (Fetch, "CORS-safelisted method").
+            let preflight = (route.methods != [Method::GET]).then_some(Method::OPTIONS);
+            let methods: Vec<Method> = route.methods.iter().cloned().chain(preflight).collect();
             // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
             let any_header = AllowHeaders::mirror_request();
             handlers.layer(CorsLayer::new().allow_origin(Any).allow_methods(methods).allow_headers(any_header))
