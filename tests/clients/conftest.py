@@ -1,5 +1,7 @@
-"""Two servers for the whole run: one with odd orderflow records, one with all categories of a day. A proxy for each test
-that asks for one."""
+"""Two servers for the whole run: one with odd orderflow records, one with all categories of a day.
+
+And a proxy in front of either for each test that asks for one.
+"""
 
 import pytest
 

@@ -1,9 +1,9 @@
 """A client that does what GexBot's own Python client does, in both of its generations, all its categories on.
 
-One negotiation with a header; an SDK connection for each hub that it wants and that the reply has, opened in a thread; the
-groups joined one after the other in the connected handler; each message: bytes, `Any`, zstd stream reader, protobuf,
-divided by the factors (in orderflow only prices before 2026-04). Written from the description of that client, not
-from its code.
+One negotiation with a header; an SDK connection for each hub that it wants and that the reply has, opened in a thread;
+the groups joined one after the other in the connected handler; each message: bytes, `Any`, zstd stream reader,
+protobuf, divided by the factors (in orderflow only prices before 2026-04). Written from the description of that client,
+not from its code.
 """
 
 import json
@@ -227,7 +227,9 @@ def in_the_file(group, line, generation):
 
 def wait_for_records(client, groups, count):
     """Until all that the client wants is joined, and each of the groups has brought that many records."""
-    wait_until(lambda: len(client.joined) == len(client.wanted) or client.failures, "all groups to be joined", seconds=90)
+    wait_until(
+        lambda: len(client.joined) == len(client.wanted) or client.failures, "all groups to be joined", seconds=90
+    )
     wait_until(
         lambda: all(client.counts()[group] >= count for group in groups) or client.failures,
         f"{count} records of each group",

@@ -24,7 +24,11 @@ def rows(subscriber, market, group, profile="2026-04"):
 
 @pytest.mark.parametrize(
     ("wire", "profile", "path"),
-    [("json", "2025-11", "/negotiate"), ("json", "2026-04", "/v2/negotiate"), ("json.reliable", "2026-04", "/v2/negotiate")],
+    [
+        ("json", "2025-11", "/negotiate"),
+        ("json", "2026-04", "/v2/negotiate"),
+        ("json.reliable", "2026-04", "/v2/negotiate"),
+    ],
 )
 def test_every_hub_serves_its_records_with_every_field_exact(market_server, market, wire, profile, path):
     with contextlib.ExitStack() as connections:
@@ -95,7 +99,8 @@ def test_a_cut_connection_of_a_classic_hub_is_recovered_with_nothing_lost_and_no
         before = len(market_proxy.connections[0].received_messages())
         market_proxy.hold(after_bytes=100)
         wait_until(
-            lambda: len(market_proxy.connections[0].received_messages()) > before + 8, "records that are lost on the way"
+            lambda: len(market_proxy.connections[0].received_messages()) > before + 8,
+            "records that are lost on the way",
         )
         market_proxy.cut()
 

@@ -25,7 +25,11 @@ export class Companion {
 
   constructor(server, names, key = "companion-key") {
     this.url = `${server.url}/v2/negotiate`;
-    this.headers = { Authorization: `Bearer ${key}`, "Content-Type": "application/json", "User-Agent": "companion/1.0" };
+    this.headers = {
+      Authorization: `Bearer ${key}`,
+      "Content-Type": "application/json",
+      "User-Agent": "companion/1.0",
+    };
     this.names = names;
   }
 

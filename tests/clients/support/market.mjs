@@ -54,6 +54,9 @@ export function namesOf(ticker) {
 
 /** The current hub of an unprefixed name. */
 export function hubOf(name) {
+  if (/_(delta|gamma|vanna|charm)_\d{8}$/.test(name)) {
+    return "state_greeks";
+  }
   return Object.keys(HUBS).find((hub) => HUBS[hub].some((series) => name.endsWith(`_${series}`)));
 }
 
@@ -150,8 +153,8 @@ function expected(line, kind, profile) {
   }
 }
 
-/** These tickers with all fifteen categories, made by `flowcast generate`, and SPX with the two records that have golden
- *  payloads. */
+/** These tickers with all fifteen categories, made by `flowcast generate`, and SPX with the two records that have
+ *  golden payloads. */
 export class Market {
   constructor(directory, tickers) {
     this.directory = directory;
@@ -184,7 +187,13 @@ export class Market {
     const lines = this.lines[isSpot ? `${record.ticker}_orderflow_orderflow` : name];
     const row = record.timestamp - JSON.parse(lines[0]).timestamp;
     assert.ok(lines[row], `${name} has no record of ${record.timestamp}`);
-    const kind = isSpot ? "spot" : name.includes("_orderflow_") ? "orderflow" : name.includes("_gex_") ? "gex" : "greek";
+    const kind = isSpot
+      ? "spot"
+      : name.includes("_orderflow_")
+        ? "orderflow"
+        : name.includes("_gex_")
+          ? "gex"
+          : "greek";
     assert.deepEqual(record, expected(lines[row], kind, profile));
     return row;
   }

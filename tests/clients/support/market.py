@@ -121,7 +121,9 @@ def expected(line, kind, profile="2026-04"):
                 **head,
                 **scaled_members(record, GEX),
                 "strikes": [[*scaled(row[:3], 100), scaled(row[3], 100)] for row in record["strikes"]],
-                "max_priors": [[*scaled([strike], 100), *scaled([change], 1000)] for strike, change in record["max_priors"]],
+                "max_priors": [
+                    [*scaled([strike], 100), *scaled([change], 1000)] for strike, change in record["max_priors"]
+                ],
             }
         case "greek":
             contracts = [
@@ -159,8 +161,8 @@ def kind_of(series):
 
 
 class Market:
-    """Three tickers: ES_SPX has all fifteen categories, made by `flowcast generate`; SPX has the two records with golden
-    payloads; SPY has the same with digits that are too fine for the wire."""
+    """ES_SPX with all fifteen categories, made by `flowcast generate`; SPX with the two records that have golden
+    payloads; SPY with the same records with digits that are too fine for the wire."""
 
     date = "2025-11-28"
     records = 120  # of ES_SPX in each file
