@@ -145,6 +145,28 @@ describe("a companion, which names groups without spot", () => {
     });
   });
 
+  test("loses its connections to another one with the same key", async () => {
+    const names = ["ES_SPX_classic_gex_full", "ES_SPX_state_gamma_one"];
+    await withCompanion(names, async (companion) => {
+      await companion.start();
+      await waitForEach(companion, names, 1);
+      const other = new Companion(server, names, companion.key);
+      try {
+        await other.start();
+        await waitUntil(() => companion.closes.length > 0, "the first one's close");
+        const isTold = (others) => others.at(-1).event === "disconnected" && others.at(-1).message;
+        assert.ok(Object.values(companion.others).some(isTold));
+        assert.deepEqual(companion.closes, [1008]);
+        companion.stop(); // before it takes its place back
+        await waitForEach(other, names, 3);
+        assertConsecutive(other, names);
+        assert.deepEqual(other.closes, []);
+      } finally {
+        other.stop();
+      }
+    });
+  });
+
   test("is told what is wrong with a PATCH, and goes on with the groups that it has", async () => {
     await withCompanion(["ES_SPX_classic_gex_full"], async (companion) => {
       await companion.start();

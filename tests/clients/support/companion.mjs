@@ -17,6 +17,8 @@ export class Companion {
   rejected = [];
   /** By hub: everything else that came, in order. */
   others = {};
+  /** Code of each close that it did not ask for. */
+  closes = [];
   /** Status of each POST. */
   statuses = [];
   sequenceAcks = 0;
@@ -25,6 +27,7 @@ export class Companion {
 
   constructor(server, names, key = "companion-key") {
     this.url = `${server.url}/v2/negotiate`;
+    this.key = key;
     this.headers = {
       Authorization: `Bearer ${key}`,
       "Content-Type": "application/json",
@@ -103,7 +106,7 @@ export class Companion {
       this.others[hub] ??= [];
       socket.on("message", (bytes, isBinary) => this.#receive(hub, socket, bytes, isBinary));
       socket.on("error", () => {}); // ends in "close" as well
-      socket.on("close", () => this.#lost(socket));
+      socket.on("close", (code) => this.#lost(socket, code));
     }
   }
 
@@ -140,10 +143,11 @@ export class Companion {
     return this.names.some((name) => group === name || group.endsWith(`_${name}`));
   }
 
-  #lost(socket) {
+  #lost(socket, code) {
     if (this.stopped || ![...this.#sockets.values()].includes(socket)) {
       return;
     }
+    this.closes.push(code);
     const sockets = [...this.#sockets.values()];
     this.#sockets.clear();
     sockets.forEach((other) => other.terminate());
