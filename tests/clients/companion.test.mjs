@@ -18,6 +18,7 @@ const V2 = CURRENT.map((hub) => `v2_${hub}`);
 
 let market;
 let server;
+let companions = 0;
 
 before(async () => {
   market = new Market(mkdtempSync(path.join(tmpdir(), "flowcast-companion-")), TICKERS);
@@ -32,8 +33,8 @@ after(async () => {
 
 /** Runs `body` with a client of those groups and stops it whatever happens. Each has a slot of its own. */
 async function withCompanion(names, body, at = server) {
-  withCompanion.keys = (withCompanion.keys ?? 0) + 1;
-  const companion = new Companion(at, names, `companion-${withCompanion.keys}`);
+  companions += 1;
+  const companion = new Companion(at, names, `companion-${companions}`);
   try {
     await body(companion);
     assert.deepEqual(companion.rejected, []);

@@ -25,7 +25,7 @@ export class Companion {
   #sockets = new Map();
   #urls = {};
 
-  constructor(server, names, key = "companion-key") {
+  constructor(server, names, key) {
     this.url = `${server.url}/v2/negotiate`;
     this.key = key;
     this.headers = {
