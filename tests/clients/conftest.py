@@ -1,7 +1,11 @@
-"""One server and one dataset for the whole run; a proxy in front of it for each test that asks for one."""
+"""Two servers for the whole run: one with odd orderflow records, one with all categories of a day.
+
+And a proxy in front of either for each test that asks for one.
+"""
 
 import pytest
 
+from support.market import Market
 from support.orderflow import Dataset
 from support.proxy import TcpProxy
 from support.server import Server
@@ -30,4 +34,21 @@ def server(dataset, tmp_path_factory):
 @pytest.fixture
 def proxy(server):
     with TcpProxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory):
+    return Market(tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture(scope="session")
+def market_server(market, tmp_path_factory):
+    with Server(market, tmp_path_factory.mktemp("market-server"), interval="100ms") as server:
+        yield server
+
+
+@pytest.fixture
+def market_proxy(market_server):
+    with TcpProxy(market_server.port) as proxy:
         yield proxy

@@ -9,61 +9,14 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
-import { WebPubSubClient, WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol } from "@azure/web-pubsub-client";
 import { Dataset, decoded, groupOf } from "./support/orderflow.mjs";
-import { protobufProtocol, protobufReliableProtocol } from "./support/protobuf_protocol.mjs";
-import { TcpProxy } from "./support/proxy.mjs";
+import { withProxy } from "./support/proxy.mjs";
 import { Server } from "./support/server.mjs";
+import { PROTOCOLS, withSubscriber } from "./support/subscriber.mjs";
 import { waitUntil } from "./support/waiting.mjs";
 
-const PROTOCOLS = [WebPubSubJsonProtocol, WebPubSubJsonReliableProtocol, protobufProtocol, protobufReliableProtocol];
 const PROFILES = ["2025-11", "2026-04"];
 const NO_RETRIES = { messageRetryOptions: { maxRetries: 0 } };
-
-/** The same protocol, with every downstream message kept in `messages`, in the order of the wire. */
-function tapped(protocol, messages) {
-  return {
-    name: protocol.name,
-    isReliableSubProtocol: protocol.isReliableSubProtocol,
-    writeMessage: (message) => protocol.writeMessage(message),
-    parseMessages: (input) => {
-      const message = protocol.parseMessages(input);
-      messages.push(message);
-      return message;
-    },
-  };
-}
-
-/** An SDK client that keeps everything it is told. */
-class Subscriber {
-  onTheWire = [];
-  received = [];
-  connected = [];
-  disconnected = [];
-
-  static async start(url, protocol, options = {}) {
-    const subscriber = new Subscriber();
-    subscriber.client = new WebPubSubClient(url, { ...options, protocol: tapped(protocol, subscriber.onTheWire) });
-    subscriber.client.on("connected", (event) => subscriber.connected.push(event));
-    subscriber.client.on("disconnected", (event) => subscriber.disconnected.push(event));
-    subscriber.client.on("group-message", (event) => subscriber.received.push(event.message));
-    await subscriber.client.start();
-    await waitUntil(() => subscriber.connected.length > 0, "the connected event");
-    return subscriber;
-  }
-
-  messages(ticker) {
-    return this.received.filter((message) => message.group === groupOf(ticker));
-  }
-
-  async waitFor(count, ticker) {
-    await waitUntil(() => this.messages(ticker).length >= count, `${count} records of ${ticker}`);
-  }
-
-  async waitForMore(count, ticker) {
-    await this.waitFor(this.messages(ticker).length + count, ticker);
-  }
-}
 
 let dataset;
 let server;
@@ -79,25 +32,6 @@ after(async () => {
   rmSync(dataset.directory, { recursive: true });
   assert.equal(code, 0, server?.log);
 });
-
-/** Runs `body` with a subscriber and stops its client whatever happens. */
-async function withSubscriber(url, protocol, options, body) {
-  const subscriber = await Subscriber.start(url, protocol, options);
-  try {
-    await body(subscriber);
-  } finally {
-    subscriber.client.stop();
-  }
-}
-
-async function withProxy(body) {
-  const proxy = await TcpProxy.start(server.port);
-  try {
-    await body(proxy);
-  } finally {
-    await proxy.stop();
-  }
-}
 
 function rowsOf(messages, ticker, profile) {
   return messages
@@ -124,7 +58,7 @@ for (const makeProtocol of PROTOCOLS) {
           for (const ticker of ["SPX", "ES_SPX", "SPY"]) {
             await subscriber.client.joinGroup(groupOf(ticker));
           }
-          await subscriber.waitFor(25, "SPY");
+          await subscriber.waitFor(25, groupOf("SPY"));
           for (const ticker of ["SPX", "ES_SPX", "SPY"]) {
             const rows = rowsOf(subscriber.received, ticker, profile);
             assert.ok(rows.length >= 20);
@@ -158,7 +92,7 @@ for (const makeProtocol of PROTOCOLS) {
       await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
         await subscriber.client.joinGroup(groupOf("SPX"));
         await subscriber.client.joinGroup(groupOf("SPX"));
-        await subscriber.waitFor(20, "SPX");
+        await subscriber.waitFor(20, groupOf("SPX"));
         dataset.assertConsecutive("SPX", rowsOf(subscriber.onTheWire, "SPX", "2026-04"));
       });
     });
@@ -167,9 +101,9 @@ for (const makeProtocol of PROTOCOLS) {
       await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
         await subscriber.client.joinGroup(groupOf("SPX"));
         await subscriber.client.joinGroup(groupOf("ES_SPX"));
-        await subscriber.waitFor(5, "SPX");
+        await subscriber.waitFor(5, groupOf("SPX"));
         const { ackId } = await subscriber.client.leaveGroup(groupOf("SPX"));
-        await subscriber.waitForMore(20, "ES_SPX");
+        await subscriber.waitForMore(20, groupOf("ES_SPX"));
         const place = subscriber.onTheWire.findIndex((message) => message.ackId === ackId);
         const groups = subscriber.onTheWire
           .slice(place)
@@ -192,8 +126,8 @@ for (const makeProtocol of PROTOCOLS) {
       await withSubscriber(await server.websocketUrl(), makeProtocol(), NO_RETRIES, async (subscriber) => {
         await subscriber.client.joinGroup(groupOf("NQ_NDX"));
         await subscriber.client.joinGroup(groupOf("SPX"));
-        await subscriber.waitFor(10, "SPX");
-        assert.deepEqual(subscriber.messages("NQ_NDX"), []);
+        await subscriber.waitFor(10, groupOf("SPX"));
+        assert.deepEqual(subscriber.messages(groupOf("NQ_NDX")), []);
       });
     });
 
@@ -206,7 +140,7 @@ for (const makeProtocol of PROTOCOLS) {
           await assertRefused(subscriber.client.joinGroup(group), "Forbidden");
         }
         await subscriber.client.joinGroup(groupOf("SPX"));
-        await subscriber.waitFor(3, "SPX");
+        await subscriber.waitFor(3, groupOf("SPX"));
         assert.equal(subscriber.connected.length, 1);
       });
     });
@@ -231,7 +165,7 @@ for (const makeProtocol of PROTOCOLS) {
         await assertRefused(client.sendToGroup(groupOf("SPX"), { a: 1 }, "json"), "Forbidden");
         await assertRefused(client.sendToGroup(groupOf("SPX"), binary, "binary"), "Forbidden");
         await assertRefused(client.sendEvent("hello", { a: 1 }, "json"), "InternalServerError");
-        await subscriber.waitFor(5, "SPX");
+        await subscriber.waitFor(5, groupOf("SPX"));
         dataset.assertConsecutive("SPX", rowsOf(subscriber.received, "SPX", "2026-04"));
       });
     });
@@ -260,7 +194,7 @@ for (const makeProtocol of PROTOCOLS) {
       const options = { autoReconnect: false };
       await withSubscriber(await other.websocketUrl(), makeProtocol(), options, async (subscriber) => {
         await subscriber.client.joinGroup(groupOf("SPX"));
-        await subscriber.waitFor(3, "SPX");
+        await subscriber.waitFor(3, groupOf("SPX"));
         assert.equal(await other.stop(), 0, other.log);
         const said = () => subscriber.onTheWire.find((message) => message.kind === "disconnected");
         assert.ok((await waitUntil(said, "the disconnected message")).message);
@@ -270,18 +204,18 @@ for (const makeProtocol of PROTOCOLS) {
     if (isReliableSubProtocol) {
       for (const failingAttempts of [0, 1]) {
         test(`a cut loses nothing and repeats nothing, with ${failingAttempts} failing attempts to recover`, async () => {
-          await withProxy(async (proxy) => {
+          await withProxy(server.port, async (proxy) => {
             await withSubscriber(proxy.through(await server.websocketUrl()), makeProtocol(), {}, async (subscriber) => {
               await subscriber.client.joinGroup(groupOf("SPX"));
               await subscriber.client.joinGroup(groupOf("ES_SPX"));
-              await subscriber.waitFor(10, "SPX");
+              await subscriber.waitFor(10, groupOf("SPX"));
 
               // The network swallows records, the first of them in the middle of a frame, before the cut shows.
               proxy.hold(100);
               await waitUntil(() => proxy.swallowedBytes > 4000, "records that are lost on the way");
               proxy.cut(failingAttempts);
 
-              await subscriber.waitForMore(30, "SPX");
+              await subscriber.waitForMore(30, groupOf("SPX"));
               for (const ticker of ["SPX", "ES_SPX"]) {
                 dataset.assertConsecutive(ticker, rowsOf(subscriber.received, ticker, "2026-04"));
               }
@@ -294,13 +228,13 @@ for (const makeProtocol of PROTOCOLS) {
       }
     } else {
       test("a client whose connection is cut comes back with its groups joined again", async () => {
-        await withProxy(async (proxy) => {
+        await withProxy(server.port, async (proxy) => {
           await withSubscriber(proxy.through(await server.websocketUrl()), makeProtocol(), {}, async (subscriber) => {
             await subscriber.client.joinGroup(groupOf("SPX"));
-            await subscriber.waitFor(5, "SPX");
+            await subscriber.waitFor(5, groupOf("SPX"));
             proxy.cut();
             await waitUntil(() => subscriber.connected.length === 2, "a new connection");
-            await subscriber.waitForMore(10, "SPX");
+            await subscriber.waitForMore(10, groupOf("SPX"));
             assert.notEqual(subscriber.connected[0].connectionId, subscriber.connected[1].connectionId);
           });
         });

@@ -15,7 +15,7 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 cd "$clients"
 # Forced, because the SDK's keep-alive timers run on for up to 40 s after a client was stopped.
-node --test --test-force-exit --test-reporter=spec js_sdk.test.mjs >"$logs/sdk" 2>&1 &
+node --test --test-force-exit --test-concurrency=3 --test-reporter=spec *.test.mjs >"$logs/sdk" 2>&1 &
 sdk=$!
 # The example client is tested with the WebSocket that Node 22 has and Node 20 has behind this flag.
 node --experimental-websocket --test --test-reporter=spec streams/*.test.mjs >"$logs/streams" 2>&1 &

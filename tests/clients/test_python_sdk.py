@@ -7,71 +7,31 @@ the order on the wire matters, the test reads the proxy's transcript.
 import base64
 import itertools
 import json
-import threading
 
 import pytest
-from azure.messaging.webpubsubclient import WebPubSubClient
-from azure.messaging.webpubsubclient.models import (
-    CallbackType,
-    SendMessageError,
-    WebPubSubDataType,
-    WebPubSubProtocolType,
-)
+from azure.messaging.webpubsubclient.models import SendMessageError, WebPubSubDataType
 
 from support.orderflow import assert_consecutive, decoded, group_of, in_cyclic_order
 from support.proxy import TcpProxy
 from support.server import Server
+from support.subscriber import WIRES, Subscriber
 from support.waiting import wait_until
 
-WIRES = {"json": WebPubSubProtocolType.JSON, "json.reliable": WebPubSubProtocolType.JSON_RELIABLE}
 PROFILES = {"2025-11": "/negotiate", "2026-04": "/v2/negotiate"}
-
-# The SDK can miss the wake-up for an event that comes while it is not yet waiting, and then goes on only when its own
-# timeout ends (30 s by default), with the right outcome all the same. Shorter ones keep that from stalling a test.
-TIMEOUTS = {"start_timeout": 5, "ack_timeout": 5}
 
 every_wire = pytest.mark.parametrize("wire", WIRES)
 every_profile = pytest.mark.parametrize("profile", PROFILES)
 
 
-class Subscriber:
-    """An SDK client that keeps everything it is told."""
-
-    def __init__(self, url, wire, **options):
-        self.client = WebPubSubClient(url, protocol_type=WIRES[wire], **TIMEOUTS, **options)
-        self.connected = []
-        self.disconnected = []
-        self.stopped = threading.Event()
-        self._messages = []
-        self.client.subscribe(CallbackType.CONNECTED, self.connected.append)
-        self.client.subscribe(CallbackType.DISCONNECTED, self.disconnected.append)
-        self.client.subscribe(CallbackType.STOPPED, self.stopped.set)
-        self.client.subscribe(CallbackType.GROUP_MESSAGE, self._messages.append)
-
-    def __enter__(self):
-        self.client.open()
-        wait_until(lambda: self.connected, "the connected event")
-        return self
-
-    def __exit__(self, *_):
-        self.client.close()
-
-    def messages(self, ticker):
-        return [message for message in list(self._messages) if message.group == group_of(ticker)]
-
-    def wait_for(self, count, ticker):
-        wait_until(lambda: len(self.messages(ticker)) >= count, f"{count} records of {ticker}")
-        return self.messages(ticker)
-
-    def rows(self, dataset, ticker, profile):
-        """The rows of the file that have arrived, each compared with its line, in the order of the wire where
-        sequence ids tell it, else in file order."""
-        messages = self.messages(ticker)
-        if all(message.sequence_id for message in messages):
-            messages.sort(key=lambda message: message.sequence_id)
-            return [dataset.row_of(ticker, decoded(message.data), profile) for message in messages]
-        rows = [dataset.row_of(ticker, decoded(message.data), profile) for message in messages]
-        return in_cyclic_order(rows, len(dataset.lines[ticker]))
+def rows(subscriber, dataset, ticker, profile):
+    """The rows of the file that have arrived, each compared with its line, in the order of the wire where
+    sequence ids tell it, else in file order."""
+    messages = subscriber.messages(group_of(ticker))
+    if all(message.sequence_id for message in messages):
+        messages.sort(key=lambda message: message.sequence_id)
+        return [dataset.row_of(ticker, decoded(message.data), profile) for message in messages]
+    arrived = [dataset.row_of(ticker, decoded(message.data), profile) for message in messages]
+    return in_cyclic_order(arrived, len(dataset.lines[ticker]))
 
 
 def json_messages(connection):
@@ -91,10 +51,10 @@ def test_a_subscriber_receives_every_record_of_its_groups_with_every_field_exact
         for ticker in ("SPX", "ES_SPX"):
             subscriber.client.join_group(group_of(ticker))
         for ticker in ("SPX", "ES_SPX"):
-            for message in subscriber.wait_for(20, ticker):
+            for message in subscriber.wait_for(20, group_of(ticker)):
                 assert message.data_type == WebPubSubDataType.PROTOBUF
                 assert (message.sequence_id is not None) == (wire == "json.reliable")
-            assert_consecutive(subscriber.rows(dataset, ticker, profile), len(dataset.lines[ticker]))
+            assert_consecutive(rows(subscriber, dataset, ticker, profile), len(dataset.lines[ticker]))
 
 
 @every_wire
@@ -102,7 +62,7 @@ def test_records_come_in_file_order_and_each_ticker_starts_over_at_its_own_end(s
     with Subscriber(proxy.through(server.websocket_url()), wire) as subscriber:
         subscriber.client.join_group(group_of("SPY"))
         subscriber.client.join_group(group_of("SPX"))
-        subscriber.wait_for(25, "SPY")
+        subscriber.wait_for(25, group_of("SPY"))
         messages = json_messages(proxy.connections[0])
     for ticker in ("SPY", "SPX"):
         assert_consecutive(rows_on_the_wire(messages, dataset, ticker, "2026-04"), len(dataset.lines[ticker]))
@@ -113,7 +73,7 @@ def test_sequence_ids_rise_over_all_groups_of_a_reliable_connection(server, prox
     with Subscriber(proxy.through(server.websocket_url()), "json.reliable") as subscriber:
         for ticker in ("SPX", "ES_SPX", "SPY"):
             subscriber.client.join_group(group_of(ticker))
-        subscriber.wait_for(20, "SPY")
+        subscriber.wait_for(20, group_of("SPY"))
         ids = [message["sequenceId"] for message in json_messages(proxy.connections[0]) if message["type"] == "message"]
     assert ids[0] > 0
     assert all(earlier < later for earlier, later in itertools.pairwise(ids))
@@ -137,9 +97,9 @@ def test_nothing_of_a_group_follows_the_ack_of_its_leave(server, proxy, wire):
     with Subscriber(proxy.through(server.websocket_url()), wire) as subscriber:
         subscriber.client.join_group(group_of("SPX"))
         subscriber.client.join_group(group_of("ES_SPX"))
-        subscriber.wait_for(5, "SPX")
+        subscriber.wait_for(5, group_of("SPX"))
         subscriber.client.leave_group(group_of("SPX"), ack_id=1000)
-        subscriber.wait_for(len(subscriber.messages("ES_SPX")) + 20, "ES_SPX")
+        subscriber.wait_for_more(20, group_of("ES_SPX"))
         messages = json_messages(proxy.connections[0])
     acks = [place for place, message in enumerate(messages) if message.get("ackId") == 1000]
     assert [messages[place]["success"] for place in acks] == [True]
@@ -151,11 +111,10 @@ def test_nothing_of_a_group_follows_the_ack_of_its_leave(server, proxy, wire):
 def test_a_group_that_was_left_can_be_joined_again(server, dataset, wire):
     with Subscriber(server.websocket_url(), wire) as subscriber:
         subscriber.client.join_group(group_of("SPX"))
-        subscriber.wait_for(3, "SPX")
+        subscriber.wait_for(3, group_of("SPX"))
         subscriber.client.leave_group(group_of("SPX"))
         subscriber.client.join_group(group_of("SPX"))
-        rejoined = len(subscriber.messages("SPX"))
-        subscriber.wait_for(rejoined + 10, "SPX")
+        subscriber.wait_for_more(10, group_of("SPX"))
 
 
 @every_wire
@@ -163,7 +122,7 @@ def test_a_group_joined_twice_delivers_each_record_once(server, proxy, dataset, 
     with Subscriber(proxy.through(server.websocket_url()), wire) as subscriber:
         subscriber.client.join_group(group_of("SPX"))
         subscriber.client.join_group(group_of("SPX"))
-        subscriber.wait_for(20, "SPX")
+        subscriber.wait_for(20, group_of("SPX"))
         messages = json_messages(proxy.connections[0])
     assert_consecutive(rows_on_the_wire(messages, dataset, "SPX", "2026-04"), len(dataset.lines["SPX"]))
 
@@ -182,8 +141,8 @@ def test_a_ticker_that_is_not_loaded_can_be_joined_and_stays_silent(server, wire
     with Subscriber(server.websocket_url(), wire, message_retry_total=0) as subscriber:
         subscriber.client.join_group(group_of("NQ_NDX"))
         subscriber.client.join_group(group_of("SPX"))
-        subscriber.wait_for(20, "SPX")
-        assert subscriber.messages("NQ_NDX") == []
+        subscriber.wait_for(20, group_of("SPX"))
+        assert subscriber.messages(group_of("NQ_NDX")) == []
 
 
 @pytest.mark.parametrize(
@@ -209,7 +168,7 @@ def test_a_malformed_name_or_another_hubs_group_is_refused_and_the_connection_li
         assert refusal.value.error_detail.name == error
         assert refusal.value.error_detail.message
         subscriber.client.join_group(group_of("SPX"))
-        subscriber.wait_for(3, "SPX")
+        subscriber.wait_for(3, group_of("SPX"))
         assert len(subscriber.connected) == 1
 
 
@@ -238,7 +197,8 @@ def test_publishing_and_events_are_refused_with_azures_errors(server, wire):
             subscriber.client.send_event("hello", {"a": 1}, WebPubSubDataType.JSON)
         assert publishing.value.error_detail.name == "Forbidden"
         assert event.value.error_detail.name == "InternalServerError"
-        assert all(message.data_type == WebPubSubDataType.PROTOBUF for message in subscriber.wait_for(3, "SPX"))
+        messages = subscriber.wait_for(3, group_of("SPX"))
+        assert all(message.data_type == WebPubSubDataType.PROTOBUF for message in messages)
 
 
 @every_profile
@@ -249,7 +209,7 @@ def test_a_cut_connection_is_recovered_with_nothing_lost_and_nothing_twice(
     with Subscriber(proxy.through(server.websocket_url(PROFILES[profile])), "json.reliable") as subscriber:
         subscriber.client.join_group(group_of("SPX"))
         subscriber.client.join_group(group_of("ES_SPX"))
-        subscriber.wait_for(10, "SPX")
+        subscriber.wait_for(10, group_of("SPX"))
 
         # The network swallows records, the first of them in the middle of a frame, before the cut shows.
         before = len(json_messages(proxy.connections[0]))
@@ -257,10 +217,9 @@ def test_a_cut_connection_is_recovered_with_nothing_lost_and_nothing_twice(
         wait_until(lambda: len(json_messages(proxy.connections[0])) > before + 10, "records that are lost on the way")
         proxy.cut(refuse_next=failing_attempts)
 
-        received = len(subscriber.messages("SPX"))
-        subscriber.wait_for(received + 30, "SPX")
+        subscriber.wait_for_more(30, group_of("SPX"))
         for ticker in ("SPX", "ES_SPX"):
-            assert_consecutive(subscriber.rows(dataset, ticker, profile), len(dataset.lines[ticker]))
+            assert_consecutive(rows(subscriber, dataset, ticker, profile), len(dataset.lines[ticker]))
         assert len(subscriber.connected) == 1, "recovered, not connected anew"
         assert "awps_reconnection_token=" in proxy.connections[1].request_line
         assert subscriber.disconnected == []
@@ -270,11 +229,11 @@ def test_a_connection_can_be_recovered_again_and_again(server, proxy, dataset):
     with Subscriber(proxy.through(server.websocket_url()), "json.reliable") as subscriber:
         subscriber.client.join_group(group_of("SPX"))
         for cuts in range(1, 4):
-            subscriber.wait_for(len(subscriber.messages("SPX")) + 5, "SPX")
+            subscriber.wait_for_more(5, group_of("SPX"))
             proxy.cut()
             wait_until(lambda cuts=cuts: len(proxy.connections) == cuts + 1, "the next attempt of the SDK")
-        subscriber.wait_for(len(subscriber.messages("SPX")) + 5, "SPX")
-        assert_consecutive(subscriber.rows(dataset, "SPX", "2026-04"), len(dataset.lines["SPX"]))
+        subscriber.wait_for_more(5, group_of("SPX"))
+        assert_consecutive(rows(subscriber, dataset, "SPX", "2026-04"), len(dataset.lines["SPX"]))
         assert len(subscriber.connected) == 1
 
 
@@ -283,7 +242,7 @@ def test_what_was_acknowledged_is_not_sent_again_after_a_recovery(server, proxy)
         subscriber.client.join_group(group_of("SPX"))
         acknowledged = wait_until(lambda: sequence_acks(proxy.connections[0]), "the SDK's sequence ack")[-1]
         # Ten more records, so that the server has long read the ack when the connection is reset.
-        subscriber.wait_for(len(subscriber.messages("SPX")) + 10, "SPX")
+        subscriber.wait_for_more(10, group_of("SPX"))
         proxy.cut()
         wait_until(lambda: len(proxy.connections) == 2, "the recovery")
         resent = wait_until(lambda: sequence_ids(proxy.connections[1]), "records after the recovery")
@@ -302,10 +261,10 @@ def sequence_acks(connection):
 def test_a_plain_client_whose_connection_is_cut_comes_back_with_its_groups_joined_again(server, proxy, dataset):
     with Subscriber(proxy.through(server.websocket_url()), "json") as subscriber:
         subscriber.client.join_group(group_of("SPX"))
-        subscriber.wait_for(5, "SPX")
+        subscriber.wait_for(5, group_of("SPX"))
         proxy.cut()
         wait_until(lambda: len(subscriber.connected) == 2, "a new connection")
-        subscriber.wait_for(len(subscriber.messages("SPX")) + 10, "SPX")
+        subscriber.wait_for_more(10, group_of("SPX"))
         assert subscriber.connected[0].connection_id != subscriber.connected[1].connection_id
 
 
@@ -314,7 +273,7 @@ def test_a_server_that_stops_tells_its_clients_so_closes_with_1001_and_exits_wit
     with Server(dataset, tmp_path) as server, TcpProxy(server.port) as proxy:
         with Subscriber(proxy.through(server.websocket_url()), wire, reconnect_retry_total=0) as subscriber:
             subscriber.client.join_group(group_of("SPX"))
-            subscriber.wait_for(3, "SPX")
+            subscriber.wait_for(3, group_of("SPX"))
             assert server.stop() == 0
             *_, disconnected, close = proxy.connections[0].received_messages()
             assert json.loads(disconnected[1])["event"] == "disconnected"

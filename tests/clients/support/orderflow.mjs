@@ -9,11 +9,11 @@ import { fileURLToPath } from "node:url";
 import { decompress } from "fzstd";
 import protobuf from "protobufjs";
 
-const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
-const FIELDS = JSON.parse(readFileSync(path.join(ROOT, "tests/fixtures/golden/orderflow_fields.json"), "utf8"));
+export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+export const FIELDS = JSON.parse(readFileSync(path.join(ROOT, "tests/fixtures/golden/orderflow_fields.json"), "utf8"));
 const root = new protobuf.Root().loadSync(path.join(ROOT, "proto/orderflow.proto"), { keepCase: true });
-const Orderflow = root.lookupType("orderflow_proto.Orderflow");
-const Any = protobuf
+export const Orderflow = root.lookupType("orderflow_proto.Orderflow");
+export const Any = protobuf
   .parse('syntax = "proto3"; message Any { string type_url = 1; bytes value = 2; }', { keepCase: true })
   .root.lookupType("Any");
 
@@ -78,7 +78,7 @@ function expectedFields(line, profile) {
 }
 
 /** `text × factor`, cut toward zero, without ever making a double of a decimal. */
-function scaled(text, factor) {
+export function scaled(text, factor) {
   const [, sign, whole, fraction = "", exponent = "0"] = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text);
   const power = Number(exponent) - fraction.length;
   let magnitude = BigInt(whole + fraction) * BigInt(factor);

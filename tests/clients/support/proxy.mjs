@@ -75,3 +75,13 @@ export class TcpProxy {
     }
   }
 }
+
+/** Runs `body` with a proxy before that port and stops it whatever happens. */
+export async function withProxy(serverPort, body) {
+  const proxy = await TcpProxy.start(serverPort);
+  try {
+    await body(proxy);
+  } finally {
+    await proxy.stop();
+  }
+}

@@ -45,11 +45,12 @@ export class Server {
     return Number(new URL(this.url).port);
   }
 
-  /** The orderflow hub's URL, as a client of that generation gets it. */
-  async websocketUrl(profile = "2026-04", key = "test-key") {
+  /** A hub's URL, as a client of that generation gets it. GET names current hubs only; its token is for all. */
+  async websocketUrl(profile = "2026-04", key = "test-key", hub = "orderflow") {
     const response = await fetch(this.url + NEGOTIATION[profile], { headers: { Authorization: `Bearer ${key}` } });
     assert.equal(response.status, 200);
-    return (await response.json()).websocket_urls.orderflow;
+    const current = hub.replace(/^v2_/, "");
+    return (await response.json()).websocket_urls[current].replace(`/${current}?`, `/${hub}?`);
   }
 
   /** Ends the server without a word, as a crash does. */

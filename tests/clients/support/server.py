@@ -66,11 +66,12 @@ class Server:
     def port(self):
         return int(self.url.rsplit(":", 1)[1])
 
-    def websocket_url(self, path="/v2/negotiate", key="test-key"):
-        """The orderflow hub's URL, as a client of that generation gets it."""
+    def websocket_url(self, path="/v2/negotiate", key="test-key", hub="orderflow"):
+        """A hub's URL, as a client of that generation gets it. GET names current hubs only; its token is for all."""
         response = requests.get(self.url + path, headers={"Authorization": f"Bearer {key}"}, timeout=10)
         response.raise_for_status()
-        return response.json()["websocket_urls"]["orderflow"]
+        current = hub.removeprefix("v2_")
+        return response.json()["websocket_urls"][current].replace(f"/{current}?", f"/{hub}?")
 
     def stop(self):
         """Asks the server to stop and returns its exit code."""
