@@ -236,6 +236,8 @@ def loaded(asked, data, row, load, interval, *more):
     clients = f"{load.connections:,} clients with {each} of {groups} groups each, {sockets:,} sockets"
     rows = [
         Row(row, f"measured: {clients}, a tick each {interval}", [round(measured_s)], "s"),
+        Row(row, "from connecting to the ack of the last join, p50", [summary["connect"]["p50_us"] / MS],
+            f"ms; p99 {summary['connect']['p99_us'] / MS:,.0f} ms"),  # fmt: skip
         Row(row, "frames a second", [round(summary["frames_per_s"])], f"({summary['bytes_per_s'] / 1e6:,.0f} MB/s)"),
         Row(row, "lost, doubled, out of order or wrong, of all that clients should have received", [summary["faults"]],
             f"({facts['verified']:,} verified, delivery {summary['delivery']})", 0),  # fmt: skip
@@ -246,13 +248,15 @@ def loaded(asked, data, row, load, interval, *more):
             [min(watch.between("window_ahead_seconds", span), default=0)], "s"),  # fmt: skip
         Row(row, "CPU of the server; of its builders", [100 * cpu / measured_s],
             f"% of a core; {100 * builder_s / measured_s:.1f} %"),  # fmt: skip
-        Row(row, "latency p50", [latency["p50_us"] / MS], f"ms; p99 {latency['p99_us'] / MS:.1f} ms"),
+        Row(row, "latency p50", [latency["p50_us"] / MS], f"ms; p99 {latency['p99_us'] / MS:,.1f} ms"),
+        Row(row, "processors busy on average, whoever used them", [result.meter.machine_busy(*span) or 0], f"of {os.cpu_count()}"),
         Row(row, "late publication p99 (drift)", [summary["drift"]["p99_us"] / MS], "ms"),
         Row(row, "generator busy", [100 * summary["busy"]], f"%; it waited for a processor {summary['starved']:.0%}"),
     ]
-    doubts = list(dict.fromkeys([*result.invalid, *summary["reasons"], *summary["warnings"]]))
+    # The swarm says most of it itself.
+    doubts = list(dict.fromkeys([*summary["reasons"], *summary["warnings"]])) or result.invalid
     remarks = [f"{row}: {reason}." for reason in doubts]
-    remarks += [f"{row}: {ticked} ticks were given up." for ticked in [end.get("ticks_missed_total", 0)] if ticked]
+    remarks += [f"{row}: {ticks:.0f} ticks were given up." for ticks in [end["ticks_missed_total"]] if ticks]
     remarks += [f"{row}: the server logged `{line[:300]}`" for line in log[-5:]]
     told = {"row": row, "peak_bytes": peak, "end": end, "doubts": doubts, "failures": facts["failures"],
             "drops": facts["drops"], "silent": facts["silent"], "summary": summary}  # fmt: skip

@@ -8,7 +8,7 @@ import time
 
 import servers
 
-SAMPLE_RECORDS = 60
+SAMPLE_RECORDS = 600
 SPARE = 0.2
 GB = 1e9
 
@@ -33,7 +33,7 @@ def needed_bytes(sample_bytes, records):
     """The bytes of a set, told from one of the same tickers with few records.
 
     >>> needed_bytes(1_000_000, 23_400)
-    390000000
+    39000000
     """
     return sample_bytes * records // SAMPLE_RECORDS
 
