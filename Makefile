@@ -8,7 +8,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-programs test-rust test-loom test-memory test-kafka test-tools test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-streams fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-kafka test-tools test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-market bench-streams fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -91,6 +91,9 @@ endif
 
 bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn; SERIES= ROUNDS= SECONDS= choose
 	python3 loadtest/bench/growth.py $(call flags,SERIES ROUNDS SECONDS)
+
+bench-market: target/release/flowcast ## start and memory with 10 GB of market data, which it makes and removes; ROWS= TICKERS= RECORDS= ROUNDS= SECONDS= CLIENTS= choose
+	python3 loadtest/bench/market.py $(call flags,ROWS TICKERS RECORDS ROUNDS SECONDS CLIENTS)
 
 bench-streams: target/release/flowcast ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with; ROUNDS= SECONDS= choose
 	python3 loadtest/bench/streams.py $(call flags,ROUNDS SECONDS)

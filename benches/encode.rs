@@ -1,9 +1,10 @@
 //! How many records per second does one core turn from JSONL lines into finished frames, and where
 //! does the time go?
 //!
-//! A full generated day (23,400 records a ticker). `line to frames` is what the goal W8 is about:
-//! parse, scale, protobuf, zstd, and the plain frame of both syntaxes in one profile. `blocks` is the
-//! same as a builder of the window does it, four tickers from disk. The other rows are its parts, alone.
+//! A full generated day of orderflow (23,400 records a ticker). `line to frames` is what the goal W8 is about:
+//! parse, scale, protobuf, zstd, and the plain frame of both syntaxes in one profile; so are `gex` and `greek`, a
+//! tenth of a day with 90 strikes and 5 priors in each record. `blocks` is the same as a builder of the window does
+//! it, four tickers of orderflow from disk. The other rows are orderflow's parts, alone.
 //!
 //! Criterion's figures are by the wall clock. The table after them is what to quote: records per
 //! second of *CPU time*, medians over interleaved rounds, every row once per round, so that neighbours
@@ -23,8 +24,9 @@ use flowcast::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
 use flowcast::source::recorded::market::Market;
 use flowcast::source::recorded::parts::{Part, Parts};
 use flowcast::source::recorded::window_options::WindowOptions;
+use flowcast::wire::gexbot::PayloadKind;
 use flowcast::wire::payload::orderflow::{self, Orderflow};
-use flowcast::wire::payload::{Encoder, EncoderOptions};
+use flowcast::wire::payload::{Encoder, EncoderOptions, Record};
 use flowcast::wire::webpubsub::{ORDERFLOW_TYPE_URL, Syntax, append_data};
 use prost::Message;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -74,7 +76,7 @@ fn pin_to_one_core() {
 }
 
 fn rows(records: u32) -> Vec<Row> {
-    let lines = Arc::new(day::lines(records));
+    let lines = Arc::new(day::lines(day::SERIES, records));
     let parsed = lines.iter().map(|line| orderflow::parse(line).expect("a generated line").record);
     let parsed: Arc<Vec<Orderflow>> = Arc::new(parsed.collect());
     let messages: Arc<Vec<Vec<u8>>> = Arc::new(parsed.iter().map(Message::encode_to_vec).collect());
@@ -124,6 +126,9 @@ fn rows(records: u32) -> Vec<Row> {
         };
         row(name.to_owned(), Box::new(run));
     }
+    for (kind, series) in [(PayloadKind::Gex, "classic/gex_full"), (PayloadKind::Greek, "state/gamma_zero")] {
+        rows.push(option_line_to_frames(kind, series, records.div_ceil(10)));
+    }
     rows.push(blocks(records));
     rows
 }
@@ -145,6 +150,27 @@ fn line_to_frames(lines: Arc<Vec<Vec<u8>>>) -> Box<dyn FnMut()> {
     })
 }
 
+/// The same for a record by strikes.
+fn option_line_to_frames(kind: PayloadKind, series: &str, records: u32) -> Row {
+    let name = if kind == PayloadKind::Gex { "gex" } else { "greek" };
+    let lines = day::lines(series, records);
+    let group = format!("blue_SPX_{}", series.replace('/', "_"));
+    let mut encoder = encoder(defaults::<EncoderOptions>().zstd_level);
+    let (mut protobuf, mut json) = (Vec::new(), Vec::new());
+    let run = move || {
+        protobuf.clear();
+        json.clear();
+        for line in &lines {
+            let record = Record::parse(kind, line).expect("a generated line").record;
+            let payload = record.encode(&mut encoder);
+            append_data(Syntax::Protobuf, &group, kind.type_url(), payload, &mut protobuf);
+            append_data(Syntax::Json, &group, kind.type_url(), payload, &mut json);
+        }
+        black_box((&protobuf, &json));
+    };
+    Row { name: format!("{name}: line to frames"), records: records as usize, run: Box::new(run) }
+}
+
 fn zstd_alone(messages: Arc<Vec<Vec<u8>>>, level: i32) -> Box<dyn FnMut()> {
     let mut compressor = Compressor::new(level).expect("memory for a zstd context");
     let mut out = Vec::with_capacity(4096);
@@ -161,7 +187,7 @@ fn zstd_alone(messages: Arc<Vec<Vec<u8>>>, level: i32) -> Box<dyn FnMut()> {
 fn blocks(records: u32) -> Row {
     const TICKERS: [&str; 4] = ["SPX", "ES_SPX", "NDX", "SPY"];
     let out = tempfile::tempdir().expect("a temporary folder");
-    day::write(out.path(), &TICKERS, records);
+    day::write(out.path(), day::SERIES, &TICKERS, records);
     let options = DatasetOptions { data_dir: out.path().to_owned(), data_date: DataDate::Latest, strict: true };
     let dataset = Dataset::find(&options).expect("the day that was just written");
     let window = defaults::<WindowOptions>();

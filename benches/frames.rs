@@ -19,7 +19,7 @@ const SEQUENCE_ID: u64 = 1_764_340_200_000_000;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let line = day::lines(1).remove(0);
+    let line = day::lines(day::SERIES, 1).remove(0);
     let record = orderflow::parse(&line).expect("a generated line").record;
     let mut encoder = Encoder::new(EncoderOptions { zstd_level: -1 }).expect("memory for a zstd context");
     let payload = encoder.encode(&record).to_vec();

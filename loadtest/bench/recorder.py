@@ -58,30 +58,44 @@ def messages(stream):
         at = end
 
 
+def upgraded(url, wire):
+    """A connection to a hub, and what came behind the handshake."""
+    address = urlsplit(url)
+    connection = socket.create_connection((address.hostname, address.port), TIMEOUT_S)
+    connection.sendall(
+        f"GET {address.path}?{address.query} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOLS[wire]}\r\n\r\n".encode()
+    )
+    stream = b""
+    while b"\r\n\r\n" not in stream:
+        stream += received(connection)
+    head, stream = stream.split(b"\r\n\r\n", 1)
+    if not head.startswith(b"HTTP/1.1 101"):
+        raise ConnectionError(f"flowcast refused the upgrade: {head[:200]!r}")
+    return connection, bytearray(stream)
+
+
+def received(connection):
+    """The next bytes of a connection that must not end."""
+    read = connection.recv(1 << 20)
+    if not read:
+        raise ConnectionError("flowcast closed the connection")
+    return read
+
+
 def listen(url, wire, tickers, ticks):
     """The bytes behind the handshake, until they hold that many ticks."""
-    address = urlsplit(url)
-    with socket.create_connection((address.hostname, address.port), TIMEOUT_S) as connection:
-        connection.sendall(
-            f"GET /client/hubs/orderflow?access_token=bench HTTP/1.1\r\nHost: {address.netloc}\r\n"
-            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
-            f"Sec-WebSocket-Protocol: {SUBPROTOCOLS[wire]}\r\n\r\n".encode()
-        )
-        stream = b""
-        while b"\r\n\r\n" not in stream:
-            stream += connection.recv(4096)
-        stream = bytearray(stream.split(b"\r\n\r\n", 1)[1])
+    connection, stream = upgraded(f"{url}/client/hubs/orderflow?access_token=bench", wire)
+    with connection:
         for ack_id, ticker in enumerate(tickers, 1):
             connection.sendall(join(wire, group(ticker), ack_id))
         # One tick may be cut off at either end; connected and acks come beside.
         enough = (ticks + 2) * len(tickers) + len(tickers) + 1
         seen, at = 0, 0
         while seen < enough:
-            read = connection.recv(1 << 20)
-            if not read:
-                raise ConnectionError("flowcast closed the recording client")
-            stream += read
+            stream += received(connection)
             for message in messages(bytes(stream[at:])):
                 seen += 1
                 at = stream.index(message, at) + len(message)

@@ -77,14 +77,18 @@ class Server:
                 raise ServerError(f"it never printed {words!r}")
             time.sleep(0.01)
 
-    def metric(self, name):
-        """One of flowcast's metrics."""
+    def metrics(self):
+        """flowcast's metrics that have no labels."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
             text = answer.read().decode()
-        found = re.search(rf"^flowcast_{name} (\S+)$", text, re.MULTILINE)
-        if not found:
+        return {name: float(value) for name, value in re.findall(r"^flowcast_(\w+) (\S+)$", text, re.MULTILINE)}
+
+    def metric(self, name):
+        """One of them."""
+        metrics = self.metrics()
+        if name not in metrics:
             raise ServerError(f"no metric {name}")
-        return float(found[1])
+        return metrics[name]
 
 
 def flowcast(data, interval, *options, program=None):

@@ -44,10 +44,12 @@ def verdict(found, goal, at_least):
     'undecided'
     >>> verdict(Estimate(1.2, 1.15, 1.3, 3), 1.1, at_least=False)
     'missed (3 rounds)'
+    >>> verdict(Estimate(1.0, 1.0, 1.0, 1), 1.1, at_least=False)
+    'met (1 round)'
     """
     if found is None:
         return "not measured"
     meets = (lambda value: value >= goal) if at_least else (lambda value: value <= goal)
     best = found.high if at_least else found.low
     word = "met" if meets(found.median) else "undecided" if meets(best) else "missed"
-    return word if found.count >= ENOUGH else f"{word} ({found.count} rounds)"
+    return word if found.count >= ENOUGH else f"{word} ({found.count} round{'s' * (found.count > 1)})"

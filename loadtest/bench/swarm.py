@@ -27,6 +27,7 @@ class Load:
     demand: float = 0.0
     """Data frames per second that should arrive; 0 if none."""
     groups_each: int = 1
+    """Groups that each client joins, spread evenly; 0 for all of them."""
     ledger: str = "off"
     ramp: int = 5000
     stalled: float = 0.0
@@ -53,12 +54,11 @@ class Load:
             "--ramp", str(self.ramp), "--setup-timeout", "30s", "--workers", "1",
             "--claim", "latency" if self.claims_latency() else "delivery",
         ]  # fmt: skip
-        if self.groups == "all":
-            told += ["--groups-per-connection", str(self.groups_each)]
         if self.reset:
             told += ["--reset", f"{self.reset:.2f}", "--reset-after", "500ms"]
         if self.wire != "streams":
-            return [*told, "--groups", self.groups, "--ledger", self.ledger, "--stalled", str(self.stalled)]
+            told += ["--groups", self.groups, "--groups-per-connection", str(self.groups_each)]
+            return [*told, "--ledger", self.ledger, "--stalled", str(self.stalled)]
         told += ["--channels", self.groups]
         if self.publish_rate:
             told += ["--publish-rate", str(self.publish_rate), "--publish-bytes", str(self.publish_bytes)]
