@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
 use super::app::App;
-use super::rest::{catalogue, control, downloads, openapi, position_stream, records};
+use super::rest::{catalogue, downloads, faker_control, openapi, position_stream, records};
 use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
 use crate::wire::gexbot::Package;
 
@@ -128,11 +128,11 @@ pub const ROUTES: &[Route] = &[
     open("/options/{ticker}/expiries", || get(catalogue::expiries)),
     open("/v2/options/{ticker}/expiries", || get(catalogue::expiries)),
     // REST: what is served, and files.
-    open("/health", || get(control::health)),
-    open("/available-dates", || get(control::available_dates)),
-    open("/current-date", || get(control::current_date)),
-    open("/available-data/{date}", || get(control::available_data)),
-    own("/reset-cache", When::Always, || post(control::reset_cache)).methods(&[Method::POST]),
+    open("/health", || get(faker_control::health)),
+    open("/available-dates", || get(faker_control::available_dates)),
+    open("/current-date", || get(faker_control::current_date)),
+    open("/available-data/{date}", || get(faker_control::available_data)),
+    own("/reset-cache", When::Always, || post(faker_control::reset_cache)).methods(&[Method::POST]),
     open("/download/{date}/{ticker}/links", || get(downloads::links)),
     open("/download/{date}/{ticker}/classic/{category}", || downloads::file(Package::Classic)),
     open("/download/{date}/{ticker}/state/{category}", || downloads::file(Package::State)),

@@ -15,7 +15,7 @@ use super::setting_values::{PerSecond, SettingsError, Span, Whole, read};
 use super::symbols::{MappedInstrument, Mode, mapped};
 use crate::source::broker::net::backoff::BackoffSettings;
 use crate::source::broker::net::recovery::RecoverySettings;
-use crate::source::broker::xts::fields::Code;
+use crate::source::broker::xts::event_fields::Code;
 use crate::source::broker::xts::socketio::Eio;
 
 /// One `[[feeds]]` block after it was checked.
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
     use crate::source::broker::instrument::Exchange;
     use crate::source::broker::symbols::Address;
-    use crate::source::broker::xts::fields::Key;
+    use crate::source::broker::xts::event_fields::Key;
 
     fn read(text: &str) -> Result<Vec<FeedSettings>, String> {
         let mut table: toml::Table = toml::from_str(text).unwrap();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::instrument::{Exchange, Instrument};
 use super::setting_values::{SettingsError, Whole, read};
 use crate::source::broker::kite::packet;
-use crate::source::broker::xts::fields::{self, Key};
+use crate::source::broker::xts::event_fields::{self, Key};
 
 /// How much data of an instrument is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
@@ -139,7 +139,7 @@ fn xts(symbol: &str, path: &str, value: toml::Value) -> Result<MappedInstrument,
     }
     let XtsSymbol { segment, id, mode, exchange, index } = read(path, value)?;
     // Indices have the segment of their exchange.
-    let exchange = exchange.unwrap_or_else(|| match fields::exchange(segment) {
+    let exchange = exchange.unwrap_or_else(|| match event_fields::exchange(segment) {
         Exchange::Nse if index => Exchange::NseIndex,
         Exchange::Bse if index => Exchange::BseIndex,
         exchange => exchange,
@@ -200,7 +200,7 @@ pub fn unmapped_xts(symbol: &str) -> Option<MappedInstrument> {
     let (named, id) = symbol.split_once(':')?;
     let named = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(named);
     let exchange = Exchange::deserialize(named).ok()?;
-    let key = Key { segment: fields::segment(exchange)?, id: id.parse().ok()? };
+    let key = Key { segment: event_fields::segment(exchange)?, id: id.parse().ok()? };
     let instrument = Instrument { symbol: symbol.into(), exchange, id: key.id };
     Some(MappedInstrument { instrument, address: Address::Xts(key), mode: None })
 }

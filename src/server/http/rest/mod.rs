@@ -2,17 +2,17 @@
 //!
 //! Paths and answers: `docs/rest.md`; where they come from: `docs/protocols/gexbot.md`, "REST data" and
 //! "The fakers". A request takes this way: [`caller`] (is there a day, is there a key) → [`vocabulary`] (which
-//! category is meant) → [`records`], [`catalogue`], [`control`], [`downloads`] or [`position_stream`].
+//! category is meant) → [`records`], [`catalogue`], [`faker_control`], [`downloads`] or [`position_stream`].
 //!
 //! Files are read on blocking threads: [`blocking`].
 
 mod caller;
 pub mod catalogue;
-pub mod control;
 mod cursors;
 pub mod day_folder;
 pub mod downloads;
 mod excerpts;
+pub mod faker_control;
 pub mod openapi;
 pub mod position_stream;
 mod positions;

@@ -16,8 +16,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::blocking;
 use super::caller::{Caller, masked};
-use super::control::cache_mode;
 use super::excerpts::Excerpt;
+use super::faker_control::cache_mode;
 use super::positions::{Position, at_cursor, on_the_clock};
 use super::rest_options::RestCursor;
 use super::rest_refusal::RestRefusal;

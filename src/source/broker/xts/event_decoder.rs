@@ -10,8 +10,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::event_fields::{Code, Fields, Key};
 use super::events::{self, EventFault, XtsUpdate};
-use super::fields::{Code, Fields, Key};
 use super::partial::{self, Store};
 use crate::source::broker::feed::FeedContext;
 use crate::source::broker::instrument::Broker;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::fields::{Code, Fields, Key};
+use super::event_fields::{Code, Fields, Key};
 use super::time;
 use crate::source::broker::price;
 use crate::source::broker::quote::{DEPTH, Extra, Level};

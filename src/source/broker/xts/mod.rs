@@ -6,8 +6,8 @@
 //! ```
 
 pub mod event_decoder;
+pub mod event_fields;
 pub mod events;
-pub mod fields;
 pub mod partial;
 pub mod rest;
 pub mod socketio;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::fields::{Code, Key};
+use super::event_fields::{Code, Key};
 use crate::source::broker::credentials::{Credentials, hide};
 use crate::source::broker::feed_settings::FeedSettings;
 use crate::source::broker::net::http_client::{Answer, Call, HttpClient, HttpError};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::event_decoder::{EventDecoder, Routes};
-use super::fields::{Code, Key};
+use super::event_fields::{Code, Key};
 use super::rest::{Login, Rest, RestError};
 use crate::source::broker::credentials::Credentials;
 use crate::source::broker::feed::FeedContext;

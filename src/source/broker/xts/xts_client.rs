@@ -218,7 +218,7 @@ impl XtsConnection {
     ) -> ConnectionEnd {
         let (context, settings) = (self.context.clone(), Arc::clone(&self.settings));
         // Every wanted instrument by every code.
-        let pairs = settings.limits.instruments.saturating_mul(super::fields::Code::ALL.len());
+        let pairs = settings.limits.instruments.saturating_mul(super::event_fields::Code::ALL.len());
         let partial = settings.xts.broadcast_mode == BroadcastMode::Partial;
         let decoder = EventDecoder::new(settings.broker, context.clone(), partial, pairs);
         let subscriber = Subscriber {
