@@ -1,7 +1,7 @@
 //! A hub: groups by name, and the one sequence of their publications. The map is touched on joins and leaves
 //! only.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use dashmap::DashMap;
@@ -47,6 +47,8 @@ pub struct Hub {
     silent: AtomicUsize,
     max_silent: usize,
     sequencer: Sequencer,
+    /// Bytes of frames that shards have finished and keep.
+    finished: AtomicU64,
     retain: OnceLock<Weak<dyn Retain>>,
 }
 
@@ -59,8 +61,20 @@ impl Hub {
             silent: AtomicUsize::new(0),
             max_silent: options.max_silent_groups,
             sequencer: Sequencer::new(&options.ledger),
+            finished: AtomicU64::new(0),
             retain: OnceLock::new(),
         }
+    }
+
+    /// Bytes of frames that shards have finished themselves and keep for recoveries.
+    pub fn finished_bytes(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// A shard keeps `now` bytes of such frames where it kept `before`.
+    pub fn count_finished(&self, before: u64, now: u64) {
+        // Wraps around and back: the sum of all changes is never negative.
+        self.finished.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
     /// Where its sources publish.

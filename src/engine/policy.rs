@@ -10,8 +10,8 @@ pub struct LagOptions {
     /// Bytes a connection may be behind in all its groups together before it is dropped
     #[arg(long, env = "FLOWCAST_CLIENT_BUFFER_BYTES", default_value_t = 16 << 20, value_name = "BYTES")]
     pub client_buffer_bytes: u64,
-    /// Frames a shard keeps per group for recoveries of reliable connections; at least
-    /// --client-buffer
+    /// Frames a shard keeps per group for recoveries of reliable connections, while a session may still wait for
+    /// its client; at least --client-buffer
     #[arg(long, env = "FLOWCAST_RECOVERY_FRAMES", default_value_t = 4096, value_name = "FRAMES")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub recovery_frames: u64,
@@ -33,6 +33,12 @@ impl LagOptions {
     /// Frames a ring keeps: as many as a plain connection may be behind, or as a reliable one may recover.
     pub fn ring_frames(&self, reliable: bool) -> u64 {
         if reliable { self.recovery_frames.max(self.client_buffer) } else { self.client_buffer }
+    }
+
+    /// How long a frame may be needed for a recovery, ms: while a session waits, and while its client catches up.
+    pub fn recovery_ms(&self) -> u64 {
+        const CATCHING_UP: u64 = 30_000;
+        self.session_timeout_seconds * 1000 + CATCHING_UP
     }
 
     /// The oldest position a session may resume from when frames it needs are gone, or when it was dropped for

@@ -94,7 +94,8 @@ impl Ring {
         }
     }
 
-    fn bytes(&self) -> u64 {
+    /// Bytes of all frames that are still there.
+    pub fn bytes(&self) -> u64 {
         self.bytes_from(self.oldest)
     }
 }

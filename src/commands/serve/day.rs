@@ -66,7 +66,7 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
         Arc::new(DayPrices::new(tickers))
     });
     let (replay, window) = (&options.replay, options.window.clone());
-    let window = Window::new(Arc::clone(&market), window, replay.interval, prices.is_some(), figures);
+    let window = Window::new(Arc::clone(&market), Arc::clone(hub), window, replay.interval, prices.is_some(), figures);
     let window = Arc::new(window);
     let replay = Replay::new(
         Arc::clone(hub),

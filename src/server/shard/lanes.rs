@@ -4,7 +4,7 @@
 //! their frames, each finished once, and the list of who they are. A group's receiver exists while
 //! it has lanes; a lane exists while it has subscribers, detached sessions included.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,6 +39,10 @@ pub struct Lane {
     pub subscribers: Vec<u32>,
     /// The ring's head when new frames were last reported.
     told: u64,
+    /// The ring's head about every second, with the time: frames before it are as old. Reliable lanes only.
+    ages: VecDeque<(u64, u64)>,
+    /// Bytes of the ring as the hub counts them. Reliable lanes only: others share the frames of the source.
+    counted: u64,
     wire: Wire,
     group: u32,
     /// Whether its frames are built. Until then it gets none, and its subscribers' acks wait.
@@ -161,7 +165,16 @@ impl Lanes {
         };
         self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
-        let lane = Lane { ring, subscribers: Vec::new(), told: 0, wire, group, is_ready: false };
+        let lane = Lane {
+            ring,
+            subscribers: Vec::new(),
+            told: 0,
+            ages: VecDeque::new(),
+            counted: 0,
+            wire,
+            group,
+            is_ready: false,
+        };
         let lane = self.by_key.insert(lane) as u32;
         let group = &mut share.groups[group as usize];
         group.lanes.push(lane);
@@ -171,8 +184,9 @@ impl Lanes {
 
     fn close_lane(&mut self, lane: u32) {
         self.revision += 1;
-        let Lane { group: group_key, wire, .. } = self.by_key.remove(lane as usize);
+        let Lane { group: group_key, wire, counted, .. } = self.by_key.remove(lane as usize);
         let share = &mut self.shares[share_of(wire)];
+        share.hub.count_finished(counted, 0);
         let group = &mut share.groups[group_key as usize];
         group.lanes.retain(|&other| other != lane);
         group.group.unwant(Form::new(wire.form()));
@@ -202,7 +216,7 @@ impl Lanes {
             moved(lane, of, first_new)
         };
         for share in &mut self.shares {
-            share.drain(&mut self.by_key, &self.stats, &mut changed);
+            share.drain(&mut self.by_key, &self.options, &self.stats, &mut changed);
             share.hub.sequencer().taken_out();
         }
     }
@@ -222,6 +236,20 @@ impl Lanes {
 }
 
 impl Lane {
+    /// Forgets the frames that are too old for any recovery, but never what a connection may be behind.
+    fn age(&mut self, now_ms: u64, options: &LagOptions) {
+        const STEP_MS: u64 = 1000;
+        if self.ages.back().is_none_or(|(at_ms, _)| now_ms >= at_ms + STEP_MS) {
+            self.ages.push_back((now_ms, self.ring.head()));
+        }
+        while let Some(&(at_ms, head)) = self.ages.front()
+            && now_ms >= at_ms + options.recovery_ms()
+        {
+            self.ring.forget_before(head.saturating_sub(options.client_buffer));
+            self.ages.pop_front();
+        }
+    }
+
     /// Whether it is ready; it stays so once `group` is.
     fn look(&mut self, group: &Group) -> bool {
         self.is_ready |= group.is_ready(Form::new(self.wire.form()));
@@ -230,11 +258,18 @@ impl Lane {
 }
 
 impl HubShare {
-    fn drain(&mut self, lanes: &mut Slab<Lane>, stats: &ShardStats, moved: &mut impl FnMut(u32, &Lane, u64) -> bool) {
+    fn drain(
+        &mut self,
+        lanes: &mut Slab<Lane>,
+        options: &LagOptions,
+        stats: &ShardStats,
+        moved: &mut impl FnMut(u32, &Lane, u64) -> bool,
+    ) {
         let published = self.hub.sequencer().published();
         if published == self.drained {
             return;
         }
+        let now_ms = clock::monotonic_ms();
         for (_, local) in &mut self.groups {
             // Everything up to `published` was sent before it was stored, and `last_id` with it.
             if local.held.is_none() && local.group.last_id() <= self.drained {
@@ -262,7 +297,12 @@ impl HubShare {
                 if first_new == lane.told {
                     continue;
                 }
-                if moved(key, lane, first_new) && !lane.wire.is_reliable() {
+                let all_had_the_rest = moved(key, lane, first_new);
+                if lane.wire.is_reliable() {
+                    lane.age(now_ms, options);
+                    let before = std::mem::replace(&mut lane.counted, lane.ring.bytes());
+                    self.hub.count_finished(before, lane.counted);
+                } else if all_had_the_rest {
                     lane.ring.forget_before(first_new);
                 }
             }

@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 use std::fs::{File, Metadata, OpenOptions};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -16,6 +17,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use std::{io, ptr};
 
 use memmap2::MmapOptions;
+use rustix::fs::{Advice, fadvise};
 
 /// Why a range of a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +108,8 @@ impl MappedFile {
         if len == 0 {
             return Ok(());
         }
+        // One request for the whole range; page faults of a cold file would ask for it piece by piece.
+        let _ = fadvise(&self.file, start, NonZeroU64::new(len as u64), Advice::WillNeed);
         let mapping = MmapOptions::new()
             .offset(start)
             .len(len)

@@ -160,7 +160,10 @@ impl Ticker {
             if group {
                 let forms = block.built().forms(cursor.track.kind());
                 *missing += u64::from(!cursor.track.is_lost() && cursor.track.group().served() & !forms != 0);
-                batch.publish(cursor.track.group(), Frames::new(Arc::clone(&block) as Arc<dyn FrameStore>, slot));
+                // Without a form the first subscribers are still waiting for their acks.
+                if forms != 0 {
+                    batch.publish(cursor.track.group(), Frames::new(Arc::clone(&block) as Arc<dyn FrameStore>, slot));
+                }
             }
             if spot {
                 batch.publish(cursor.track.spot_group(), Frames::new(block, Block::spot_of(slot)));

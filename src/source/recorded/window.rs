@@ -29,6 +29,7 @@ use super::window_options::WindowOptions;
 use crate::engine::clock;
 use crate::engine::frames::Form;
 use crate::engine::group::Group;
+use crate::engine::hub::Hub;
 use crate::health::log_limit::LogLimiter;
 use crate::wire::gexbot::PayloadKind;
 
@@ -44,6 +45,7 @@ const GUESS: u64 = 128 << 10;
 /// Keeps the blocks around the clock in memory.
 pub struct Window {
     market: Arc<Market>,
+    hub: Arc<Hub>,
     options: WindowOptions,
     budget: u64,
     /// Slots that the clock passes in [`WindowOptions::window_ahead`].
@@ -65,9 +67,23 @@ struct Plan {
     in_work: HashSet<(usize, usize)>,
     /// Frame bytes of the last block that was built of each track.
     sizes: Vec<u64>,
+    /// How far each track is filled.
+    filled: Vec<Filled>,
     lines: LogLimiter,
     has_loaded: bool,
 }
+
+/// The first blocks of a walk that are in memory, so that they need not be looked at again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Filled {
+    parts: Parts,
+    /// The block at the clock.
+    start: usize,
+    blocks: usize,
+}
+
+/// Stands for the index of a file among the blocks in work.
+const INDEX: usize = usize::MAX;
 
 /// The next thing to do.
 enum Job {
@@ -106,6 +122,7 @@ impl Window {
     /// ready when their blocks are.
     pub fn new(
         market: Arc<Market>,
+        hub: Arc<Hub>,
         options: WindowOptions,
         interval: Duration,
         needs_prices: bool,
@@ -118,15 +135,29 @@ impl Window {
         }
         let (tracks, budget) = (market.tracks.len(), options.budget());
         figures.set_budget(budget);
+        figures.set_records(market.slots());
         let ahead = options.window_ahead.as_nanos().div_ceil(interval.as_nanos().max(1)) as u64;
         let plan = Mutex::new(Plan {
             resident: vec![BTreeSet::new(); tracks],
             in_work: HashSet::new(),
             sizes: vec![GUESS; tracks],
+            filled: vec![Filled::default(); tracks],
             lines: LogLimiter::default(),
             has_loaded: false,
         });
-        Self { market, options, budget, ahead, interval, needs_prices, plan, alarm, figures, started: Instant::now() }
+        Self {
+            market,
+            hub,
+            options,
+            budget,
+            ahead,
+            interval,
+            needs_prices,
+            plan,
+            alarm,
+            figures,
+            started: Instant::now(),
+        }
     }
 
     /// Wakes the builders: the clock has reached another block.
@@ -160,11 +191,12 @@ impl Window {
 
     fn execute(&self, job: &Job, builder: &mut BlockBuilder) {
         match *job {
-            Job::Scan { track, until } => {
-                let track = &self.market.tracks[track];
+            Job::Scan { track: at, until } => {
+                let track = &self.market.tracks[at];
                 if let Err(error) = track.check_file().and_then(|()| track.index().scan(track.file(), until)) {
                     self.lose(track, &error);
                 }
+                self.plan().in_work.remove(&(at, INDEX));
                 track.note_indexed();
                 self.figures.set_records(self.market.slots());
             }
@@ -236,10 +268,11 @@ impl Window {
                 self.make_room(plan, &job);
                 Some(job)
             }
-            None => self.scan().or_else(|| self.fill(plan)),
+            None => self.scan(plan).or_else(|| self.fill(plan)).filter(|job| self.has_room(plan, job)),
         };
         match &job {
             Some(Job::Build { track, block, .. }) => drop(plan.in_work.insert((*track, *block))),
+            Some(Job::Scan { track, .. }) => drop(plan.in_work.insert((*track, INDEX))),
             None if plan.in_work.is_empty() => self.has_loaded(plan),
             _ => {}
         }
@@ -264,6 +297,9 @@ impl Window {
             if blocks >= 2 && distance > far {
                 return ControlFlow::Break(());
             }
+            if track.index().slots_of(block).is_empty() {
+                return ControlFlow::Continue(());
+            }
             let there = track.block_at(block);
             if blocks < 2 {
                 let built = there.as_ref().map_or(Parts::default(), |block| block.built());
@@ -286,6 +322,7 @@ impl Window {
         if let Some(distance) = edge
             && look.job.is_none()
             && needed.is_some()
+            && !plan.in_work.contains(&(at, INDEX))
         {
             look.job = Some((distance, Job::Scan { track: at, until: track.index().scanned() + SCAN }));
         }
@@ -293,39 +330,71 @@ impl Window {
     }
 
     /// Goes on with the index of a file.
-    fn scan(&self) -> Option<Job> {
-        let is_open = |track: &&Arc<Track>| !track.is_lost() && !track.index().is_complete();
+    fn scan(&self, plan: &Plan) -> Option<Job> {
+        let is_open = |at: usize, track: &Track| {
+            !track.is_lost() && !track.index().is_complete() && !plan.in_work.contains(&(at, INDEX))
+        };
         let least = |(_, track): &(usize, &Arc<Track>)| track.index().scanned();
         let (track, open) =
-            self.market.tracks.iter().enumerate().filter(|(_, track)| is_open(track)).min_by_key(least)?;
+            self.market.tracks.iter().enumerate().filter(|(at, track)| is_open(*at, track)).min_by_key(least)?;
         Some(Job::Scan { track, until: open.index().scanned() + SCAN })
     }
 
-    /// The nearest block that is not in memory, while there is room.
-    fn fill(&self, plan: &Plan) -> Option<Job> {
+    /// The nearest block that is not in memory.
+    fn fill(&self, plan: &mut Plan) -> Option<Job> {
         let in_use = self.market.tracks.iter().fold(0, |forms, track| forms | wanted(track.group()));
         let at_start = self.options.at_start().into_iter().map(|form| Form::new(form.index()).bit());
         let forms = at_start.fold(in_use, |forms, form| forms | form);
         let mut nearest: Option<(u64, Job)> = None;
         for (at, track) in self.market.tracks.iter().enumerate().filter(|(_, track)| track.can_lead()) {
-            if self.figures.bytes_held() + plan.sizes[at] > self.budget {
-                continue;
-            }
             let parts = Parts::of(track.kind(), forms);
-            walk(track, |distance, block| {
+            let Some(start) = track.index().find(track.position().unwrap_or(0)) else { continue };
+            let Plan { filled, in_work, .. } = plan;
+            let filled = &mut filled[at];
+            filled.follow(parts, start);
+            let mut is_unbroken = true;
+            walk_from(track, filled.blocks, |distance, block| {
                 let built = track.block_at(block).map_or(Parts::default(), |block| block.built());
                 let missing = parts.without(built);
-                if nearest.as_ref().is_some_and(|(nearest, _)| *nearest <= distance) {
-                    return ControlFlow::Break(());
-                }
-                if missing.is_empty() || plan.in_work.contains(&(at, block)) {
+                if missing.is_empty() || track.index().slots_of(block).is_empty() {
+                    filled.blocks += usize::from(is_unbroken);
                     return ControlFlow::Continue(());
                 }
-                nearest = Some((distance, Job::Build { track: at, block, parts: missing }));
+                is_unbroken = false;
+                if in_work.contains(&(at, block)) {
+                    return ControlFlow::Continue(());
+                }
+                if nearest.as_ref().is_none_or(|(nearest, _)| distance < *nearest) {
+                    nearest = Some((distance, Job::Build { track: at, block, parts: missing }));
+                }
                 ControlFlow::Break(())
             });
         }
         nearest.map(|(_, job)| job)
+    }
+
+    /// Bytes of frames in memory: those of blocks, and those that shards made of them.
+    fn bytes_held(&self) -> u64 {
+        self.figures.bytes_held() + self.hub.finished_bytes()
+    }
+
+    /// Whether a block that nobody needs yet may be built. Blocks behind the clock go for it.
+    fn has_room(&self, plan: &mut Plan, job: &Job) -> bool {
+        let Job::Build { track, .. } = job else { return true };
+        let size = plan.sizes[*track];
+        while self.bytes_held() + size > self.budget {
+            match self.least_useful(plan) {
+                Some(((true, _), block)) => self.let_go(plan, block),
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn let_go(&self, plan: &mut Plan, (track, block): (usize, usize)) {
+        plan.resident[track].remove(&block);
+        plan.filled[track] = Filled::default();
+        self.market.tracks[track].keep(block, None);
     }
 
     /// Lets blocks go until the job fits: those furthest behind the clock first, then those furthest ahead.
@@ -334,19 +403,16 @@ impl Window {
         let size = plan.sizes[*track];
         // Bounded: what readers still hold does not become free at once.
         for _ in 0..64 {
-            if self.figures.bytes_held() + size <= self.budget {
+            if self.bytes_held() + size <= self.budget {
                 return;
             }
-            let Some((track, block)) = self.least_useful(plan) else {
-                return self.warn_of_too_little(plan);
-            };
-            plan.resident[track].remove(&block);
-            self.market.tracks[track].keep(block, None);
+            let Some((_, block)) = self.least_useful(plan) else { return self.warn_of_too_little(plan) };
+            self.let_go(plan, block);
         }
     }
 
     /// The block that is needed last, unless the clock needs it soon.
-    fn least_useful(&self, plan: &Plan) -> Option<(usize, usize)> {
+    fn least_useful(&self, plan: &Plan) -> Option<((bool, u64), (usize, usize))> {
         let mut found: Option<((bool, u64), (usize, usize))> = None;
         for (first, tracks) in self.market.tickers() {
             let lead = lead(tracks);
@@ -360,7 +426,7 @@ impl Window {
                 }
             }
         }
-        found.map(|(_, block)| block)
+        found
     }
 
     fn warn_of_too_little(&self, plan: &mut Plan) {
@@ -394,6 +460,16 @@ impl Window {
             records_per_second = (records as f64 / seconds) as u64,
             "loaded"
         );
+    }
+}
+
+impl Filled {
+    /// The clock stands at `start` now, and `parts` are wanted.
+    fn follow(&mut self, parts: Parts, start: usize) {
+        // A block further: one less ahead. The last of a lap joins the walk at its end, and is looked at there.
+        let passed = start.checked_sub(self.start).filter(|_| self.parts == parts);
+        let blocks = passed.map_or(0, |passed| self.blocks.saturating_sub(passed));
+        *self = Self { parts, start, blocks };
     }
 }
 
@@ -437,15 +513,20 @@ fn distance(track: &Track, position: u64, block: usize) -> u64 {
 
 /// Visits the blocks of a track from the one at the clock on, once around, with the slots to each. If it comes to
 /// the end of what is indexed, returns how many slots ahead that is.
-fn walk(track: &Track, mut visit: impl FnMut(u64, usize) -> ControlFlow<()>) -> Option<u64> {
+fn walk(track: &Track, visit: impl FnMut(u64, usize) -> ControlFlow<()>) -> Option<u64> {
+    walk_from(track, 0, visit)
+}
+
+/// The same, leaving out the first blocks.
+fn walk_from(track: &Track, skip: usize, mut visit: impl FnMut(u64, usize) -> ControlFlow<()>) -> Option<u64> {
     let index = track.index();
     let position = track.position().unwrap_or(0);
     let scanned = index.scanned();
     let (known, is_complete) = track.slots();
     let Some(start) = index.find(position) else { return (!is_complete).then_some(0) };
     let again = if is_complete { start } else { 0 };
-    for block in (start..scanned).chain(0..again) {
-        if !index.slots_of(block).is_empty() && visit(distance(track, position, block), block).is_break() {
+    for block in (start..scanned).chain(0..again).skip(skip) {
+        if visit(distance(track, position, block), block).is_break() {
             return None;
         }
     }
