@@ -31,7 +31,8 @@ pub fn print(dataset: &Dataset, figures: &[FileFigures], misplaced: &[NotJsonLin
     }
     writeln!(
         out,
-        "a gap is a step of more than {GAP_SECONDS} s between two records; missing counts numbers that are absent or null"
+        "a gap is a step of more than {GAP_SECONDS} s between two records; missing counts numbers that are absent or \
+         null"
     )?;
     for row in &rows {
         problems(&mut out, row)?;
@@ -87,8 +88,8 @@ fn problems(out: &mut impl Write, (file, figures): &Row<'_>) -> io::Result<()> {
         (lines.skipped_rows, "row of a list is malformed and left out", "rows of lists are malformed and left out"),
         (
             lines.saturated,
-            "sum is too large and set to the end of its range",
-            "sums are too large and set to the end of their range",
+            "sum does not fit its field and is set to the end of its range",
+            "sums do not fit their fields and are set to the end of their range",
         ),
     ] {
         if count > 0 {

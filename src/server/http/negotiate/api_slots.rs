@@ -2,7 +2,8 @@
 //!
 //! An API slot is the set of a client's connections, for each hub of a generation. POST creates a slot, and its URLs
 //! carry a token that names it; PATCH changes its groups. The groups are kept here and not in the token, so a token
-//! is short, and PATCH also works for a client that has not connected yet. Source: `docs/protocols/gexbot.md`, "Negotiate".
+//! is short, and PATCH also works for a client that has not connected yet. Source: `docs/protocols/gexbot.md`,
+//! "Negotiate".
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
