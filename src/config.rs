@@ -67,7 +67,7 @@ impl ServeOptions {
         self.kafka.is_configured() || !self.broker.feeds.is_empty()
     }
 
-    /// Whether a recorded day is loaded at all: unless the orderflow hub is fed live.
+    /// Whether a recorded day is loaded at all: unless Kafka feeds the orderflow hub.
     pub fn replays(&self) -> bool {
         !self.kafka.feeds_orderflow() && (self.http.ws_enabled || self.replays_trading())
     }

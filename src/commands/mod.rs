@@ -50,11 +50,11 @@ enum CliCommand {
     /// Every setting is a flag, an environment variable, or a key of the same name in the file given
     /// with --config, in this order of precedence.
     Serve(Box<ServeArgs>),
-    /// Print what a dataset holds
+    /// Print what a recorded day contains
     Inspect(InspectOptions),
     /// Write a synthetic trading day
     Generate(GenerateOptions),
-    /// Turn the vendor's end-of-day archives into recorded days
+    /// Turn GexBot's end-of-day archives into recorded days
     Import(ImportOptions),
     /// Subscribe to a hub and print its records
     Tail(TailOptions),

@@ -40,7 +40,8 @@ impl UnfinishedFile {
         if durably { out.get_ref().sync_all() } else { Ok(()) }
     }
 
-    /// Puts it into its place, over what is there: who has that mapped keeps it whole. Returns its bytes.
+    /// Renames it to its place. A file that is there is replaced, and whoever has it open or mapped keeps the old one.
+    /// Returns its length.
     pub fn publish(mut self) -> io::Result<u64> {
         self.end(false)?;
         fs::rename(&self.beside, &self.place)?;

@@ -237,7 +237,7 @@ fn list(body: &[u8]) -> Result<Vec<Value>, WantedError> {
 fn text(value: Option<&Value>, place: impl FnOnce() -> String) -> Result<&str, WantedError> {
     match value {
         Some(Value::String(text)) => Ok(text),
-        other => Err(WantedError::OtherType { expected: "a text", place: place(), got: type_of(other) }),
+        other => Err(WantedError::OtherType { expected: "a string", place: place(), got: type_of(other) }),
     }
 }
 
@@ -247,7 +247,7 @@ fn type_of(value: Option<&Value>) -> &'static str {
         Some(Value::Null) => "null",
         Some(Value::Bool(_)) => "a boolean",
         Some(Value::Number(_)) => "a number",
-        Some(Value::String(_)) => "a text",
+        Some(Value::String(_)) => "a string",
         Some(Value::Array(_)) => "an array",
         Some(Value::Object(_)) => "an object",
     }
@@ -380,11 +380,11 @@ mod tests {
             }
         }
         let of_post = words(WantedGroups::of_post(br#"{"groups":["SPX_spot",7]}"#, &LIMITS));
-        assert_eq!(of_post, "expected a text as groups[1], got a number");
+        assert_eq!(of_post, "expected a string as groups[1], got a number");
         for (item, expected) in [
-            (r#""SPX_spot""#, "as groups[0], got a text"),
-            (r#"{"group":"SPX_spot"}"#, "expected a text as groups[0].hub, got nothing"),
-            (r#"{"hub":"v2_classic","group":true}"#, "expected a text as groups[0].group, got a boolean"),
+            (r#""SPX_spot""#, "as groups[0], got a string"),
+            (r#"{"group":"SPX_spot"}"#, "expected a string as groups[0].hub, got nothing"),
+            (r#"{"hub":"v2_classic","group":true}"#, "expected a string as groups[0].group, got a boolean"),
         ] {
             let words = words(WantedGroups::of_patch(format!(r#"{{"groups":[{item}]}}"#).as_bytes(), &LIMITS));
             assert!(words.ends_with(expected), "{words}");

@@ -49,7 +49,7 @@ fn every_category_has_a_line_in_the_table_of_its_ticker() {
     assert_eq!(gex[1..8], ["2", "09:30:02", "09:30:02", "0", "0s", "1", "0"]);
     assert_eq!((gex[8], gex[10]), (gex[9], gex[11]), "both profiles scale GEX alike");
     assert!(out.contains("gex_full.jsonl:2: expected a line of at most 1048576 bytes"), "{out}");
-    assert!(out.contains("gex_full.jsonl: 1 row of a list is odd and left out"), "{out}");
+    assert!(out.contains("gex_full.jsonl: 1 row of a list is malformed and left out"), "{out}");
     assert!(out.contains("gex_one.json.gz: expected one JSON object a line, got a file compressed with gzip"), "{out}");
     assert!(refusal(&mut program(&["inspect", "--data-dir", folder, "--strict"])).contains("--strict"));
 }

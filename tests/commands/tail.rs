@@ -97,7 +97,7 @@ fn tail_says_which_ticker_the_server_does_not_have() {
     let server = Server::start(&Dataset::usual());
     let output = run(&mut program(&["tail", &url(&server), "NOPE", "SPX", "--count", "1"]));
     let warned = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && warned.contains("the server has no data of NOPE; it has"), "{warned}");
+    assert!(output.status.success() && warned.contains("the server has no data for NOPE; it has"), "{warned}");
 }
 
 #[test]

@@ -69,8 +69,7 @@ fn what_is_no_jsonl_is_named_with_the_command_that_turns_it_into_that() {
     let array = dataset.write("ARRAY", format!("[{},\n{}]", line("ARRAY", 0), line("ARRAY", 1))).display().to_string();
     let server = Server::start(&dataset);
     for (path, what) in [(gzip, "a file compressed with gzip"), (array, "one JSON array")] {
-        let words =
-            format!("{path}: expected one JSON object a line, got {what}; turn it into that with: flowcast import");
+        let words = format!("{path}: expected one JSON object a line, got {what}; convert it with: flowcast import");
         assert!(server.log().contains(&words), "{words} in\n{}", server.log());
     }
     assert_eq!(server.get("/tickers").json()["stocks"], serde_json::json!([]));
@@ -121,6 +120,7 @@ fn files_of_no_known_category_are_named_and_left_out() {
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("gamma_zero.jsonl"), line("SPX", 0)).unwrap();
     let server = Server::start(&dataset);
-    let named = format!("{}: no category of GexBot has this name", folder.join("gamma_zero.jsonl").display());
+    let named =
+        format!("{}: ignored; expected a name such as gex_full.jsonl", folder.join("gamma_zero.jsonl").display());
     assert!(server.log().contains(&named), "{}", server.log());
 }

@@ -271,7 +271,7 @@ fn what_is_unknown_is_named() {
         (
             "/SPX/state/gamma/majors",
             404,
-            "gamma_zero has no majors: only GEX categories have (gex_full, gex_zero, gex_one)",
+            "gamma_zero has no majors: only GEX categories have it (gex_full, gex_zero, gex_one)",
         ),
         ("/SPX/orderflow/full", 400, "Invalid type parameter: full (expected orderflow or YYYYMMDD)"),
         (

@@ -1,6 +1,6 @@
-//! What a row of values was in the last records.
+//! The values of a row in the last records, for the priors.
 
-/// How many records before the prior values of a record were, the newest first.
+/// How many records back the priors of a record lie, the newest first.
 pub const LAGS: [usize; 5] = [1, 5, 10, 15, 30];
 
 /// Records that are kept: the newest, and as far back as the longest lag.

@@ -40,17 +40,17 @@ pub struct GenerateOptions {
     /// Day to generate; weekends and holidays are full sessions too
     #[arg(long, default_value = "2025-11-28")]
     pub date: Date,
-    /// Tickers, comma-separated; an unknown one gets the prices of some stock
+    /// Tickers, comma-separated; an unknown one gets made-up prices of a stock
     #[arg(long, value_delimiter = ',', default_value = "SPX,ES_SPX,NDX,SPY", value_parser = ticker)]
     pub tickers: Vec<String>,
-    /// Categories, comma-separated: `all` of the fifteen, packages (classic, state, orderflow), or single ones such
-    /// as classic/gex_full,state/gamma_zero. All of them take some 90 KB a second of a ticker's day, orderflow 0.7
+    /// Categories, comma-separated: `all` for all fifteen, packages (classic, state, orderflow), or single ones such
+    /// as classic/gex_full,state/gamma_zero. Per ticker and second all of them take some 90 KB, orderflow 0.7 KB
     #[arg(long, value_delimiter = ',', default_value = "all", value_name = "LIST")]
     pub categories: Vec<CategoryChoice>,
     /// Records per file, one a second from 9:30:00 New York time; more than 23400 go past the close [default: 23400]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub records: Option<u32>,
-    /// Strikes around the price in a GEX or greek record
+    /// Number of strikes around the price in a GEX or greek record
     #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub strikes: u32,
     /// Seed of the random numbers; the same seed, date, ticker and strikes give the same bytes on every machine
@@ -66,7 +66,7 @@ fn ticker(name: &str) -> Result<String, GenerateError> {
     is_ticker_name(name).then(|| name.to_owned()).ok_or_else(|| GenerateError::Ticker(name.to_owned()))
 }
 
-/// Whether a ticker may be called so.
+/// Whether this can be a ticker's name.
 pub(in crate::commands) fn is_ticker_name(name: &str) -> bool {
     let fits = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
     name.starts_with(|c: char| c.is_ascii_uppercase()) && name.len() <= 32 && name.bytes().all(fits)
@@ -109,8 +109,8 @@ pub enum GenerateError {
     Write(PathBuf, io::Error),
 }
 
-/// Writes the day, a file per ticker and category. A ticker's files appear complete or not at all. What is held in
-/// memory does not grow with the records, but for a price a second.
+/// Writes the day, a file per ticker and category. A ticker's files appear complete or not at all. Memory grows by
+/// one price per second of the day, and by nothing else.
 pub fn generate(options: &GenerateOptions) -> Result<Generated, GenerateError> {
     let opening = opening(options.date)?;
     // The command line has checked this; a caller who has not could leave the directory with a `..`.

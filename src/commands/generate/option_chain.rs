@@ -57,7 +57,7 @@ struct Pair {
     held: [f64; 2],
     /// Contracts traded today.
     traded: [f64; 2],
-    /// How much of the trading here is in calls, in puts.
+    /// How much of the trading at this strike is in calls, in puts.
     taste: [f64; 2],
     /// How far the holders of this strike lean to the long side, −1 to 1.
     lean: f64,
@@ -71,7 +71,8 @@ pub struct OptionChain {
     width: f64,
     /// Its part in the ticker's trading.
     size: f64,
-    /// What wanders: the leaning of all, the four greeks' size, the volatility, the risk reversal.
+    /// Values that drift at random: the leaning of all strikes, the four greeks' size, the volatility, the risk
+    /// reversal.
     moods: [f64; 7],
 }
 

@@ -133,7 +133,7 @@ impl OptionBook {
         });
         line.key("sum_gex_vol").hundredths(sum(values)).key("sum_gex_oi").hundredths(sum(interest));
         line.key("delta_risk_reversal").thousandths(self.chains[expiry].risk_reversal());
-        // The change that goes on is the one since the record before.
+        // The change of now is counted from the record before.
         let [last, ..] = priors;
         line.key("max_priors").list([last].into_iter().chain(priors), |line, row| {
             let change = |place: usize| values[place] - row[place];

@@ -37,8 +37,7 @@ pub fn read(path: &Path, import: &mut Import<'_>) -> Result<(), ImportError> {
     found.iter().try_for_each(|path| read_file(path, import))
 }
 
-/// Finds archives, and files whose name says what they are; whatever else is there is none of ours. Links are not
-/// followed.
+/// Finds archives, and files whose name says what they are; ignores other files. Links are not followed.
 fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -70,7 +69,7 @@ fn read_file(path: &Path, import: &mut Import<'_>) -> Result<(), ImportError> {
     let name = path.display().to_string();
     let Some(what) = ArchiveName::parse(path) else {
         let hint = if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("zip")) {
-            "; and it is no zip archive, or a damaged one"
+            "; it is not a zip archive, or a damaged one"
         } else {
             ""
         };
@@ -136,7 +135,7 @@ fn members(
         let inner = String::from_utf8_lossy(entry.name_raw()).replace(char::is_control, "\u{fffd}");
         let name = format!("{}: {inner}", path.display());
         let Some(what) = ArchiveName::parse(Path::new(&inner)) else {
-            import.unknown(name, " in the archive; --skip-bad leaves others out")?;
+            import.unknown(name, " in the archive; --skip-bad leaves other files out")?;
             continue;
         };
         if entry.encrypted() {

@@ -1,4 +1,4 @@
-//! What a file of the vendor's archives is of, by its name.
+//! What a file of the vendor's archives has: day, ticker and category, by its name.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use jiff::civil::Date;
 use crate::commands::generate::is_ticker_name;
 use crate::wire::gexbot::{GroupName, Package, PayloadKind, Series};
 
-/// A day of one category. It says where the records go; nothing else of the source's path does.
+/// A day of one category. It alone decides where the records go: no other part of the source's path does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ArchiveName {
     /// The trading day, in New York.

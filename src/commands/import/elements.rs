@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::source::recorded::lines::MAX_LINE;
 
-/// What may still be read: a text that never ends, or unpacks to more than a disk holds, ends here.
+/// How much may still be read. It stops a text that never ends, or that unpacks to more than a disk holds.
 pub struct ReadLimit {
     element: Cell<u64>,
     total: Cell<u64>,
@@ -56,8 +56,8 @@ impl<R: Read> Read for LimitedReader<'_, R> {
     }
 }
 
-/// Calls `each` with every record of `reader`, as its text, until one fails. What is no JSON is an error that tells
-/// after which element.
+/// Calls `each` with the text of every record of `reader`, until one fails. Text that is not JSON is an error that
+/// names the element.
 pub fn for_each<E>(
     mut reader: impl BufRead,
     limit: &ReadLimit,
@@ -76,7 +76,7 @@ pub fn for_each<E>(
 /// Why not all records were read.
 #[derive(Debug)]
 pub enum ElementError<E> {
-    /// The text cannot be read, or is no JSON, at or behind this element, counted from 1.
+    /// The text cannot be read, or is not JSON, at or after this element, counted from 1.
     Text {
         /// The element.
         element: u64,
@@ -102,7 +102,7 @@ fn walk<E>(reader: &mut impl BufRead, elements: &mut Elements<'_, E>) -> serde_j
     Ok(())
 }
 
-/// Skips a byte order mark and spaces, and looks at what comes.
+/// Skips a byte order mark and spaces; whether an array begins there.
 fn begins_array(reader: &mut impl BufRead) -> io::Result<bool> {
     const NEITHER: &str = "expected a JSON array of records, or one record a line";
     const MARK: &[u8] = "\u{feff}".as_bytes();

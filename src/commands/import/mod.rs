@@ -1,4 +1,4 @@
-//! `flowcast import`: the vendor's end-of-day archives into a data folder.
+//! `flowcast import`: turns the vendor's end-of-day archives into days of a data folder.
 //!
 //! [`archive`] finds the files and opens them, [`elements`] reads their records one at a time, [`archive_name`] says
 //! where they belong. Memory does not grow with the files, and either all of them appear or none.
@@ -22,7 +22,7 @@ use crate::commands::unfinished_file::UnfinishedFile;
 use crate::source::recorded::line_stats::counted;
 use crate::wire::payload::{Parsed, Record};
 
-/// Bad records that are told in full.
+/// Bad records that are listed.
 const REPORTED: usize = 5;
 
 /// What to read, and where it goes.
@@ -38,10 +38,10 @@ pub struct ImportOptions {
     /// Overwrite existing files. Without it nothing is written if one exists
     #[arg(long)]
     pub force: bool,
-    /// Leave bad records out, and files of unknown names in an archive; without it they refuse the import
+    /// Leave out bad records, and files in an archive whose name says no category; by default they stop the import
     #[arg(long)]
     pub skip_bad: bool,
-    /// Most bytes that everything may unpack to; a day of one ticker has some 2 GB
+    /// Largest number of bytes that all files together may unpack to; a day of one ticker takes some 2 GB
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 30)]
     pub max_bytes: u64,
 }
@@ -70,7 +70,7 @@ impl fmt::Display for Imported {
     }
 }
 
-/// Why nothing was imported. What was there before is as it was, but for [`ImportError::Publish`].
+/// Why nothing was imported. Except for [`ImportError::Publish`], the data folder is as it was before.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ImportError {
@@ -99,13 +99,13 @@ pub enum ImportError {
     #[error("{place} exists already; --force overwrites it, --data-dir chooses another directory")]
     Exists { place: PathBuf },
     /// Two of the files are of the same day, ticker and category.
-    #[error("{name}: {place} comes from another file of this import, too; import one of them")]
+    #[error("{name}: another file of this import goes to {place} too; import only one of them")]
     Twice { name: String, place: PathBuf },
     /// The JSON text is damaged, cut off, or too long.
     #[error("{name}, element {element}: {reason}")]
     Text { name: String, element: u64, reason: String },
-    /// Some of the elements are no records.
-    #[error("{}\n{}; --skip-bad leaves them out", .first.join("\n"), counted(*.bad, "element is no record", "elements are no records"))]
+    /// Some of the elements are not records.
+    #[error("{}\n{}; --skip-bad imports the others", .first.join("\n"), counted(*.bad, "element is not a record", "elements are not records"))]
     Bad { first: Vec<String>, bad: u64 },
     /// There is not one good record in a file.
     #[error("{name}: expected records, got none")]
@@ -113,8 +113,10 @@ pub enum ImportError {
     /// A target cannot be written.
     #[error("could not write {place}: {source}; check that the directory is writable and that the disk has free space")]
     Write { place: PathBuf, source: io::Error },
-    /// All is written, but not all of it could be put into its place.
-    #[error("could not put {place} into its place: {source}; {published} files of this import are in theirs")]
+    /// Everything is written, but not all files could be renamed to their place.
+    #[error(
+        "could not rename the finished file to {place}: {source}; files of this import that are in place: {published}"
+    )]
     Publish { place: PathBuf, source: io::Error, published: usize },
     /// Ctrl-C, or SIGTERM.
     #[error("interrupted; nothing was imported")]
@@ -194,7 +196,7 @@ impl Import<'_> {
                 return Err(ImportError::Interrupted);
             }
             element += 1;
-            // Between the values of an element a line break is a space.
+            // A record is one line: line breaks between the values of an element become spaces.
             line.clear();
             line.extend(text.chars().map(|c| if c == '\n' || c == '\r' { ' ' } else { c }));
             match Record::parse(kind, line.as_bytes()) {
@@ -227,13 +229,13 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// A file in an archive whose name says nothing.
+    /// A file in an archive whose name says no category.
     fn unknown(&mut self, name: String, hint: &'static str) -> Result<(), ImportError> {
         if !self.options.skip_bad {
             return Err(ImportError::UnknownName { name, hint });
         }
         if self.done.notes.len() < 2 * REPORTED {
-            self.done.notes.push(format!("{name}: left out, its name is of no known category"));
+            self.done.notes.push(format!("{name}: left out, its name says no known category"));
         }
         Ok(())
     }
@@ -273,7 +275,7 @@ impl Imported {
     }
 }
 
-/// Makes the disk have the file under its new name.
+/// Waits until the disk has the file under its new name.
 fn keep_name(place: &Path) -> io::Result<()> {
     std::fs::File::open(place.parent().unwrap_or(place))?.sync_all()
 }

@@ -29,7 +29,11 @@ pub fn print(dataset: &Dataset, figures: &[FileFigures], misplaced: &[NotJsonLin
             table(&mut out, &rows[0].0.ticker, rows, |file| format!("{}/{}", file.package.name(), file.category))?;
         }
     }
-    writeln!(out, "a gap is a step of more than {GAP_SECONDS} s between two records")?;
+    writeln!(
+        out,
+        "a gap is a step of more than {GAP_SECONDS} s between two records; missing counts numbers that are absent or \
+         null"
+    )?;
     for row in &rows {
         problems(&mut out, row)?;
     }
@@ -77,12 +81,16 @@ fn problems(out: &mut impl Write, (file, figures): &Row<'_>) -> io::Result<()> {
         writeln!(out, "{path}:{line}: {reason}")?;
     }
     if lines.bad > lines.first_bad.len() as u64 {
-        writeln!(out, "{path}: {} bad lines altogether", lines.bad)?;
+        writeln!(out, "{path}: {} bad lines in all", lines.bad)?;
     }
     for (count, one, many) in [
         (lines.backwards, "record is older than the one before", "records are older than the one before"),
-        (lines.skipped_rows, "row of a list is odd and left out", "rows of lists are odd and left out"),
-        (lines.saturated, "sum is held at the end of its range", "sums are held at the end of their range"),
+        (lines.skipped_rows, "row of a list is malformed and left out", "rows of lists are malformed and left out"),
+        (
+            lines.saturated,
+            "sum does not fit its field and is set to the end of its range",
+            "sums do not fit their fields and are set to the end of their range",
+        ),
     ] {
         if count > 0 {
             writeln!(out, "{path}: {}", counted(count, one, many))?;

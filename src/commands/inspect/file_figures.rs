@@ -111,7 +111,7 @@ impl FileFigures {
     }
 }
 
-/// A file that is not where records are read from, but could be imported: what the first bytes say.
+/// Whether a file that the server ignores could be imported, by its first bytes.
 pub fn importable(path: &Path) -> Option<NotJsonLines> {
     let mut first = [0; ENOUGH];
     let read = open(path).and_then(|mut reader| reader.read(&mut first)).ok()?;
@@ -143,7 +143,7 @@ impl RecordScale {
 
     fn weigh(&mut self, mut record: Record, bytes: &mut [u64; PlainForm::ALL.len()]) {
         let Self { kind, group, encoder, frame } = self;
-        // As it was parsed it is the newest; the older profile is made from it.
+        // A record is parsed in the scale of the newest profile; the older one is made from it.
         for profile in [Profile::V2026_04, Profile::V2025_11] {
             record.rescale(profile);
             let payload = record.encode(encoder);

@@ -1,4 +1,4 @@
-//! `flowcast inspect`: what a dataset holds, without serving it.
+//! `flowcast inspect`: what a recorded day contains, without serving it.
 //!
 //! The files are read line by line ([`file_figures`]), several at a time, and printed as tables ([`day_table`]).
 

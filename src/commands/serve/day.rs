@@ -28,7 +28,7 @@ use crate::source::recorded::window::Window;
 use crate::source::recorded::window_figures::WindowFigures;
 use crate::wire::streams::Channels;
 
-/// Opens the day and starts its clock, and with it what else follows it.
+/// Opens the day, and starts its clock and all that runs on it.
 pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let (hub, status) = (&app.hub, &app.status);
     let dataset = Dataset::find(&options.dataset)?;
@@ -37,10 +37,7 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
     let (market, errors) = Market::open(&dataset, &options.general.group_prefix, hub);
     let market = Arc::new(market);
     for path in &dataset.others {
-        tracing::warn!(
-            "{}: no category of GexBot has this name, or it is not JSONL; the file is left out",
-            path.display()
-        );
+        tracing::warn!("{}: ignored; expected a name such as gex_full.jsonl, of a category of GexBot", path.display());
     }
     for error in &errors {
         tracing::error!("{error}; this group is not served");
@@ -119,7 +116,7 @@ fn load_trading(
             tracing::warn!("{path}:{line}: {reason}");
         }
         if *bad > first_bad.len() as u64 {
-            tracing::warn!("{path}: {} more bad lines, {bad} in all", bad - first_bad.len() as u64);
+            tracing::warn!("{path}: {bad} bad lines in all, {} of them not listed", bad - first_bad.len() as u64);
         }
         if let Some(health) = app.streams.health(channel) {
             health.count_errors(*bad);

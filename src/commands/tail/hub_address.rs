@@ -29,10 +29,10 @@ pub(super) struct HubAddress {
     pub print: Vec<String>,
 }
 
-/// The prefix where nobody tells it.
+/// The prefix where negotiate does not say it.
 const USUAL_PREFIX: &str = "blue";
 
-/// Finds the hubs. What is known to stay silent is said on stderr.
+/// Finds the hubs. Says on stderr which groups will stay silent.
 pub(super) async fn find(options: &TailOptions) -> anyhow::Result<Vec<HubAddress>> {
     let (url, words) = options.place()?;
     let wanted = Wanted::read(&words)?;
@@ -48,7 +48,7 @@ pub(super) async fn find(options: &TailOptions) -> anyhow::Result<Vec<HubAddress
 /// A hub's own URL: every group is joined there.
 fn given(url: &str, wanted: &Wanted) -> anyhow::Result<Vec<HubAddress>> {
     if wanted.needs_tickers() {
-        bail!("expected tickers or whole group names to join: a ws:// URL does not tell which there are");
+        bail!("expected tickers or whole group names: at a ws:// URL tail cannot ask which tickers there are");
     }
     let names: Vec<String> = wanted.groups(USUAL_PREFIX, &[]).into_iter().map(|group| group.name).collect();
     Ok(vec![HubAddress { url: url.to_owned(), join: names.clone(), print: names }])
@@ -66,7 +66,7 @@ async fn negotiated(base: &str, wanted: &Wanted, options: &TailOptions) -> anyho
     if let Ok(known) = &tickers {
         let some: Vec<&str> = known.iter().take(20).map(String::as_str).collect();
         for ticker in wanted.unknown(known) {
-            eprintln!("the server has no data of {ticker}; it has {}", some.join(", "));
+            eprintln!("the server has no data for {ticker}; it has {}", some.join(", "));
         }
     }
     let tickers = if wanted.needs_tickers() { tickers.context("cannot list the tickers")? } else { Vec::new() };
@@ -137,7 +137,7 @@ fn by_topic(
         let urls = &answer["websocket_urls"];
         let Some(url) = urls[hub].as_str() else {
             let known: Vec<&str> = urls.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-            bail!("negotiate names no hub {hub}, where {first} would be; it names {}", known.join(", "));
+            bail!("negotiate gave no URL of the hub {hub}, which {first} is on; it gave URLs of {}", known.join(", "));
         };
         hubs.push((url.to_owned(), names));
     }

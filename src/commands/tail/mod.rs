@@ -85,7 +85,7 @@ async fn print(
     Ok(())
 }
 
-/// A server lets clients join groups of which it has nothing, and then nothing comes.
+/// A server lets clients join groups without data, and then nothing comes.
 fn say_silent(silent: &HashSet<String>) {
     const SHOWN: usize = 10;
     let mut names: Vec<&str> = silent.iter().map(String::as_str).collect();
@@ -93,5 +93,5 @@ fn say_silent(silent: &HashSet<String>) {
     let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
     names.truncate(SHOWN);
     let (names, seconds) = (names.join(", "), SILENCE.as_secs());
-    eprintln!("no record in {seconds} s in {names}{more}: the server has no data of it, or its day has ended");
+    eprintln!("no record in {seconds} s in {names}{more}: the server has no data for it, or the day has ended");
 }

@@ -13,13 +13,13 @@ pub(super) const DEFAULT_KEY: &str = "flowcast-tail";
 /// What to subscribe to, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TailOptions {
-    /// Server to subscribe to: an http(s):// URL or host:port, where tail negotiates, or a hub's ws(s):// URL with
-    /// its access_token [default: http://127.0.0.1:8080]
+    /// Server to subscribe to: an http(s):// URL without a path, or host:port, where tail negotiates; or a hub's
+    /// ws(s):// URL with its access_token [default: http://127.0.0.1:8080]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// Groups to join: whole names; tickers such as SPX, for their orderflow; or package/category, package/* and
-    /// spot for the tickers beside them. By default the orderflow of all tickers. The URL may also stand before
-    /// them, without --url
+    /// Groups to join: tickers such as SPX, for their orderflow; package/category, package/* or spot, for the
+    /// tickers in the list, or for all if it has none; or whole names such as blue_SPX_classic_gex_full. By default
+    /// the orderflow of all tickers. A URL may come first, without --url
     #[arg(value_name = "[URL] GROUP")]
     pub words: Vec<String>,
     /// The same list, separated by commas, such as 'classic/gex_full,state/gamma_zero,SPX'

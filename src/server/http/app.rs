@@ -150,8 +150,8 @@ impl App {
         Some(([(http::header::RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response())
     }
 
-    /// Says which hubs have data: `GET /negotiate` tells their URLs. Until it is called that is orderflow alone.
-    /// The other hubs can be connected to, and are silent.
+    /// Sets which hubs have data: `GET /negotiate` lists these. Before it is called it lists orderflow alone. Clients
+    /// may connect to the other hubs, and receive nothing there.
     pub fn set_topics(&self, topics: impl IntoIterator<Item = HubTopic>) {
         self.topics.store(topics.into_iter().fold(0, |bits, topic| bits | bit(topic)), Ordering::Relaxed);
     }

@@ -116,7 +116,7 @@ fn encode_shards(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
     Ok(())
 }
 
-/// The groups of the orderflow hub.
+/// The groups of GexBot's hubs.
 fn encode_hub(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let (mut groups, mut silent, mut publications) = (0u64, 0u64, 0u64);
     app.hub.for_each_group(|group| {
@@ -124,7 +124,7 @@ fn encode_hub(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
         silent += u64::from(!group.is_declared());
         publications += group.publications();
     });
-    gauge(encoder, "groups", "Groups of the hub", groups)?;
+    gauge(encoder, "groups", "Groups of GexBot's hubs", groups)?;
     gauge(encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
     counter(encoder, "publications", "Records published to groups with subscribers", publications)
 }

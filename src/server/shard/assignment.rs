@@ -2,8 +2,8 @@
 //!
 //! A client that negotiated with POST joins nothing itself: the server joins the groups when its socket connects
 //! (`docs/protocols/gexbot.md`, "POST: memberships by the server"). HTTP owns the assignment and changes it; the
-//! shards follow. So that no change is missed, HTTP changes first and tells the shards afterwards, and a shard
-//! reads whatever stands here at the moment when it connects a client or is told.
+//! shards follow. So that no change is missed, HTTP first changes the assignment and then tells the shards, and a
+//! shard reads it when it connects a client or is told.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -19,7 +19,7 @@ use crate::wire::payload::Profile;
 /// What is known of one line of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct SlotRecord {
-    /// Unix seconds; of no meaning if the line is no record.
+    /// Unix seconds; meaningless if the line is not a record.
     pub timestamp: i64,
     /// Hundredths; 0 where a record has none.
     pub spot: u32,
@@ -27,7 +27,7 @@ pub struct SlotRecord {
     pub is_record: bool,
 }
 
-/// Frames of one part, back to back; a line that is no record has an empty one.
+/// Frames of one part, back to back; a line that is not a record has an empty frame.
 #[derive(Debug)]
 struct PartFrames {
     bytes: Bytes,
@@ -45,7 +45,7 @@ pub struct Block {
     hashes: [OnceLock<Box<[u64]>>; Profile::ALL.len()],
 }
 
-/// Bit of a record's number that asks for its spot price.
+/// Set in the number of a record, it asks for the record's spot price.
 const SPOT: u32 = 1 << 31;
 
 impl Block {
@@ -59,7 +59,7 @@ impl Block {
         }
     }
 
-    /// The number under which [`FrameStore`] has the spot price of a slot.
+    /// The number by which [`FrameStore::frame`] finds the spot price of a slot.
     pub const fn spot_of(slot: u32) -> u32 {
         slot | SPOT
     }

@@ -55,8 +55,8 @@ impl BlockBuilder {
         })
     }
 
-    /// Builds `parts` of a block of `track`. What the block has already stays. `held` counts the bytes as long as
-    /// they are in memory.
+    /// Builds `parts` of a block of `track`. Parts that the block already has stay. `held` counts the bytes as long
+    /// as they are in memory.
     pub fn build(&mut self, track: &Track, at: usize, parts: Parts, held: &Arc<AtomicU64>) -> Result<Built, ReadError> {
         let there = track.block_at(at);
         self.lines.read(track.file(), track.index(), at)?;
@@ -96,7 +96,7 @@ impl BlockBuilder {
         }
     }
 
-    /// Adds a line's record; a line that is none gets empty frames.
+    /// Adds a line's record; a line that is not a record gets empty frames.
     fn slot(&mut self, track: &Track, record: Option<Record>, parts: Parts) {
         let mut slot = SlotRecord { timestamp: 0, spot: 0, is_record: false };
         if let Some(record) = record {

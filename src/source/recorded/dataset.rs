@@ -79,7 +79,7 @@ pub struct Dataset {
     pub path: PathBuf,
     /// Sorted by ticker; orderflow first, then by package and category.
     pub files: Vec<RecordFile>,
-    /// Files in the place of records that are of no known category, or not JSONL by their name.
+    /// Files in the packages' folders whose names are not `{category}.jsonl` of a known category.
     pub others: Vec<PathBuf>,
 }
 
@@ -130,7 +130,7 @@ impl Dataset {
         let path = data_dir.join(date.to_string());
         let (mut files, mut others) = (Vec::new(), Vec::new());
         for ticker in folders(&path)?.filter(|ticker| is_ticker(ticker)) {
-            // The ticker's spot price comes from the first one that there is.
+            // Orderflow first: the ticker's spot price comes from its first file.
             for package in [Package::Orderflow, Package::Classic, Package::State] {
                 for path in entries(&path.join(&ticker).join(package.name())) {
                     match category(&path).filter(|category| Series::records(package, category).is_some()) {
@@ -183,7 +183,7 @@ fn folders(path: &Path) -> Result<impl Iterator<Item = String> + use<>, DatasetE
         .filter_map(|entry| entry.file_name().into_string().ok()))
 }
 
-/// Only the full form: jiff also reads 20251128, which is no folder's name here.
+/// Only the full form: jiff also reads 20251128, which is not a folder's name here.
 fn parse_date(text: &str) -> Option<Date> {
     text.parse::<Date>().ok().filter(|date| date.to_string() == text)
 }

@@ -1,4 +1,4 @@
-//! The prices of the replayed tickers as the clock stands, for the JSON streams.
+//! The prices of the replayed tickers at the clock's position, for the JSON streams.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use crate::streams::Streams;
 use crate::wire::streams::shapes::Price;
 
-/// What the day was so far, by ticker. The clock writes it, a price update reads it.
+/// Each ticker's day so far. The clock writes it, a price update reads it.
 pub struct DayPrices {
     tickers: Mutex<Vec<TickerPrices>>,
 }

@@ -1,4 +1,4 @@
-//! What a file in the place of a `.jsonl` is instead, told by its first bytes.
+//! Files that are not JSONL but can be imported, recognized by their first bytes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// What a file that begins with `first` is; `None` for JSONL and for everything unknown, whose lines are bad.
-    /// [`ENOUGH`] bytes tell, fewer only if the file has no more.
+    /// What a file that begins with `first` is; `None` for JSONL and for anything unknown, whose lines are then bad.
+    /// `first` has [`ENOUGH`] bytes, or fewer if the file is shorter.
     pub fn of(first: &[u8]) -> Option<Self> {
         if first.starts_with(&[0x1f, 0x8b]) {
             return Some(Self::Gzip);
@@ -27,7 +27,7 @@ impl FileKind {
         if first.starts_with(b"PK\x03\x04") || first.starts_with(b"PK\x05\x06") {
             return Some(Self::Zip);
         }
-        // A line that is no more than a list of numbers is a bad line among others.
+        // A first line that is a list of numbers does not make the file an array of records: it is a bad line.
         let text = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first).trim_ascii_start();
         let inside = text.strip_prefix(b"[")?.trim_ascii_start();
         matches!(inside, [] | [b'{' | b']', ..]).then_some(Self::JsonArray)
@@ -47,7 +47,7 @@ impl fmt::Display for FileKind {
 /// A file that must be imported before it can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{path}: expected one JSON object a line, got {kind}; turn it into that with: flowcast import --force --data-dir {} {path}",
+    "{path}: expected one JSON object a line, got {kind}; convert it with: flowcast import --force --data-dir {} {path}",
     data_dir(.path).display()
 )]
 pub struct NotJsonLines {

@@ -11,7 +11,7 @@ use memchr::memchr;
 
 use super::mapping::{MappedFile, ReadError};
 
-/// Bytes of source per block: some 400 records of orderflow, or 40 of GEX.
+/// Bytes of the file per block: some 400 records of orderflow, or 40 of GEX.
 pub const BLOCK: u64 = 256 << 10;
 
 /// A line that has nothing but spaces in so many bytes counts as blank.
@@ -64,7 +64,7 @@ impl Index {
         self.lines[self.scanned()].load(Ordering::Relaxed)
     }
 
-    /// The block of a slot; `None` if the file has no such slot, as far as is known.
+    /// The block of a slot; `None` if no such slot is indexed.
     pub fn find(&self, slot: u64) -> Option<usize> {
         let scanned = self.scanned();
         let known = &self.slots[..=scanned];

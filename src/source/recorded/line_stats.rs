@@ -67,7 +67,7 @@ impl LineStats {
         self.longest_gap = self.longest_gap.max(step);
     }
 
-    /// Reads a line that is not blank; counts what it is. `None` if it is no record.
+    /// Reads a line that is not blank; counts what it is. `None` if it is not a record.
     pub fn read(&mut self, kind: PayloadKind, line: Line<'_>) -> Option<Record> {
         if line.is_too_long {
             self.bad(format_args!("expected a line of at most {MAX_LINE} bytes, got a longer one"));
@@ -95,7 +95,7 @@ impl LineStats {
         self.saturated += u64::from(noticed.saturated);
     }
 
-    /// Counts a line that is no record.
+    /// Counts a line that is not a record.
     pub fn bad(&mut self, reason: impl std::fmt::Display) {
         self.bad += 1;
         if self.first_bad.len() < REPORTED_LINES {

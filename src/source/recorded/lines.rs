@@ -16,7 +16,7 @@ const TAIL: u64 = 64 << 10;
 /// Some editors put it at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The bytes of one block, and of its last line behind it. Its buffer is used again by the next one.
+/// The bytes of one block, up to the end of its last line. The next block uses the same buffer.
 #[derive(Debug, Default)]
 pub struct BlockLines {
     source: Vec<u8>,
@@ -31,7 +31,7 @@ pub struct Line<'a> {
     pub text: &'a [u8],
     /// Whether it is longer than [`MAX_LINE`].
     pub is_too_long: bool,
-    /// Whether it has a slot: it is not blank.
+    /// Whether it is a slot: it is not blank.
     pub is_slot: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Reading a file through a memory mapping that may be truncated or rewritten meanwhile.
+//! Reading a file that may be truncated or rewritten meanwhile, through a memory mapping.
 //!
 //! A range is mapped, copied out once, and unmapped. Only the copy is parsed, so what was checked is what is
 //! used, whatever happens to the file. Reading a page after the end of a truncated file raises SIGBUS, which
@@ -25,7 +25,7 @@ use rustix::fs::{Advice, fadvise};
 pub enum ReadError {
     /// The file has changed since it was opened.
     #[error(
-        "{path}: expected a file that stays as it is, but it changed while it was replayed; start again when it is finished"
+        "{path}: the file was truncated or rewritten while it was replayed; restart flowcast when the file is complete"
     )]
     Changed { path: PathBuf },
     /// It cannot be opened, mapped or looked at.
@@ -87,7 +87,7 @@ impl MappedFile {
         self.opened.len
     }
 
-    /// Whether what it held when it was opened is still there. `Ok(true)`: and more was written behind it.
+    /// Checks that it still has what it had when it was opened. `Ok(true)`: and more was appended.
     pub fn check(&self) -> Result<bool, ReadError> {
         match self.file.metadata().map(|metadata| Identity::of(&metadata)) {
             Ok(identity) if identity == self.opened => Ok(false),

@@ -1,7 +1,7 @@
 //! The market of a day: every file as a track, by ticker.
 //!
-//! Opening one looks only at the start of each file: whether there is a record at all, and when the first one
-//! is. The rest is indexed and built by the window, ahead of the clock.
+//! Opening it reads only the start of each file: whether it has a record, and the time of the first one. The
+//! window indexes and builds the rest, ahead of the clock.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Market {
     pub tracks: Vec<Arc<Track>>,
 }
 
-/// Why a file gives no track. The other files are not affected.
+/// Why a file has no track. The other files are not affected.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum FileError {
@@ -88,13 +88,13 @@ impl Market {
         self.tracks.par_iter().map(read).sum()
     }
 
-    /// Slots of all tracks, as far as is known.
+    /// Slots of all tracks that are indexed.
     pub fn slots(&self) -> u64 {
         self.tracks.iter().map(|track| track.slots().0).sum()
     }
 }
 
-/// The track of a ticker from whose records its spot price is taken: the first that goes on.
+/// The track from which a ticker's spot price is taken: the first that has not ended.
 pub fn lead(tracks: &[Arc<Track>]) -> Option<usize> {
     tracks.iter().position(|track| track.can_lead())
 }

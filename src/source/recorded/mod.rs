@@ -1,7 +1,7 @@
 //! The recorded day.
 //!
 //! - [`dataset`]: which files a day has. [`market`]: each of them as a [`track`] on the clock.
-//! - [`line_stats`]: figures over a file's lines. [`file_kind`]: what is no JSONL, and the command that makes it so.
+//! - [`line_stats`]: figures over a file's lines. [`file_kind`]: files that must be imported first.
 //! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
 //! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
 //!   [`lines`].

@@ -7,7 +7,7 @@ use crate::wire::webpubsub::{PlainForm, Syntax};
 
 /// A form of a block's frames: of the records themselves, or of their spot price.
 ///
-/// Only orderflow differs between the profiles. All other payloads have one part per syntax, for both.
+/// Only orderflow differs between the profiles. All other payloads have one part per syntax, for both profiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The records in a plain form.
@@ -68,19 +68,19 @@ impl Parts {
         self.0 & 1 << part.index() != 0
     }
 
-    /// Those of either.
+    /// The parts of either set.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Those that both have.
+    /// The parts of both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Those that `other` lacks.
+    /// The parts that `other` lacks.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)

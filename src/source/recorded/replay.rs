@@ -203,7 +203,7 @@ impl Cursor {
         }
         let (slots, is_complete) = self.track.slots();
         if self.slot >= slots && !is_complete {
-            // The index has not come so far: wait for it.
+            // The next slot is not indexed yet: wait for it.
             return false;
         }
         self.slot += 1;

@@ -13,7 +13,7 @@ pub struct ReplayOptions {
     pub cache_mode: CacheMode,
 }
 
-/// What follows the last record. Name and values are the predecessor's.
+/// What follows the last record. Name and values are those of `docs/protocols/gexbot.md`, "The fakers".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum CacheMode {
     /// Start again with the first record.

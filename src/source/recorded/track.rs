@@ -31,7 +31,7 @@ pub struct Track {
     begins: i64,
     /// The slot of the last tick, plus one; 0 before the first.
     position: AtomicU64,
-    /// It has no further record.
+    /// The clock has passed its last record.
     has_ended: AtomicBool,
     /// Its file cannot be read any more: what is in memory is all there is.
     is_lost: AtomicBool,
@@ -169,7 +169,7 @@ impl Track {
         self.position.store(slot + 1, Ordering::Relaxed);
     }
 
-    /// Whether it goes on: the clock has not passed its last record.
+    /// Whether the clock has not passed its last record.
     pub fn is_playing(&self) -> bool {
         !self.has_ended.load(Ordering::Relaxed)
     }
@@ -205,8 +205,8 @@ impl Track {
         self.blocks[at].store(block);
     }
 
-    /// The line of a slot as it stands in the file; `None` if it is no record, or if there is no such slot, as far
-    /// as is known. Reads the file.
+    /// The line of a slot as it stands in the file; `None` if it is not a record, or if no such slot is indexed.
+    /// Reads the file.
     pub fn line(&self, slot: u64) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(at) = self.index.find(slot) else { return Ok(None) };
         self.file.check()?;
@@ -218,11 +218,13 @@ impl Track {
         Ok(line.filter(is_record).map(|line| line.text.to_vec()))
     }
 
-    /// Checks that the file still holds what it did; says so once if more was written behind it.
+    /// Checks that the file still has what it had at the start; logs once if more was appended.
     pub fn check_file(&self) -> Result<(), ReadError> {
         if self.file.check()? && !self.has_grown.swap(true, Ordering::Relaxed) {
             let path = self.path().display();
-            tracing::warn!("{path}: the file grows; what was there at the start is replayed, the rest after a restart");
+            tracing::warn!(
+                "{path}: the file grows; only what it had at the start is replayed, the rest after a restart"
+            );
         }
         Ok(())
     }
@@ -233,10 +235,7 @@ impl Track {
         let is_new = !self.is_lost.swap(true, Ordering::Relaxed);
         if is_new {
             let group = self.group_name();
-            tracing::error!(
-                group,
-                "{error}; only what is in memory of it is replayed, the other groups are not affected"
-            );
+            tracing::error!(group, "{error}; only the part in memory is replayed; other groups are not affected");
         }
         is_new
     }
@@ -291,7 +290,7 @@ impl Track {
         while notes.next < scanned {
             match notes.later.remove(&notes.next) {
                 Some(lines) => notes.whole.append(lines),
-                // Nobody reads a block without anything in it.
+                // A block without slots is never read.
                 None if self.index.slots_of(notes.next).is_empty() => {}
                 None => break,
             }
@@ -307,7 +306,7 @@ impl Track {
         let path = self.path().display();
         let reported = lines.bad.min(REPORTED_LINES as u64);
         if lines.bad > reported {
-            tracing::warn!("{path}: {} more bad lines, {} in all", lines.bad - reported, lines.bad);
+            tracing::warn!("{path}: {} bad lines in all, {} of them not listed", lines.bad, lines.bad - reported);
         }
         if lines.backwards > 0 {
             let older = counted(lines.backwards, "record is", "records are");

@@ -169,7 +169,7 @@ impl Window {
     pub fn run(&self, stop: &AtomicBool) {
         let mut builder = match BlockBuilder::new(self.options.encoder) {
             Ok(builder) => builder,
-            Err(error) => return tracing::error!("a builder of frames cannot start: {error}"),
+            Err(error) => return tracing::error!("no memory to build frames with: {error}"),
         };
         while !stop.load(Ordering::Relaxed) {
             let seen = self.alarm.rings();
@@ -288,7 +288,7 @@ impl Window {
         (!needed.is_empty() || leads && self.needs_prices).then_some(needed)
     }
 
-    /// Looks at the blocks of a track from the clock on.
+    /// What the blocks of a track have, from the clock on.
     fn look(&self, track: &Track, at: usize, needed: Option<Parts>, plan: &Plan) -> Look {
         let mut look = Look { ready: Parts::default(), ahead: 0, job: None };
         let mut blocks = 0;
@@ -437,13 +437,13 @@ impl Window {
                 arena_bytes = self.budget,
                 least,
                 suppressed,
-                "--arena-bytes is too small: the groups with subscribers need at least so many bytes for the blocks at \
-                 the clock, and use them"
+                "--arena-bytes is too small for the blocks at the clock of the groups with subscribers; they take the \
+                 bytes in `least` all the same"
             );
         }
     }
 
-    /// Says once what there is, when everything is built that has room.
+    /// Logs once what was loaded, when everything that has room is built.
     fn has_loaded(&self, plan: &mut Plan) {
         if std::mem::replace(&mut plan.has_loaded, true) {
             return;

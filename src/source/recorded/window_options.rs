@@ -63,7 +63,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     if bytes >= LEAST {
         Ok(bytes)
     } else {
-        Err(format!("expected at least 16MiB: a block of frames must fit, got {text}"))
+        Err(format!("expected at least 16MiB, so that a block of frames fits; got {text}"))
     }
 }
 

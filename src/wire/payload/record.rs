@@ -40,7 +40,7 @@ impl Record {
         }
     }
 
-    /// What it is of, as the line says; the file's folder may be called otherwise.
+    /// The ticker that the line names; the file's folder may have another name.
     pub fn ticker(&self) -> &str {
         match self {
             Self::Gex(record) => &record.ticker,
@@ -58,7 +58,8 @@ impl Record {
         }
     }
 
-    /// Turns a record as it was parsed into `profile`'s. Only orderflow differs between them. Not to be done twice.
+    /// Scales a record, as it was parsed, for `profile`. Only orderflow differs between profiles. To 2025-11 only once:
+    /// a second call would scale it again.
     pub fn rescale(&mut self, profile: Profile) {
         match self {
             Self::Gex(_) | Self::Greek(_) => {}

@@ -1,8 +1,9 @@
 //! API slots: what a client that negotiated with POST is subscribed to.
 //!
-//! An API slot is one set of connections, one for each hub of a generation. POST takes one and gives out URLs whose
-//! token names it; PATCH changes its groups. The groups stay here, so a token is short and PATCH also reaches a
-//! client that has not connected yet. Source: `docs/protocols/gexbot.md`, "Negotiate".
+//! An API slot is the set of a client's connections, for each hub of a generation. POST creates a slot, and its URLs
+//! carry a token that names it; PATCH changes its groups. The groups are kept here and not in the token, so a token
+//! is short, and PATCH also works for a client that has not connected yet. Source: `docs/protocols/gexbot.md`,
+//! "Negotiate".
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use crate::wire::wanted_groups::WantedGroups;
 /// How long after its POST a URL opens connections.
 const LIFETIME_MS: u64 = 15 * 60 * 1000;
 
-/// Stands between the key and the slot's id in a token.
+/// Separates the key from the slot's id in a token.
 const MARK: &str = ":slot-";
 
 /// Slots that a POST checks for being expired, so that forgetting them keeps pace with making them.
@@ -39,7 +40,7 @@ pub struct ApiSlots {
 struct SlotTable {
     slots: HashMap<Uuid, ApiSlot>,
     newest: HashMap<Arc<str>, Uuid>,
-    /// By turn: who is to be looked at first when one must go.
+    /// By turn: the slot that is looked at first when one must go comes first.
     order: BTreeMap<u64, Uuid>,
     next_turn: u64,
 }
@@ -68,8 +69,8 @@ pub enum PatchError {
     /// The slot has the hubs of the other generation.
     #[error("no connection on {hub}: the POST with this key was for {}", generation(*.v2))]
     OtherGeneration { hub: HubName, v2: bool },
-    /// Nobody is connected, and the URL opens no connection any more.
-    #[error("no connection on {hub}: its URL has expired 15 minutes after the POST; POST again")]
+    /// Nobody is connected, and the URL no longer opens connections.
+    #[error("no connection on {hub}: its URL expired 15 minutes after the POST; POST again")]
     NotConnected { hub: HubName },
 }
 
@@ -226,7 +227,7 @@ impl ApiSlot {
     }
 }
 
-/// Whether a session has it, or a client in its handshake. New ones come only through [`ApiSlots::connect`],
+/// Whether a session holds it, or a client in its handshake. Further ones get it only from [`ApiSlots::connect`],
 /// under the table's lock.
 fn is_used(assignment: &Arc<Assignment>) -> bool {
     Arc::strong_count(assignment) > 1

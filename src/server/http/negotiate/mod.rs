@@ -4,7 +4,7 @@
 //! lead to `/ws/…` (2025-11) or `/client/hubs/…` (2026-04). Source: `docs/protocols/gexbot.md`,
 //! "Negotiate".
 //!
-//! - [`api_slots`]: what POST gave out, and PATCH may change.
+//! - [`api_slots`]: the groups that POST asked for and PATCH changes.
 //! - [`public_origin`]: scheme and host of the URLs.
 
 pub mod api_slots;
@@ -185,13 +185,13 @@ fn refuse_wanted(wanted: &WantedError) -> Refusal {
     refuse(status, wanted.to_string())
 }
 
-/// The whole body, which may be so long and take so long as the settings say.
+/// The whole body, within the limits of the settings in length and time.
 async fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
     let limit = app.options.negotiate.max_body_bytes();
     let patience = Duration::from_secs(app.options.http_timeout_seconds);
     match tokio::time::timeout(patience, to_bytes(body, limit)).await {
         Ok(Ok(body)) => Ok(body),
-        // Or the client has gone, and nobody reads the answer.
+        // It may also mean that the client has left; then nobody reads the answer.
         Ok(Err(_)) => Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {limit} bytes"))),
         Err(_elapsed) => {
             let words = format!("expected the whole body within {} seconds", patience.as_secs());
@@ -216,7 +216,7 @@ async fn tell(app: &Arc<App>, assignments: Vec<u64>, message: fn(AssignmentNews)
             }
         }
         drop(done);
-        // Nothing is ever sent: it ends when the last shard has dropped its half.
+        // Nothing is ever sent: `recv` ends when the last shard has dropped its sender.
         let _ = acted.recv().await;
     });
     let _ = told.await;

@@ -1,4 +1,4 @@
-//! What there is: tickers, categories, expiries. As the vendor's routes answer it, but of the data that is here.
+//! Tickers, categories and expiries, in the vendor's form, of the data that is served.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

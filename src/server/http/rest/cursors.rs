@@ -1,7 +1,6 @@
 //! Positions of API keys: where each key is in each series, for `--rest-cursor key`.
 //!
-//! Keys, routes and excerpts advance independently of each other, as with the stand-ins of the vendor
-//! (`docs/protocols/gexbot.md`, "The fakers").
+//! Keys, routes and excerpts advance independently of each other, as in `docs/protocols/gexbot.md`, "The fakers".
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,12 +50,12 @@ pub struct Cursors {
 }
 
 impl Cursors {
-    /// Remembers at most `limit` positions; then the one unused for longest goes.
+    /// Remembers at most `limit` positions; beyond that the one unused for longest is forgotten.
     pub fn new(limit: usize, status: &Status) -> Self {
         let limit = NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN);
         let held = status.gauge("rest_cursors", "Positions of API keys that REST remembers", vec![]);
         let forgotten = "Positions of API keys forgotten for others because there were --rest-max-cursors of them";
-        // Unbounded as a cache, so that it does not allocate for `limit` positions at the start.
+        // `LruCache::new` would allocate for `limit` positions immediately; `unbounded` does not.
         let mut positions = LruCache::unbounded();
         positions.resize(limit);
         Self {

@@ -113,8 +113,8 @@ fn open(path: &FilePath, name: String) -> Result<(File, u64), RestRefusal> {
     opened.map_err(|source| RestRefusal::Unreadable { name, source })
 }
 
-/// The first `bytes` bytes of a file, chunk by chunk, each read when the client has taken the one before. A file
-/// that has become shorter meanwhile ends in an error, so that the client sees that the download is incomplete.
+/// The first `bytes` bytes of a file, a piece at a time: the next is read when the client has taken the one before. If
+/// the file has become shorter, the body ends with an error, so the client sees that the download is incomplete.
 fn chunks(file: File, bytes: u64) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold((file, bytes), async |(file, left)| {
         if left == 0 {

@@ -1,4 +1,4 @@
-//! What is served, for scripts written for the vendor's stand-ins
+//! What is served, for scripts written for imitations of the vendor's API
 //! (`docs/protocols/gexbot.md`, "The fakers"). None of it needs a key.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! REST: the recorded day over plain HTTP, as the vendor and its stand-ins serve it.
+//! REST: the recorded day over plain HTTP, as the vendor and its imitations serve it.
 //!
 //! Paths and answers: `docs/rest.md`; where they come from: `docs/protocols/gexbot.md`, "REST data" and
 //! "The fakers". A request takes this way: [`caller`] (is there a day, is there a key) → [`vocabulary`] (which

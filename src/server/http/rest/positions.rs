@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::excerpts::Excerpt;
 use super::series::RecordedDay;
 
-/// The positions on the clock at the last beat that somebody asked at, and that beat: readers share them.
+/// The last beat at which a reader asked, and the clock's positions then; all readers share them.
 pub type LastPositions = Mutex<Option<(u64, Arc<Vec<Position>>)>>;
 
 /// One position in a series.

@@ -20,7 +20,7 @@ use super::vocabulary;
 use crate::server::http::app::App;
 use crate::wire::gexbot::{Package, PayloadKind, Series};
 
-/// Bad lines that one request looks behind for a record.
+/// Bad lines that one request skips at most, looking for a record.
 const MAX_SKIPPED: usize = 4096;
 
 /// What the vendor's data routes call their JSON.
@@ -81,7 +81,7 @@ impl Wanted {
 
 async fn answer(caller: Caller, method: &Method, wanted: Wanted) -> Result<Response, RestRefusal> {
     let series = wanted.find(&*caller.day)?;
-    // Whoever only looks at the head does not use up a record.
+    // HEAD does not use up a record.
     let stays = *method == Method::HEAD;
     let body = blocking(move || {
         let Caller { app, day, key } = caller;

@@ -13,7 +13,7 @@ use crate::server::http::app::error;
 /// Characters of a caller's text that an answer repeats.
 const SHOWN: usize = 64;
 
-/// Why a REST request is refused. Some texts are the vendor's or its stand-ins', word for word
+/// Why a REST request is refused. Some texts are those of the vendor or its imitations, word for word
 /// (`docs/protocols/gexbot.md`, "Credentials and errors" and "The fakers").
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
@@ -37,7 +37,7 @@ pub enum RestRefusal {
     #[error("unknown package {name} (expected classic, state or orderflow)")]
     UnknownPackage { name: String },
     /// Only GEX records have majors and maxchange.
-    #[error("{category} has no {excerpt}: only GEX categories have (gex_full, gex_zero, gex_one)")]
+    #[error("{category} has no {excerpt}: only GEX categories have it (gex_full, gex_zero, gex_one)")]
     NoExcerpt { category: String, excerpt: &'static str },
     /// The day has no such series.
     #[error("Data not found for {name}")]
@@ -45,7 +45,7 @@ pub enum RestRefusal {
     /// The key has had every record, and the day does not begin again.
     #[error("No more data available")]
     Exhausted,
-    /// Too many bad lines to look further in one request.
+    /// One request skips no more bad lines than this.
     #[error("{name}: none of {lines} lines in a row is a record; flowcast's log names the first bad ones")]
     NoRecord { name: String, lines: usize },
     /// The rest of the file is not indexed yet.
@@ -63,7 +63,7 @@ pub enum RestRefusal {
     /// The day has no such file.
     #[error("File not found: {name}")]
     NoFile { name: String },
-    /// As many as are allowed follow already.
+    /// The limit of readers is reached.
     #[error("too many readers of positions and ticks (--max-tick-readers)")]
     TooManyReaders,
     /// A bug of ours.

@@ -1,4 +1,4 @@
-//! What REST needs of a recorded day. Who reads the files is another part's business; `serve` brings it.
+//! What REST needs of a recorded day. `serve` implements it, so that this part reads no records itself.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,12 +42,12 @@ pub trait RecordedDay: Send + Sync {
     /// The files that are replayed, sorted by ticker, then package, then category. They stay the same.
     fn series(&self) -> &[RecordedSeries];
 
-    /// How many slots are known, and whether these are all of the file.
+    /// How many slots are indexed, and whether these are all of the file.
     fn slots(&self, series: usize) -> (u64, bool);
 
     /// The slot that was published last; `None` before the first tick.
     fn position(&self, series: usize) -> Option<u64>;
 
-    /// The line in a slot as it stands in the file, without its line break; `None` if it is no record.
+    /// The line in a slot as it stands in the file, without its line break; `None` if it is not a record.
     fn line(&self, series: usize, slot: u64) -> io::Result<Option<Vec<u8>>>;
 }

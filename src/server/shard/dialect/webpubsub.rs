@@ -22,7 +22,7 @@ use crate::wire::gexbot::GroupName;
 use crate::wire::webpubsub::{self, Downstream, Upstream};
 use crate::wire::websocket::ClientMessage;
 
-/// How often it is looked whether the frames that an ack waits for are built, ms.
+/// How often a shard checks whether the frames are built that an ack waits for, ms.
 const WAIT_MS: u64 = 2;
 
 /// What a shard does for clients of Web PubSub.
