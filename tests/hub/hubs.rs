@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::common::client::{Client, Data, JSON, JSON_RELIABLE, PROTOBUF, PROTOBUF_RELIABLE, WS};
 use crate::common::dataset::{DATE, Dataset, line};
 use crate::common::protobuf::Fields;
@@ -98,6 +100,15 @@ fn records_and_spot_of_one_tick_have_the_same_time() {
     let start = records.iter().position(|time| *time == spots[0]).unwrap();
     let both = records[start..].iter().zip(&spots);
     assert!(both.len() >= 10 && both.into_iter().all(|(record, spot)| record == spot), "{records:?} {spots:?}");
+    let ticks = server.get("/ticks").json();
+    let publications =
+        ticks["ticks"].as_array().unwrap().iter().flat_map(|tick| tick["publications"].as_array().unwrap());
+    let sent: Vec<u64> = data.iter().map(Data::id).collect();
+    for publication in publications.filter(|one| one["sequence_id"].as_u64().is_some_and(|id| sent.contains(&id))) {
+        let data = data.iter().find(|data| publication["sequence_id"] == data.id()).unwrap();
+        let hash = format!("{:016x}", xxh3_64(&data.payload));
+        assert_eq!(publication["payloads"]["2026-04"], hash.as_str(), "{publication}");
+    }
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub struct Block {
     parts: [OnceLock<PartFrames>; Part::COUNT],
     /// Of each record's payload, by profile.
     hashes: [OnceLock<Box<[u64]>>; Profile::ALL.len()],
+    /// Of each spot price's payload.
+    spot_hashes: OnceLock<Box<[u64]>>,
 }
 
 /// Set in the number of a record, it asks for the record's spot price.
@@ -56,6 +58,7 @@ impl Block {
             kind,
             parts: [const { OnceLock::new() }; Part::COUNT],
             hashes: [const { OnceLock::new() }; Profile::ALL.len()],
+            spot_hashes: OnceLock::new(),
         }
     }
 
@@ -101,6 +104,11 @@ impl Block {
         self.hashes[profile.index()].get_or_init(|| hashes.into());
     }
 
+    /// Adds the hashes of the spot prices' payloads, by slot.
+    pub fn add_spot_hashes(&self, hashes: &[u64]) {
+        self.spot_hashes.get_or_init(|| hashes.into());
+    }
+
     fn hash(&self, slot: u32, profile: Profile) -> u64 {
         // The payloads of all other kinds are the same in both.
         let profile = if self.kind == PayloadKind::Orderflow { profile } else { Profile::V2026_04 };
@@ -122,7 +130,11 @@ impl FrameStore for Block {
     }
 
     fn hashes(&self, record: u32) -> PayloadHashes {
-        if record & SPOT == 0 { Profile::ALL.map(|profile| self.hash(record, profile)) } else { [0; 2] }
+        if record & SPOT == 0 {
+            return Profile::ALL.map(|profile| self.hash(record, profile));
+        }
+        // The same in both profiles.
+        [self.spot_hashes.get().map_or(0, |hashes| hashes[(record & !SPOT) as usize]); Profile::ALL.len()]
     }
 }
 

@@ -23,6 +23,7 @@ pub struct BlockBuilder {
     slots: Vec<SlotRecord>,
     parts: Vec<PartBuffer>,
     hashes: [Vec<u64>; Profile::ALL.len()],
+    spot_hashes: Vec<u64>,
 }
 
 /// A part while it is built.
@@ -52,6 +53,7 @@ impl BlockBuilder {
             slots: Vec::new(),
             parts: Part::all().map(|part| PartBuffer { part, bytes: Vec::new(), ends: Vec::new() }).collect(),
             hashes: [const { Vec::new() }; Profile::ALL.len()],
+            spot_hashes: Vec::new(),
         })
     }
 
@@ -84,12 +86,16 @@ impl BlockBuilder {
                 block.add_hashes(profile, hashes);
             }
         }
+        if has_spot(parts) {
+            block.add_spot_hashes(&self.spot_hashes);
+        }
         Ok(Built { block, bytes, lines: stats })
     }
 
     fn clear(&mut self) {
         self.slots.clear();
         self.hashes.iter_mut().for_each(Vec::clear);
+        self.spot_hashes.clear();
         for buffer in &mut self.parts {
             buffer.bytes.clear();
             buffer.ends.clear();
@@ -103,6 +109,9 @@ impl BlockBuilder {
             slot = SlotRecord { timestamp: record.timestamp(), spot: record.spot(), is_record: true };
             self.spot(track, slot, parts);
             self.record(track, record, parts);
+        }
+        if !slot.is_record && has_spot(parts) {
+            self.spot_hashes.push(0);
         }
         self.slots.push(slot);
         for buffer in self.parts.iter_mut().filter(|buffer| parts.has(buffer.part)) {
@@ -138,10 +147,11 @@ impl BlockBuilder {
 
     /// Appends the frames of a record's spot price.
     fn spot(&mut self, track: &Track, slot: SlotRecord, parts: Parts) {
-        if ![Syntax::Protobuf, Syntax::Json].into_iter().any(|syntax| parts.has(Part::Spot(syntax))) {
+        if !has_spot(parts) {
             return;
         }
         let payload = self.encoder.encode(&spot::of_record(slot.timestamp, track.ticker(), slot.spot));
+        self.spot_hashes.push(xxh3_64(payload));
         for buffer in &mut self.parts {
             if let Part::Spot(syntax) = buffer.part
                 && parts.has(buffer.part)
@@ -150,6 +160,10 @@ impl BlockBuilder {
             }
         }
     }
+}
+
+fn has_spot(parts: Parts) -> bool {
+    [Syntax::Protobuf, Syntax::Json].into_iter().any(|syntax| parts.has(Part::Spot(syntax)))
 }
 
 fn has_profile(parts: Parts, profile: Profile) -> bool {
