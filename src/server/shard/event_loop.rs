@@ -13,7 +13,7 @@ use super::dialect::Dialects;
 use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
-use super::mailbox::{Arrival, AssignmentNews, ShardHandle, ShardMessage};
+use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
 use super::marks::Mark;
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
@@ -115,10 +115,8 @@ impl Shard {
         match message {
             ShardMessage::Open(_) if self.sessions.is_draining() => {}
             ShardMessage::Open(Arrival { socket, read, user, protocol, admitted }) => {
-                // Both places are held until the shard has counted the connection itself.
                 let (key, admitted_stream) = self.sessions.add(user, protocol);
-                self.connect(key, socket, &read);
-                drop((admitted, admitted_stream));
+                self.connect(key, socket, &read, (Some(admitted), admitted_stream));
                 self.close_replaced(key);
             }
             ShardMessage::Claim { id, token, hub, reply } => {
@@ -128,9 +126,8 @@ impl Shard {
             }
             ShardMessage::Attach { id, socket, read, admitted } => {
                 if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
-                    self.connect(key, socket, &read);
+                    self.connect(key, socket, &read, (Some(admitted), None));
                 }
-                drop(admitted);
             }
             ShardMessage::Reassigned(AssignmentNews { assignments, .. }) => {
                 let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
@@ -161,11 +158,13 @@ impl Shard {
         }
     }
 
-    /// Gives a session its socket, greets the client and handles what it has sent already.
-    fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8]) {
+    /// Gives a session its socket, greets the client and handles what it has sent already. Its places under the
+    /// limits are held until the shard has counted it, and not longer: a client that was greeted counts once.
+    fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8], places: (Option<Admitted>, Option<Admitted>)) {
         let watched = self.poller.add(key, &socket);
         let now_ms = monotonic_ms();
         self.sessions.connect(key, socket, now_ms);
+        drop(places);
         self.converse(key, |inbox, dialects, wire, talk| {
             let dialect = dialects.of(wire);
             dialect.keepalive().start(now_ms, key, talk.sessions.serial(key));
