@@ -4,7 +4,7 @@ use crate::common;
 use std::fs;
 
 use crate::common::dataset::{DATE, Dataset};
-use crate::common::server::Server;
+use crate::common::server::{Server, refusal, serve};
 use crate::common::streams::{Heard, SECRET, StreamClient, publish, publisher, signed};
 use serde_json::{Value, json};
 
@@ -110,6 +110,30 @@ fn signals_of_a_replay_come_once_each_and_in_order_and_are_stamped_when_sent() {
         assert!(!signal["timestamp"].as_str().unwrap().starts_with("2025-11-28"), "{signal}");
         last = Some(quantity);
     }
+}
+
+#[test]
+fn signals_at_the_start_of_a_long_day_all_come_at_a_clock_that_passes_them_in_one_look() {
+    let dataset = Dataset::new(&[("SPX", 300)]);
+    let streams = dataset.path().join(DATE).join("streams");
+    fs::create_dir_all(&streams).unwrap();
+    let line = |n: u32| json!({"timestamp": format!("2025-11-28T14:30:0{n}Z"), "signal_type": "HOLD", "symbol": "SPX", "quantity": n});
+    fs::write(streams.join("signals.jsonl"), (0..5).map(|n| line(n).to_string() + "\n").collect::<String>()).unwrap();
+    let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "1ms")]);
+    let mut client = StreamClient::open(&server).subscribed(&["signals"]);
+    let quantities: Vec<u64> = (0..20).map(|_| client.next("signal")["quantity"].as_u64().unwrap()).collect();
+    assert!(quantities.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 5), "lap after lap: {quantities:?}");
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_stream_is_refused_and_not_waited_for() {
+    let dataset = Dataset::new(&[("SPX", 5)]);
+    let streams = dataset.path().join(DATE).join("streams");
+    fs::create_dir_all(&streams).unwrap();
+    let pipe = streams.join("signals.jsonl");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let said = refusal(&mut serve(&dataset, &[]));
+    assert!(said.contains(&format!("{}: it is not a regular file", pipe.display())), "{said}");
 }
 
 #[test]

@@ -67,12 +67,7 @@ impl MappedFile {
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Io { path: path.to_owned(), source };
         install_handler().map_err(failed)?;
-        // Non-blocking: opening a FIFO would wait for a writer. Regular files do not care.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-        }
+        let (file, metadata) = open_regular(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), file, opened: Identity::of(&metadata) })
     }
 
@@ -129,6 +124,18 @@ impl MappedFile {
         // SAFETY: the copy above has written `len` bytes into the reserved capacity.
         unsafe { out.set_len(out.len() + len) };
         Ok(())
+    }
+}
+
+/// Opens a file for reading; anything but a regular file is an error.
+pub fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
+    // Non-blocking: opening a FIFO would wait for a writer. Regular files do not care.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((file, metadata))
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
     }
 }
 

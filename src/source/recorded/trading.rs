@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::mapping::open_regular;
 use super::replay_options::CacheMode;
 use super::track::Track;
 use crate::health::status::SourceHealth;
@@ -91,8 +92,8 @@ impl Trading {
         let (mut events, mut reports) = (Vec::new(), Vec::new());
         for channel in [SIGNALS, TRADES, PORTFOLIO] {
             let path = day.join(STREAMS_FOLDER).join(format!("{channel}.jsonl"));
-            match File::open(&path) {
-                Ok(file) => reports.push(read(&path, file, channel, &mut events)?),
+            match open_regular(&path) {
+                Ok((file, _)) => reports.push(read(&path, file, channel, &mut events)?),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
             }
@@ -124,7 +125,7 @@ impl Trading {
         while !stop.load(Ordering::Relaxed) {
             let now = clock.position();
             // Far behind: what was missed is skipped, not sent in one burst.
-            next = next.max(now.saturating_sub(self.ends));
+            next = next.max(now.saturating_sub(self.lap()));
             while next <= now {
                 self.due(next).for_each(|event| {
                     // Cannot be refused: only prices have a limit, and those come from the spots.
