@@ -21,9 +21,8 @@ use crate::engine::group::Group;
 use crate::engine::hub::Hub;
 use crate::engine::sequencer::Due;
 use crate::health::status::{SourceHealth, Status};
-use crate::source::recorded::dataset::is_ticker;
 use crate::source::recorded::window_figures::frames_built;
-use crate::wire::gexbot::{PayloadKind, orderflow_group};
+use crate::wire::gexbot::{PayloadKind, is_ticker, orderflow_group};
 use crate::wire::payload::{Encoder, EncoderOptions, Parsed, Profile, RecordError, orderflow};
 use crate::wire::webpubsub::{PlainForm, append_data};
 

@@ -260,6 +260,17 @@ fn is_expiry(text: &str) -> bool {
     text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Whether the name of a folder, or the key of a live record, can be a ticker: part of a group's name and of a log
+/// line. `streams` is the folder of the JSON streams.
+pub fn is_ticker(name: &str) -> bool {
+    name != "streams"
+        && (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte))
+        && !name.starts_with('.')
+        // Such a name would make the group's name that of another hub.
+        && !Package::ALL.iter().any(|package| format!("_{name}_").contains(&format!("_{}_", package.name())))
+}
+
 /// A group's name in its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupName<'a> {

@@ -47,16 +47,16 @@ impl Assignment {
         Arc::clone(&self.groups.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Assigns other groups. The shards must be told with [`ShardMessage::Reassigned`].
+    /// Assigns other groups. The shards must be told with [`ShardMessage::Assigned`].
     ///
-    /// [`ShardMessage::Reassigned`]: super::mailbox::ShardMessage::Reassigned
+    /// [`ShardMessage::Assigned`]: super::mailbox::ShardMessage::Assigned
     pub fn assign(&self, groups: AssignedGroups) {
         *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = groups;
     }
 
-    /// Says that another negotiate took its place. The shards must be told with [`ShardMessage::Replaced`].
+    /// Says that another negotiate took its place. The shards must be told with [`ShardMessage::Assigned`].
     ///
-    /// [`ShardMessage::Replaced`]: super::mailbox::ShardMessage::Replaced
+    /// [`ShardMessage::Assigned`]: super::mailbox::ShardMessage::Assigned
     pub fn replace(&self) {
         // Relaxed: the mailbox orders this before the shard's reading of the message; a shard that connects a
         // client before that finds it by the message.

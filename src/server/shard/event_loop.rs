@@ -129,15 +129,10 @@ impl Shard {
                     self.connect(key, socket, &read, (Some(admitted), None));
                 }
             }
-            ShardMessage::Reassigned(AssignmentNews { assignments, .. }) => {
+            ShardMessage::Assigned(AssignmentNews { assignments, .. }) => {
                 let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
                 for key in keys {
                     self.converse(key, |_, dialects, wire, talk| dialects.of(wire).reassigned(talk));
-                }
-            }
-            ShardMessage::Replaced(AssignmentNews { assignments, .. }) => {
-                let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
-                for key in keys {
                     self.close_replaced(key);
                 }
             }

@@ -46,10 +46,8 @@ pub enum ShardMessage {
         /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
-    /// Other groups were assigned: the sessions follow.
-    Reassigned(AssignmentNews),
-    /// Another negotiate took the place of these: close their connections.
-    Replaced(AssignmentNews),
+    /// Assignments have changed: their sessions follow, or end if another negotiate took their place.
+    Assigned(AssignmentNews),
     /// Tell everybody, close everything, and end.
     Drain,
 }

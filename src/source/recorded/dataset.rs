@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 
-use crate::wire::gexbot::{Package, Series};
+use crate::wire::gexbot::{Package, Series, is_ticker};
 
 /// Where the data is and how strictly it is read.
 #[derive(Debug, Clone, clap::Args)]
@@ -186,16 +186,6 @@ fn folders(path: &Path) -> Result<impl Iterator<Item = String> + use<>, DatasetE
 /// Only the full form: jiff also reads 20251128, which is not a folder's name here.
 fn parse_date(text: &str) -> Option<Date> {
     text.parse::<Date>().ok().filter(|date| date.to_string() == text)
-}
-
-/// Whether the name can be part of a group name and a log line.
-pub(in crate::source) fn is_ticker(name: &str) -> bool {
-    name != "streams"
-        && (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte))
-        && !name.starts_with('.')
-        // Such a name would make the group's name that of another hub.
-        && !["_classic_", "_state_", "_orderflow_"].iter().any(|package| format!("_{name}_").contains(package))
 }
 
 #[cfg(test)]

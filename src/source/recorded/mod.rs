@@ -8,6 +8,7 @@
 //! - [`replay`]: the clock that publishes them; [`tick_schedule`]: when its ticks are due.
 //! - [`trading`], [`day_prices`]: the same day on the JSON streams.
 
+mod alarm;
 pub mod block;
 pub mod block_builder;
 pub mod dataset;
@@ -24,6 +25,7 @@ pub mod replay_options;
 pub mod tick_schedule;
 pub mod track;
 pub mod trading;
+mod walk;
 pub mod window;
 pub mod window_figures;
 pub mod window_options;

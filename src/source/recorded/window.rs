@@ -13,17 +13,19 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Wake, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::alarm::Alarm;
 use super::block_builder::{BlockBuilder, Built};
 use super::mapping::ReadError;
 use super::market::{Market, lead};
 use super::parts::Parts;
 use super::track::Track;
+use super::walk::{Filled, spare, walk, walk_from};
 use super::window_figures::WindowFigures;
 use super::window_options::WindowOptions;
 use crate::engine::clock;
@@ -32,9 +34,6 @@ use crate::engine::group::Group;
 use crate::engine::hub::Hub;
 use crate::health::log_limit::LogLimiter;
 use crate::wire::gexbot::PayloadKind;
-
-/// How long a builder without a job sleeps, unless it is woken.
-const NAP: Duration = Duration::from_millis(50);
 
 /// Blocks that are indexed in one go.
 const SCAN: usize = 64;
@@ -70,16 +69,9 @@ struct Plan {
     /// How far each track is filled.
     filled: Vec<Filled>,
     lines: LogLimiter,
+    /// Bad lines in the blocks that were built.
+    bad: u64,
     has_loaded: bool,
-}
-
-/// The first blocks of a walk that are in memory, so that they need not be looked at again.
-#[derive(Debug, Clone, Copy, Default)]
-struct Filled {
-    parts: Parts,
-    /// The block at the clock.
-    start: usize,
-    blocks: usize,
 }
 
 /// Stands for the index of a file among the blocks in work.
@@ -89,32 +81,6 @@ const INDEX: usize = usize::MAX;
 enum Job {
     Build { track: usize, block: usize, parts: Parts },
     Scan { track: usize, until: usize },
-}
-
-/// Wakes builders that have nothing to do.
-#[derive(Default)]
-pub struct Alarm {
-    rings: Mutex<u64>,
-    rung: Condvar,
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.rung.notify_all();
-    }
-}
-
-impl Alarm {
-    fn rings(&self) -> u64 {
-        *self.rings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sleeps until it rings, if it did not since `seen`, but not longer than a nap.
-    fn wait(&self, seen: u64) {
-        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.rung.wait_timeout_while(rings, NAP, |rings| *rings == seen);
-    }
 }
 
 impl Window {
@@ -143,6 +109,7 @@ impl Window {
             sizes: vec![GUESS; tracks],
             filled: vec![Filled::default(); tracks],
             lines: LogLimiter::default(),
+            bad: 0,
             has_loaded: false,
         });
         Self {
@@ -213,8 +180,9 @@ impl Window {
                         }
                         plan.resident[at].insert(block);
                         track.keep(block, Some(built));
-                        drop(plan);
-                        self.figures.count_bad(track.note(block, lines));
+                        let bad = track.note(block, lines);
+                        plan.bad += bad;
+                        self.figures.count_bad(bad);
                     }
                     Err(error) => {
                         drop(plan);
@@ -449,7 +417,7 @@ impl Window {
             return;
         }
         let seconds = self.started.elapsed().as_secs_f64();
-        let records = self.market.slots() - self.figures.bad().min(self.market.slots());
+        let records = self.market.slots().saturating_sub(plan.bad);
         tracing::info!(
             date = %self.market.date,
             tickers = self.market.tickers().count(),
@@ -460,16 +428,6 @@ impl Window {
             records_per_second = (records as f64 / seconds) as u64,
             "loaded"
         );
-    }
-}
-
-impl Filled {
-    /// The clock stands at `start` now, and `parts` are wanted.
-    fn follow(&mut self, parts: Parts, start: usize) {
-        // A block further: one less ahead. The last of a lap joins the walk at its end, and is looked at there.
-        let passed = start.checked_sub(self.start).filter(|_| self.parts == parts);
-        let blocks = passed.map_or(0, |passed| self.blocks.saturating_sub(passed));
-        *self = Self { parts, start, blocks };
     }
 }
 
@@ -486,49 +444,4 @@ struct Look {
 /// The forms that lanes of a group send, a bit for each.
 fn wanted(group: &Group) -> u8 {
     (0..Form::MAX).map(Form::new).filter(|&form| group.is_wanted(form)).fold(0, |forms, form| forms | form.bit())
-}
-
-/// The block of a track that can be spared first, with its rank: one behind the clock before one ahead of it, and
-/// of those the furthest. `soon`: the slots that the clock passes soon; `None` if nobody needs the track.
-fn spare(track: &Track, resident: &BTreeSet<usize>, soon: Option<u64>) -> Option<((bool, u64), usize)> {
-    let (index, position) = (track.index(), track.position().unwrap_or(0));
-    let Some(now) = index.find(position) else { return resident.first().map(|&block| ((true, u64::MAX), block)) };
-    // The next block stays, however long this one is.
-    let soon = soon.map(|soon| soon.max(index.slots_of(now).end - position));
-    let is_due = |block: usize| soon.is_some_and(|soon| distance(track, position, block) <= soon);
-    let behind = resident.range(..now).copied().find(|&block| !is_due(block));
-    let behind = behind.map(|block| ((true, position - index.slots_of(block).start), block));
-    behind.or_else(|| {
-        let block =
-            resident.range(now..).copied().rev().find(|&block| !is_due(block) && (block > now || soon.is_none()))?;
-        Some(((false, distance(track, position, block)), block))
-    })
-}
-
-/// Slots from the clock to the first of a block; a block behind the clock comes again after the last.
-fn distance(track: &Track, position: u64, block: usize) -> u64 {
-    let slots = track.index().slots_of(block);
-    if slots.end > position { slots.start.saturating_sub(position) } else { track.slots().0 - position + slots.start }
-}
-
-/// Visits the blocks of a track from the one at the clock on, once around, with the slots to each. If it comes to
-/// the end of what is indexed, returns how many slots ahead that is.
-fn walk(track: &Track, visit: impl FnMut(u64, usize) -> ControlFlow<()>) -> Option<u64> {
-    walk_from(track, 0, visit)
-}
-
-/// The same, leaving out the first blocks.
-fn walk_from(track: &Track, skip: usize, mut visit: impl FnMut(u64, usize) -> ControlFlow<()>) -> Option<u64> {
-    let index = track.index();
-    let position = track.position().unwrap_or(0);
-    let scanned = index.scanned();
-    let (known, is_complete) = track.slots();
-    let Some(start) = index.find(position) else { return (!is_complete).then_some(0) };
-    let again = if is_complete { start } else { 0 };
-    for block in (start..scanned).chain(0..again).skip(skip) {
-        if visit(distance(track, position, block), block).is_break() {
-            return None;
-        }
-    }
-    (!is_complete).then(|| known - position)
 }

@@ -53,11 +53,6 @@ impl WindowFigures {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Lines and files that were skipped so far.
-    pub fn bad(&self) -> u64 {
-        self.bad.load(Ordering::Relaxed)
-    }
-
     pub(super) fn set_budget(&self, bytes: u64) {
         self.budget.store(bytes, Ordering::Relaxed);
     }

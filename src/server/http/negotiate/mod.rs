@@ -128,7 +128,7 @@ async fn post(
     let slot = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
     let (token, replaced) = slot.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string()))?;
     tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
-    tell(app, replaced, ShardMessage::Replaced).await;
+    tell(app, replaced).await;
     let hubs = HubTopic::ALL.into_iter().map(|topic| topic.hub(wanted.is_v2()));
     Ok(Json(json!({ "websocket_urls": urls.to(hubs, &token) })).into_response())
 }
@@ -148,7 +148,7 @@ async fn replace_groups(
     let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
     let patched = app.slots.patch(checked(&key)?, &wanted, monotonic_ms());
     let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
-    tell(app, reassigned, ShardMessage::Reassigned).await;
+    tell(app, reassigned).await;
     let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
     let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
     Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())
@@ -201,7 +201,7 @@ async fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
 }
 
 /// Tells every shard, and waits until all of them have acted. It goes on if the client leaves meanwhile.
-async fn tell(app: &Arc<App>, assignments: Vec<u64>, message: fn(AssignmentNews) -> ShardMessage) {
+async fn tell(app: &Arc<App>, assignments: Vec<u64>) {
     if assignments.is_empty() {
         return;
     }
@@ -211,7 +211,7 @@ async fn tell(app: &Arc<App>, assignments: Vec<u64>, message: fn(AssignmentNews)
         let (done, mut acted) = mpsc::channel::<Infallible>(1);
         for shard in &app.shards {
             let news = || AssignmentNews { assignments: Arc::clone(&assignments), done: done.clone() };
-            while shard.send(message(news())).is_err() && app.stage() == Stage::Serving {
+            while shard.send(ShardMessage::Assigned(news())).is_err() && app.stage() == Stage::Serving {
                 tokio::time::sleep(MAILBOX_PAUSE).await;
             }
         }

@@ -10,7 +10,7 @@ use jiff::civil::Date;
 
 use super::rest_refusal::{RestRefusal, shown};
 use super::series::RecordedSeries;
-use crate::wire::gexbot::{Package, Series};
+use crate::wire::gexbot::{Package, Series, is_ticker};
 
 /// Entries of one folder that are looked at.
 const MAX_ENTRIES: usize = 16_384;
@@ -23,10 +23,7 @@ pub fn date(text: &str) -> Result<Date, RestRefusal> {
 
 /// The name of a ticker's folder, if it can be one.
 pub fn ticker(name: &str) -> Result<&str, RestRefusal> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-^".contains(&byte);
-    let valid = (1..=64).contains(&name.len()) && name.bytes().all(is_plain) && !name.starts_with('.');
-    // The folder of the JSON streams.
-    if valid && name != "streams" { Ok(name) } else { Err(RestRefusal::BadTicker { ticker: shown(name) }) }
+    if is_ticker(name) { Ok(name) } else { Err(RestRefusal::BadTicker { ticker: shown(name) }) }
 }
 
 /// The days that have a folder, oldest first.
