@@ -151,8 +151,14 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
     let wire = PubSubWire { syntax: Syntax::Protobuf, reliable: false, profile: Profile::V2026_04 };
     let protocol = ClientProtocol::WebPubSub { wire, hub: HubTopic::Orderflow.hub(false), assignment: None };
     let (admitted, _) = Admitted::take(&Arc::default());
-    let mut letter =
-        Some(ShardMessage::Open(Arrival { socket, read: Bytes::new(), user: "bench".into(), protocol, admitted }));
+    let mut letter = Some(ShardMessage::Open(Arrival {
+        socket,
+        read: Bytes::new(),
+        user: "bench".into(),
+        protocol,
+        wanted: None,
+        admitted,
+    }));
     while let Some(unsent) = letter.take() {
         // The mailbox is bounded; the bench is faster than the shard.
         if shard.has_room() {

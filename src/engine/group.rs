@@ -158,6 +158,11 @@ impl Group {
         self.ready.store(forms, Ordering::SeqCst);
     }
 
+    /// Whether every form that lanes send is ready.
+    pub fn is_served(&self) -> bool {
+        (0..Form::MAX).map(Form::new).all(|form| !self.is_wanted(form) || self.is_ready(form))
+    }
+
     /// The forms that lanes send and that are ready, a bit for each.
     pub fn served(&self) -> u8 {
         let wanted = (0..Form::MAX).map(Form::new).filter(|&form| self.is_wanted(form));

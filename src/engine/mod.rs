@@ -21,4 +21,5 @@ pub mod policy;
 pub mod ring;
 mod room;
 pub mod sequencer;
+pub mod wanted_form;
 mod watermark;

@@ -109,6 +109,31 @@ fn the_server_joins_at_the_connect_and_sends_no_ack() {
 }
 
 #[test]
+fn what_the_server_joins_begins_with_the_next_publication_in_a_form_that_nobody_has_asked_for_before() {
+    let server = fast(&[]);
+    // Frames of 2025 are not built before somebody wants them.
+    let body = json!({ "groups": ["SPX_orderflow_orderflow"] }).to_string();
+    let answer = http::request_with(server.address, "POST", "/negotiate", &[KEY], &body);
+    let mut client = Client::open_at(&server, &path(&server, &answer, "orderflow"), JSON_RELIABLE);
+    let first = client.data().id();
+    // A tick is entered after the shards are rung.
+    server.ticks(2);
+    assert_eq!(published(&server, &group("SPX"), 0, first), [first], "nothing was published before it");
+
+    let both = [("orderflow", "SPX_orderflow_orderflow"), ("orderflow", "NDX_orderflow_orderflow")];
+    assert_eq!(patch(&server, &both).status, 200);
+    let told = server.get("/websocket/status").json()["hubs"]["orderflow"]["sequence_id"].as_u64().unwrap();
+    let ndx = loop {
+        let data = client.data();
+        if data.group == group("NDX") && data.id() > told {
+            break data.id();
+        }
+    };
+    server.ticks(2);
+    assert_eq!(published(&server, &group("NDX"), told + 1, ndx), [ndx], "the first after the answer came");
+}
+
+#[test]
 fn a_hub_without_data_is_joined_and_silent() {
     let server = Server::start(&Dataset::usual());
     let answer = post(&server, &["SPX_classic_gex_full", "SPX_state_gamma_zero"]);

@@ -9,6 +9,7 @@ pub mod listen;
 mod metrics;
 pub mod negotiate;
 mod publish;
+mod readiness;
 pub mod rest;
 mod route_table;
 pub mod routes;

@@ -20,7 +20,9 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use super::negotiate::api_slots::SlotRefusal;
+use super::readiness::build_ahead;
 use crate::engine::clock::monotonic_ms;
+use crate::engine::frames::Form;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use crate::wire::gexbot::HubName;
@@ -169,8 +171,16 @@ async fn upgrade(
             admitted,
         }));
     } else {
+        // `connected` says that the assigned groups are joined.
+        let wanted = match &assignment {
+            Some(assignment) => {
+                let form = Form::new(wire.plain_form().index());
+                Some(build_ahead(&app.hub, &assignment.groups(), form).await)
+            }
+            None => None,
+        };
         let protocol = ClientProtocol::WebPubSub { wire, hub, assignment };
-        let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, admitted });
+        let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))

@@ -114,9 +114,10 @@ impl Shard {
     fn take(&mut self, message: ShardMessage) {
         match message {
             ShardMessage::Open(_) if self.sessions.is_draining() => {}
-            ShardMessage::Open(Arrival { socket, read, user, protocol, admitted }) => {
+            ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted }) => {
                 let (key, admitted_stream) = self.sessions.add(user, protocol);
                 self.connect(key, socket, &read, (Some(admitted), admitted_stream));
+                drop(wanted);
                 self.close_replaced(key);
             }
             ShardMessage::Claim { id, token, hub, reply } => {

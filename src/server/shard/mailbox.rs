@@ -14,6 +14,7 @@ use super::assignment::Assignment;
 use super::grant::Grant;
 use super::poller::Doorbell;
 use super::stats::ShardStats;
+use crate::engine::wanted_form::WantedForm;
 use crate::wire::gexbot::HubName;
 use crate::wire::webpubsub;
 
@@ -71,6 +72,8 @@ pub struct Arrival {
     pub user: Box<str>,
     /// Its protocol, with what only that protocol needs.
     pub protocol: ClientProtocol,
+    /// Keeps what it will be subscribed to built until it is.
+    pub wanted: Option<WantedForm>,
     /// Counts the client against the limit until the shard counts it.
     pub admitted: Admitted,
 }

@@ -29,6 +29,7 @@ use uuid::Uuid;
 use self::public_origin::public_origin;
 use super::app::{App, Peer, Stage, error};
 use super::auth;
+use super::readiness::until_served;
 use crate::engine::clock::monotonic_ms;
 use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
 use crate::wire::gexbot::{HubName, HubTopic};
@@ -149,6 +150,8 @@ async fn replace_groups(
     let patched = app.slots.patch(checked(&key)?, &wanted, monotonic_ms());
     let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
     tell(app, reassigned).await;
+    let groups = HubTopic::ALL.into_iter().flat_map(|topic| wanted.groups(topic));
+    until_served(&app.hub, groups.map(|group| format!("{}_{group}", app.prefix))).await;
     let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
     let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
     Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())
