@@ -7,6 +7,8 @@
 
 pub mod change;
 pub mod moment;
+pub mod moment_text;
 pub mod remote;
 pub mod replays;
 pub mod snapshot;
+pub mod wanted_dates;

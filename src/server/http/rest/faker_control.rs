@@ -23,12 +23,12 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
     if let Some(unavailable) = app.unavailable() {
         return unavailable;
     }
-    let day = app.rest.day().map(|served| &served.day);
+    let day = app.rest.day().map(|served| served.day);
     Json(json!({
         "status": "ok",
-        "data_date": day.map(|day| day.date().to_string()),
+        "data_date": day.as_ref().map(|day| day.date().to_string()),
         "data_mode": "stream",
-        "cache_mode": day.map(|day| cache_mode(&**day)),
+        "cache_mode": day.as_ref().map(|day| cache_mode(&**day)),
         "rest_cursor": app.rest.cursor.name(),
     }))
     .into_response()
