@@ -6,6 +6,7 @@
 //! ```
 
 pub mod change;
+pub mod change_json;
 pub mod moment;
 pub mod moment_text;
 pub mod remote;
