@@ -36,8 +36,8 @@ pub fn begin(options: &ServeOptions, app: &App, stop: &Arc<AtomicBool>) -> anyho
     let figures = WindowFigures::new(status, Arc::clone(&health));
     let (market, errors) = Market::open(&dataset, &options.general.group_prefix, hub);
     let market = Arc::new(market);
-    for path in &dataset.others {
-        tracing::warn!("{}: ignored; expected a name such as gex_full.jsonl, of a category of GexBot", path.display());
+    for remark in dataset.remarks() {
+        tracing::warn!("{remark}");
     }
     for error in &errors {
         tracing::error!("{error}; this group is not served");

@@ -34,9 +34,9 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     Always,
-    /// With `--ws-enabled`.
+    /// Only with `--ws-enabled`: GexBot's hubs.
     Hubs,
-    /// With `--websocket-enabled`.
+    /// Only with `--websocket-enabled`: the JSON streams.
     Streams,
 }
 
@@ -82,7 +82,7 @@ impl Route {
 
 const NEGOTIATE: &[Method] = &[Method::GET, Method::POST, Method::PATCH];
 
-/// All routes.
+/// All routes. One that is not in it does not exist; `openapi.yaml` describes the same.
 pub const ROUTES: &[Route] = &[
     // Hubs.
     open("/negotiate", || get(negotiate::get_v1).post(negotiate::post_v1).patch(negotiate::patch))

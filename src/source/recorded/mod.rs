@@ -1,10 +1,11 @@
 //! The recorded day.
 //!
-//! - [`dataset`]: which files a day has. [`market`]: each of them as a [`track`] on the clock.
+//! - [`dataset`]: which files a day has; [`strays`]: what else is in its folder. [`market`]: each of them as a [`track`] on the clock.
 //! - [`line_stats`]: figures over a file's lines. [`file_kind`]: files that must be imported first.
 //! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
 //! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
 //!   [`lines`].
+//! - [`slot_reader`]: single lines, for REST.
 //! - [`player`]: the clock that publishes them; [`tick_schedule`]: when its ticks are due.
 //! - [`trading`], [`day_prices`]: the same day on the JSON streams.
 
@@ -22,6 +23,8 @@ pub mod market;
 pub mod parts;
 pub mod player;
 pub mod player_options;
+pub mod slot_reader;
+mod strays;
 pub mod tick_schedule;
 pub mod track;
 pub mod trading;

@@ -32,7 +32,7 @@ pub(super) struct ServedDay {
 }
 
 impl RestState {
-    /// Without a day.
+    /// The state before the day is found: every route answers that there is none.
     pub fn new(options: &RestOptions, status: &Status) -> Self {
         Self {
             day: OnceLock::new(),
