@@ -5,7 +5,7 @@
 //! "Negotiate".
 //!
 //! - [`api_slots`]: the groups that POST asked for and PATCH changes.
-//! - [`public_origin`]: scheme and host of the URLs.
+//! - [`mod@public_origin`]: scheme and host of the URLs.
 
 pub mod api_slots;
 pub mod negotiate_options;
