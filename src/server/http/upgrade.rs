@@ -27,7 +27,7 @@ use super::replay::session_options::SessionPolicy;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
 use crate::server::shard::connection_id::shard_of;
-use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
 use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
@@ -246,7 +246,7 @@ async fn claim(
 ) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
-    shard.send(ShardMessage::Claim { id, token, hub, reply }).map_err(|_| UpgradeError::Full)?;
+    shard.send(ShardMessage::Claim(SessionClaim { id, token, hub, reply })).map_err(|_| UpgradeError::Full)?;
     match answer.await {
         Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
         _ => Err(UpgradeError::NoSession),
