@@ -129,6 +129,7 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
             keepalive.ping_interval_seconds, keepalive.pong_timeout_seconds
         ));
     }
+    options.replay.check()?;
     options.kafka.check()?;
     if options.kafka.is_configured() && options.auth.auth_secret.is_none() && !options.auth.allow_anonymous {
         return Err("WS_KAFKA_BROKERS is set and WS_AUTH_SECRET is not: anybody could read the live data. Set \
