@@ -26,6 +26,7 @@ use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
+use crate::engine::hub::session_group;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
 use crate::wire::gexbot::HubName;
@@ -188,7 +189,14 @@ async fn upgrade(
         let wanted = match &assignment {
             Some(assignment) => {
                 let form = Form::new(wire.plain_form().index());
-                Some(build_ahead(&app.hub, &assignment.groups(), form).await)
+                Some(
+                    build_ahead(
+                        &app.hub,
+                        assignment.groups().iter().map(|group| group_key(session.as_deref(), group)),
+                        form,
+                    )
+                    .await,
+                )
             }
             None => None,
         };
@@ -197,6 +205,11 @@ async fn upgrade(
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))
+}
+
+/// The key of a group on the clock of a session, or on the one that all share.
+pub(super) fn group_key(session: Option<&str>, group: &str) -> String {
+    session.map_or_else(|| group.to_owned(), |session| session_group(session, group))
 }
 
 /// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
