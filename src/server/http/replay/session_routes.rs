@@ -16,7 +16,7 @@ use super::on_replay::OnReplay;
 use super::replay_refusal::ReplayRefusal;
 use super::resource::{change_clock, read_change, tagged};
 use crate::server::http::app::Stage;
-use crate::server::http::control_access::Controller;
+use crate::server::http::controller::Controller;
 use crate::server::shard::mailbox::ShardMessage;
 
 /// How long a message waits before it is offered again to a shard whose mailbox is full.
