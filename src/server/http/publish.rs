@@ -16,8 +16,8 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::app::{App, error};
+use super::auth::bearer;
 use super::jwt::PUBLISHER;
-use super::stream_upgrade::bearer;
 use crate::engine::sequencer::Outgoing;
 use crate::server::shard::grant::Grant;
 use crate::streams::{Input, InputError, PublishBatch};

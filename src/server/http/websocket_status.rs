@@ -9,8 +9,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::app::App;
+use super::replay::clock_json::{clock_json, session_json};
 use crate::engine::hub::Hub;
 use crate::health::status::{Figure, SourceSnapshot, SourceState};
+use crate::replay::replays::SessionInfo;
 use crate::wire::streams::messages;
 
 /// 200 only while clients are served.
@@ -31,7 +33,7 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         .map(|(hub, told)| (hub.name().to_owned(), json!({ "connections": told.connections, "groups": told.groups })))
         .collect();
     hubs.insert(app.streams.hub().name().to_owned(), hub(app.streams.hub(), app.stream_connections(), None));
-    Json(json!({
+    let mut told = json!({
         "enabled": app.stream_options.enabled,
         "active_connections": app.stream_connections(),
         "max_connections": app.stream_options.max_connections,
@@ -43,8 +45,13 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         // Those hubs share their groups and one sequence of ids.
         "gexbot": hub(&app.hub, gexbot, position),
         "hubs": hubs,
-    }))
-    .into_response()
+    });
+    if let Some(clocks) = app.replay.clocks() {
+        let session = |info: &SessionInfo| session_json(&info.name, info.connections, &info.remote);
+        told["replay"] = clock_json(&clocks.common().snapshot(), app.connections()).into();
+        told["replay_sessions"] = clocks.sessions().iter().map(session).collect();
+    }
+    Json(told).into_response()
 }
 
 fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {

@@ -132,6 +132,12 @@ impl Shard {
                     self.close_replaced(key);
                 }
             }
+            ShardMessage::ClockEnded(clock) => {
+                for key in self.sessions.on_clock(&clock) {
+                    self.close(key, &Close::ClockEnded.into());
+                    self.sessions.end_detached(key, &mut self.lanes);
+                }
+            }
             ShardMessage::Drain => {
                 self.sessions.drain(&mut self.lanes);
                 self.sessions.keys().into_iter().for_each(|key| self.close(key, &Close::Shutdown.into()));
