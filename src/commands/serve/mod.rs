@@ -89,7 +89,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         prefix: Arc::clone(&prefix),
         options: Arc::new(options.shard.clone()),
         stream_options: options.streams.clone(),
-        channels: Arc::clone(streams.channels()),
+        streams: Arc::clone(&streams),
         silent: Arc::default(),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::app::App;
 use crate::engine::hub::Hub;
 use crate::health::status::{Figure, SourceSnapshot, SourceState};
-use crate::wire::streams::messages;
+use crate::streams::Streams;
+use crate::wire::streams::{Channel, messages};
 
 /// 200 only while clients are served.
 pub async fn healthz(State(app): State<Arc<App>>) -> Response {
@@ -33,6 +34,7 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         "price_update_interval": app.stream_options.price_update_interval,
         "portfolio_update_interval": app.stream_options.portfolio_update_interval,
         "stream_health": health,
+        "stream_history": history(&app.streams),
         "stage": format!("{:?}", app.stage()).to_lowercase(),
         "hubs": {
             app.hub.name(): hub(&app.hub, app.connections() - app.stream_connections().min(app.connections()), position),
@@ -40,6 +42,17 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         },
     }))
     .into_response()
+}
+
+/// Where each channel stands, and how much of it can be sent again.
+fn history(streams: &Streams) -> Map<String, Value> {
+    let told = |(at, channel): (usize, &Channel)| {
+        let history = streams.history(at);
+        let (messages, bytes) = history.behind(0);
+        let told = json!({ "epoch": **history.epoch(), "seq": history.seqs(), "messages": messages, "bytes": bytes });
+        (channel.name.to_string(), told)
+    };
+    streams.channels().all().iter().enumerate().map(told).collect()
 }
 
 fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
