@@ -136,7 +136,9 @@ impl Sequencer {
         match self.open.try_lock() {
             Ok(open) if messages.iter().flat_map(Outgoing::groups).all(|group| has_room(group)) => {
                 let mut batch = self.batch(open, None);
-                messages.into_iter().for_each(|message| message.publish(&mut batch));
+                for message in messages {
+                    message.publish(&mut batch);
+                }
                 Ok(())
             }
             _ => Err(messages),
@@ -195,25 +197,30 @@ impl Batch<'_> {
 
     /// Numbers one record and sends it to `group`.
     pub fn publish(&mut self, group: &Arc<Group>, frames: Frames) {
-        self.publish_to([group], &frames);
+        self.open.last_id += 1;
+        self.send(group, frames);
     }
 
     /// Numbers one record and sends it to several groups. No subscriber may be in two of them.
     pub fn publish_to<'g>(&mut self, groups: impl IntoIterator<Item = &'g Arc<Group>>, frames: &Frames) {
         self.open.last_id += 1;
-        let id = self.open.last_id;
         for group in groups {
-            if self.sequencer.ledger.is_kept() {
-                self.open.batch.push(TickPublication {
-                    group: Arc::clone(group.name()),
-                    id,
-                    record_timestamp: frames.timestamp(),
-                    hashes: frames.hashes(),
-                    subscribers: group.subscribers(),
-                });
-            }
-            group.send(Publication { id, frames: frames.clone() });
+            self.send(group, frames.clone());
         }
+    }
+
+    fn send(&mut self, group: &Arc<Group>, frames: Frames) {
+        let id = self.open.last_id;
+        if self.sequencer.ledger.is_kept() {
+            self.open.batch.push(TickPublication {
+                group: Arc::clone(group.name()),
+                id,
+                record_timestamp: frames.timestamp(),
+                hashes: frames.hashes(),
+                subscribers: group.subscribers(),
+            });
+        }
+        group.send(Publication { id, frames });
     }
 
     fn is_empty(&self) -> bool {

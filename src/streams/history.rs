@@ -507,7 +507,9 @@ mod tests {
             lengths in prop::collection::vec(0usize..400, 0..60), messages in 0u64..20, bytes in 0u64..4000, seq in 0u64..70
         ) {
             let mut history = history(messages, bytes);
-            lengths.iter().for_each(|&length| publish(&mut history, "A", length, 0));
+            for &length in &lengths {
+                publish(&mut history, "A", length, 0);
+            }
             prop_assert!(history.kept.len() as u64 <= messages + messages / 4);
             prop_assert!(history.behind(0).1 <= bytes + bytes / 4);
             if let Ok(start) = start(&history, "e", seq) {

@@ -74,20 +74,21 @@ fn what_cannot_be_sent_again_is_refused_with_the_reason_and_what_comes_now_is_se
     let server = fed(&[("FLOWCAST_HISTORY_MESSAGES", "4")]);
     accepted(&server, "lines", &numbers(1, 20));
     let epoch = server.get("/websocket/status").json()["stream_history"]["lines"]["epoch"].clone();
-    let mut next = 21;
-    for (since, reason) in [
+    for ((since, reason), next) in [
         (json!({"epoch": epoch, "seq": 15}), "too_old"),
         (json!({"epoch": epoch, "seq": 0}), "too_old"),
         (json!({"epoch": epoch, "seq": 1000}), "ahead"),
         (json!({"epoch": epoch, "seq": {"0": 20, "7": 1}}), "ahead"),
         (json!({"epoch": "another", "seq": 20}), "unknown_epoch"),
-    ] {
+    ]
+    .into_iter()
+    .zip(21..)
+    {
         let mut client = client(&server);
         let told = resume(&mut client, "lines", &since);
         assert_eq!((&told["recovered"], &told["reason"]), (&json!(false), &json!(reason)), "{since}: {told}");
         accepted(&server, "lines", &numbers(next, next));
         assert_eq!(seqs(&mut client, 1), [next], "{since}");
-        next += 1;
     }
     let mut client = client(&server);
     assert_eq!(resume(&mut client, "lines", &json!({"epoch": epoch, "seq": 21}))["recovered"], true);

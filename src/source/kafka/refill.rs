@@ -2,7 +2,7 @@
 //! that a client that was on another node, or here before a restart, gets what it missed.
 //!
 //! ```text
-//! offsets   low … │ begin ……… start │ start …
+//! offsets   low … │ first ……… start │ start …
 //!                 │ kept, not sent  │ passed on
 //! ```
 //!
@@ -81,19 +81,19 @@ impl Refill {
             let Offset::Offset(start) = element.offset() else { continue };
             let count = elements.iter().filter(|other| other.topic() == topic).count() as i64;
             let wanted = i64::try_from(self.streams.history_options().history_messages).unwrap_or(i64::MAX) / count;
-            let begin = match lows.get(&(topic.to_owned(), partition)) {
+            let first = match lows.get(&(topic.to_owned(), partition)) {
                 // An earlier consumer has read a part of it back.
                 Some(&low) if self.is_filling(topic, partition) => self.next_of(topic, partition).max(low).min(start),
                 Some(&low) if self.wants(topic, partition) => start.saturating_sub(wanted).max(low).min(start),
                 _ => start,
             };
-            from.add_partition_offset(topic, partition, Offset::Offset(begin))?;
-            if begin < start {
+            from.add_partition_offset(topic, partition, Offset::Offset(first))?;
+            if first < start {
                 self.starts.entry(topic.to_owned()).or_default().insert(partition, start);
-                tracing::info!(topic, partition, messages = start - begin, "reading back what clients may have missed");
+                tracing::info!(topic, partition, messages = start - first, "reading back what clients may have missed");
             }
             if let Ok(partition) = u32::try_from(partition) {
-                begun.entry(topic.to_owned()).or_default().insert(partition, seq_of(begin - 1));
+                begun.entry(topic.to_owned()).or_default().insert(partition, seq_of(first - 1));
             }
         }
         for (topic, begun) in begun {

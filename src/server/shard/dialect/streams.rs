@@ -349,7 +349,9 @@ impl StreamsDialect {
             pull.live_after = pull.live_after.max(self.streams.history(pull.channel).last_id());
         }
         let pulled: Vec<usize> = client.pulls().iter().map(|pull| pull.channel).collect();
-        pulled.into_iter().for_each(|channel| session.hold_lanes(channel, self.streams.channels(), lanes));
+        for channel in pulled {
+            session.hold_lanes(channel, self.streams.channels(), lanes);
+        }
     }
 
     /// Answers a refused request. An error means that there were too many, and closes the connection.
