@@ -85,7 +85,7 @@ enum Numbers {
 
 /// A message that arrives.
 pub struct Arriving {
-    /// Its place in its channel, from [`History::place`].
+    /// Its place in its channel, from [`ChannelHistory::place`].
     pub place: Option<(u32, u64)>,
     /// What a newer message of the same replaces.
     pub subject: Option<Arc<[u8]>>,
@@ -107,7 +107,7 @@ pub struct HistoryFigures {
 }
 
 /// The last messages of one channel.
-pub struct History {
+pub struct ChannelHistory {
     options: HistoryOptions,
     figures: HistoryFigures,
     epoch: Arc<str>,
@@ -124,7 +124,7 @@ pub struct History {
     newest: BTreeSet<u64>,
 }
 
-impl History {
+impl ChannelHistory {
     /// An empty history that counts by itself, from 1.
     pub fn new(epoch: Arc<str>, options: HistoryOptions, figures: HistoryFigures) -> Self {
         Self {
@@ -162,7 +162,7 @@ impl History {
         self.first + self.kept.len() as u64
     }
 
-    /// The index of the oldest message that is kept; [`History::head`] if none is.
+    /// The index of the oldest message that is kept; [`ChannelHistory::head`] if none is.
     pub fn first(&self) -> u64 {
         self.first
     }
@@ -399,12 +399,12 @@ mod tests {
 
     const AGE: Duration = Duration::from_secs(10);
 
-    fn history(messages: u64, bytes: u64) -> History {
+    fn history(messages: u64, bytes: u64) -> ChannelHistory {
         let options = HistoryOptions { history_messages: messages, history_bytes: bytes, history_age: AGE };
-        History::new("e".into(), options, HistoryFigures::default())
+        ChannelHistory::new("e".into(), options, HistoryFigures::default())
     }
 
-    fn publish(history: &mut History, subject: &str, bytes: usize, now_ms: u64) {
+    fn publish(history: &mut ChannelHistory, subject: &str, bytes: usize, now_ms: u64) {
         let place = history.place(None);
         let (id, subject) = (10 * (history.head() + 1), Some(subject.as_bytes().into()));
         history.append(
@@ -414,12 +414,12 @@ mod tests {
         );
     }
 
-    fn from_log(history: &mut History, id: u64, place: Option<(u32, u64)>) {
+    fn from_log(history: &mut ChannelHistory, id: u64, place: Option<(u32, u64)>) {
         let place = history.place(place);
         history.append(id, Arriving { place, subject: None, frame: Bytes::new(), is_reread: false, age_ms: 0 }, 0);
     }
 
-    fn start(history: &History, epoch: &str, seq: u64) -> Result<u64, NotRecovered> {
+    fn start(history: &ChannelHistory, epoch: &str, seq: u64) -> Result<u64, NotRecovered> {
         let since = Since { epoch: epoch.into(), seqs: Seqs(BTreeMap::from([(0, seq)])) };
         history.start_after(&since, 0)
     }
@@ -460,7 +460,8 @@ mod tests {
     fn the_newest_of_each_subject_is_known() {
         let mut history = history(4, 1 << 20);
         "A B A C".split(' ').for_each(|subject| publish(&mut history, subject, 1, 0));
-        let newest = |history: &History, from| history.newest_from(from).map(|(index, _)| index).collect::<Vec<_>>();
+        let newest =
+            |history: &ChannelHistory, from| history.newest_from(from).map(|(index, _)| index).collect::<Vec<_>>();
         assert_eq!([newest(&history, 0), newest(&history, 2)], [vec![1, 2, 3], vec![2, 3]]);
         (0..9).for_each(|_| publish(&mut history, "A", 1, 0));
         assert_eq!(newest(&history, 0), [12]);

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::encoded::frames;
-use self::history::{History, HistoryFigures, HistoryOptions, new_epoch};
+use self::history::{ChannelHistory, HistoryFigures, HistoryOptions, new_epoch};
 pub use self::input::{Input, InputError};
 use self::latest_portfolio::LatestPortfolio;
 use self::latest_prices::{LatestPrices, TooManySymbols};
@@ -75,7 +75,7 @@ struct ChannelOutput {
     health: Arc<SourceHealth>,
     encoded: Arc<AtomicU64>,
     /// Of a conflated channel it keeps no message, only the count of them.
-    history: Mutex<History>,
+    history: Mutex<ChannelHistory>,
 }
 
 impl ChannelOutput {
@@ -143,7 +143,7 @@ impl Streams {
                 group: hub.declare(name, name),
                 health: status.register(name, interval(kind)),
                 encoded: status.count("stream_messages_encoded", help, labels()),
-                history: Mutex::new(History::new(Arc::clone(&epoch), options.history, figures)),
+                history: Mutex::new(ChannelHistory::new(Arc::clone(&epoch), options.history, figures)),
             })
         };
         let outputs = channels.all().iter().map(|channel| output((&channel.name, channel.kind))).collect();
@@ -173,12 +173,12 @@ impl Streams {
     }
 
     /// The last messages of a channel, by the channel's number. Publishers wait while the guard is held.
-    pub fn history(&self, channel: usize) -> MutexGuard<'_, History> {
+    pub fn history(&self, channel: usize) -> MutexGuard<'_, ChannelHistory> {
         locked(&self.outputs[channel].history)
     }
 
     /// The history of a channel whose messages come from a log; `None` if it is unknown, or carries states.
-    pub fn history_of_log(&self, channel: &str) -> Option<MutexGuard<'_, History>> {
+    pub fn history_of_log(&self, channel: &str) -> Option<MutexGuard<'_, ChannelHistory>> {
         let (at, known) = self.channels.find(channel)?;
         (!known.kind.is_conflated()).then(|| self.history(at))
     }

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use crate::engine::policy::LagOptions;
-use crate::streams::history::{History, KeptMessage};
+use crate::streams::history::{ChannelHistory, KeptMessage};
 use crate::wire::streams::position::Seqs;
 use crate::wire::streams::slow_policy::SlowPolicy;
 use crate::wire::streams::{Filter, messages};
@@ -114,7 +114,7 @@ impl Pull {
     }
 
     /// Appends the messages that are due.
-    pub fn read(&self, history: &History, view: &PullView<'_>, out: &mut PulledFrames) -> Result<(), FellOff> {
+    pub fn read(&self, history: &ChannelHistory, view: &PullView<'_>, out: &mut PulledFrames) -> Result<(), FellOff> {
         let from = self.from(history, view, out)?;
         if let SlowPolicy::Latest { .. } = self.policy {
             for (index, message) in history.newest_from(from) {
@@ -146,7 +146,7 @@ impl Pull {
     }
 
     /// Where to go on. What is left out is told.
-    fn from(&self, history: &History, view: &PullView<'_>, out: &mut PulledFrames) -> Result<u64, FellOff> {
+    fn from(&self, history: &ChannelHistory, view: &PullView<'_>, out: &mut PulledFrames) -> Result<u64, FellOff> {
         let LagOptions { client_buffer, client_buffer_bytes, .. } = *view.lag;
         let from = match self.policy {
             SlowPolicy::Drop if self.next < history.first() => return Err(FellOff),
@@ -169,7 +169,7 @@ impl Pull {
         Ok(from)
     }
 
-    fn tell_skipped(&self, history: &History, to: u64, view: &PullView<'_>, out: &mut PulledFrames) {
+    fn tell_skipped(&self, history: &ChannelHistory, to: u64, view: &PullView<'_>, out: &mut PulledFrames) {
         let left_out = || history.range(self.next..to).filter(|(_, message)| self.wants(message, view.filter));
         // What fell off the history cannot be looked at any more: all of it counts.
         let count = left_out().count() as u64 + history.first().saturating_sub(self.next);

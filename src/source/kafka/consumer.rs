@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Message};
 
-use super::discovery::{Discovery, FOUND_WAITING, Found};
+use super::discovery::{Discovery, FOUND_WAITING, Finding};
 use super::intake::{Intake, Poison, TopicMessage};
 use super::kafka_context::{KafkaContext, KafkaShared};
 use super::kafka_health::{self, KafkaHealth};
@@ -154,13 +154,13 @@ impl ConsumerLoop {
         result
     }
 
-    fn poll(&mut self, consumer: &BaseConsumer<KafkaContext>, placed: &Receiver<Found>) -> Result<(), String> {
+    fn poll(&mut self, consumer: &BaseConsumer<KafkaContext>, placed: &Receiver<Finding>) -> Result<(), String> {
         let mut renewed = Instant::now();
         while !self.shared.is_stopped() {
             for found in placed.try_iter() {
                 match found {
-                    Found::Id { topic, id } => self.refill.identified(&topic, &id, &self.shared.placement),
-                    Found::Partitions(placed) => self.begin(consumer, &placed).map_err(|error| error.to_string())?,
+                    Finding::Id { topic, id } => self.refill.identified(&topic, &id, &self.shared.placement),
+                    Finding::Partitions(placed) => self.begin(consumer, &placed).map_err(|error| error.to_string())?,
                 }
             }
             if renewed.elapsed() >= RENEWAL && !self.shared.options.kafka_shared_group {

@@ -25,7 +25,7 @@ use super::topic_ids::topic_ids;
 pub const FOUND_WAITING: usize = 64;
 
 /// What the consumer must know.
-pub enum Found {
+pub enum Finding {
     /// A topic has this id, which is new, or another than before.
     Id {
         /// The topic's name.
@@ -44,7 +44,7 @@ pub struct Discovery {
     placement: Arc<Placement>,
     options: Arc<KafkaOptions>,
     /// What was found; unused in a shared group.
-    found: Sender<Found>,
+    found: Sender<Finding>,
     /// The partitions that each topic had in the first answer: any other is new.
     known: HashMap<String, HashSet<i32>>,
     placed: HashSet<Partition>,
@@ -61,7 +61,7 @@ impl Discovery {
         health: Arc<KafkaHealth>,
         placement: Arc<Placement>,
         options: Arc<KafkaOptions>,
-        found: Sender<Found>,
+        found: Sender<Finding>,
     ) -> Self {
         let (known, placed, missing, ids) = (HashMap::new(), HashSet::new(), HashSet::new(), HashMap::new());
         Self { consumer, health, placement, options, found, known, placed, missing, ids }
@@ -131,7 +131,7 @@ impl Discovery {
         }
         let placed = self.placement.place(&self.consumer, &fresh)?;
         let is_complete = placed.starts.count() == fresh.len();
-        match self.found.try_send(Found::Partitions(placed.clone())) {
+        match self.found.try_send(Finding::Partitions(placed.clone())) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Ok(false),
             // The consumer's thread has ended, and stops this one next.
@@ -155,7 +155,8 @@ impl Discovery {
             if self.ids.get(&topic) == Some(&id) {
                 continue;
             }
-            if let Err(TrySendError::Full(_)) = self.found.try_send(Found::Id { topic: topic.clone(), id: id.clone() })
+            if let Err(TrySendError::Full(_)) =
+                self.found.try_send(Finding::Id { topic: topic.clone(), id: id.clone() })
             {
                 return false;
             }

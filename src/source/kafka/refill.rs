@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::placement::{Partition, Placed, Placement};
 use crate::streams::Streams;
-use crate::streams::history::History;
+use crate::streams::history::ChannelHistory;
 
 /// When the consumer has had nothing for so long, what is missing of a partition is not there: its last offsets
 /// can be markers of transactions, or were compacted away.
@@ -120,7 +120,7 @@ impl Refill {
 
     /// The offset after the newest message in the history.
     fn next_of(&self, topic: &str, partition: i32) -> i64 {
-        let newest = |history: MutexGuard<'_, History>| history.seqs().of(u32::try_from(partition).unwrap_or(0));
+        let newest = |history: MutexGuard<'_, ChannelHistory>| history.seqs().of(u32::try_from(partition).unwrap_or(0));
         self.streams.history_of_log(topic).map_or(0, newest).try_into().unwrap_or(i64::MAX)
     }
 

@@ -152,8 +152,13 @@ impl<'a> RawRequest<'a> {
             }
         }
         let since = self.since.map_or(Ok(Vec::new()), |since| Since::parse_all(&since, &channels));
-        let policy = SlowPolicy::asked(self.policy.as_deref(), self.max_rate)?;
-        Ok(Selection { channels, symbols: self.symbols, since: since.map_err(RequestError::invalid)?, policy })
+        let policy = SlowPolicy::asked(self.policy.as_deref(), self.max_rate);
+        Ok(Selection {
+            channels,
+            symbols: self.symbols,
+            since: since.map_err(RequestError::invalid)?,
+            policy: policy.map_err(RequestError::invalid)?,
+        })
     }
 }
 

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::request::{ErrorCode, RequestError};
-
 /// The largest `max_rate`, messages of one symbol per second.
 const MAX_RATE: f64 = 1000.0;
 
@@ -55,26 +53,22 @@ impl SlowPolicy {
     }
 
     /// What a request asks for; `None` if it says nothing. `max_rate` alone means `latest`.
-    pub(super) fn asked(policy: Option<&str>, max_rate: Option<f64>) -> Result<Option<Self>, RequestError> {
-        let refused = |words: String| RequestError::new(ErrorCode::InvalidMessage, words);
+    pub(super) fn asked(policy: Option<&str>, max_rate: Option<f64>) -> Result<Option<Self>, String> {
         match (policy, max_rate) {
             (None, None) => Ok(None),
-            (None | Some("latest"), Some(rate)) => Self::latest_at(rate).map(Some).map_err(refused),
-            (Some(policy), None) => policy.parse().map(Some).map_err(refused),
-            (Some(policy), Some(_)) => {
-                Err(refused(format!("expected max_rate with the policy latest, got {policy:?}")))
-            }
+            (None | Some("latest"), Some(rate)) => Self::latest_at(rate).map(Some),
+            (Some(policy), None) => policy.parse().map(Some),
+            (Some(policy), Some(_)) => Err(format!("expected max_rate with the policy latest, got {policy:?}")),
         }
     }
 
     /// The policy of a subscription that asks for `self` on a channel with the setting `channel`: it may let less
     /// through than the channel does, not more.
-    pub fn narrowing(self, channel: Self) -> Result<Self, RequestError> {
+    pub fn narrowing(self, channel: Self) -> Result<Self, String> {
         if self >= channel {
             return Ok(self);
         }
-        let words = format!("expected the channel's policy, {channel}, or one that lets less through, got {self}");
-        Err(RequestError::new(ErrorCode::InvalidMessage, words))
+        Err(format!("expected the channel's policy, {channel}, or one that lets less through, got {self}"))
     }
 }
 
@@ -117,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_rate_means_the_latest_and_an_unknown_policy_is_refused() {
-        let asked = |policy, rate| SlowPolicy::asked(policy, rate).map_err(|error| error.words);
+        let asked = SlowPolicy::asked;
         assert_eq!(asked(None, None), Ok(None));
         assert_eq!(asked(Some("latest"), None), Ok(Some(LATEST)));
         assert_eq!(asked(None, Some(2.0)), Ok(Some(SlowPolicy::Latest { interval_ms: 500 })));

@@ -3,6 +3,7 @@
 pub mod ack;
 pub mod conversation;
 pub mod stream_client;
+mod stream_start;
 pub mod streams;
 pub mod webpubsub;
 
