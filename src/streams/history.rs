@@ -20,6 +20,11 @@ use crate::wire::streams::position::{NotRecovered, Seqs, Since};
 /// Bytes that a kept message takes besides its frame, about.
 const OVERHEAD: u64 = 160;
 
+/// Messages and bytes that are held whatever the settings say: subscriptions that read at their own pace live on
+/// them.
+const LEAST_MESSAGES: u64 = 256;
+const LEAST_BYTES: u64 = 1 << 20;
+
 /// How many messages of each channel can be sent again.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct HistoryOptions {
@@ -272,8 +277,8 @@ impl ChannelHistory {
     /// that was promised the oldest message gets the time to take it.
     pub fn trim(&mut self, now_ms: u64) {
         const CATCHING_UP_MS: u64 = 30_000;
-        let messages = self.options.history_messages + self.options.history_messages / 4;
-        let bytes = self.options.history_bytes.saturating_add(self.options.history_bytes / 4);
+        let messages = (self.options.history_messages + self.options.history_messages / 4).max(LEAST_MESSAGES);
+        let bytes = self.options.history_bytes.saturating_add(self.options.history_bytes / 4).max(LEAST_BYTES);
         let age_ms = self.options.age_ms().saturating_add(CATCHING_UP_MS);
         while let Some(oldest) = self.kept.front()
             && (self.kept.len() as u64 > messages
@@ -463,8 +468,8 @@ mod tests {
         let newest =
             |history: &ChannelHistory, from| history.newest_from(from).map(|(index, _)| index).collect::<Vec<_>>();
         assert_eq!([newest(&history, 0), newest(&history, 2)], [vec![1, 2, 3], vec![2, 3]]);
-        (0..9).for_each(|_| publish(&mut history, "A", 1, 0));
-        assert_eq!(newest(&history, 0), [12]);
+        (0..300).for_each(|_| publish(&mut history, "A", 1, 0));
+        assert_eq!(newest(&history, 0), [303]);
         assert_eq!(history.newest_of.len(), 1, "what fell off is forgotten");
     }
 
@@ -505,14 +510,15 @@ mod tests {
     proptest! {
         #[test]
         fn an_answer_is_whole_or_none(
-            lengths in prop::collection::vec(0usize..400, 0..60), messages in 0u64..20, bytes in 0u64..4000, seq in 0u64..70
+            lengths in prop::collection::vec(0usize..9000, 0..300), messages in 0u64..400, bytes in 0u64..2_000_000,
+            seq in 0u64..310
         ) {
             let mut history = history(messages, bytes);
             for &length in &lengths {
                 publish(&mut history, "A", length, 0);
             }
-            prop_assert!(history.kept.len() as u64 <= messages + messages / 4);
-            prop_assert!(history.behind(0).1 <= bytes + bytes / 4);
+            prop_assert!(history.kept.len() as u64 <= (messages + messages / 4).max(LEAST_MESSAGES));
+            prop_assert!(history.behind(0).1 <= (bytes + bytes / 4).max(LEAST_BYTES));
             if let Ok(start) = start(&history, "e", seq) {
                 let seqs: Vec<u64> = history.range(start..history.head()).map(|(_, kept)| kept.place.unwrap().1).collect();
                 prop_assert_eq!(seqs, (seq + 1..=lengths.len() as u64).collect::<Vec<_>>());

@@ -112,8 +112,12 @@ impl StreamsDialect {
         let until_ms = now_ms.saturating_add(wait_ms);
         let deferred =
             client.deferred().get_or_insert_with(|| Box::new(Deferred { requests: VecDeque::new(), until_ms }));
-        if deferred.requests.len() >= REQUESTS {
-            let words = format!("expected at most {REQUESTS} requests while one waits for what was missed");
+        let bytes = deferred.requests.iter().map(|request| request.len()).sum::<usize>() + text.len();
+        if deferred.requests.len() >= REQUESTS || bytes > self.options.max_request_bytes {
+            let words = format!(
+                "expected at most {REQUESTS} requests and {} bytes while one waits",
+                self.options.max_request_bytes
+            );
             return Err(RequestError::new(ErrorCode::LimitExceeded, words));
         }
         deferred.requests.push_back(text.into());
