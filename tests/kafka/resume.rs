@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::common::eventually;
 use crate::common::server::Server;
 use crate::common::socket::{Frame, Socket};
 use crate::topic::{self, Writer};
-use crate::{broker, node, reading};
+use crate::{broker, node};
 
 /// A client that knows where it is, and goes on from there wherever it connects.
 struct Traveller {
@@ -79,6 +80,15 @@ impl Traveller {
     }
 }
 
+/// Waits until the node's numbers are the log's: the epoch is the topic's id, 16 bytes in base64.
+fn following(server: Server, channel: &str) -> Server {
+    eventually("the channel follows the log", || {
+        let told = server.get("/websocket/status").json()["stream_history"][channel].clone();
+        (told["epoch"].as_str()?.len() == 22).then_some(())
+    });
+    server
+}
+
 fn hear(socket: &mut Socket) -> Value {
     loop {
         match socket.frame() {
@@ -95,11 +105,11 @@ fn a_client_that_changes_between_two_nodes_under_load_misses_nothing_and_gets_no
     const MESSAGES: u64 = 9000;
     let (brokers, lines) = (broker::shared(), topic::name("lines"));
     topic::create(&brokers, &lines, PARTITIONS as i32);
-    let nodes = ["east", "west"]
-        .map(|id| reading(node(&brokers, &[&lines], id, &[("FLOWCAST_SHARDS", "2")]), PARTITIONS as usize));
+    let nodes =
+        ["east", "west"].map(|id| following(node(&brokers, &[&lines], id, &[("FLOWCAST_SHARDS", "2")]), &lines));
     let (is_over, clients) = (AtomicBool::new(false), 4);
+    let ready = std::sync::Barrier::new(clients + 1);
     std::thread::scope(|scope| {
-        let ready = std::sync::Barrier::new(clients + 1);
         let (nodes, lines, is_over, ready) = (&nodes, &lines, &is_over, &ready);
         for client in 0..clients {
             scope.spawn(move || {
@@ -134,7 +144,7 @@ fn after_a_restart_and_on_a_node_that_never_read_the_messages_come_from_the_log(
     let (brokers, lines) = (broker::shared(), topic::name("lines"));
     topic::create(&brokers, &lines, 2);
     let writer = Writer::new(&brokers);
-    let first = reading(node(&brokers, &[&lines], "mayfly", &[]), 2);
+    let first = following(node(&brokers, &[&lines], "mayfly", &[]), &lines);
     let mut traveller = Traveller::new(&lines, 2);
     let (mut socket, _) = traveller.arrive(&first);
     writer.count(&lines, 2, 0..20);
@@ -163,7 +173,7 @@ fn a_topic_that_was_made_anew_is_another_epoch_and_a_position_of_the_future_is_r
     topic::create(&brokers, &lines, 1);
     let writer = Writer::new(&brokers);
     let wait = [("FLOWCAST_RESUME_WAIT", "300ms")];
-    let server = reading(node(&brokers, &[&lines], "watcher", &wait), 1);
+    let server = following(node(&brokers, &[&lines], "watcher", &wait), &lines);
     let mut traveller = Traveller::new(&lines, 1);
     let (mut socket, _) = traveller.arrive(&server);
     writer.count(&lines, 1, 0..5);
@@ -175,7 +185,7 @@ fn a_topic_that_was_made_anew_is_another_epoch_and_a_position_of_the_future_is_r
     drop(server);
     topic::delete(&brokers, &lines);
     topic::create(&brokers, &lines, 1);
-    let server = reading(node(&brokers, &[&lines], "watcher", &wait), 1);
+    let server = following(node(&brokers, &[&lines], "watcher", &wait), &lines);
     let (_, told) = traveller.arrive(&server);
     assert_eq!((&told["recovered"], &told["reason"]), (&json!(false), &json!("unknown_epoch")));
 }
