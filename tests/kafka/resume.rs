@@ -111,7 +111,7 @@ fn a_client_that_changes_between_two_nodes_under_load_misses_nothing_and_gets_no
     let ready = std::sync::Barrier::new(clients + 1);
     std::thread::scope(|scope| {
         let (nodes, lines, is_over, ready) = (&nodes, &lines, &is_over, &ready);
-        for client in 0..clients {
+        let travel = |client| {
             scope.spawn(move || {
                 let mut traveller = Traveller::new(lines, PARTITIONS);
                 // A first visit, for a position to go on from.
@@ -128,14 +128,22 @@ fn a_client_that_changes_between_two_nodes_under_load_misses_nothing_and_gets_no
                         traveller.take(&mut socket);
                     }
                 }
-            });
-        }
+            })
+        };
+        let travelling: Vec<_> = (0..clients).map(travel).collect();
         ready.wait();
         let writer = Writer::new(&brokers);
+        let write = |burst: u64| writer.count(lines, PARTITIONS as i32, 30 * burst..30 * (burst + 1));
         for burst in 0..MESSAGES / 30 {
-            writer.count(lines, PARTITIONS as i32, 30 * burst..30 * (burst + 1));
+            write(burst);
         }
         is_over.store(true, Ordering::SeqCst);
+        // So that one that waits for its next message gets one, and sees that it is over.
+        let mut next = MESSAGES / 30;
+        while !travelling.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            write(next);
+            next += 1;
+        }
     });
 }
 
