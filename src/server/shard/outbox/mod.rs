@@ -20,6 +20,7 @@ use super::session::{Extent, Pick};
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
 use crate::engine::policy::LagOptions;
+use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
 use crate::streams::Streams;
 use pulls::PullQueue;
@@ -43,6 +44,7 @@ const STEP: u32 = 0x0084_8fd4;
 pub struct Outbox {
     lag: LagOptions,
     stats: Arc<ShardStats>,
+    report: Arc<SweepReport>,
     /// Sessions with something to send, in the order of the sweep.
     queue: VecDeque<u32>,
     /// Where the next sweep starts, as a fraction of 2^32.
@@ -56,10 +58,10 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox in which no session has anything to send.
-    pub fn new(lag: LagOptions, stats: Arc<ShardStats>, streams: Arc<Streams>) -> Self {
+    pub fn new(lag: LagOptions, stats: Arc<ShardStats>, report: Arc<SweepReport>, streams: Arc<Streams>) -> Self {
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
         let (batch, pulls) = (SendBatch::default(), PullQueue::new(streams));
-        Self { lag, stats, queue, rotation: 0, batch, pulls, picks, bytes }
+        Self { lag, stats, report, queue, rotation: 0, batch, pulls, picks, bytes }
     }
 
     /// Looks for io_uring, if it is `wanted`. Called on the shard's own thread.
@@ -137,6 +139,9 @@ impl Outbox {
             }
         }
         self.send_batch(sessions, lanes);
+        if self.queue.is_empty() {
+            self.report.report(lanes.drained_groups(), sessions.blocked(), sessions.members());
+        }
     }
 
     /// Adds what is due for a session to the batch. Control frames leave at once, before data.
