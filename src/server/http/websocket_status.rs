@@ -13,7 +13,8 @@ use super::replay::clock_json::{clock_json, session_json};
 use crate::engine::hub::Hub;
 use crate::health::status::{Figure, SourceSnapshot, SourceState};
 use crate::replay::replays::SessionInfo;
-use crate::wire::streams::messages;
+use crate::streams::Streams;
+use crate::wire::streams::{Channel, messages};
 
 /// 200 only while clients are served.
 pub async fn healthz(State(app): State<Arc<App>>) -> Response {
@@ -41,6 +42,7 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         "price_update_interval": app.stream_options.price_update_interval,
         "portfolio_update_interval": app.stream_options.portfolio_update_interval,
         "stream_health": health,
+        "stream_history": history(&app.streams),
         "stage": format!("{:?}", app.stage()).to_lowercase(),
         // Those hubs share their groups and one sequence of ids.
         "gexbot": hub(&app.hub, gexbot, position),
@@ -52,6 +54,17 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         told["replay_sessions"] = clocks.sessions().iter().map(session).collect();
     }
     Json(told).into_response()
+}
+
+/// Where each channel stands, and how much of it can be sent again.
+fn history(streams: &Streams) -> Map<String, Value> {
+    let told = |(at, channel): (usize, &Channel)| {
+        let history = streams.history(at);
+        let (messages, bytes) = history.behind(0);
+        let told = json!({ "epoch": **history.epoch(), "seq": history.seqs(), "messages": messages, "bytes": bytes });
+        (channel.name.to_string(), told)
+    };
+    streams.channels().all().iter().enumerate().map(told).collect()
 }
 
 fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {

@@ -3,6 +3,7 @@
 pub mod ack;
 pub mod conversation;
 pub mod stream_client;
+mod stream_start;
 pub mod streams;
 pub mod webpubsub;
 
@@ -60,8 +61,8 @@ impl Dialects {
     /// Both of them, without clients.
     pub fn new(context: &ShardContext, stats: &Arc<ShardStats>) -> Self {
         let webpubsub = WebPubSubDialect::new(Arc::clone(&context.prefix), &context.options, Arc::clone(stats));
-        let (channels, options) = (Arc::clone(&context.channels), context.stream_options.clone());
-        let streams = StreamsDialect::new(channels, options, context.options.max_reply_bytes, Arc::clone(stats));
+        let (streams, options) = (Arc::clone(&context.streams), context.stream_options.clone());
+        let streams = StreamsDialect::new(streams, options, context.options.max_reply_bytes, Arc::clone(stats));
         Self { webpubsub, streams }
     }
 
