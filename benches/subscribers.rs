@@ -25,6 +25,7 @@ use flowcast::server::shard::event_loop::Shard;
 use flowcast::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use flowcast::server::shard::shard_options::ShardOptions;
 use flowcast::streams::stream_options::StreamOptions;
+use flowcast::wire::byte_budget::ByteBudget;
 use flowcast::wire::gexbot::HubTopic;
 use flowcast::wire::payload::Profile;
 use flowcast::wire::streams::Channels;
@@ -91,6 +92,7 @@ impl Bench {
             stream_options: StreamOptions::from_arg_matches(&matches).expect("defaults"),
             channels: Arc::new(Channels::new([])),
             silent: Arc::default(),
+            unfinished: ByteBudget::new(64 << 20, Arc::default(), Arc::default()),
         };
         let (shard, _) = Shard::spawn(0, &context).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

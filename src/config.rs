@@ -129,6 +129,9 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
             keepalive.ping_interval_seconds, keepalive.pong_timeout_seconds
         ));
     }
+    let ServeOptions { http, shard, .. } = options;
+    at_least("request-bodies-bytes", http.request_bodies_bytes, "max-body-bytes", http.max_body_bytes)?;
+    at_least("unfinished-bytes", shard.unfinished_bytes, "max-message-bytes", shard.max_message_bytes)?;
     options.kafka.check()?;
     if options.kafka.is_configured() && options.auth.auth_secret.is_none() && !options.auth.allow_anonymous {
         return Err("WS_KAFKA_BROKERS is set and WS_AUTH_SECRET is not: anybody could read the live data. Set \
@@ -136,6 +139,13 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
             .to_owned());
     }
     Ok(())
+}
+
+fn at_least(flag: &str, bytes: usize, other: &str, least: usize) -> Result<(), String> {
+    if bytes >= least {
+        return Ok(());
+    }
+    Err(format!("--{flag}: expected at least --{other} ({least}), got {bytes}"))
 }
 
 /// What a settings file holds.

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
 
 use crate::commands::serve::live_sources::LiveSources;
 use crate::commands::shutdown::{self, Signals};
@@ -25,7 +24,7 @@ use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
 use crate::health::status::Status;
-use crate::server::http::app::{App, AppParts, Stage};
+use crate::server::http::app::{App, AppParts, Stage, shown_budget};
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
 use crate::server::http::routes;
@@ -91,6 +90,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         stream_options: options.streams.clone(),
         channels: Arc::clone(streams.channels()),
         silent: Arc::default(),
+        unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
         .map(|index| Shard::spawn(index, &context))
@@ -111,6 +111,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         prefix,
         pinned,
         max_groups_per_connection: options.shard.max_groups_per_connection,
+        answer_timeout: options.listen.answer_timeout(),
     }));
     accept(listeners, &app)?;
     Ok(Started { app, shards: threads, signals, began })
@@ -118,7 +119,6 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
 
 /// Accepts on every listener, and prints the address of the first.
 fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
-    let permits = Arc::new(Semaphore::new(app.options.max_http_connections));
     let routes = routes::routes(app);
     let mut stdout = std::io::stdout();
     for (at, listener) in listeners.into_iter().enumerate() {
@@ -129,7 +129,7 @@ fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
             let _ = writeln!(stdout, "flowcast listening on http://{address}").and_then(|()| stdout.flush());
         }
         tracing::info!(%address, "listening");
-        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(app), Arc::clone(&permits)));
+        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(app)));
     }
     Ok(())
 }

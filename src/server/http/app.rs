@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::FromRequestParts;
@@ -15,12 +16,14 @@ use tokio::sync::Semaphore;
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
 use super::negotiate::api_slots::ApiSlots;
+use super::places::Places;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
 use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
+use crate::wire::byte_budget::ByteBudget;
 use crate::wire::gexbot::HubTopic;
 use crate::wire::payload::Profile;
 
@@ -68,6 +71,14 @@ pub struct App {
     pub max_groups_per_connection: usize,
     /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
+    /// The places of HTTP connections.
+    pub places: Arc<Places>,
+    /// For request bodies in memory.
+    pub bodies: Arc<ByteBudget>,
+    /// For answers in memory.
+    pub answers: Arc<ByteBudget>,
+    /// How long a client may take nothing of an answer.
+    pub answer_timeout: Duration,
     stage: AtomicU8,
     /// The topics of hubs that have data, a bit each, in the order of [`HubTopic::ALL`].
     topics: AtomicU8,
@@ -87,6 +98,15 @@ pub struct AppParts {
     pub prefix: Arc<str>,
     pub pinned: Option<Profile>,
     pub max_groups_per_connection: usize,
+    pub answer_timeout: Duration,
+}
+
+/// A budget that the metrics show under this name.
+pub fn shown_budget(limit: usize, what: &'static str, status: &Status) -> Arc<ByteBudget> {
+    let label = || vec![("what", what.into())];
+    let held = "Bytes that clients make the server keep: bodies of requests, answers, unfinished WebSocket messages";
+    let refused = "How often there was no room to keep more";
+    ByteBudget::new(limit, status.gauge("held_bytes", held, label()), status.count("held_refused", refused, label()))
 }
 
 impl App {
@@ -103,11 +123,16 @@ impl App {
             prefix,
             pinned,
             max_groups_per_connection,
+            answer_timeout,
         } = parts;
         Self {
             slots: ApiSlots::new(&options.negotiate, &prefix, &status),
             max_groups_per_connection,
             tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
+            places: Places::new(options.max_http_connections, &status),
+            bodies: shown_budget(options.request_bodies_bytes, "request_bodies", &status),
+            answers: shown_budget(options.answers_bytes, "answers", &status),
+            answer_timeout,
             rest: RestState::new(&options.rest, &status),
             hub,
             status,

@@ -1,5 +1,6 @@
 //! HTTP: what a client does before a shard has its socket, and what operators ask for.
 
+mod answers;
 pub mod app;
 mod auth;
 mod hs256;
@@ -8,8 +9,10 @@ pub mod jwt;
 pub mod listen;
 mod metrics;
 pub mod negotiate;
+mod places;
 mod publish;
 mod readiness;
+mod request_body;
 pub mod rest;
 mod route_table;
 pub mod routes;

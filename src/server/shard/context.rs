@@ -7,6 +7,7 @@ use super::shard_options::ShardOptions;
 use crate::engine::hub::Hub;
 use crate::health::log_limit::SeenNames;
 use crate::streams::stream_options::StreamOptions;
+use crate::wire::byte_budget::ByteBudget;
 use crate::wire::streams::Channels;
 
 /// Hubs, settings and channels: what all shards share.
@@ -24,6 +25,8 @@ pub struct ShardContext {
     pub channels: Arc<Channels>,
     /// Groups without data that were logged already.
     pub silent: Arc<SeenNames>,
+    /// For the messages of all clients that are not finished yet.
+    pub unfinished: Arc<ByteBudget>,
 }
 
 /// The hubs of a server. A wire speaks for one of them.

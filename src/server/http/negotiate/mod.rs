@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
@@ -30,7 +30,9 @@ use self::public_origin::public_origin;
 use super::app::{App, Peer, Stage, error};
 use super::auth;
 use super::readiness::until_served;
+use super::request_body::{self, ReadBody};
 use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit;
 use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
 use crate::wire::gexbot::{HubName, HubTopic};
 use crate::wire::wanted_groups::{WantedError, WantedGroups, WantedLimits};
@@ -125,10 +127,12 @@ async fn post(
     let key = required_key(query, headers)?;
     let urls = Urls::of(app, peer, headers, generation)?;
     let body = read(app, body).await?;
-    let wanted = WantedGroups::of_post(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
+    let wanted = WantedGroups::of_post(&body.bytes, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
     let slot = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
     let (token, replaced) = slot.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string()))?;
-    tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
+    if log_limit::client_line(tracing::Level::INFO) {
+        tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
+    }
     tell(app, replaced).await;
     let hubs = HubTopic::ALL.into_iter().map(|topic| topic.hub(wanted.is_v2()));
     Ok(Json(json!({ "websocket_urls": urls.to(hubs, &token) })).into_response())
@@ -146,7 +150,7 @@ async fn replace_groups(
     }
     let key = required_key(query, headers)?;
     let body = read(app, body).await?;
-    let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
+    let wanted = WantedGroups::of_patch(&body.bytes, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
     let patched = app.slots.patch(checked(&key)?, &wanted, monotonic_ms());
     let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
     tell(app, reassigned).await;
@@ -188,19 +192,10 @@ fn refuse_wanted(wanted: &WantedError) -> Refusal {
     refuse(status, wanted.to_string())
 }
 
-/// The whole body, within the limits of the settings in length and time.
-async fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
-    let limit = app.options.negotiate.max_body_bytes();
-    let patience = Duration::from_secs(app.options.http_timeout_seconds);
-    match tokio::time::timeout(patience, to_bytes(body, limit)).await {
-        Ok(Ok(body)) => Ok(body),
-        // It may also mean that the client has left; then nobody reads the answer.
-        Ok(Err(_)) => Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {limit} bytes"))),
-        Err(_elapsed) => {
-            let words = format!("expected the whole body within {} seconds", patience.as_secs());
-            Err(refuse(StatusCode::REQUEST_TIMEOUT, words))
-        }
-    }
+/// The whole body.
+async fn read(app: &App, body: Body) -> Result<ReadBody, Refusal> {
+    let read = request_body::read(app, body, app.options.negotiate.max_body_bytes()).await;
+    read.map_err(|unread| refuse(unread.status(), unread.to_string()))
 }
 
 /// Tells every shard, and waits until all of them have acted. It goes on if the client leaves meanwhile.

@@ -66,6 +66,9 @@ pub enum RestRefusal {
     /// The limit of readers is reached.
     #[error("too many readers of positions and ticks (--max-tick-readers)")]
     TooManyReaders,
+    /// What waits for clients is more than `--answers-bytes`.
+    #[error("too many answers wait for their clients; try again")]
+    TooManyAnswers,
     /// A bug of ours.
     #[error("the request failed; flowcast's log says why")]
     Failed,
@@ -87,7 +90,7 @@ impl RestRefusal {
             | Self::Exhausted
             | Self::NoRecord { .. }
             | Self::NoFile { .. } => StatusCode::NOT_FOUND,
-            Self::NotIndexed { .. } | Self::TooManyReaders => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotIndexed { .. } | Self::TooManyReaders | Self::TooManyAnswers => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreadable { .. } | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

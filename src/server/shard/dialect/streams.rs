@@ -11,6 +11,7 @@ use super::Dialect;
 use super::conversation::Conversation;
 use super::stream_client::{StreamClient, groups_of};
 use crate::engine::clock;
+use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::grant::LEEWAY_SECONDS;
 use crate::server::shard::keepalive::Keepalive;
@@ -144,7 +145,9 @@ impl Dialect for StreamsDialect {
     /// Auto-subscription: every trading stream the token allows, until the client asks for something.
     fn greet(&mut self, talk: &mut Conversation<'_>) {
         let Some(session) = talk.session() else { return };
-        tracing::info!(connection = %session.id, "stream connection opened");
+        if log_limit::client_line(tracing::Level::INFO) {
+            tracing::info!(connection = %session.id, "stream connection opened");
+        }
         let Some(client) = session.client.as_ref() else { return };
         let automatic = client.automatic();
         if let Some(expires_unix_s) = client.expires_unix_s() {
@@ -190,15 +193,14 @@ impl Dialect for StreamsDialect {
     }
 }
 
-/// Sends the latest state of the groups just joined, where there is one.
+/// Queues the latest state of the groups just joined, where there is one. However large it is, it is no answer that
+/// the client leaves unread: it goes out as the client takes it, and costs no memory of its own.
 fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
     for &lane in joined {
-        if let Some(frame) = talk.lanes.retained(lane) {
-            if let Some(out) = talk.answer() {
-                out.extend_from_slice(&frame);
-            }
-            // Sent now, so that a large state does not count as unread answers.
-            talk.flush();
+        let state = talk.lanes.retained(lane);
+        let connection = talk.sessions.connection_mut(talk.key).filter(|connection| connection.is_open());
+        if let (Some(state), Some(connection)) = (state, connection) {
+            connection.push_state(lane, state);
         }
     }
 }
