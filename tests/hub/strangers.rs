@@ -234,21 +234,16 @@ fn answers_that_nobody_takes_have_a_budget_and_their_clients_are_dropped() {
 fn connecting_again_and_again_writes_few_lines_and_the_rest_is_counted() {
     const CLIENTS: u64 = 150;
     let server = Server::with(&Dataset::usual(), &[("FLOWCAST_CLIENT_LOG_LINES", "3")]);
-    for number in 0..CLIENTS {
-        let mut client = Client::open(&server, JSON);
-        if number % 2 == 0 {
-            // Not UTF-8.
-            client.socket.send_raw(&masked(0x81, &[0xff]));
-        }
-        drop(client);
+    for _ in 0..CLIENTS {
+        drop(Client::open(&server, JSON));
     }
     server.metric_until("flowcast_connections", |connections| connections == 0);
-    let left_out = server.metric("flowcast_client_log_lines_left_out_total");
     let lines = |words: &str| server.log().matches(words).count() as u64;
-    let written =
-        || lines("connection opened") + lines("connection closed") + lines("a client broke the protocol and is closed");
-    let broke = server.closed("protocol");
-    eventually("every line is written or counted", || (written() + left_out == 2 * CLIENTS + broke).then_some(()));
+    let left_out = eventually("every line is written or counted", || {
+        let left_out = server.metric("flowcast_client_log_lines_left_out_total");
+        let written = lines("connection opened") + lines("connection closed");
+        (written + left_out == 2 * CLIENTS).then_some(left_out)
+    });
     assert!(left_out > CLIENTS, "{left_out}");
     assert!(server.log().contains("lines about clients were left out"), "{}", server.log());
 }

@@ -274,7 +274,8 @@ fn a_client_that_reads_everything_is_kept_however_large_its_first_state_is() {
 
     let token = signed(&json!({"sub": "small"}), "HS256", SECRET);
     let path = format!("/ws?token={token}");
-    let mut small = StreamClient { socket: common::socket::Socket::open_small(server.address, &path, &[]).unwrap() };
+    let socket = common::socket::Socket::open_buffered(server.address, &path, &[], 16_384).unwrap();
+    let mut small = StreamClient { socket };
     for _ in 0..3 {
         small.send(&json!({"type": "subscribe", "channel": "portfolio"}));
         small.send(&json!({"type": "unsubscribe", "channel": "portfolio"}));
@@ -291,11 +292,12 @@ fn a_client_that_reads_everything_is_kept_however_large_its_first_state_is() {
 
 #[test]
 fn the_first_state_comes_whole_after_its_answer_and_before_what_is_published_next() {
-    let server = with_a_large_state(&[("FLOWCAST_SEND_BUFFER_BYTES", "4096")]);
+    let server = with_a_large_state(&[("FLOWCAST_SEND_BUFFER_BYTES", "32768")]);
     client(&server).subscribed(&["portfolio"]).next("portfolio_update");
     let token = signed(&json!({"sub": "small"}), "HS256", SECRET);
     let path = format!("/ws?token={token}");
-    let mut small = StreamClient { socket: common::socket::Socket::open_small(server.address, &path, &[]).unwrap() };
+    let socket = common::socket::Socket::open_buffered(server.address, &path, &[], 16_384).unwrap();
+    let mut small = StreamClient { socket };
     small.send(&json!({"type": "subscribe", "channels": ["portfolio", "lines"]}));
     server.metric_until("flowcast_subscribers", |subscribers| subscribers == 2);
     accepted(&server, "lines", &[json!("behind the state")]);

@@ -7,9 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 use hyper::body::{Body as _, Bytes, Frame, SizeHint};
 
 use super::app::{App, error};
@@ -69,8 +68,7 @@ impl AsRef<[u8]> for HeldPiece {
 pub async fn counted(app: &App, response: Response) -> Response {
     let Some(length) = response.body().size_hint().exact().filter(|&length| length > SMALL) else { return response };
     let Some(held) = room(app, usize::try_from(length).unwrap_or(usize::MAX)).await else {
-        let answer = error(StatusCode::SERVICE_UNAVAILABLE, "too many answers wait for their clients; try again");
-        return ([(RETRY_AFTER, "1")], answer).into_response();
+        return error(StatusCode::SERVICE_UNAVAILABLE, "too many answers wait for their clients; try again");
     };
     let (parts, body) = response.into_parts();
     match to_bytes(body, usize::MAX).await {

@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use http::request;
 use tokio::sync::Semaphore;
 
@@ -172,7 +173,7 @@ impl App {
             Stage::Loading => "the data is still being loaded",
             Stage::Draining => "the server is shutting down",
         };
-        Some(([(http::header::RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response())
+        Some(error(StatusCode::SERVICE_UNAVAILABLE, reason))
     }
 
     /// Sets which hubs have data: `GET /negotiate` lists these. Before it is called it lists orderflow alone. Clients
@@ -220,7 +221,11 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// Every error over HTTP has this shape.
+/// Every error over HTTP has this shape. What is not available now may be in a second.
 pub fn error(status: StatusCode, reason: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": reason }))).into_response()
+    let answer = (status, Json(serde_json::json!({ "error": reason })));
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => ([(RETRY_AFTER, "1")], answer).into_response(),
+        _ => answer.into_response(),
+    }
 }

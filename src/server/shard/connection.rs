@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use rustix::net::{SendFlags, send};
 
 use super::close::Close;
+use crate::engine::clock::monotonic_ms;
 use crate::wire::websocket::Inbound;
 
 /// Where a connection is in its life.
@@ -39,7 +40,7 @@ pub enum ConnectionState {
 pub struct Connection {
     /// Where it is in its life.
     pub state: ConnectionState,
-    /// When the client was last heard, ms.
+    /// When the client was last heard, or seen to read, ms.
     pub heard_ms: u64,
     /// Keeps bytes only while a message is incomplete.
     pub inbound: Inbound,
@@ -197,7 +198,12 @@ impl Connection {
     /// many of `sent` remain for the data after them.
     pub fn unsent_taken(&mut self, sent: usize) -> usize {
         let Some(outbound) = &mut self.outbound else { return sent };
-        let rest = outbound.taken(sent);
+        let (was_partial, rest) = (!outbound.tail.is_empty(), outbound.taken(sent));
+        // The kernel has room again for a client that had filled its buffer: it reads. A ping may have to wait behind
+        // a large frame for longer than its answer may take.
+        if was_partial && sent > 0 {
+            self.heard_ms = monotonic_ms();
+        }
         if outbound.is_empty() {
             self.outbound = None;
         }
@@ -271,12 +277,14 @@ mod tests {
         assert_eq!(connection.unsent_taken(8), 0);
         connection.control().extend_from_slice(b"pong");
         assert_eq!(unsent(&connection), b"rstpongsecondthird");
+        assert_eq!(connection.heard_ms, 0, "nothing had been sent in part before");
         connection.drop_state(1);
         connection.drop_state(2);
         assert_eq!(unsent(&connection), b"rstpongthird");
         connection.drop_states();
         assert_eq!(unsent(&connection), b"rstpong");
         assert_eq!(connection.unsent_taken(7 + 2), 2);
+        assert!(connection.heard_ms > 0, "it has taken more of a frame that went in part");
         assert!(!connection.has_unsent());
     }
 

@@ -6,7 +6,6 @@ use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 
 use crate::server::http::app::error;
 
@@ -102,11 +101,7 @@ impl IntoResponse for RestRefusal {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::debug!(error = %text, "a REST request failed");
         }
-        let answer = error(status, &text);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            return ([(RETRY_AFTER, "1")], answer).into_response();
-        }
-        answer
+        error(status, &text)
     }
 }
 
