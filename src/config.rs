@@ -130,8 +130,10 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
         ));
     }
     let ServeOptions { http, shard, .. } = options;
-    at_least("request-bodies-bytes", http.request_bodies_bytes, "max-body-bytes", http.max_body_bytes)?;
-    at_least("unfinished-bytes", shard.unfinished_bytes, "max-message-bytes", shard.max_message_bytes)?;
+    let bodies = "--request-bodies-bytes (FLOWCAST_REQUEST_BODIES_BYTES)";
+    at_least(bodies, http.request_bodies_bytes, "--max-body-bytes", http.max_body_bytes)?;
+    let unfinished = "--unfinished-bytes (FLOWCAST_UNFINISHED_BYTES)";
+    at_least(unfinished, shard.unfinished_bytes, "--max-message-bytes", shard.max_message_bytes)?;
     options.kafka.check()?;
     if options.kafka.is_configured() && options.auth.auth_secret.is_none() && !options.auth.allow_anonymous {
         return Err("WS_KAFKA_BROKERS is set and WS_AUTH_SECRET is not: anybody could read the live data. Set \
@@ -141,11 +143,11 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
     Ok(())
 }
 
-fn at_least(flag: &str, bytes: usize, other: &str, least: usize) -> Result<(), String> {
+fn at_least(name: &str, bytes: usize, other: &str, least: usize) -> Result<(), String> {
     if bytes >= least {
         return Ok(());
     }
-    Err(format!("--{flag}: expected at least --{other} ({least}), got {bytes}"))
+    Err(format!("{name}: expected at least {other} ({least}), got {bytes}"))
 }
 
 /// What a settings file holds.

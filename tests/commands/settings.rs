@@ -125,10 +125,9 @@ fn a_setting_with_nothing_in_it_is_refused_by_name() {
     for setting in settings {
         let (env, flag) = (setting["env"].as_str().unwrap(), setting["flag"].as_str().unwrap());
         for value in ["", " ", ",", " , "] {
-            // One text may be anything but blank; a comma is a folder's name, and a secret.
-            let is_free =
-                setting["type"] == "path" || ["string", "choice"].contains(&setting["type"].as_str().unwrap());
-            if value.contains(',') && is_free && setting["list"] == false {
+            // A comma may be a secret, and a blank the name of a folder.
+            let is_one_text = setting["type"] == "string" && setting["list"] == false;
+            if value.contains(',') && is_one_text || !value.is_empty() && setting["type"] == "path" {
                 continue;
             }
             match started_with(&dataset, env, value) {
