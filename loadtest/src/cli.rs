@@ -177,9 +177,13 @@ impl std::fmt::Debug for StreamArgs {
 
 /// A URL in the form in which the rest takes it apart: the scheme in lower case (RFC 3986 §3.1), a path before the
 /// query of a socket, and neither query nor fragment where paths are appended.
-fn server_url(text: &str) -> Result<String, std::convert::Infallible> {
-    let Some((scheme, rest)) = text.split_once("://") else { return Ok(text.to_owned()) };
+fn server_url(text: &str) -> Result<String, &'static str> {
+    let expected = "expected http(s):// or ws(s)://";
+    let (scheme, rest) = text.split_once("://").ok_or(expected)?;
     let scheme = scheme.to_ascii_lowercase();
+    if !["http", "https", "ws", "wss"].contains(&scheme.as_str()) {
+        return Err(expected);
+    }
     let rest = rest.split('#').next().unwrap_or(rest);
     let rest = match rest.split_once('?') {
         Some((place, _)) if scheme.starts_with("http") => place.to_owned(),
@@ -308,10 +312,10 @@ mod tests {
             ("WSS://h/ws?token=a", "wss://h/ws?token=a"),
             ("http://h:1?x=1", "http://h:1"),
             ("HTTP://h:1/#top", "http://h:1/"),
-            ("h:1", "h:1"),
         ] {
             assert_eq!(server_url(typed).unwrap(), taken);
         }
+        assert!(server_url("h:1").is_err() && server_url("ftp://h").is_err());
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn all_bodies_together_have_a_budget() {
     let server = Server::with(&Dataset::usual(), &[&[WITH_SECRET], &settings[..]].concat());
     let bearer = bearer();
     let headers = [("Authorization", bearer.as_str()), ("Content-Length", "99999")];
-    let slow = begin_publishing(&server, &headers, &[b' '; 60_000]);
+    let slow = begin_publishing(&server, &headers, &vec![b' '; 60_000]);
     server.metric_until("flowcast_held_bytes{what=\"request_bodies\"}", |held| held >= 60_000);
     let refused = publish(&server, &publisher(), &" ".repeat(90_000));
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");

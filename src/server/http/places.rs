@@ -229,7 +229,7 @@ mod tests {
         let [fresh, old] = [places.take().await, places.take().await];
         fresh.place().waits(Wait::Taking);
         old.place().waits_since(Wait::Head, 1);
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         assert!(!places.oust(|wait| wait == Wait::Taking, minute));
         assert!(places.oust(|wait| wait == Wait::Taking, Duration::ZERO));
         assert!(is_ousted(&fresh) && !is_ousted(&old));
