@@ -82,19 +82,23 @@ pub struct AnswerBody {
     body: Body,
     /// What is left of the last frame.
     rest: Bytes,
+    /// Bytes given to the socket.
+    given: u64,
     place: Arc<Place>,
 }
 
 impl AnswerBody {
     /// The body of an answer on the connection with this place.
     pub fn new(body: Body, place: Arc<Place>) -> Self {
-        Self { body, rest: Bytes::new(), place }
+        Self { body, rest: Bytes::new(), given: 0, place }
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
         // The next one is asked for when the client has taken most of this.
         self.place.waits(Wait::Taking);
-        Frame::data(self.rest.split_to(self.rest.len().min(PIECE)))
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        self.given += piece.len() as u64;
+        Frame::data(piece)
     }
 }
 
@@ -134,8 +138,9 @@ impl hyper::body::Body for AnswerBody {
 }
 
 impl Drop for AnswerBody {
-    /// Everything is handed to the socket: the next request may come.
+    /// Everything is handed to the socket: the next request may come. But of a large answer the last pieces may wait
+    /// there, and hold the room of all.
     fn drop(&mut self) {
-        self.place.waits(Wait::Head);
+        self.place.waits(if self.given > SMALL { Wait::Taking } else { Wait::Head });
     }
 }

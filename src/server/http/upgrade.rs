@@ -186,7 +186,22 @@ async fn upgrade(
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
-    let user: Box<str> = auth::key_of(token).into();
+    let client = HubClient { user: auth::key_of(token).into(), wire, hub, admitted };
+    enter(app, entry, client, on_upgrade).await;
+    Ok(response.map(|()| Body::empty()))
+}
+
+/// A client that is let in.
+struct HubClient {
+    user: Box<str>,
+    wire: PubSubWire,
+    hub: HubName,
+    admitted: Admitted,
+}
+
+/// Has a client handed to its shard once it is upgraded. Returns when it may be: what it will be subscribed to is built.
+async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade) {
+    let HubClient { user, wire, hub, admitted } = client;
     match entry {
         Entry::Back(shard, id, _) => {
             let attach = move |socket, read| ShardMessage::Attach { id, socket, read, admitted };
@@ -211,7 +226,6 @@ async fn upgrade(
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), refuse));
         }
     }
-    Ok(response.map(|()| Body::empty()))
 }
 
 /// What becomes of a client after the `101`.
