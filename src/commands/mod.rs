@@ -7,6 +7,7 @@ pub mod import;
 pub mod inspect;
 mod logging;
 pub mod publish;
+pub mod replay;
 pub mod serve;
 pub mod settings;
 pub mod shutdown;
@@ -28,6 +29,7 @@ use self::import::ImportOptions;
 use self::inspect::InspectOptions;
 use self::logging::LogOptions;
 use self::publish::PublishOptions;
+use self::replay::ReplayCommand;
 use self::settings::SettingsOptions;
 use self::tail::TailOptions;
 use self::token::TokenOptions;
@@ -60,6 +62,8 @@ enum CliCommand {
     Tail(TailOptions),
     /// Publish a recorded day, or the lines of a file, to a Kafka topic
     Publish(PublishOptions),
+    /// Steer the replay of a running server: pause, play, seek, step, speed, dates
+    Replay(ReplayCommand),
     /// Make a token for /ws and POST /api/publish
     Token(TokenOptions),
     /// Try the broker feeds of a settings file, or print their records
@@ -114,6 +118,7 @@ fn try_run() -> anyhow::Result<()> {
             print(&summary)?;
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
+        CliCommand::Replay(command) => replay::replay(&command),
         CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
         CliCommand::Feeds(options) => Ok(feeds::run(&options)?),
         CliCommand::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),

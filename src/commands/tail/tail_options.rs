@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 
+use crate::commands::replay::ControlToken;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::SUBPROTOCOLS;
 
@@ -40,6 +41,9 @@ pub struct TailOptions {
     /// Store every message of the service unchanged, one JSON line each
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub token: ControlToken,
 }
 
 impl TailOptions {

@@ -14,12 +14,14 @@ use http::header::RETRY_AFTER;
 use http::request;
 use tokio::sync::Semaphore;
 
+use super::control_access::ControlAccess;
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
 use super::negotiate::api_slots::ApiSlots;
 use super::places::Places;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
+use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
@@ -56,6 +58,10 @@ pub struct App {
     pub authority: Authority,
     /// The recorded day over REST.
     pub rest: RestState,
+    /// The clocks that requests steer.
+    pub replay: ReplayState,
+    /// Who may steer.
+    pub control: ControlAccess,
     /// Settings of the HTTP side.
     pub options: HttpOptions,
     /// First part of every group's name.
@@ -135,6 +141,8 @@ impl App {
             answers: shown_budget(options.answers_bytes, "answers", &status),
             answer_timeout,
             rest: RestState::new(&options.rest, &status),
+            replay: ReplayState::default(),
+            control: ControlAccess::new(&options.control, &status),
             hub,
             status,
             shards,
@@ -225,7 +233,9 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 pub fn error(status: StatusCode, reason: &str) -> Response {
     let answer = (status, Json(serde_json::json!({ "error": reason })));
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => ([(RETRY_AFTER, "1")], answer).into_response(),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            ([(RETRY_AFTER, "1")], answer).into_response()
+        }
         _ => answer.into_response(),
     }
 }

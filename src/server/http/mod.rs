@@ -3,6 +3,8 @@
 mod answers;
 pub mod app;
 mod auth;
+mod control_access;
+pub mod control_options;
 mod hs256;
 pub mod http_options;
 pub mod jwt;
@@ -12,6 +14,7 @@ pub mod negotiate;
 mod places;
 mod publish;
 mod readiness;
+pub mod replay;
 mod request_body;
 pub mod rest;
 mod route_table;

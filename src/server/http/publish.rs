@@ -55,11 +55,11 @@ pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Body
         Err(refused) => return error(refused.status(), &refused.to_string()),
     };
     // Checking a large body and waiting for the shards take a while, so they leave the runtime's threads.
-    let (judged, streams) = if body.bytes.len() <= SMALL_BODY {
-        (Ok(judge(&app, &grant, &body.bytes)), Arc::clone(&app.streams))
+    let (judged, streams) = if body.len() <= SMALL_BODY {
+        (Ok(judge(&app, &grant, &body)), Arc::clone(&app.streams))
     } else {
         let streams = Arc::clone(&app.streams);
-        (tokio::task::spawn_blocking(move || judge(&app, &grant, &body.bytes)).await, streams)
+        (tokio::task::spawn_blocking(move || judge(&app, &grant, &body)).await, streams)
     };
     let Ok((answer, waiting)) = judged else { return failed() };
     // Before the answer, so that the hub has whatever the answer calls accepted.

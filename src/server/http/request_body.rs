@@ -1,5 +1,6 @@
 //! Bodies of requests: read within limits of length and time, and out of one budget.
 
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -26,9 +27,16 @@ const QUIET: Duration = Duration::from_millis(250);
 
 /// A body in memory. It counts in the budget as long as this lives.
 pub struct ReadBody {
-    /// All of it.
-    pub bytes: Vec<u8>,
+    bytes: Vec<u8>,
     _held: HeldBytes,
+}
+
+impl Deref for ReadBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Why a body was not read.

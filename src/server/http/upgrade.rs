@@ -22,6 +22,9 @@ use super::app::{App, error};
 use super::auth;
 use super::negotiate::api_slots::SlotRefusal;
 use super::readiness::build_ahead;
+use super::replay::replay_refusal::ReplayRefusal;
+use super::replay::session_choice::{self, SessionChoice};
+use super::replay::session_options::SessionPolicy;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
 use crate::health::log_limit;
@@ -98,12 +101,19 @@ pub(super) enum UpgradeError {
     NoSubprotocol,
     NoSession,
     Slot(SlotRefusal),
+    Clock(ReplayRefusal),
     Full,
 }
 
 impl From<SlotRefusal> for UpgradeError {
     fn from(refusal: SlotRefusal) -> Self {
         Self::Slot(refusal)
+    }
+}
+
+impl From<ReplayRefusal> for UpgradeError {
+    fn from(refusal: ReplayRefusal) -> Self {
+        Self::Clock(refusal)
     }
 }
 
@@ -135,6 +145,7 @@ impl IntoResponse for UpgradeError {
             ),
             Self::Slot(refusal @ SlotRefusal::Expired) => error(StatusCode::UNAUTHORIZED, &refusal.to_string()),
             Self::Slot(refusal) => error(StatusCode::FORBIDDEN, &refusal.to_string()),
+            Self::Clock(refusal) => refusal.into_response(),
             Self::Full => error(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         }
     }
@@ -166,6 +177,7 @@ async fn upgrade(
     if token.len() > auth::MAX_TOKEN {
         return Err(UpgradeError::LongToken);
     }
+    let (token, named_session) = session_choice::split(token);
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
     let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
@@ -186,7 +198,9 @@ async fn upgrade(
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
-    let client = HubClient { user: auth::key_of(token).into(), wire, hub, admitted };
+    let user: Box<str> = auth::key_of(token).into();
+    let session = if let Entry::New(_) = &entry { clock_of(app, named_session, &user).await? } else { None };
+    let client = HubClient { user, wire, hub, session, admitted };
     enter(app, entry, client, on_upgrade).await;
     Ok(response.map(|()| Body::empty()))
 }
@@ -196,12 +210,14 @@ struct HubClient {
     user: Box<str>,
     wire: PubSubWire,
     hub: HubName,
+    /// The session whose clock it is on; `None`: the clock that all share.
+    session: Option<Box<str>>,
     admitted: Admitted,
 }
 
 /// Has a client handed to its shard once it is upgraded. Returns when it may be: what it will be subscribed to is built.
 async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade) {
-    let HubClient { user, wire, hub, admitted } = client;
+    let HubClient { user, wire, hub, session, admitted } = client;
     match entry {
         Entry::Back(shard, id, _) => {
             let attach = move |socket, read| ShardMessage::Attach { id, socket, read, admitted };
@@ -216,7 +232,7 @@ async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade
                 }
                 None => None,
             };
-            let protocol = ClientProtocol::WebPubSub { wire, hub, assignment };
+            let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
             let open =
                 move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
@@ -242,6 +258,22 @@ enum Entry {
 fn loses_close_codes(headers: &HeaderMap) -> bool {
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     agent.is_some_and(|agent| agent.contains("azsdk-python-webpubsub-client/"))
+}
+
+/// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
+/// may come without having negotiated, and its session begins here.
+async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<str>>, ReplayRefusal> {
+    if let Some(name) = named {
+        let clocks = app.replay.clocks().ok_or(ReplayRefusal::Live)?;
+        let session = clocks.session(name).map(|_| Some(name.into()));
+        return session.ok_or_else(|| ReplayRefusal::NoSession { name: name.to_owned() });
+    }
+    if app.options.session.sessions == SessionPolicy::Named || app.replay.clocks().is_none() {
+        return Ok(None);
+    }
+    let session = SessionChoice::of_key(key);
+    session.begin(app).await?;
+    Ok(Some(session.name.into()))
 }
 
 /// The first supported subprotocol of the client's list; `None` if it has no list.

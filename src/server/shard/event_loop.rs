@@ -40,7 +40,8 @@ impl Shard {
     /// Starts the thread of the shard with this number.
     pub fn spawn(index: u8, context: &ShardContext) -> io::Result<(ShardHandle, JoinHandle<()>)> {
         let poller = Poller::new()?;
-        context.hubs.attach(&Arc::clone(poller.bell()).into());
+        let report = Arc::default();
+        context.hubs.attach(&Arc::clone(poller.bell()).into(), &report);
         let options = Arc::clone(&context.options);
         let stats = Arc::new(ShardStats::default());
         let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), Arc::clone(&stats));
@@ -50,7 +51,7 @@ impl Shard {
             lanes: Lanes::new(context, Arc::clone(&stats)),
             sessions: Sessions::new(index, &options, Arc::clone(&stats)),
             inbox: Inbox::new(&options, Arc::clone(&context.unfinished)),
-            outbox: Outbox::new(options.lag, Arc::clone(&stats)),
+            outbox: Outbox::new(options.lag, Arc::clone(&stats), report),
             dialects: Dialects::new(context, &stats),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
@@ -161,7 +162,7 @@ impl Shard {
     /// Closes a client that asked for a session which cannot be recovered. Nobody can recover what it has until then.
     fn refuse(&mut self, socket: TcpStream, hub: HubName, wire: PubSubWire, admitted: Admitted) {
         let wire = PubSubWire { reliable: false, ..wire };
-        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment: None };
+        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment: None, session: None };
         let (key, _) = self.sessions.add("".into(), protocol);
         let watched = self.poller.add(key, &socket);
         self.sessions.connect(key, socket, monotonic_ms());

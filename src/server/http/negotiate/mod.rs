@@ -30,6 +30,9 @@ use self::public_origin::public_origin;
 use super::app::{App, Peer, Stage, error};
 use super::auth;
 use super::readiness::until_served;
+use super::replay::replay_refusal::ReplayRefusal;
+use super::replay::session_choice::{self, SessionChoice};
+use super::replay::session_options::SessionPolicy;
 use super::request_body::{self, ReadBody};
 use crate::engine::clock::monotonic_ms;
 use crate::health::log_limit;
@@ -71,12 +74,12 @@ fn refuse(status: StatusCode, reason: impl Into<String>) -> Refusal {
 
 /// `GET /negotiate`
 pub async fn get_v1(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    get(&app, peer, query.0.as_deref(), &headers, V1).unwrap_or_else(IntoResponse::into_response)
+    get(&app, peer, query.0.as_deref(), &headers, V1).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `GET /v2/negotiate`
 pub async fn get_v2(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    get(&app, peer, query.0.as_deref(), &headers, V2).unwrap_or_else(IntoResponse::into_response)
+    get(&app, peer, query.0.as_deref(), &headers, V2).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `POST /negotiate`
@@ -95,7 +98,7 @@ pub async fn patch(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap, bo
 }
 
 /// The client joins its groups itself.
-fn get(
+async fn get(
     app: &App,
     peer: Peer,
     query: Option<&str>,
@@ -107,8 +110,11 @@ fn get(
     }
     let key = key(query, headers).ok_or_else(|| refuse(generation.without_key, "missing key parameter"))?;
     let token = format!("{}:{}", checked(&key)?, Uuid::new_v4());
+    let urls = Urls::of(app, peer, headers, generation)?;
+    let session = begun_session(app, query, &key).await?;
+    let token = on_session(token, session.as_ref());
     let hubs = app.topics().map(|topic| topic.hub(false));
-    let urls = Urls::of(app, peer, headers, generation)?.to(hubs, &token);
+    let urls = urls.to(hubs, &token);
     Ok(Json(json!({ "websocket_urls": urls, "prefix": &*app.prefix })).into_response())
 }
 
@@ -127,13 +133,15 @@ async fn post(
     let key = required_key(query, headers)?;
     let urls = Urls::of(app, peer, headers, generation)?;
     let body = read(app, body).await?;
-    let wanted = WantedGroups::of_post(&body.bytes, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
+    let wanted = WantedGroups::of_post(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
+    let session = begun_session(app, query, &key).await?;
     let slot = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
     let (token, replaced) = slot.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string()))?;
     if log_limit::client_line(tracing::Level::INFO) {
         tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
     }
     tell(app, replaced).await;
+    let token = on_session(token, session.as_ref());
     let hubs = HubTopic::ALL.into_iter().map(|topic| topic.hub(wanted.is_v2()));
     Ok(Json(json!({ "websocket_urls": urls.to(hubs, &token) })).into_response())
 }
@@ -150,8 +158,9 @@ async fn replace_groups(
     }
     let key = required_key(query, headers)?;
     let body = read(app, body).await?;
-    let wanted = WantedGroups::of_patch(&body.bytes, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
-    let patched = app.slots.patch(checked(&key)?, &wanted, monotonic_ms());
+    let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
+    let (credential, _session) = session_choice::split(checked(&key)?);
+    let patched = app.slots.patch(credential, &wanted, monotonic_ms());
     let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
     tell(app, reassigned).await;
     let groups = HubTopic::ALL.into_iter().flat_map(|topic| wanted.groups(topic));
@@ -159,6 +168,26 @@ async fn replace_groups(
     let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
     let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
     Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())
+}
+
+/// The token that puts a connection on the session's clock.
+fn on_session(token: String, session: Option<&SessionChoice>) -> String {
+    match session {
+        Some(session) => session.token(&token),
+        None => token,
+    }
+}
+
+/// Begins the session that is asked for, unless it exists. `None`: the clock that all share.
+async fn begun_session(app: &App, query: Option<&str>, key: &str) -> Result<Option<SessionChoice>, Refusal> {
+    let refused = |refusal: ReplayRefusal| refuse(refusal.status(), refusal.to_string());
+    // Whoever asks for no session is served on a live server too.
+    let policy = app.replay.clocks().map_or(SessionPolicy::Named, |_| app.options.session.sessions);
+    let choice = SessionChoice::of_query(query, policy, key).map_err(refused)?;
+    if let Some(choice) = &choice {
+        choice.begin(app).await.map_err(refused)?;
+    }
+    Ok(choice)
 }
 
 /// The key of a request: a parameter, else a header.
