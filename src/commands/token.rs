@@ -33,9 +33,9 @@ pub struct TokenOptions {
 /// How long a token is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
-    /// From now on.
+    /// This long from now on.
     For(Duration),
-    /// Without an end.
+    /// The token has no `exp`; only another secret ends it.
     Never,
 }
 
@@ -47,7 +47,7 @@ fn ttl(text: &str) -> Result<Ttl, String> {
     ttl.map(Ttl::For).map_err(|error| format!("expected a duration such as 1h or 30m, or never: {error}"))
 }
 
-/// A signed token.
+/// Signs a token with HS256; an error if the claims cannot be written as JSON.
 pub fn token(options: &TokenOptions) -> Result<String, jsonwebtoken::errors::Error> {
     let now = (clock::unix_ns() / 1_000_000_000) as f64;
     let claims = Claims {

@@ -21,7 +21,7 @@ use crate::wire::streams::symbols_of_group;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected at most {limit} symbols (--max-symbols), got one more")]
 pub struct TooManySymbols {
-    /// The setting `--max-symbols`.
+    /// How many symbols may have a price at once: `--max-symbols`.
     pub limit: usize,
 }
 

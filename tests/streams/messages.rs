@@ -484,5 +484,5 @@ fn the_status_counts_connections_of_the_streams_alone() {
     let _other = common::client::Client::open(&server, common::client::JSON);
     server.metric_until("flowcast_connections", |connections| connections == 3);
     let status = server.get("/websocket/status").json();
-    assert_eq!((&status["active_connections"], &status["hubs"]["orderflow"]["connections"]), (&json!(2), &json!(1)));
+    assert_eq!((&status["active_connections"], &status["gexbot"]["connections"]), (&json!(2), &json!(1)));
 }

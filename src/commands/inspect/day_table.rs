@@ -7,7 +7,6 @@ use jiff::tz::TimeZone;
 
 use super::file_figures::FileFigures;
 use crate::source::recorded::dataset::{Dataset, RecordFile};
-use crate::source::recorded::file_kind::NotJsonLines;
 use crate::source::recorded::line_stats::GAP_SECONDS;
 use crate::source::recorded::line_stats::counted;
 use crate::wire::gexbot::Package;
@@ -17,8 +16,8 @@ use crate::wire::webpubsub::PlainForm;
 type Row<'a> = (&'a RecordFile, &'a FileFigures);
 
 /// Prints the day: one table if every ticker has orderflow alone, else one per ticker. `figures` are in the order of
-/// the day's files; `misplaced` are files that are not read, but could be imported.
-pub fn print(dataset: &Dataset, figures: &[FileFigures], misplaced: &[NotJsonLines]) -> io::Result<()> {
+/// the day's files.
+pub fn print(dataset: &Dataset, figures: &[FileFigures]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let rows: Vec<Row<'_>> = dataset.files.iter().zip(figures).collect();
     writeln!(out, "date {}, times in New York; encoded sizes are bytes per record", dataset.date)?;
@@ -37,7 +36,7 @@ pub fn print(dataset: &Dataset, figures: &[FileFigures], misplaced: &[NotJsonLin
     for row in &rows {
         problems(&mut out, row)?;
     }
-    misplaced.iter().try_for_each(|file| writeln!(out, "{file}"))
+    dataset.remarks().iter().try_for_each(|remark| writeln!(out, "{remark}"))
 }
 
 fn table(out: &mut impl Write, title: &str, rows: &[Row<'_>], name: impl Fn(&RecordFile) -> String) -> io::Result<()> {

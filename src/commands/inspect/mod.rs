@@ -39,7 +39,7 @@ pub enum InspectError {
     /// Every file was left out.
     #[error("none of the day's files has a record that can be read")]
     NothingRead,
-    /// With `--strict`.
+    /// With `--strict`: a bad line, an unreadable file, or records that were not imported.
     #[error("the data has errors, and --strict refuses them")]
     Strict,
 }
@@ -51,9 +51,7 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     let dataset = Dataset::find(&wanted)?;
     let read = dataset.files.par_iter().map(|file| FileFigures::read(file, options.encoder));
     let figures: Vec<FileFigures> = read.collect::<io::Result<_>>()?;
-    let misplaced = dataset.others.iter().filter_map(|path| file_figures::importable(path)).collect::<Vec<_>>();
-
-    match day_table::print(&dataset, &figures, &misplaced) {
+    match day_table::print(&dataset, &figures) {
         // `inspect | head` is fine.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
@@ -61,6 +59,6 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if figures.iter().all(|figures| figures.failed.is_some()) {
         return Err(InspectError::NothingRead);
     }
-    let is_clean = misplaced.is_empty() && figures.iter().all(FileFigures::is_clean);
+    let is_clean = !dataset.strays.have_records() && figures.iter().all(FileFigures::is_clean);
     if wanted.strict && !is_clean { Err(InspectError::Strict) } else { Ok(()) }
 }

@@ -13,10 +13,10 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::hub_address::{HubAddress, unprefixed};
@@ -47,6 +47,19 @@ impl Capture {
     }
 }
 
+/// Why there is no connection, in the server's own words if it has some.
+fn refused(error: Error) -> anyhow::Error {
+    const SHOWN: usize = 300;
+    let Error::Http(answer) = &error else { return anyhow::Error::new(error).context("cannot connect to the hub") };
+    let said = answer.body().as_deref().unwrap_or_default();
+    let said = String::from_utf8_lossy(&said[..said.len().min(SHOWN)]).into_owned();
+    let hint = match answer.status().as_u16() {
+        404 => "; expected a hub's URL, such as ws://127.0.0.1:8080/client/hubs/orderflow?access_token=KEY",
+        _ => "",
+    };
+    anyhow::anyhow!("cannot connect to the hub: expected HTTP 101, got {}: {said}{hint}", answer.status())
+}
+
 /// A connection that has asked to join its groups.
 pub(super) struct HubConnection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -67,7 +80,7 @@ impl HubConnection {
             .context("checked when it was parsed")?;
         let mut request = address.url.as_str().into_client_request().context("expected a ws:// or wss:// URL")?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", options.subprotocol.parse()?);
-        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.context("cannot connect to the hub")?;
+        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.map_err(refused)?;
         for (at, group) in address.join.iter().enumerate() {
             socket.send(join(syntax, group, at as u64 + 1)).await.context("cannot join")?;
         }

@@ -33,15 +33,15 @@ pub async fn room(app: &App, bytes: usize) -> Option<HeldBytes> {
     // An answer larger than the whole budget goes out alone.
     let bytes = bytes.min(app.options.answers_bytes);
     for _ in 0..TRIES {
-        if let Some(held) = app.answers.take(bytes) {
+        if let Some(held) = app.bounds.answers.take(bytes) {
             return Some(held);
         }
-        if !app.places.oust(|wait| wait == Wait::Taking, SLOW) {
+        if !app.bounds.places.oust(|wait| wait == Wait::Taking, SLOW) {
             return None;
         }
         tokio::time::sleep(PAUSE).await;
     }
-    app.answers.take(bytes)
+    app.bounds.answers.take(bytes)
 }
 
 /// Bytes of an answer, with their room. The room is given back when the last of them is sent.

@@ -27,7 +27,7 @@ use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::byte_budget::ByteBudget;
-use crate::wire::gexbot::HubTopic;
+use crate::wire::gexbot::{GroupName, HubName, HubTopic};
 use crate::wire::payload::Profile;
 
 /// The stage of the server between start and end. It only moves forward.
@@ -78,6 +78,14 @@ pub struct App {
     pub max_groups_per_connection: usize,
     /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
+    /// What strangers and slow clients can take.
+    pub bounds: HttpBounds,
+    /// The stage, and which hubs have data.
+    pub state: ServingState,
+}
+
+/// What strangers and slow clients can take of the HTTP side.
+pub struct HttpBounds {
     /// The places of HTTP connections.
     pub places: Arc<Places>,
     /// For request bodies in memory.
@@ -86,26 +94,18 @@ pub struct App {
     pub answers: Arc<ByteBudget>,
     /// How long a client may take nothing of an answer.
     pub answer_timeout: Duration,
-    stage: AtomicU8,
-    /// The topics of hubs that have data, a bit each, in the order of [`HubTopic::ALL`].
-    topics: AtomicU8,
-    turn: AtomicUsize,
 }
 
-/// The parts that an [`App`] is made of.
-#[expect(missing_docs, reason = "see App")]
-pub struct AppParts {
-    pub hub: Arc<Hub>,
-    pub status: Arc<Status>,
-    pub shards: Vec<ShardHandle>,
-    pub streams: Arc<Streams>,
-    pub stream_options: StreamOptions,
-    pub authority: Authority,
-    pub options: HttpOptions,
-    pub prefix: Arc<str>,
-    pub pinned: Option<Profile>,
-    pub max_groups_per_connection: usize,
-    pub answer_timeout: Duration,
+impl HttpBounds {
+    /// As the settings say; the metrics show them.
+    pub fn new(options: &HttpOptions, answer_timeout: Duration, status: &Status) -> Self {
+        Self {
+            places: Places::new(options.max_http_connections, status),
+            bodies: shown_budget(options.request_bodies_bytes, "request_bodies", status),
+            answers: shown_budget(options.answers_bytes, "answers", status),
+            answer_timeout,
+        }
+    }
 }
 
 /// A budget that the metrics show under this name.
@@ -116,53 +116,29 @@ pub fn shown_budget(limit: usize, what: &'static str, status: &Status) -> Arc<By
     ByteBudget::new(limit, status.gauge("held_bytes", held, label()), status.count("held_refused", refused, label()))
 }
 
-impl App {
-    /// An app that is [`Stage::Loading`].
-    pub fn new(parts: AppParts) -> Self {
-        let AppParts {
-            hub,
-            status,
-            shards,
-            streams,
-            stream_options,
-            authority,
-            options,
-            prefix,
-            pinned,
-            max_groups_per_connection,
-            answer_timeout,
-        } = parts;
+/// How far the server is, and whose turn it is: changed while it serves, only through [`App`].
+pub struct ServingState {
+    stage: AtomicU8,
+    /// The topics of hubs that have data, a bit each, in the order of [`HubTopic::ALL`].
+    topics: AtomicU8,
+    turn: AtomicUsize,
+}
+
+impl Default for ServingState {
+    /// [`Stage::Loading`], with data for orderflow alone.
+    fn default() -> Self {
         Self {
-            slots: ApiSlots::new(&options.negotiate, &prefix, &status),
-            max_groups_per_connection,
-            tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
-            places: Places::new(options.max_http_connections, &status),
-            bodies: shown_budget(options.request_bodies_bytes, "request_bodies", &status),
-            answers: shown_budget(options.answers_bytes, "answers", &status),
-            answer_timeout,
-            rest: RestState::new(&options.rest, &status),
-            replay: ReplayState::default(),
-            control: ControlAccess::new(&options.control, &status),
-            hub,
-            status,
-            shards,
-            streams,
-            stream_options,
-            authority,
-            options,
-            prefix,
-            pinned,
-            pending: Arc::default(),
-            pending_streams: Arc::default(),
             stage: AtomicU8::new(Stage::Loading as u8),
             topics: AtomicU8::new(bit(HubTopic::Orderflow)),
             turn: AtomicUsize::new(0),
         }
     }
+}
 
+impl App {
     /// The stage that the server is in.
     pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Relaxed) {
+        match self.state.stage.load(Ordering::Relaxed) {
             0 => Stage::Loading,
             1 => Stage::Serving,
             _ => Stage::Draining,
@@ -171,7 +147,7 @@ impl App {
 
     /// Moves to a later stage. A server that drains never serves again, even if loading finishes later.
     pub fn set_stage(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+        self.state.stage.fetch_max(stage as u8, Ordering::Relaxed);
     }
 
     /// The 503 of a server that loads or drains; `None` while it serves.
@@ -187,18 +163,32 @@ impl App {
     /// Sets which hubs have data: `GET /negotiate` lists these. Before it is called it lists orderflow alone. Clients
     /// may connect to the other hubs, and receive nothing there.
     pub fn set_topics(&self, topics: impl IntoIterator<Item = HubTopic>) {
-        self.topics.store(topics.into_iter().fold(0, |bits, topic| bits | bit(topic)), Ordering::Relaxed);
+        self.state.topics.store(topics.into_iter().fold(0, |bits, topic| bits | bit(topic)), Ordering::Relaxed);
     }
 
     /// The topics of the hubs that have data, in the order in which negotiate lists them.
     pub fn topics(&self) -> impl Iterator<Item = HubTopic> {
-        let bits = self.topics.load(Ordering::Relaxed);
+        let bits = self.state.topics.load(Ordering::Relaxed);
         HubTopic::ALL.into_iter().filter(move |&topic| bits & bit(topic) != 0)
     }
 
     /// Open WebSocket connections on all shards.
     pub fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.stats().connections.get()).sum()
+    }
+
+    /// Open connections and groups of each of GexBot's hubs. A group that several hubs carry counts on each of them.
+    pub fn gexbot_hubs(&self) -> impl Iterator<Item = (HubName, HubFigures)> {
+        let mut groups = [0; HubName::COUNT];
+        self.hub.for_each_group(|group| {
+            if let Ok((_, name)) = GroupName::parse(group.name()) {
+                HubName::all().filter(|hub| hub.carries(&name.series)).for_each(|hub| groups[hub.index()] += 1);
+            }
+        });
+        HubName::all().map(move |hub| {
+            let connections = self.shards.iter().map(|shard| shard.stats().hub_connections[hub.index()].get()).sum();
+            (hub, HubFigures { connections, groups: groups[hub.index()] })
+        })
     }
 
     /// Open connections of the JSON streams.
@@ -208,8 +198,17 @@ impl App {
 
     /// The shard for the next connection: each in turn.
     pub fn next_shard(&self) -> &ShardHandle {
-        &self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
+        &self.shards[self.state.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
     }
+}
+
+/// How much a hub is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubFigures {
+    /// Open WebSocket connections, of plain and reliable clients.
+    pub connections: u64,
+    /// Groups that can be joined there, those without data included if somebody has joined them.
+    pub groups: u64,
 }
 
 fn bit(topic: HubTopic) -> u8 {

@@ -41,6 +41,7 @@ pub struct ControlAccess {
 
 /// Why a request may not steer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ControlRefusal {
     /// `--control off`.
     #[error("this server takes no requests that steer it (--control off)")]

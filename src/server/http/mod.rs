@@ -3,7 +3,7 @@
 mod answers;
 pub mod app;
 mod auth;
-mod control_access;
+pub mod control_access;
 pub mod control_options;
 mod hs256;
 pub mod http_options;

@@ -80,7 +80,7 @@ async fn collect(app: &App, mut body: Body, limit: usize) -> Result<ReadBody, Bo
     if body.size_hint().lower() > limit as u64 {
         return Err(BodyError::TooLarge { limit });
     }
-    let (mut bytes, mut held) = (Vec::new(), app.bodies.nothing());
+    let (mut bytes, mut held) = (Vec::new(), app.bounds.bodies.nothing());
     while let Some(frame) = body.frame().await {
         // The others are trailers.
         let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
@@ -92,7 +92,7 @@ async fn collect(app: &App, mut body: Body, limit: usize) -> Result<ReadBody, Bo
             let capacity = length.max(2 * bytes.capacity()).max(FIRST).min(limit);
             if !held.set(capacity) {
                 // Somebody else's turn ends sooner for it, if there is anybody so slow.
-                app.places.oust(|wait| wait == Wait::Body, DISCARDING);
+                app.bounds.places.oust(|wait| wait == Wait::Body, DISCARDING);
                 return Err(BodyError::NoRoom);
             }
             bytes.reserve_exact(capacity - bytes.len());

@@ -86,7 +86,7 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>) {
         };
         // A connection holds its place until it is upgraded or ends. Without a place the next connections wait in the
         // kernel's queue.
-        let taken = app.places.take().await;
+        let taken = app.bounds.places.take().await;
         let door = Door { app: Arc::clone(&app), routes: routes.clone(), peer, place: Arc::clone(taken.place()) };
         let service = service_fn(move |request| door.clone().answer(request));
         let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
@@ -99,7 +99,7 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>) {
                     }
                 }
                 () = taken.place().ousted() => tracing::debug!(%peer, "HTTP connection dropped for another"),
-                () = taken.place().stalled(app.answer_timeout) => app.places.count_stalled(),
+                () = taken.place().stalled(app.bounds.answer_timeout) => app.bounds.places.count_stalled(),
             }
         });
     }

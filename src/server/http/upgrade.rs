@@ -30,7 +30,7 @@ use crate::engine::frames::Form;
 use crate::health::log_limit;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
-use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
 use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
@@ -303,7 +303,7 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
 async fn claim(app: &App, (id, token): (Uuid, u128), hub: HubName) -> Result<Entry, UpgradeError> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
-    shard.send(ShardMessage::Claim { id, token, hub, reply }).map_err(|_| UpgradeError::Full)?;
+    shard.send(ShardMessage::Claim(SessionClaim { id, token, hub, reply })).map_err(|_| UpgradeError::Full)?;
     match answer.await {
         Ok(Some(wire)) => Ok(Entry::Back(shard.clone(), id, wire)),
         _ => Err(UpgradeError::NoSession),

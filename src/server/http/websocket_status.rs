@@ -25,6 +25,12 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
     let health: Map<String, Value> =
         streams.iter().map(|stream| (stream.name.clone(), health(stream, &figures))).collect();
     let position = streams.iter().find(|stream| stream.name == app.hub.name()).map(|stream| stream.position);
+    let gexbot = app.connections() - app.stream_connections().min(app.connections());
+    let mut hubs: Map<String, Value> = app
+        .gexbot_hubs()
+        .map(|(hub, told)| (hub.name().to_owned(), json!({ "connections": told.connections, "groups": told.groups })))
+        .collect();
+    hubs.insert(app.streams.hub().name().to_owned(), hub(app.streams.hub(), app.stream_connections(), None));
     Json(json!({
         "enabled": app.stream_options.enabled,
         "active_connections": app.stream_connections(),
@@ -34,10 +40,9 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         "portfolio_update_interval": app.stream_options.portfolio_update_interval,
         "stream_health": health,
         "stage": format!("{:?}", app.stage()).to_lowercase(),
-        "hubs": {
-            app.hub.name(): hub(&app.hub, app.connections() - app.stream_connections().min(app.connections()), position),
-            app.streams.hub().name(): hub(app.streams.hub(), app.stream_connections(), None),
-        },
+        // Those hubs share their groups and one sequence of ids.
+        "gexbot": hub(&app.hub, gexbot, position),
+        "hubs": hubs,
     }))
     .into_response()
 }

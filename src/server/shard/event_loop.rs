@@ -14,9 +14,9 @@ use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
 use super::mailbox::{Admitted, Arrival, AssignmentNews, ClientProtocol, ShardHandle, ShardMessage};
-use super::marks::Mark;
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
+use super::session::Session;
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
 use crate::engine::clock::monotonic_ms;
@@ -90,9 +90,8 @@ impl Shard {
         if is_readable {
             self.receive(key);
         }
-        if is_writable && self.sessions.mark(key) == Mark::Blocked {
-            self.sessions.set_mark(key, Mark::Ready);
-            self.set_interest(key, Interest::Read);
+        if is_writable && self.sessions.unblock(key) {
+            self.poller.set_interest(key, self.sessions.socket(key), Interest::Read);
             self.outbox.flush(key, &mut self.sessions, &self.lanes);
             self.settle();
         }
@@ -124,11 +123,7 @@ impl Shard {
                 drop(wanted);
                 self.close_replaced(key);
             }
-            ShardMessage::Claim { id, token, hub, reply } => {
-                let claimed = self.sessions.claim(id, token, hub, &mut self.lanes);
-                // Fails if the upgrade was given up; the session keeps waiting for its client.
-                let _ = reply.send(claimed);
-            }
+            ShardMessage::Claim(claim) => self.sessions.claim(claim, &mut self.lanes),
             ShardMessage::Attach { id, socket, read, admitted } => {
                 if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
                     self.connect(key, socket, &read, (Some(admitted), None));
@@ -136,8 +131,7 @@ impl Shard {
             }
             ShardMessage::Refuse { socket, hub, wire, admitted } => self.refuse(socket, hub, wire, admitted),
             ShardMessage::Assigned(AssignmentNews { assignments, .. }) => {
-                let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
-                for key in keys {
+                for key in self.sessions.assigned(&assignments) {
                     self.converse(key, |_, dialects, wire, talk| dialects.of(wire).reassigned(talk));
                     self.close_replaced(key);
                 }
@@ -152,8 +146,7 @@ impl Shard {
 
     /// Ends a session whose client has negotiated again; others stay.
     fn close_replaced(&mut self, key: u32) {
-        let followed = self.sessions.get(key).and_then(|session| session.followed.as_ref());
-        if followed.is_some_and(|followed| followed.assignment.is_replaced()) {
+        if self.sessions.get(key).is_some_and(Session::is_replaced) {
             self.close(key, &Close::Replaced.into());
             self.sessions.end_detached(key, &mut self.lanes);
         }
@@ -180,39 +173,27 @@ impl Shard {
         let now_ms = monotonic_ms();
         self.sessions.connect(key, socket, now_ms);
         drop(places);
-        self.converse(key, |inbox, dialects, wire, talk| {
-            let dialect = dialects.of(wire);
-            dialect.keepalive().start(now_ms, key, talk.sessions.serial(key));
-            dialect.greet(talk);
-            if let Err(error) = watched {
-                if log_limit::client_line(tracing::Level::ERROR) {
-                    tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
-                }
-                return talk.sessions.report(key, Report::Lost(Close::Gone));
+        if let Err(error) = watched {
+            if log_limit::client_line(tracing::Level::ERROR) {
+                tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
             }
-            if !read.is_empty() {
-                inbox.hear(&mut read.to_vec(), dialect, talk);
-            }
-            talk.flush();
-        });
+            return self.sessions.report(key, Report::Lost(Close::Gone));
+        }
+        self.converse(key, |inbox, dialects, wire, talk| inbox.welcome(read, now_ms, dialects.of(wire), talk));
     }
 
     /// Acts on what the parts have reported about connections.
     fn settle(&mut self) {
         while let Some((key, report)) = self.sessions.next_report() {
             match report {
-                Report::Blocked => self.set_interest(key, Interest::ReadAndWrite),
+                Report::Blocked => {
+                    self.poller.set_interest(key, self.sessions.socket(key), Interest::ReadAndWrite);
+                }
                 Report::Lagging => self.dialects.too_slow(key, &mut self.sessions),
                 Report::Close(frame) => self.close(key, &frame),
                 Report::Finished(close) => self.sessions.depart(key, close, &mut self.lanes),
                 Report::Lost(close) => self.sessions.lose(key, close, &mut self.lanes),
             }
-        }
-    }
-
-    fn set_interest(&self, key: u32, interest: Interest) {
-        if let Some(connection) = self.sessions.connection(key) {
-            self.poller.set_interest(key, connection.socket(), interest);
         }
     }
 

@@ -33,6 +33,16 @@ impl Inbox {
         Self { buffer: vec![0; READ_BUFFER].into(), max_message_bytes, max_reply_bytes, unfinished }
     }
 
+    /// Greets a client that has connected or come back, and hears what it sent behind its handshake.
+    pub fn welcome(&mut self, read: &[u8], now_ms: u64, dialect: &mut dyn Dialect, talk: &mut Conversation<'_>) {
+        dialect.keepalive().start(now_ms, talk.key, talk.sessions.serial(talk.key));
+        dialect.greet(talk);
+        if !read.is_empty() {
+            self.hear(&mut read.to_vec(), dialect, talk);
+        }
+        talk.flush();
+    }
+
     /// Reads once from a client's socket, and hears what it says.
     pub fn receive(&mut self, dialect: &mut dyn Dialect, talk: &mut Conversation<'_>) {
         let Some(connection) = talk.sessions.connection_mut(talk.key) else { return };

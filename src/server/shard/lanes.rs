@@ -85,7 +85,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// No groups yet.
+    /// The shard's part of both hubs, before anybody has joined.
     pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
         let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
         let (options, silent) = (context.options.lag, Arc::clone(&context.silent));

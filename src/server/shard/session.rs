@@ -147,6 +147,11 @@ impl Session {
         self.followed.as_ref().map(|followed| followed.assignment.id())
     }
 
+    /// Whether its client has negotiated again, so that its assignment holds no more.
+    pub fn is_replaced(&self) -> bool {
+        self.followed.as_ref().is_some_and(|followed| followed.assignment.is_replaced())
+    }
+
     /// Whether a request with this id was executed before.
     pub fn is_duplicate(&self, ack_id: u64) -> bool {
         self.acks.contains(ack_id)

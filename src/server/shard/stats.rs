@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::close::{Close, CloseRow, ROWS, TABLE};
+use crate::wire::gexbot::HubName;
 
 /// A counter or gauge with a single writer: plain loads and stores, no locked instruction.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ macro_rules! counts {
         #[repr(align(128))]
         pub struct ShardStats {
             $($(#[$doc])* pub $name: Count,)*
+            /// Open connections of each of GexBot's hubs, by [`HubName::index`] (gauge).
+            pub hub_connections: [Count; HubName::COUNT],
             /// Connections that ended, by row of the table.
             closes: [Count; ROWS],
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::kafka_health::TopicFigures;
 use super::kafka_options::ORDERFLOW_TOPIC;
 use crate::engine::clock::monotonic_ms;
-use crate::health::log_limit::LogLimiter;
+use crate::health::log_limit::{LogLimiter, any};
 use crate::source::live::{LiveError, LiveOrderflow};
 use crate::streams::{Input, InputError, Streams};
 
@@ -140,10 +140,10 @@ fn kind(refused: &InputError) -> Poison {
 
 /// Logs a skipped message, unless the limiter of its kind suppresses the line. Returns whether it did.
 fn log_skipped(log: &mut LogLimiter, message: &TopicMessage<'_>, poison: Poison, reason: &str, now_ms: u64) -> bool {
-    let Some(more) = log.pass(now_ms) else { return false };
+    let Some(suppressed) = log.pass(now_ms) else { return false };
     let TopicMessage { topic, partition, offset, .. } = message;
     let kind = Poison::NAMES[poison.index()];
-    tracing::warn!(topic, partition, offset, kind, more, "skipped a Kafka message: {reason}");
+    tracing::warn!(topic, partition, offset, kind, suppressed = any(suppressed), "skipped a Kafka message: {reason}");
     true
 }
 

@@ -185,13 +185,13 @@ pub struct PriceState {
     pub change: Option<Decimal>,
     /// The same in percent, two decimals.
     pub change_pct: Option<Decimal>,
-    /// Units traded today.
+    /// Units traded since the open, at least 0.
     pub volume: Option<Decimal>,
-    /// Today's highest price.
+    /// The highest price since the open.
     pub high: Option<Decimal>,
-    /// Today's lowest price.
+    /// The lowest price since the open.
     pub low: Option<Decimal>,
-    /// Today's first price.
+    /// The first price of the day; in a replay that of the recorded day.
     pub open: Option<Decimal>,
     /// The previous day's last price.
     pub prev_close: Option<Decimal>,

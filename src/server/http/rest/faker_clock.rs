@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::excerpts::Excerpt;
 use super::positions::{Position, at_cursor};
 use super::series::{RecordedDay, RecordedSeries};
-use super::{blocking, day_folder};
+use super::{blocking, path_names};
 use crate::engine::clock;
 use crate::replay::change::{Change, Refused};
 use crate::replay::moment::{Clamped, Moment, Resolved, date_at};
@@ -183,7 +183,7 @@ fn texts(dates: &[Date]) -> Vec<String> {
 pub async fn coverage(request: OnReplay, RawQuery(query): RawQuery) -> Result<Json<Value>, ReplayRefusal> {
     let bound = |name, otherwise: Date| match auth::parameter(query.as_deref(), name) {
         None => Ok(otherwise),
-        Some(text) => day_folder::date(&text).map_err(|refused| ReplayRefusal::Bad { expected: refused.to_string() }),
+        Some(text) => path_names::date(&text).map_err(|refused| ReplayRefusal::Bad { expected: refused.to_string() }),
     };
     let (from, to) = (bound("from", Date::MIN)?, bound("to", Date::MAX)?);
     let mut days = recorded(&request).await?;

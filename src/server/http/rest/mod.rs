@@ -9,12 +9,12 @@
 mod caller;
 pub mod catalogue;
 mod cursors;
-pub mod day_folder;
 pub mod downloads;
 mod excerpts;
 pub mod faker_clock;
 pub mod faker_control;
 pub mod openapi;
+mod path_names;
 pub mod position_stream;
 mod positions;
 pub mod records;

@@ -36,7 +36,7 @@ pub struct StreamsDialect {
 }
 
 impl StreamsDialect {
-    /// No client yet.
+    /// The dialect of one shard, before it has clients.
     pub fn new(
         channels: Arc<Channels>,
         options: StreamOptions,
