@@ -283,7 +283,7 @@ class Prober(threading.Thread):
 
 def one(flood, clients, data, asked):
     """Runs one flood; returns its row and whether the server stood it."""
-    load = Load(asked.clients, "json.reliable", "SPX", asked.seconds + 4, ledger="fetch", tells_latency=False)
+    load = Load(asked.clients, "json.reliable", "SPX", asked.seconds + 4, ledger="require", tells_latency=False)
     command = servers.flowcast(data, "100ms", "--auth-secret", SECRET)
     with servers.running(command) as server, ThreadPoolExecutor(1) as pool:
         well = pool.submit(run, server, load)
