@@ -37,16 +37,27 @@ pub(super) async fn find(options: &TailOptions) -> anyhow::Result<Vec<HubAddress
     let (url, words) = options.place()?;
     let mut wanted = Wanted::read(&words)?;
     let url = if url.contains("://") { url } else { format!("http://{url}") };
-    let base = url.trim_end_matches('/');
-    match base.split_once("://") {
-        Some(("http" | "https", _)) => {
+    let (scheme, rest) = url.split_once("://").context("expected a URL")?;
+    match scheme.to_ascii_lowercase().as_str() {
+        // Paths are appended to it.
+        scheme @ ("http" | "https") => {
+            let place = rest.split(['?', '#']).next().unwrap_or(rest).trim_end_matches('/');
+            let base = format!("{scheme}://{place}");
             if let Some(server) = base.strip_suffix("/negotiate").map(|base| base.trim_end_matches("/v2")) {
                 bail!("expected the URL of a server, to which tail adds the path of negotiate: {server}; got {base}");
             }
-            negotiated(base, &mut wanted, options).await
+            negotiated(&base, &mut wanted, options).await
         }
-        Some(("ws" | "wss", _)) => given(base, &wanted),
-        _ => bail!("expected an http(s):// or ws(s):// URL, got {base}"),
+        scheme @ ("ws" | "wss") => given(&format!("{scheme}://{}", with_path(rest)), &wanted),
+        _ => bail!("expected an http(s):// or ws(s):// URL, got {url}"),
+    }
+}
+
+/// What follows the scheme of a socket's URL, with a path before the query.
+fn with_path(rest: &str) -> String {
+    match rest.split_once('?') {
+        Some((authority, query)) if !authority.contains('/') => format!("{authority}/?{query}"),
+        _ => rest.to_owned(),
     }
 }
 
@@ -180,4 +191,16 @@ async fn call(method: Method, url: &str, authorization: &SecretString, body: Opt
     };
     anyhow::ensure!(answer.status == 200, "{method} {url}: expected HTTP 200, got {}: {said}{hint}", answer.status);
     Ok(serde_json::from_slice(&answer.body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sockets_url_gets_the_path_that_it_lacks() {
+        assert_eq!(with_path("h:1?access_token=a/b"), "h:1/?access_token=a/b");
+        assert_eq!(with_path("h/client/hubs/x?access_token=a"), "h/client/hubs/x?access_token=a");
+        assert_eq!(with_path("h"), "h");
+    }
 }
