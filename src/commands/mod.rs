@@ -3,6 +3,7 @@
 mod command_line;
 pub mod feeds;
 pub mod generate;
+mod hub_client;
 pub mod import;
 pub mod inspect;
 mod logging;

@@ -4,11 +4,7 @@
 //! the real service at the other end. It opens one connection per hub that its groups belong to. It recovers no
 //! session: when a connection ends, the command ends.
 
-mod hub_address;
-mod hub_connection;
-mod record_line;
 mod tail_options;
-mod wanted;
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -20,8 +16,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::hub_connection::{Capture, HubConnection};
 pub use self::tail_options::TailOptions;
+use crate::commands::hub_client::hub_address;
+use crate::commands::hub_client::hub_connection::{Capture, HubConnection};
 
 /// Lines on their way from the hubs' connections to the output.
 const LINES: usize = 64;
@@ -42,9 +39,10 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
     let capture = Capture::create(options.capture.as_deref())?;
     let (lines, received) = mpsc::channel(LINES);
     let (mut connections, mut silent) = (JoinSet::new(), HashSet::new());
-    for address in hub_address::find(&options).await? {
+    let request = options.request()?;
+    for address in hub_address::find(&request).await? {
         silent.extend(address.print.iter().cloned());
-        let connection = HubConnection::connect(address, &options, capture.clone()).await?;
+        let connection = HubConnection::connect(address, &request, capture.clone()).await?;
         connections.spawn(connection.forward(lines.clone()));
     }
     drop(lines);
