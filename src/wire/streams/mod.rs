@@ -9,7 +9,7 @@
 //! - [`channels`], [`filters`]: which channels a server has, and which symbols of one a client wants.
 //! - [`shapes`], [`portfolio`]: what may be published to each channel.
 //! - [`messages`]: what the server sends.
-//! - [`checks`], [`exact`]: rules that requests and records share; decimals that keep their digits.
+//! - [`checks`], [`exact`], [`rfc3339`]: rules that requests and records share; decimals that keep their digits; times.
 
 pub mod channels;
 pub mod checks;
@@ -18,6 +18,7 @@ pub mod filters;
 pub mod messages;
 pub mod portfolio;
 pub mod request;
+pub mod rfc3339;
 pub mod shapes;
 
 pub use channels::{Channel, ChannelKind, Channels, PORTFOLIO, PRICE_UPDATES, SIGNALS, TRADES};
