@@ -11,8 +11,10 @@ mod delivery;
 mod feeding;
 mod listener;
 mod outage;
+mod recreated;
 mod settings;
 mod topic;
+mod transactions;
 
 use std::sync::OnceLock;
 
