@@ -1,7 +1,9 @@
 //! `flowcast inspect`: what a recorded day contains, without serving it.
 //!
-//! The files are read line by line ([`file_figures`]), several at a time, and printed as tables ([`day_table`]).
+//! The files are read line by line ([`file_figures`]), several at a time, and printed as tables ([`day_table`]). The
+//! folder `streams/` is read as the server reads it.
 
+mod day_span;
 mod day_table;
 mod file_figures;
 
@@ -9,8 +11,11 @@ use std::io;
 
 use rayon::prelude::*;
 
+use self::day_span::DaySpan;
 use self::file_figures::FileFigures;
 use crate::source::recorded::dataset::{DataDate, Dataset, DatasetError, DatasetOptions};
+use crate::source::recorded::replay_options::CacheMode;
+use crate::source::recorded::trading::{Trading, TradingReport};
 use crate::wire::payload::EncoderOptions;
 
 /// Which day, and where.
@@ -49,11 +54,13 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     let mut wanted = options.dataset.clone();
     wanted.data_date = options.date.unwrap_or(wanted.data_date);
     let dataset = Dataset::find(&wanted)?;
-    let read = dataset.files.par_iter().map(|file| FileFigures::read(file, options.encoder));
+    let day = DaySpan::new(dataset.date);
+    let read = dataset.files.par_iter().map(|file| FileFigures::read(file, &day, options.encoder));
     let figures: Vec<FileFigures> = read.collect::<io::Result<_>>()?;
     let misplaced = dataset.others.iter().filter_map(|path| file_figures::importable(path)).collect::<Vec<_>>();
+    let (_, streams) = Trading::load(&dataset.path, &[], CacheMode::Rotation)?;
 
-    match day_table::print(&dataset, &figures, &misplaced) {
+    match day_table::print(&dataset, &day, &figures, &streams, &misplaced) {
         // `inspect | head` is fine.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
@@ -61,6 +68,11 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if figures.iter().all(|figures| figures.failed.is_some()) {
         return Err(InspectError::NothingRead);
     }
-    let is_clean = misplaced.is_empty() && figures.iter().all(FileFigures::is_clean);
+    let is_stream_clean = |report: &TradingReport| {
+        let (first, last) = report.span.unwrap_or_default();
+        report.bad == 0 && (report.span.is_none() || day.may_have(first) && day.may_have(last))
+    };
+    let is_clean =
+        misplaced.is_empty() && figures.iter().all(FileFigures::is_clean) && streams.iter().all(is_stream_clean);
     if wanted.strict && !is_clean { Err(InspectError::Strict) } else { Ok(()) }
 }

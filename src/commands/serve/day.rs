@@ -108,7 +108,7 @@ fn load_trading(
     tracks: &[Arc<Track>],
 ) -> anyhow::Result<(Trading, u64)> {
     let (trading, reports) = Trading::load(day, tracks, options.replay.cache_mode).context("cannot load the data")?;
-    for (TradingReport { path, records, bad, first_bad }, (channel, _)) in
+    for (TradingReport { path, records, bad, first_bad, .. }, (channel, _)) in
         reports.iter().zip(Channels::TRADING.iter().skip(1))
     {
         let path = path.display();

@@ -79,6 +79,8 @@ pub struct TradingReport {
     pub path: PathBuf,
     /// Records that will be played.
     pub records: u64,
+    /// The earliest and the latest time of a record, Unix seconds.
+    pub span: Option<(i64, i64)>,
     /// Lines that are no record of the channel and are skipped.
     pub bad: u64,
     /// The first of them: line number, from 1, and reason.
@@ -150,7 +152,7 @@ impl Trading {
 
 /// Reads one file; bad lines are noted.
 fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<TradingRecord>) -> io::Result<TradingReport> {
-    let mut report = TradingReport { path: path.to_owned(), records: 0, bad: 0, first_bad: Vec::new() };
+    let mut report = TradingReport { path: path.to_owned(), records: 0, span: None, bad: 0, first_bad: Vec::new() };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     for number in 1.. {
@@ -169,6 +171,8 @@ fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Trading
         }
         match event(channel, line.trim_ascii()) {
             Ok(event) => {
+                let (first, last) = report.span.unwrap_or((event.at, event.at));
+                report.span = Some((first.min(event.at), last.max(event.at)));
                 events.push(event);
                 report.records += 1;
             }
