@@ -6,6 +6,7 @@ pub mod generate;
 mod hub_client;
 pub mod import;
 pub mod inspect;
+mod line_hints;
 mod logging;
 pub mod publish;
 pub mod serve;
