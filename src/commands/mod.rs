@@ -9,6 +9,7 @@ pub mod inspect;
 mod line_hints;
 mod logging;
 pub mod publish;
+pub mod record;
 pub mod serve;
 pub mod settings;
 pub mod shutdown;
@@ -30,6 +31,7 @@ use self::import::ImportOptions;
 use self::inspect::InspectOptions;
 use self::logging::LogOptions;
 use self::publish::PublishOptions;
+use self::record::RecordOptions;
 use self::settings::SettingsOptions;
 use self::tail::TailOptions;
 use self::token::TokenOptions;
@@ -60,6 +62,8 @@ enum CliCommand {
     Import(ImportOptions),
     /// Subscribe to a hub and print its records
     Tail(TailOptions),
+    /// Record a hub, the streams of a /ws, broker feeds or Kafka topics into the files of a day
+    Record(Box<RecordOptions>),
     /// Publish a recorded day, or the lines of a file, to a Kafka topic
     Publish(PublishOptions),
     /// Make a token for /ws and POST /api/publish
@@ -111,6 +115,7 @@ fn try_run() -> anyhow::Result<()> {
         CliCommand::Generate(options) => print(generate::generate(&options)?),
         CliCommand::Import(options) => print(import::import(&options)?),
         CliCommand::Tail(options) => tail::tail(options),
+        CliCommand::Record(options) => record::record(&options),
         CliCommand::Publish(options) => {
             let summary = publish::publish(&options, &*shutdown::raised_by_signal()?)?;
             print(&summary)?;
