@@ -19,7 +19,7 @@ use crate::source::broker::feed_settings::{self, FeedSettings};
 use crate::source::broker::setting_values::SettingsError;
 use crate::source::kafka::kafka_options::KafkaOptions;
 use crate::source::recorded::dataset::DatasetOptions;
-use crate::source::recorded::replay_options::ReplayOptions;
+use crate::source::recorded::player_options::ReplayOptions;
 use crate::source::recorded::trading::TradingOptions;
 use crate::source::recorded::window_options::WindowOptions;
 use crate::streams::stream_options::StreamOptions;

@@ -21,7 +21,7 @@ use crate::server::http::app::App;
 use crate::source::recorded::dataset::Dataset;
 use crate::source::recorded::day_prices::DayPrices;
 use crate::source::recorded::market::Market;
-use crate::source::recorded::replay::Replay;
+use crate::source::recorded::player::Replay;
 use crate::source::recorded::track::Track;
 use crate::source::recorded::trading::{Trading, TradingReport};
 use crate::source::recorded::window::Window;

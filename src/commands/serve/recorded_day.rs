@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use crate::server::http::rest::series::{RecordedDay, RecordedSeries};
 use crate::source::recorded::dataset::Dataset;
 use crate::source::recorded::market::Market;
-use crate::source::recorded::replay_options::CacheMode;
+use crate::source::recorded::player_options::CacheMode;
 use crate::source::recorded::track::Track;
 
 /// The day that is replayed.

@@ -5,7 +5,7 @@
 //! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
 //! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
 //!   [`lines`].
-//! - [`replay`]: the clock that publishes them; [`tick_schedule`]: when its ticks are due.
+//! - [`player`]: the clock that publishes them; [`tick_schedule`]: when its ticks are due.
 //! - [`trading`], [`day_prices`]: the same day on the JSON streams.
 
 mod alarm;
@@ -20,8 +20,8 @@ pub mod lines;
 pub mod mapping;
 pub mod market;
 pub mod parts;
-pub mod replay;
-pub mod replay_options;
+pub mod player;
+pub mod player_options;
 pub mod tick_schedule;
 pub mod track;
 pub mod trading;

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::mapping::open_regular;
-use super::replay_options::CacheMode;
+use super::player_options::CacheMode;
 use super::track::Track;
 use crate::health::status::SourceHealth;
 use crate::streams::Streams;

@@ -12,7 +12,7 @@ use std::task::Waker;
 use super::block::{Block, SlotRecord};
 use super::day_prices::DayPrices;
 use super::market::Market;
-use super::replay_options::{CacheMode, ReplayOptions};
+use super::player_options::{CacheMode, ReplayOptions};
 use super::tick_schedule::{TickSchedule, first_deadline, sleep_until};
 use super::track::Track;
 use crate::engine::clock;
