@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use self::day_span::DaySpan;
 use self::file_figures::FileFigures;
 use crate::source::recorded::dataset::{DataDate, Dataset, DatasetError, DatasetOptions};
-use crate::source::recorded::replay_options::CacheMode;
+use crate::source::recorded::player_options::CacheMode;
 use crate::source::recorded::trading::{Trading, TradingReport};
 use crate::wire::payload::EncoderOptions;
 

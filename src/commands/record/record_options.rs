@@ -102,10 +102,7 @@ impl RecordOptions {
         let named = [is_url, self.feeds.is_some(), !self.brokers.is_empty()];
         let named = named.into_iter().filter(|&is_named| is_named).count();
         ensure!(named <= 1, "expected one thing to record: a URL, --feeds or --brokers; start a process for each");
-        ensure!(
-            self.topics.is_empty() != self.brokers.is_empty() || self.topics.is_empty(),
-            "--topics needs --brokers"
-        );
+        ensure!(self.topics.is_empty() || !self.brokers.is_empty(), "--topics needs --brokers");
         if let Some(file) = &self.feeds {
             let feeds = config::read(file)?.feeds;
             ensure!(!feeds.is_empty(), "{}: expected [[feeds]] blocks, got none", file.display());
