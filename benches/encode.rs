@@ -189,14 +189,14 @@ fn blocks(records: u32) -> Row {
     let out = tempfile::tempdir().expect("a temporary folder");
     day::write(out.path(), day::SERIES, &TICKERS, records);
     let options = DatasetOptions { data_dir: out.path().to_owned(), data_date: DataDate::Latest, strict: true };
-    let dataset = Dataset::find(&options).expect("the day that was just written");
+    let datasets = [Dataset::find(&options).expect("the day that was just written")];
     let window = defaults::<WindowOptions>();
     let parts: Parts = window.at_start().into_iter().map(Part::Record).collect();
     let mut builder = BlockBuilder::new(window.encoder).expect("memory for a zstd context");
     let run = move || {
         // The folder lives as long as this closure.
         let _ = &out;
-        let (market, errors) = Market::open(&dataset, "blue", &Hub::new("bench", &defaults::<HubOptions>()));
+        let (market, errors) = Market::open(&datasets, "blue", &Hub::new("bench", &defaults::<HubOptions>()), 0);
         assert!(errors.is_empty());
         for track in &market.tracks {
             track.index().scan(track.file(), usize::MAX).expect("a readable file");

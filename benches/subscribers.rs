@@ -149,7 +149,8 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
     client.write_all(&[&[0x82, 0x80 | join.len() as u8, 0, 0, 0, 0], &join[..]].concat()).expect("an open socket");
     client.set_nonblocking(true).expect("a socket option");
     let wire = PubSubWire { syntax: Syntax::Protobuf, reliable: false, profile: Profile::V2026_04 };
-    let protocol = ClientProtocol::WebPubSub { wire, hub: HubTopic::Orderflow.hub(false), assignment: None };
+    let protocol =
+        ClientProtocol::WebPubSub { wire, hub: HubTopic::Orderflow.hub(false), assignment: None, session: None };
     let (admitted, _) = Admitted::take(&Arc::default());
     let mut letter = Some(ShardMessage::Open(Arrival {
         socket,

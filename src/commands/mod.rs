@@ -10,6 +10,7 @@ mod line_hints;
 mod logging;
 pub mod publish;
 pub mod record;
+pub mod replay;
 pub mod serve;
 pub mod settings;
 pub mod shutdown;
@@ -32,6 +33,7 @@ use self::inspect::InspectOptions;
 use self::logging::LogOptions;
 use self::publish::PublishOptions;
 use self::record::RecordOptions;
+use self::replay::ReplayCommand;
 use self::settings::SettingsOptions;
 use self::tail::TailOptions;
 use self::token::TokenOptions;
@@ -66,6 +68,8 @@ enum CliCommand {
     Record(Box<RecordOptions>),
     /// Publish a recorded day, or the lines of a file, to a Kafka topic
     Publish(PublishOptions),
+    /// Steer the replay of a running server: pause, play, seek, step, speed, dates
+    Replay(ReplayCommand),
     /// Make a token for /ws and POST /api/publish
     Token(TokenOptions),
     /// Try the broker feeds of a settings file, or print their records
@@ -121,6 +125,7 @@ fn try_run() -> anyhow::Result<()> {
             print(&summary)?;
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
+        CliCommand::Replay(command) => replay::replay(&command),
         CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
         CliCommand::Feeds(options) => Ok(feeds::run(&options)?),
         CliCommand::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),

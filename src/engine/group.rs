@@ -5,10 +5,11 @@
 //! ([`super::hub`]), what a shard keeps ([`super::ring`]), what lag means ([`super::policy`]).
 
 use std::array;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::broadcast;
 
 use super::frames::{Form, Frames};
@@ -32,6 +33,8 @@ pub struct Group {
     name: Arc<str>,
     /// Set once a source publishes here; such a group stays when its last subscriber leaves.
     symbol: OnceLock<Arc<str>>,
+    /// Its source has ended, so it does not stay any more.
+    is_abandoned: AtomicBool,
     sender: broadcast::Sender<Publication>,
     /// Shards with members. Publishing to a group without any costs one load.
     live: LiveCount,
@@ -43,7 +46,7 @@ pub struct Group {
     /// The forms of which the next frames are built, or will be: a bit for each.
     ready: AtomicU8,
     /// Set if frames are built ahead: who builds them.
-    builder: OnceLock<Waker>,
+    builder: ArcSwapOption<Waker>,
 }
 
 impl Group {
@@ -52,6 +55,7 @@ impl Group {
         Self {
             name,
             symbol: OnceLock::new(),
+            is_abandoned: AtomicBool::new(false),
             sender: broadcast::Sender::new(CHANNEL_SLOTS),
             live: LiveCount::new(),
             subscribers: AtomicUsize::new(0),
@@ -59,7 +63,7 @@ impl Group {
             publications: AtomicU64::new(0),
             wanted: array::from_fn(|_| AtomicU32::new(0)),
             ready: AtomicU8::new(u8::MAX),
-            builder: OnceLock::new(),
+            builder: ArcSwapOption::empty(),
         }
     }
 
@@ -75,13 +79,19 @@ impl Group {
 
     /// Whether a source publishes here.
     pub fn is_declared(&self) -> bool {
-        self.symbol.get().is_some()
+        self.symbol.get().is_some() && !self.is_abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Its source publishes no more. The caller takes it out of the map, or leaves that to its last subscriber.
+    pub(super) fn undeclare(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
     }
 
     /// Marks the group as one that a source publishes to; true if it was none before. The caller holds the
     /// map's entry guard, see `Hub::declare`.
     pub(super) fn declare(&self, symbol: &str) -> bool {
-        self.symbol.set(symbol.into()).is_ok()
+        let is_new = self.symbol.set(symbol.into()).is_ok();
+        self.is_abandoned.swap(false, Ordering::Relaxed) || is_new
     }
 
     /// Whether any shard has members. May miss a join that happens at this moment; that client is served from
@@ -125,14 +135,14 @@ impl Group {
     /// [`Group::set_ready`] says so. A group without such a source is always ready.
     pub fn build_ahead(&self, builder: Waker) {
         self.ready.store(0, Ordering::SeqCst);
-        let _ = self.builder.set(builder);
+        self.builder.store(Some(Arc::new(builder)));
     }
 
     /// A lane that sends `form` was opened. Wakes the builder if the form is not ready.
     pub fn want(&self, form: Form) {
         self.wanted[form.index()].fetch_add(1, Ordering::SeqCst);
         if !self.is_ready(form)
-            && let Some(builder) = self.builder.get()
+            && let Some(builder) = &*self.builder.load()
         {
             builder.wake_by_ref();
         }

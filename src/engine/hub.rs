@@ -33,6 +33,19 @@ pub struct TooManySilentGroups {
     pub limit: usize,
 }
 
+/// Between the name of a group on the wire and that of the session whose group it is: no name on the wire has it.
+const SESSION: char = '\u{1f}';
+
+/// The key of a session's group.
+pub fn session_group(session: &str, name: &str) -> String {
+    format!("{name}{SESSION}{session}")
+}
+
+/// The name of a group on the wire, and the session whose group it is.
+pub fn wire_name(key: &str) -> (&str, Option<&str>) {
+    key.split_once(SESSION).map_or((key, None), |(name, session)| (name, Some(session)))
+}
+
 /// A source that keeps the latest state of its groups, for clients that subscribe later.
 pub trait Retain: Send + Sync {
     /// The latest state of `group`; `None` if it carries no state, or none yet. At least as new as the hub's
@@ -123,6 +136,19 @@ impl Hub {
                 entry.insert(Arc::clone(&group));
                 group
             }
+        }
+    }
+
+    /// Declares a group of a session: other publications under the same name on the wire.
+    pub fn declare_for(&self, session: &str, name: &str, symbol: &str) -> Arc<Group> {
+        self.declare(&session_group(session, name), symbol)
+    }
+
+    /// A session has ended: its groups stay only as long as they have members.
+    pub fn undeclare(&self, group: &Group) {
+        group.undeclare();
+        if self.groups.remove_if(group.name(), |_, group| !group.is_live()).is_none() {
+            self.silent.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -357,7 +383,7 @@ mod tests {
         let hub = hub(0);
         let group = hub.declare("one", "1");
         drop(hub.sequencer().begin(None));
-        let mut batch = hub.sequencer().begin(Some(Due { ordinal: 7, scheduled_ns: 1 }));
+        let mut batch = hub.sequencer().begin(Some(Due { ordinal: 7, scheduled_ns: 1, ..Due::default() }));
         assert!(batch.drift_ns() > 0);
         batch.publish(&group, frames(3));
         drop(batch);

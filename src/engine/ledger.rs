@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::frames::PayloadHashes;
+use crate::replay::snapshot::Epoch;
 
 /// Size of the tick ledger.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,10 +19,16 @@ pub struct LedgerOptions {
     pub ledger_publications: usize,
 }
 
-/// The publications of one batch, and when it ran.
+/// The publications of one batch, and when it ran; or a new epoch of a clock, without publications.
 pub struct Tick {
     /// The source's own count of its ticks.
     pub ordinal: u64,
+    /// The epoch of the clock that published it; 0 if no replay did.
+    pub epoch: u64,
+    /// The session whose clock that is; `None` for the common one.
+    pub session: Option<Arc<str>>,
+    /// The epoch that begins here.
+    pub opens: Option<Epoch>,
     /// When it was due, monotonic ns.
     pub scheduled_ns: u64,
     /// When it began, monotonic ns.
@@ -30,6 +37,13 @@ pub struct Tick {
     pub published_unix_ns: u64,
     /// What was published, in id order.
     pub publications: Box<[TickPublication]>,
+}
+
+impl Tick {
+    /// What it counts for in the ring: an epoch as much as a publication.
+    fn weight(&self) -> usize {
+        self.publications.len().max(1)
+    }
 }
 
 /// One publication of a tick.
@@ -77,12 +91,12 @@ impl Ledger {
         }
         let newest = {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            ring.publications += tick.publications.len();
+            ring.publications += tick.weight();
             ring.ticks.push_back(Arc::new(tick));
             ring.newest += 1;
             // The newest tick stays, however large.
             while ring.publications > self.limit && ring.ticks.len() > 1 {
-                let oldest = ring.ticks.pop_front().map_or(0, |tick| tick.publications.len());
+                let oldest = ring.ticks.pop_front().map_or(0, |tick| tick.weight());
                 ring.publications -= oldest;
             }
             ring.newest
@@ -127,7 +141,16 @@ mod tests {
         let ledger = Ledger::new(limit);
         for ordinal in 1..=ticks {
             let publications = (0..2).map(|_| publication()).collect();
-            ledger.append(Tick { ordinal, scheduled_ns: 0, published_ns: 0, published_unix_ns: 0, publications });
+            ledger.append(Tick {
+                ordinal,
+                epoch: 0,
+                session: None,
+                opens: None,
+                scheduled_ns: 0,
+                published_ns: 0,
+                published_unix_ns: 0,
+                publications,
+            });
         }
         ledger
     }

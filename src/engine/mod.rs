@@ -9,7 +9,7 @@
 //! - [`ring`]: what one shard keeps of one group: lag and recovery.
 //! - [`policy`]: what lag means.
 //! - [`ledger`]: what was published when.
-//! - [`watermark`], [`live_groups`], [`room`]: what publishers and shards synchronize with.
+//! - [`watermark`], [`live_groups`], [`room`], [`sweep_report`]: what publishers and shards synchronize with.
 
 pub mod clock;
 pub mod frames;
@@ -21,5 +21,6 @@ pub mod policy;
 pub mod ring;
 mod room;
 pub mod sequencer;
+pub mod sweep_report;
 pub mod wanted_form;
 mod watermark;

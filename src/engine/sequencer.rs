@@ -20,18 +20,24 @@ use super::frames::Frames;
 use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
 use super::room::RoomWait;
+use super::sweep_report::{SweepReport, Swept};
 use super::watermark::Watermark;
+use crate::replay::snapshot::Epoch;
 
 /// What is to be published, and where.
 pub type Outgoing = (Arc<Group>, Frames);
 
-/// When a batch was due. A batch that no clock schedules is due when it begins.
-#[derive(Debug, Clone, Copy)]
+/// When a batch was due, and on which clock. A batch that no clock schedules is due when it begins.
+#[derive(Debug, Clone, Default)]
 pub struct Due {
     /// The source's own count of its batches.
     pub ordinal: u64,
     /// When the batch was due, monotonic ns.
     pub scheduled_ns: u64,
+    /// The epoch of the clock; 0 if it has none.
+    pub epoch: u64,
+    /// The session whose clock it is; `None` for the common one.
+    pub session: Option<Arc<str>>,
 }
 
 /// The sequence of a hub's publications, and who is told of them.
@@ -41,7 +47,7 @@ pub struct Sequencer {
     published: CachePadded<Watermark>,
     /// Where a publisher waits for room. Every shard looks here after its bell, too.
     room: CachePadded<RoomWait>,
-    shards: ArcSwap<Vec<Waker>>,
+    shards: ArcSwap<Vec<(Waker, Arc<SweepReport>)>>,
     ledger: Ledger,
 }
 
@@ -76,9 +82,41 @@ impl Sequencer {
         self.published.id()
     }
 
-    /// Registers a shard: its bell is rung after every batch.
-    pub fn attach(&self, shard: &Waker) {
-        self.shards.rcu(|shards| shards.iter().cloned().chain([shard.clone()]).collect::<Vec<_>>());
+    /// Registers a shard: its bell is rung after every batch, and it reports what it has swept.
+    pub fn attach(&self, shard: &Waker, report: &Arc<SweepReport>) {
+        let shard = (shard.clone(), Arc::clone(report));
+        self.shards.rcu(|shards| shards.iter().chain([&shard]).cloned().collect::<Vec<_>>());
+    }
+
+    /// How far the shards are with sending what is published: for a source that goes as fast as they can.
+    pub fn swept(&self) -> Swept {
+        let published = self.published();
+        let shards = self.shards.load();
+        Swept {
+            is_complete: shards.iter().all(|(_, report)| report.swept() >= published),
+            blocked: shards.iter().map(|(_, report)| report.blocked()).sum(),
+        }
+    }
+
+    /// Clients on all shards that have joined a group.
+    pub fn members(&self) -> u64 {
+        self.shards.load().iter().map(|(_, report)| report.members()).sum()
+    }
+
+    /// Enters a new epoch of a clock into the ledger, between its ticks.
+    pub fn open_epoch(&self, epoch: Epoch, session: Option<Arc<str>>) {
+        let _between = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (published_ns, published_unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+        self.ledger.append(Tick {
+            ordinal: 0,
+            epoch: epoch.number,
+            session,
+            opens: Some(epoch),
+            scheduled_ns: published_ns,
+            published_ns,
+            published_unix_ns,
+            publications: Box::default(),
+        });
     }
 
     /// A shard reports that it has taken out everything up to [`Sequencer::published`]. Call this after every
@@ -88,7 +126,7 @@ impl Sequencer {
     }
 
     fn ring_shards(&self) {
-        self.shards.load().iter().for_each(Waker::wake_by_ref);
+        self.shards.load().iter().for_each(|(shard, _)| shard.wake_by_ref());
     }
 
     /// Starts a batch: everything published in it becomes visible to the shards at once.
@@ -101,7 +139,7 @@ impl Sequencer {
 
     fn batch<'a>(&'a self, open: MutexGuard<'a, Sequence>, due: Option<Due>) -> Batch<'a> {
         let published_ns = clock::monotonic_ns();
-        let due = due.unwrap_or(Due { ordinal: 0, scheduled_ns: published_ns });
+        let due = due.unwrap_or_else(|| Due { scheduled_ns: published_ns, ..Due::default() });
         Batch {
             sequencer: self,
             first_id: open.last_id + 1,
@@ -205,6 +243,9 @@ impl Drop for Batch<'_> {
         if self.sequencer.ledger.is_kept() {
             self.sequencer.ledger.append(Tick {
                 ordinal: self.due.ordinal,
+                epoch: self.due.epoch,
+                session: self.due.session.take(),
+                opens: None,
                 scheduled_ns: self.due.scheduled_ns,
                 published_ns: self.published_ns,
                 published_unix_ns: self.published_unix_ns,

@@ -15,8 +15,10 @@ use crate::engine::clock;
 /// The state of one source, updated by the source itself. A source of several channels has one per channel.
 pub struct SourceHealth {
     name: String,
-    /// How often it should move; `None` for a source that may be quiet.
-    interval: Option<Duration>,
+    /// How often it should move, ns; 0 for a source that may be quiet.
+    interval_ns: AtomicU64,
+    /// Since when it should, Unix ns.
+    since_unix_ns: AtomicU64,
     started_unix_ns: u64,
     connected: AtomicBool,
     last_update_unix_ns: AtomicU64,
@@ -90,7 +92,8 @@ impl Status {
     pub fn register(&self, name: impl Into<String>, interval: Option<Duration>) -> Arc<SourceHealth> {
         let source = Arc::new(SourceHealth {
             name: name.into(),
-            interval,
+            interval_ns: AtomicU64::new(ns(interval)),
+            since_unix_ns: AtomicU64::new(0),
             started_unix_ns: clock::unix_ns(),
             connected: AtomicBool::new(true),
             last_update_unix_ns: AtomicU64::new(0),
@@ -158,6 +161,10 @@ impl Status {
     }
 }
 
+fn ns(interval: Option<Duration>) -> u64 {
+    interval.map_or(0, |interval| u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1))
+}
+
 /// Locks, even after a panic elsewhere: nothing is left half done under these locks.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -191,6 +198,14 @@ impl SourceHealth {
         self.connected.store(connected, Ordering::Relaxed);
     }
 
+    /// From now on it should move this often, or may be quiet.
+    pub fn expect_updates(&self, interval: Option<Duration>) {
+        let interval = ns(interval);
+        if self.interval_ns.swap(interval, Ordering::Relaxed) != interval {
+            self.since_unix_ns.store(clock::unix_ns(), Ordering::Relaxed);
+        }
+    }
+
     /// What the source is doing, and why, for `/websocket/status`.
     pub fn set_state(&self, state: &'static str, reason: &str) {
         *locked(&self.state) = Some(SourceState { state, reason: reason.to_owned() });
@@ -208,8 +223,9 @@ impl SourceHealth {
 
     fn snapshot(&self, now_unix_ns: u64) -> SourceSnapshot {
         let last = Some(self.last_update_unix_ns.load(Ordering::Relaxed)).filter(|&last| last > 0);
-        let quiet_ns = now_unix_ns.saturating_sub(last.unwrap_or(self.started_unix_ns));
-        let moving = self.interval.is_none_or(|interval| u128::from(quiet_ns) <= 3 * interval.as_nanos());
+        let since = last.unwrap_or(self.started_unix_ns).max(self.since_unix_ns.load(Ordering::Relaxed));
+        let interval_ns = self.interval_ns.load(Ordering::Relaxed);
+        let moving = interval_ns == 0 || now_unix_ns.saturating_sub(since) <= interval_ns.saturating_mul(3);
         SourceSnapshot {
             name: self.name.clone(),
             is_healthy: self.connected.load(Ordering::Relaxed) && moving,

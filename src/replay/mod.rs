@@ -6,7 +6,10 @@
 //! ```
 
 pub mod change;
+pub mod change_json;
 pub mod moment;
+pub mod moment_text;
 pub mod remote;
 pub mod replays;
 pub mod snapshot;
+pub mod wanted_dates;

@@ -1,8 +1,8 @@
 //! A point of the recorded time, as somebody may write it, and where it lies.
 
-use jiff::SignedDuration;
-use jiff::civil::Time;
+use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 /// The time zone of the exchange, in which days and times of day are meant.
 pub const EXCHANGE_ZONE: &str = "America/New_York";
@@ -66,6 +66,15 @@ impl Clamped {
     }
 }
 
+fn exchange_zone() -> TimeZone {
+    TimeZone::get(EXCHANGE_ZONE).unwrap_or(TimeZone::UTC)
+}
+
+/// The trading day at a time, Unix ms: the date where the exchange is.
+pub fn date_at(unix_ms: i64) -> Date {
+    Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_zoned(exchange_zone()).date()
+}
+
 impl Moment {
     /// The time that is meant, Unix ms, if the clock stands at `now` (Unix ms). `None` for a record number, which is
     /// no time.
@@ -73,9 +82,8 @@ impl Moment {
         match self {
             Self::At(at) => Some(at),
             Self::TimeOfDay(time) => {
-                let zone = TimeZone::get(EXCHANGE_ZONE).unwrap_or(TimeZone::UTC);
-                let date = jiff::Timestamp::from_millisecond(now).ok()?.to_zoned(zone.clone()).date();
-                date.to_datetime(time).to_zoned(zone).ok().map(|zoned| zoned.timestamp().as_millisecond())
+                let zoned = date_at(now).to_datetime(time).to_zoned(exchange_zone()).ok()?;
+                Some(zoned.timestamp().as_millisecond())
             }
             Self::Offset(offset) => Some(now.saturating_add(i64::try_from(offset.as_millis()).unwrap_or(i64::MAX))),
             Self::Share(share) => {

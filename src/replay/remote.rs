@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use jiff::civil::Date;
 use tokio::sync::{oneshot, watch};
 
 use super::change::{Change, Refused};
@@ -43,17 +42,9 @@ pub struct Console {
 /// A change and who waits for the answer.
 pub struct Request {
     /// What is asked for.
-    pub what: Order,
+    pub change: Change,
     /// Where the answer goes. Nobody may listen any more.
     pub reply: oneshot::Sender<Result<Answer, Refused>>,
-}
-
-/// What may be asked of a clock.
-pub enum Order {
-    /// A change of it.
-    Change(Change),
-    /// These dates, which are loaded, in place of those it has.
-    Load(Vec<Date>),
 }
 
 struct View {
@@ -78,17 +69,8 @@ impl Remote {
 
     /// Has a change executed, between two ticks. A step is answered when its ticks are published.
     pub async fn change(&self, change: Change) -> Result<Answer, Refused> {
-        self.order(Order::Change(change)).await
-    }
-
-    /// Has the clock go to other dates.
-    pub async fn load(&self, dates: Vec<Date>) -> Result<Answer, Refused> {
-        self.order(Order::Load(dates)).await
-    }
-
-    async fn order(&self, what: Order) -> Result<Answer, Refused> {
         let (reply, answer) = oneshot::channel();
-        self.changes.try_send(Request { what, reply }).map_err(|error| match error {
+        self.changes.try_send(Request { change, reply }).map_err(|error| match error {
             TrySendError::Full(_) => Refused::Busy { waiting: WAITING },
             TrySendError::Disconnected(_) => Refused::Ending,
         })?;

@@ -90,6 +90,15 @@ pub enum SessionError {
     Refused(#[from] Refused),
 }
 
+/// The longest name of a session.
+pub const MAX_SESSION_NAME: usize = 64;
+
+/// Whether a session may have this name: it can be shown anywhere.
+pub fn is_session_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=MAX_SESSION_NAME).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 /// The clocks of a server that replays. `Err` of its methods never changes anything.
 pub trait Replays: Send + Sync {
     /// The clock that everybody follows who asked for no other.
@@ -101,7 +110,7 @@ pub trait Replays: Send + Sync {
 
     /// Begins to load dates in place of those on the common clock; they are swapped between two ticks. One load at a
     /// time.
-    fn load(&self, dates: Vec<Date>) -> Result<LoadJob, Refused>;
+    fn load(self: std::sync::Arc<Self>, dates: Vec<Date>) -> Result<LoadJob, Refused>;
 
     /// A load by its number; the last 16 are remembered.
     fn job(&self, id: u64) -> Option<LoadJob>;

@@ -103,7 +103,7 @@ impl LiveOrderflow {
             return Ok(());
         }
         let frames = Frames::new(Arc::new(self.build(record, &group)), 0);
-        let due = Due { ordinal: self.ordinal, scheduled_ns: clock::monotonic_ns() };
+        let due = Due { ordinal: self.ordinal, scheduled_ns: clock::monotonic_ns(), ..Due::default() };
         let mut batch = self.hub.sequencer().begin(Some(due));
         batch.wait_for_room(&group);
         batch.publish(&group, frames);

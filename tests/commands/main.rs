@@ -8,6 +8,7 @@ mod import;
 mod inspect;
 mod paper;
 mod record;
+mod replay;
 mod settings;
 mod tail;
 

@@ -16,6 +16,8 @@ mod negotiate;
 mod protocol_errors;
 mod reliable;
 mod replay;
+mod replay_clock;
+mod replay_control;
 mod rest;
 mod rest_files;
 mod shutdown;

@@ -308,6 +308,9 @@ fn every_path_of_the_openapi_document_is_served_with_its_methods_and_no_other() 
             ("{package}", "classic"),
             ("{date}", DATE),
             ("{hub}", "orderflow"),
+            ("{job}", "1"),
+            ("{job_id}", "1"),
+            ("{name}", "lab"),
         ];
         let filled = filled.iter().fold(path.clone(), |path, (name, value)| path.replace(name, value));
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {

@@ -46,7 +46,7 @@ pub fn print(
         problems(&mut out, day, row)?;
     }
     for report in streams {
-        stream_problems(&mut out, day, report)?;
+        stream_problems(&mut out, report)?;
     }
     misplaced.iter().try_for_each(|file| writeln!(out, "{file}"))
 }
@@ -108,17 +108,13 @@ fn streams_table(out: &mut impl Write, day: &DaySpan, streams: &[TradingReport])
     Ok(())
 }
 
-fn stream_problems(out: &mut impl Write, day: &DaySpan, report: &TradingReport) -> io::Result<()> {
+fn stream_problems(out: &mut impl Write, report: &TradingReport) -> io::Result<()> {
     let path = report.path.display();
     for (line, reason) in &report.first_bad {
         writeln!(out, "{path}:{line}: {reason}")?;
     }
     if report.bad > report.first_bad.len() as u64 {
         writeln!(out, "{path}: {} bad lines in all", report.bad)?;
-    }
-    let (first, last) = report.span.unwrap_or_default();
-    for time in [first, last].into_iter().filter(|&time| report.span.is_some() && !day.may_have(time)) {
-        writeln!(out, "{path}: a record is of another day: {}", day.shown(time))?;
     }
     Ok(())
 }

@@ -14,8 +14,7 @@ use rayon::prelude::*;
 use self::day_span::DaySpan;
 use self::file_figures::FileFigures;
 use crate::source::recorded::dataset::{DataDate, Dataset, DatasetError, DatasetOptions};
-use crate::source::recorded::player_options::CacheMode;
-use crate::source::recorded::trading::{Trading, TradingReport};
+use crate::source::recorded::trading::Trading;
 use crate::wire::payload::EncoderOptions;
 
 /// Which day, and where.
@@ -58,7 +57,7 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     let read = dataset.files.par_iter().map(|file| FileFigures::read(file, &day, options.encoder));
     let figures: Vec<FileFigures> = read.collect::<io::Result<_>>()?;
     let misplaced = dataset.others.iter().filter_map(|path| file_figures::importable(path)).collect::<Vec<_>>();
-    let (_, streams) = Trading::load(&dataset.path, &[], CacheMode::Rotation)?;
+    let (_, streams) = Trading::load(&dataset.path, session(&figures, &day))?;
 
     match day_table::print(&dataset, &day, &figures, &streams, &misplaced) {
         // `inspect | head` is fine.
@@ -68,11 +67,16 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if figures.iter().all(|figures| figures.failed.is_some()) {
         return Err(InspectError::NothingRead);
     }
-    let is_stream_clean = |report: &TradingReport| {
-        let (first, last) = report.span.unwrap_or_default();
-        report.bad == 0 && (report.span.is_none() || day.may_have(first) && day.may_have(last))
-    };
-    let is_clean =
-        misplaced.is_empty() && figures.iter().all(FileFigures::is_clean) && streams.iter().all(is_stream_clean);
+    let is_clean = misplaced.is_empty()
+        && figures.iter().all(FileFigures::is_clean)
+        && streams.iter().all(|report| report.bad == 0);
     if wanted.strict && !is_clean { Err(InspectError::Strict) } else { Ok(()) }
+}
+
+/// From the first record of any file to the last, Unix seconds; records of another day do not count.
+fn session(figures: &[FileFigures], day: &DaySpan) -> (u32, u32) {
+    let spans = || figures.iter().filter_map(|figures| figures.lines.span);
+    let times = || spans().flat_map(|(first, last)| [first, last]).filter(|&time| day.may_have(time));
+    let seconds = |time: i64| u32::try_from(time).unwrap_or_default();
+    (times().min().map_or(0, seconds), times().max().map_or(u32::MAX, seconds))
 }

@@ -155,7 +155,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             tokio::task::spawn_blocking(move || day::begin(&options, &app, &stop))
         };
         tokio::select! {
-            loaded = loading => loaded.context("loading panicked")??,
+            loaded = loading => drop(loaded.context("loading panicked")??),
             signal = signals.next() => {
                 tracing::info!(signal, "stopped while loading");
                 return Ok(());

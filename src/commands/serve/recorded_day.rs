@@ -1,4 +1,4 @@
-//! The recorded day as REST reads it: the tracks of the market.
+//! The recorded days as REST reads them: the tracks of the market, and where the common clock stands.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,35 +6,45 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 
+use crate::server::http::rest::rest_state::RestState;
 use crate::server::http::rest::series::{RecordedDay, RecordedSeries};
-use crate::source::recorded::dataset::Dataset;
-use crate::source::recorded::market::Market;
-use crate::source::recorded::player_options::CacheMode;
-use crate::source::recorded::track::Track;
+use crate::source::recorded::stand::Stand;
 
-/// The day that is replayed.
+/// A day that is replayed.
 pub struct ReplayedDay {
     date: Date,
     data_dir: PathBuf,
-    mode: CacheMode,
+    is_loop: bool,
     series: Vec<RecordedSeries>,
-    /// In the order of the series.
-    tracks: Vec<Arc<Track>>,
+    /// Places in the market, in the order of the series.
+    tracks: Vec<usize>,
+    stand: Arc<Stand>,
+}
+
+/// From now on REST answers from the days on which this clock stands.
+pub fn serve_days(rest: &RestState, stand: &Arc<Stand>, data_dir: &Path, is_loop: bool) {
+    let day = |day| Arc::new(ReplayedDay::new(stand, day, data_dir, is_loop)) as Arc<dyn RecordedDay>;
+    let days = (0..stand.market().days.len()).map(day).collect();
+    let stand = Arc::clone(stand);
+    rest.set_days(days, move || stand.day());
 }
 
 impl ReplayedDay {
-    /// The tracks of a market, in REST's order.
-    pub fn new(dataset: &Dataset, market: &Market, mode: CacheMode) -> Self {
-        let mut tracks = market.tracks.clone();
-        tracks.sort_by(|a, b| (a.ticker(), a.package(), a.category()).cmp(&(b.ticker(), b.package(), b.category())));
-        let series = |track: &Arc<Track>| RecordedSeries {
-            ticker: track.ticker().to_owned(),
-            package: track.package(),
-            category: track.category().to_owned(),
-            path: track.path().to_owned(),
+    fn new(stand: &Arc<Stand>, day: usize, data_dir: &Path, is_loop: bool) -> Self {
+        let market = stand.market();
+        let mut tracks: Vec<usize> = market.days[day].tracks.clone().collect();
+        tracks.sort_by_key(|&at| {
+            let track = &market.tracks[at];
+            (track.ticker(), track.package(), track.category())
+        });
+        let series = |&at: &usize| RecordedSeries {
+            ticker: market.tracks[at].ticker().to_owned(),
+            package: market.tracks[at].package(),
+            category: market.tracks[at].category().to_owned(),
+            path: market.tracks[at].path().to_owned(),
         };
-        let data_dir = dataset.path.parent().unwrap_or(&dataset.path).to_owned();
-        Self { date: market.date, data_dir, mode, series: tracks.iter().map(series).collect(), tracks }
+        let (series, date) = (tracks.iter().map(series).collect(), market.days[day].date);
+        Self { date, data_dir: data_dir.to_owned(), is_loop, series, tracks, stand: Arc::clone(stand) }
     }
 }
 
@@ -48,7 +58,7 @@ impl RecordedDay for ReplayedDay {
     }
 
     fn wraps(&self) -> bool {
-        self.mode == CacheMode::Rotation
+        self.is_loop
     }
 
     fn series(&self) -> &[RecordedSeries] {
@@ -56,14 +66,14 @@ impl RecordedDay for ReplayedDay {
     }
 
     fn slots(&self, series: usize) -> (u64, bool) {
-        self.tracks[series].slots()
+        self.stand.market().tracks[self.tracks[series]].slots()
     }
 
     fn position(&self, series: usize) -> Option<u64> {
-        self.tracks[series].position()
+        self.stand.places()[self.tracks[series]].shown()
     }
 
     fn line(&self, series: usize, slot: u64) -> io::Result<Option<Vec<u8>>> {
-        self.tracks[series].line(slot).map_err(io::Error::other)
+        self.stand.market().tracks[self.tracks[series]].line(slot).map_err(io::Error::other)
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! It negotiates like GexBot's client, joins, decodes, and prints one JSON line per record, with flowcast or
 //! the real service at the other end. It opens one connection per hub that its groups belong to. It recovers no
-//! session: when a connection ends, the command ends.
+//! session: when a connection ends, the command ends. In a terminal, keys steer what the server replays.
 
+mod clock_keys;
 mod tail_options;
+mod terminal_mode;
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,8 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::tail_options::TailOptions;
+use self::terminal_mode::TerminalMode;
 use crate::commands::hub_client::hub_address;
 use crate::commands::hub_client::hub_connection::{Capture, HubConnection};
+use crate::commands::replay::ControlToken;
 
 /// Lines on their way from the hubs' connections to the output.
 const LINES: usize = 64;
@@ -46,10 +50,40 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
         connections.spawn(connection.forward(lines.clone()));
     }
     drop(lines);
-    let printed = print(received, silent, options.count).await;
+    let printed = tokio::select! {
+        printed = print(received, silent, options.count) => printed,
+        signal = take_keys(&request.url, &options.token) => {
+            // As a shell counts the end by a signal. The terminal is as it was.
+            std::process::exit(128 + signal);
+        }
+    };
     // Without a receiver the connections close and end. A service that takes no close frame holds up nobody.
     let _ = tokio::time::timeout(CLOSING, connections.join_all()).await;
     printed
+}
+
+/// Lets keys steer the server's clock, if both are there; returns the signal that ends the process.
+async fn take_keys(url: &str, token: &ControlToken) -> i32 {
+    if !io::stdin().is_terminal() || url.starts_with("ws") {
+        return std::future::pending().await;
+    }
+    let Some(client) = clock_keys::clock_of(url, token).await else { return std::future::pending().await };
+    let Some(terminal) = TerminalMode::for_keys() else { return std::future::pending().await };
+    let keys = async {
+        clock_keys::steer(&client).await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        // Without its signals the terminal would not be put back, so keys are not taken either.
+        signal = terminal.until_ended() => match signal {
+            Ok(signal) => signal,
+            Err(_) => {
+                drop(terminal);
+                std::future::pending().await
+            }
+        },
+        never = keys => never,
+    }
 }
 
 /// Prints what comes. The end of any connection ends it.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::commands::hub_client::{self, HubRequest};
+use crate::commands::replay::ControlToken;
 use crate::wire::payload::Profile;
 
 /// The API key where none is given.
@@ -38,6 +39,9 @@ pub struct TailOptions {
     /// Store every message of the service unchanged, one JSON line each
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub token: ControlToken,
 }
 
 impl TailOptions {

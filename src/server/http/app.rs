@@ -12,11 +12,13 @@ use http::StatusCode;
 use http::request;
 use tokio::sync::Semaphore;
 
+use super::control_access::ControlAccess;
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
 use super::negotiate::api_slots::ApiSlots;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
+use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
@@ -52,6 +54,10 @@ pub struct App {
     pub authority: Authority,
     /// The recorded day over REST.
     pub rest: RestState,
+    /// The clocks that requests steer.
+    pub replay: ReplayState,
+    /// Who may steer.
+    pub control: ControlAccess,
     /// Settings of the HTTP side.
     pub options: HttpOptions,
     /// First part of every group's name.
@@ -109,6 +115,8 @@ impl App {
             max_groups_per_connection,
             tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
             rest: RestState::new(&options.rest, &status),
+            replay: ReplayState::default(),
+            control: ControlAccess::new(&options.control, &status),
             hub,
             status,
             shards,

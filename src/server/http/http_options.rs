@@ -2,7 +2,9 @@
 
 use ipnet::IpNet;
 
+use super::control_options::ControlOptions;
 use super::negotiate::negotiate_options::NegotiateOptions;
+use super::replay::session_options::SessionOptions;
 use super::rest::rest_options::RestOptions;
 
 /// Settings of the HTTP side.
@@ -23,7 +25,7 @@ pub struct HttpOptions {
     #[arg(long, env = "FLOWCAST_HTTP_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub http_timeout_seconds: u64,
-    /// Largest number of clients that follow /ticks or /sync/stream; further ones are answered with 503
+    /// Largest number of clients that follow /ticks, /sync/stream or /replay/events; further ones are answered with 503
     #[arg(long, env = "FLOWCAST_MAX_TICK_READERS", default_value_t = 64, value_name = "READERS")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=65_536))]
     pub max_tick_readers: usize,
@@ -42,6 +44,12 @@ pub struct HttpOptions {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub rest: RestOptions,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub control: ControlOptions,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub session: SessionOptions,
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

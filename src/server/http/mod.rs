@@ -2,6 +2,9 @@
 
 pub mod app;
 mod auth;
+mod body;
+mod control_access;
+pub mod control_options;
 mod hs256;
 pub mod http_options;
 pub mod jwt;
@@ -10,6 +13,7 @@ mod metrics;
 pub mod negotiate;
 mod publish;
 mod readiness;
+pub mod replay;
 pub mod rest;
 mod route_table;
 pub mod routes;

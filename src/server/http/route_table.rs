@@ -6,7 +6,8 @@ use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
 use super::app::App;
-use super::rest::{catalogue, downloads, faker_control, openapi, position_stream, records};
+use super::replay::{clock_events, loads, resource, session_routes};
+use super::rest::{catalogue, downloads, faker_clock, faker_control, openapi, position_stream, records};
 use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
 use crate::wire::gexbot::Package;
 
@@ -28,6 +29,8 @@ pub enum Access {
     EveryOrigin,
     /// Pages of the own origin, and whatever is no browser.
     OwnOrigin,
+    /// Pages of every origin may read, those of `--control-origin` may write too.
+    Steered,
 }
 
 /// When a route exists.
@@ -61,6 +64,11 @@ const fn own(path: &'static str, served: When, handlers: fn() -> MethodRouter<Ar
     Route { path, methods: &[Method::GET], access: Access::OwnOrigin, served, handlers }
 }
 
+/// A path that steers what is replayed.
+const fn steered(path: &'static str, methods: &'static [Method], handlers: fn() -> MethodRouter<Arc<App>>) -> Route {
+    Route { path, methods, access: Access::Steered, served: When::Always, handlers }
+}
+
 impl Route {
     /// The methods, for an error: `GET, POST or PATCH`.
     pub fn expected(&self) -> String {
@@ -81,6 +89,9 @@ impl Route {
 }
 
 const NEGOTIATE: &[Method] = &[Method::GET, Method::POST, Method::PATCH];
+const CLOCK: &[Method] = &[Method::GET, Method::PATCH, Method::POST];
+const SESSION: &[Method] = &[Method::GET, Method::PATCH, Method::POST, Method::DELETE];
+const POST: &[Method] = &[Method::POST];
 
 /// All routes.
 pub const ROUTES: &[Route] = &[
@@ -96,13 +107,30 @@ pub const ROUTES: &[Route] = &[
     own("/client", When::Hubs, || get(upgrade::client_query)),
     // JSON streams.
     own("/ws", When::Streams, || get(stream_upgrade::ws)),
-    own("/api/publish", When::Always, || post(publish::publish)).methods(&[Method::POST]),
+    own("/api/publish", When::Always, || post(publish::publish)).methods(POST),
     // Operators and monitors.
     open("/healthz", || get(websocket_status::healthz)),
     open("/ticks", || get(ticks::ticks)),
     open("/websocket/status", || get(websocket_status::websocket_status)),
     own("/metrics", When::Always, || get(metrics::metrics)),
     open("/openapi.yaml", || get(openapi::openapi)),
+    // The replay, and who steers it.
+    steered("/replay", CLOCK, || get(resource::get).patch(resource::patch).post(resource::patch)),
+    steered("/replay/load", POST, || post(loads::load)),
+    open("/replay/load/{job}", || get(loads::job)),
+    open("/replay/dates", || get(loads::dates)),
+    open("/replay/events", || get(clock_events::events)),
+    open("/replay/sessions", || get(session_routes::list)),
+    steered("/replay/sessions/{name}", SESSION, || {
+        get(session_routes::get).patch(session_routes::patch).post(session_routes::patch).delete(session_routes::end)
+    }),
+    // The replay under the names of other imitations.
+    steered("/seek-to-timestamp", POST, || post(faker_clock::seek)),
+    steered("/load", POST, || post(faker_clock::load)),
+    open("/load/status/{job_id}", || get(faker_clock::load_status)),
+    open("/current-load", || get(faker_clock::current_load)),
+    open("/coverage", || get(faker_clock::coverage)),
+    steered("/reload-date", POST, || post(faker_clock::reload_date)),
     // REST: records.
     open("/{ticker}/classic/{category}", || records::record(Package::Classic)),
     open("/{ticker}/classic/{category}/majors", || records::majors(Package::Classic)),
@@ -132,7 +160,7 @@ pub const ROUTES: &[Route] = &[
     open("/available-dates", || get(faker_control::available_dates)),
     open("/current-date", || get(faker_control::current_date)),
     open("/available-data/{date}", || get(faker_control::available_data)),
-    own("/reset-cache", When::Always, || post(faker_control::reset_cache)).methods(&[Method::POST]),
+    steered("/reset-cache", POST, || post(faker_control::reset_cache)),
     open("/download/{date}/{ticker}/links", || get(downloads::links)),
     open("/download/{date}/{ticker}/classic/{category}", || downloads::file(Package::Classic)),
     open("/download/{date}/{ticker}/state/{category}", || downloads::file(Package::State)),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::MethodRouter;
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::request::Parts;
 use http::{Method, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,38 +16,51 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use tower_service::Service;
 
 use super::app::{App, Peer, error};
+use super::control_access::is_listed_origin;
 use super::route_table::{Access, ROUTES, Route};
 
 /// The routes that this server has: those of [`ROUTES`] that its settings switch on.
 pub fn routes(app: &Arc<App>) -> Router {
     let served = ROUTES.iter().filter(|route| route.served.holds(app));
     served
-        .fold(Router::new(), |router, route| router.route(route.path, handlers(route)))
+        .fold(Router::new(), |router, route| router.route(route.path, handlers(route, app)))
         .layer(DefaultBodyLimit::max(app.options.max_body_bytes))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .with_state(Arc::clone(app))
 }
 
-fn handlers(route: &Route) -> MethodRouter<Arc<App>> {
+fn handlers(route: &Route, app: &Arc<App>) -> MethodRouter<Arc<App>> {
     let expected = format!("expected {}", route.expected());
     let other_method = async move || error(StatusCode::METHOD_NOT_ALLOWED, &expected);
     // The fallback before the layer, or a preflight would end there.
     let handlers = (route.handlers)().fallback(other_method);
-    match route.access {
-        Access::OwnOrigin => handlers,
-        Access::EveryOrigin => {
-            // HEAD needs no permission (Fetch, "CORS-safelisted method").
-            let preflight = (route.methods != [Method::GET]).then_some(Method::OPTIONS);
-            let methods: Vec<Method> = route.methods.iter().cloned().chain(preflight).collect();
-            // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
-            let any_header = AllowHeaders::mirror_request();
-            handlers.layer(CorsLayer::new().allow_origin(Any).allow_methods(methods).allow_headers(any_header))
+    let origins = match route.access {
+        Access::OwnOrigin => return handlers,
+        Access::EveryOrigin => AllowOrigin::from(Any),
+        Access::Steered => {
+            let control = app.options.control.clone();
+            AllowOrigin::predicate(move |origin, parts| {
+                is_read(parts) || origin.to_str().is_ok_and(|origin| is_listed_origin(&control, origin))
+            })
         }
-    }
+    };
+    // HEAD needs no permission (Fetch, "CORS-safelisted method").
+    let preflight = (route.methods != [Method::GET]).then_some(Method::OPTIONS);
+    let methods: Vec<Method> = route.methods.iter().cloned().chain(preflight).collect();
+    // Mirrored: the `*` of Fetch does not cover Authorization, which carries the key.
+    let any_header = AllowHeaders::mirror_request();
+    handlers.layer(CorsLayer::new().allow_origin(origins).allow_methods(methods).allow_headers(any_header))
+}
+
+/// Whether this is a read, or a browser's question whether it may read.
+fn is_read(parts: &Parts) -> bool {
+    let asked = parts.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| parts.method == Method::OPTIONS);
+    let method = asked.map_or(parts.method.as_str().as_bytes(), |method| method.as_bytes());
+    [Method::GET, Method::HEAD].iter().any(|read| read.as_str().as_bytes() == method)
 }
 
 /// Accepts on one listener until the process ends.

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,7 +21,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::app::{App, error};
 use crate::engine::clock;
 use crate::engine::frames::PayloadHashes;
+use crate::engine::hub::wire_name;
 use crate::engine::ledger::Tick;
+use crate::replay::snapshot::Epoch;
 use crate::wire::payload::Profile;
 
 /// Ticks per answer, unless the client asks for fewer.
@@ -130,7 +133,7 @@ fn tick_json(seq: u64, tick: &Tick) -> Value {
         .iter()
         .map(|publication| {
             json!({
-                "group": &*publication.group,
+                "group": wire_name(&publication.group).0,
                 "sequence_id": publication.id,
                 "record_timestamp": publication.record_timestamp,
                 "subscribers": publication.subscribers,
@@ -138,7 +141,7 @@ fn tick_json(seq: u64, tick: &Tick) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut told = json!({
         "seq": seq,
         "ordinal": tick.ordinal,
         "scheduled_ns": tick.scheduled_ns,
@@ -146,7 +149,19 @@ fn tick_json(seq: u64, tick: &Tick) -> Value {
         "scheduled_unix_ns": tick.published_unix_ns.saturating_sub(late_ns),
         "published_unix_ns": tick.published_unix_ns,
         "publications": publications,
-    })
+    });
+    // Only a replay has epochs, and only some clocks are those of sessions.
+    if tick.epoch > 0 {
+        told["epoch"] = tick.epoch.into();
+    }
+    if let Some(session) = &tick.session {
+        told["session"] = (&**session).into();
+    }
+    if let Some(Epoch { number, cause, from, to }) = tick.opens {
+        let time = |ms| Timestamp::from_millisecond(ms).map_or(Value::Null, |time| time.to_string().into());
+        told["opens"] = json!({ "epoch": number, "cause": cause.name(), "from": time(from), "to": time(to) });
+    }
+    told
 }
 
 /// xxh3-64 of the payload, per profile that is in use.

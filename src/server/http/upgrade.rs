@@ -21,6 +21,9 @@ use super::app::{App, error};
 use super::auth;
 use super::negotiate::api_slots::SlotRefusal;
 use super::readiness::build_ahead;
+use super::replay::replay_refusal::ReplayRefusal;
+use super::replay::session_choice::{self, SessionChoice};
+use super::replay::session_options::SessionPolicy;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
 use crate::server::shard::connection_id::shard_of;
@@ -82,12 +85,19 @@ pub(super) enum UpgradeError {
     NoSubprotocol,
     NoSession,
     Slot(SlotRefusal),
+    Clock(ReplayRefusal),
     Full,
 }
 
 impl From<SlotRefusal> for UpgradeError {
     fn from(refusal: SlotRefusal) -> Self {
         Self::Slot(refusal)
+    }
+}
+
+impl From<ReplayRefusal> for UpgradeError {
+    fn from(refusal: ReplayRefusal) -> Self {
+        Self::Clock(refusal)
     }
 }
 
@@ -119,6 +129,7 @@ impl IntoResponse for UpgradeError {
             ),
             Self::Slot(refusal @ SlotRefusal::Expired) => error(StatusCode::UNAUTHORIZED, &refusal.to_string()),
             Self::Slot(refusal) => error(StatusCode::FORBIDDEN, &refusal.to_string()),
+            Self::Clock(refusal) => refusal.into_response(),
             Self::Full => error(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         }
     }
@@ -144,6 +155,7 @@ async fn upgrade(
     if token.len() > auth::MAX_TOKEN {
         return Err(UpgradeError::LongToken);
     }
+    let (token, named_session) = session_choice::split(token);
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
     let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
@@ -163,6 +175,7 @@ async fn upgrade(
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
     let user: Box<str> = auth::key_of(token).into();
+    let session = if recovery.is_none() { clock_of(app, named_session, &user).await? } else { None };
     if let Some((shard, id, _)) = recovery {
         tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| ShardMessage::Attach {
             id,
@@ -179,11 +192,27 @@ async fn upgrade(
             }
             None => None,
         };
-        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment };
+        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
         let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))
+}
+
+/// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
+/// may come without having negotiated, and its session begins here.
+async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<str>>, ReplayRefusal> {
+    if let Some(name) = named {
+        let clocks = app.replay.clocks().ok_or(ReplayRefusal::Live)?;
+        let session = clocks.session(name).map(|_| Some(name.into()));
+        return session.ok_or_else(|| ReplayRefusal::NoSession { name: name.to_owned() });
+    }
+    if app.options.session.sessions == SessionPolicy::Named || app.replay.clocks().is_none() {
+        return Ok(None);
+    }
+    let session = SessionChoice::of_key(key);
+    session.begin(app).await?;
+    Ok(Some(session.name.into()))
 }
 
 /// The first supported subprotocol of the client's list; `None` if it has no list.

@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use super::shard_options::ShardOptions;
 use crate::engine::hub::Hub;
+use crate::engine::sweep_report::SweepReport;
 use crate::health::log_limit::SeenNames;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::streams::Channels;
@@ -36,9 +37,10 @@ pub struct Hubs {
 }
 
 impl Hubs {
-    /// Registers a shard with every hub: its bell is rung after each batch.
-    pub fn attach(&self, shard: &Waker) {
-        self.orderflow.sequencer().attach(shard);
-        self.streams.sequencer().attach(shard);
+    /// Registers a shard with every hub: its bell is rung after each batch. It reports what it has swept of the
+    /// groups of Web PubSub.
+    pub fn attach(&self, shard: &Waker, report: &Arc<SweepReport>) {
+        self.orderflow.sequencer().attach(shard, report);
+        self.streams.sequencer().attach(shard, &Arc::default());
     }
 }

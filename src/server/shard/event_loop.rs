@@ -37,7 +37,8 @@ impl Shard {
     /// Starts the thread of the shard with this number.
     pub fn spawn(index: u8, context: &ShardContext) -> io::Result<(ShardHandle, JoinHandle<()>)> {
         let poller = Poller::new()?;
-        context.hubs.attach(&Arc::clone(poller.bell()).into());
+        let report = Arc::default();
+        context.hubs.attach(&Arc::clone(poller.bell()).into(), &report);
         let options = Arc::clone(&context.options);
         let stats = Arc::new(ShardStats::default());
         let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), Arc::clone(&stats));
@@ -47,7 +48,7 @@ impl Shard {
             lanes: Lanes::new(context, Arc::clone(&stats)),
             sessions: Sessions::new(index, &options, Arc::clone(&stats)),
             inbox: Inbox::new(&options),
-            outbox: Outbox::new(options.lag, Arc::clone(&stats)),
+            outbox: Outbox::new(options.lag, Arc::clone(&stats), report),
             dialects: Dialects::new(context, &stats),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {

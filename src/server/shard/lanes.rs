@@ -17,7 +17,7 @@ use super::stats::ShardStats;
 use crate::engine::clock;
 use crate::engine::frames::Form;
 use crate::engine::group::{Group, Publication};
-use crate::engine::hub::{Hub, TooManySilentGroups};
+use crate::engine::hub::{Hub, TooManySilentGroups, wire_name};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
 use crate::health::log_limit::{LogLimiter, SeenNames};
@@ -154,7 +154,7 @@ impl Lanes {
                     && self.silent.is_new(name)
                     && let Some(suppressed) = self.lines.pass(clock::monotonic_ms())
                 {
-                    let name: String = name.chars().take(100).collect();
+                    let name: String = wire_name(name).0.chars().take(100).collect();
                     tracing::info!(group = name, suppressed, "a client joined a group without data; it stays silent");
                 }
                 let name = Arc::clone(group.name());
@@ -224,6 +224,11 @@ impl Lanes {
     /// Everything up to this id of the wire's hub is in the rings.
     pub fn drained(&self, wire: Wire) -> u64 {
         self.shares[share_of(wire)].drained
+    }
+
+    /// The same for the hub of the groups that Web PubSub clients join.
+    pub fn drained_groups(&self) -> u64 {
+        self.shares[0].drained
     }
 
     /// The latest state of a lane's group, if its hub keeps one.

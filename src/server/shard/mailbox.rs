@@ -88,6 +88,8 @@ pub enum ClientProtocol {
         hub: HubName,
         /// The groups that the server joins for it; without, the client joins.
         assignment: Option<Arc<Assignment>>,
+        /// The session whose clock it is on; without, the clock that all share.
+        session: Option<Box<str>>,
     },
     /// JSON, on `/ws`.
     Streams {

@@ -18,21 +18,31 @@ pub enum Mark {
 
 /// The marks of a shard's sessions, by key.
 #[derive(Debug, Default)]
-pub struct Marks(Vec<Mark>);
+pub struct Marks {
+    marks: Vec<Mark>,
+    /// How many are [`Mark::Blocked`].
+    blocked: u64,
+}
 
 impl Marks {
     /// The mark of a session.
     pub fn get(&self, key: u32) -> Mark {
-        self.0.get(key as usize).copied().unwrap_or(Mark::Away)
+        self.marks.get(key as usize).copied().unwrap_or(Mark::Away)
     }
 
     /// Marks a session.
     pub fn set(&mut self, key: u32, mark: Mark) {
         let key = key as usize;
-        if key >= self.0.len() {
-            self.0.resize(key + 1, Mark::Away);
+        if key >= self.marks.len() {
+            self.marks.resize(key + 1, Mark::Away);
         }
-        self.0[key] = mark;
+        let before = std::mem::replace(&mut self.marks[key], mark);
+        self.blocked = self.blocked + u64::from(mark == Mark::Blocked) - u64::from(before == Mark::Blocked);
+    }
+
+    /// How many sessions are [`Mark::Blocked`].
+    pub fn blocked(&self) -> u64 {
+        self.blocked
     }
 }
 
@@ -46,5 +56,9 @@ mod tests {
         marks.set(2, Mark::Ready);
         assert_eq!([0, 2, 9].map(|key| marks.get(key)), [Mark::Away, Mark::Ready, Mark::Away]);
         assert_eq!(size_of::<Mark>(), 1);
+        for (mark, blocked) in [(Mark::Blocked, 1), (Mark::Blocked, 1), (Mark::Queued, 0), (Mark::Away, 0)] {
+            marks.set(2, mark);
+            assert_eq!(marks.blocked(), blocked);
+        }
     }
 }

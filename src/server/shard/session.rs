@@ -4,6 +4,7 @@
 //! socket for a while: memberships and their cursors stay, frames collect in the rings, and a
 //! client that comes back with the token continues where it was.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use uuid::Uuid;
@@ -12,6 +13,7 @@ use super::assignment::FollowedAssignment;
 use super::connection::Connection;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
+use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
 use crate::wire::Wire;
 use crate::wire::gexbot::{HubName, HubTopic};
@@ -47,6 +49,9 @@ pub struct Session {
     pub hub: HubName,
     /// Channels, filters and errors of a client of `/ws`; `None` on Web PubSub.
     pub client: Option<Box<StreamClient>>,
+    /// The session clock that it is on; `None` for the common one. A box in a box: hardly anybody has one.
+    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
+    pub clock: Option<Box<String>>,
     /// The groups that the server joins for it; `None` if the client joins.
     pub followed: Option<Box<FollowedAssignment>>,
     /// Its groups, by lane: sessions with the same groups have them in the same order.
@@ -101,6 +106,7 @@ impl Session {
             wire,
             hub: HubTopic::Orderflow.hub(false),
             client: None,
+            clock: None,
             followed: None,
             memberships: Vec::new(),
             connection: None,
@@ -126,6 +132,14 @@ impl Session {
     pub fn membership(&mut self, lane: u32) -> Option<&mut Membership> {
         let at = self.memberships.binary_search_by_key(&lane, |membership| membership.lane).ok()?;
         Some(&mut self.memberships[at])
+    }
+
+    /// The key of a group in its hub: a clock of its own has groups of its own.
+    pub fn group_key<'a>(&self, group: &'a str) -> Cow<'a, str> {
+        match &self.clock {
+            Some(clock) => session_group(clock, group).into(),
+            None => group.into(),
+        }
     }
 
     /// The id of its assignment, if it has one.

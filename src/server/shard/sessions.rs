@@ -69,6 +69,8 @@ pub struct Sessions {
     /// When tokens of open connections expire, ms; an entry goes with its connection.
     expiries: BTreeSet<(u64, u32)>,
     reports: VecDeque<(u32, Report)>,
+    /// Clients of groups that have joined one at least.
+    members: u64,
     /// The server stops: nobody may come, or come back.
     is_draining: bool,
 }
@@ -89,6 +91,7 @@ impl Sessions {
             assigned: BTreeSet::new(),
             expiries: BTreeSet::new(),
             reports: VecDeque::new(),
+            members: 0,
             is_draining: false,
         }
     }
@@ -131,6 +134,16 @@ impl Sessions {
     /// Whether a session may be sent to.
     pub fn mark(&self, key: u32) -> Mark {
         self.marks.get(key)
+    }
+
+    /// Clients of groups that have joined one at least.
+    pub fn members(&self) -> u64 {
+        self.members
+    }
+
+    /// How many sockets took less than they were offered.
+    pub fn blocked(&self) -> u64 {
+        self.marks.blocked()
     }
 
     /// Says whether a session may be sent to.
@@ -240,12 +253,14 @@ impl Sessions {
     /// before.
     pub fn join(&mut self, key: u32, group: &str, lanes: &mut Lanes) -> Result<Option<u32>, TooManySilentGroups> {
         let Some(session) = self.slab.get_mut(key as usize) else { return Ok(None) };
+        let group = &*session.group_key(group);
         if let Some(lane) = lanes.find(group, session.wire)
             && session.membership(lane).is_some()
         {
             return Ok(None);
         }
         let (lane, place) = lanes.join(group, session.wire, key)?;
+        self.members += u64::from(session.memberships.is_empty() && session.client.is_none());
         let cursor = lanes.lane(lane).ring.head();
         session.add(Membership { lane, place, cursor, since: lanes.drained(session.wire) });
         self.stats.subscribers.add(1);
@@ -257,7 +272,7 @@ impl Sessions {
     /// Leaving a group that was never joined does nothing.
     pub fn leave(&mut self, key: u32, group: &str, lanes: &mut Lanes) {
         let Some(session) = self.get_mut(key) else { return };
-        let Some(lane) = lanes.find(group, session.wire) else { return };
+        let Some(lane) = lanes.find(&session.group_key(group), session.wire) else { return };
         let Some(at) = session.memberships.iter().position(|membership| membership.lane == lane) else { return };
         tracing::debug!(connection = %session.id, group, "left");
         self.leave_at(key, at, lanes);
@@ -265,6 +280,8 @@ impl Sessions {
 
     fn leave_at(&mut self, key: u32, at: usize, lanes: &mut Lanes) {
         let Membership { lane, place, .. } = self.slab[key as usize].memberships.remove(at);
+        let session = &self.slab[key as usize];
+        self.members -= u64::from(session.memberships.is_empty() && session.client.is_none());
         self.stats.subscribers.subtract(1);
         if let Some(moved) = lanes.leave(lane, place)
             && let Some(membership) = self.slab[moved as usize].membership(lane)

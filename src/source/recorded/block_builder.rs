@@ -105,7 +105,8 @@ impl BlockBuilder {
     /// Adds a line's record; a line that is not a record gets empty frames.
     fn slot(&mut self, track: &Track, record: Option<Record>, parts: Parts) {
         let mut slot = SlotRecord { timestamp: 0, spot: 0, is_record: false };
-        if let Some(record) = record {
+        if let Some(mut record) = record {
+            record.shift(track.shift());
             slot = SlotRecord { timestamp: record.timestamp(), spot: record.spot(), is_record: true };
             self.spot(track, slot, parts);
             self.record(track, record, parts);

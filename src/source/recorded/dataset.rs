@@ -113,10 +113,10 @@ impl Dataset {
                 let available = if available.is_empty() { "none".to_owned() } else { available };
                 Err(DatasetError::NoSuchDate { path: options.data_dir.clone(), date, available })
             }
-            DataDate::On(date) => Self::of(&options.data_dir, date),
+            DataDate::On(date) => Self::on(&options.data_dir, date),
             DataDate::Latest => {
                 for date in dates.into_iter().rev() {
-                    match Self::of(&options.data_dir, date) {
+                    match Self::on(&options.data_dir, date) {
                         Err(DatasetError::NoTickers { .. }) => {}
                         found => return found,
                     }
@@ -126,7 +126,13 @@ impl Dataset {
         }
     }
 
-    fn of(data_dir: &Path, date: Date) -> Result<Self, DatasetError> {
+    /// Days that have a folder, oldest first.
+    pub fn dates(data_dir: &Path) -> Result<Vec<Date>, DatasetError> {
+        dates(data_dir)
+    }
+
+    /// The files of one day.
+    pub fn on(data_dir: &Path, date: Date) -> Result<Self, DatasetError> {
         let path = data_dir.join(date.to_string());
         let (mut files, mut others) = (Vec::new(), Vec::new());
         for ticker in folders(&path)?.filter(|ticker| is_ticker(ticker)) {

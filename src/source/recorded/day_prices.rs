@@ -4,10 +4,13 @@ use std::sync::{Mutex, PoisonError};
 
 use rust_decimal::Decimal;
 
+use super::index::Index;
+use super::stand::Stand;
 use crate::streams::Streams;
 use crate::wire::streams::shapes::Price;
 
 /// Each ticker's day so far. The clock writes it, a price update reads it.
+#[derive(Default)]
 pub struct DayPrices {
     tickers: Mutex<Vec<TickerPrices>>,
 }
@@ -15,6 +18,10 @@ pub struct DayPrices {
 /// One ticker's day so far, in hundredths; 0 while no record had a price.
 struct TickerPrices {
     ticker: String,
+    /// The track that has its prices.
+    track: usize,
+    /// Slots of it that are counted.
+    counted: u64,
     open: u32,
     high: u32,
     low: u32,
@@ -22,26 +29,26 @@ struct TickerPrices {
 }
 
 impl DayPrices {
-    /// No price yet.
-    pub fn new<'a>(tickers: impl Iterator<Item = &'a str>) -> Self {
-        let prices = |ticker: &str| TickerPrices { ticker: ticker.to_owned(), open: 0, high: 0, low: 0, last: 0 };
-        Self { tickers: Mutex::new(tickers.map(prices).collect()) }
+    /// The clock has gone elsewhere: every ticker's day is what it was up to there.
+    pub fn stand(&self, stand: &Stand) {
+        let market = stand.market();
+        let anew = stand.tickers(stand.day()).map(|tracks| {
+            let (ticker, track) = (market.tracks[tracks.start].ticker().to_owned(), tracks.start);
+            TickerPrices { ticker, track, counted: 0, open: 0, high: 0, low: 0, last: 0 }
+        });
+        *self.tickers.lock().unwrap_or_else(PoisonError::into_inner) = anew.collect();
+        self.follow(stand);
     }
 
-    /// Adds the prices of one tick: each ticker by its place, with whether its day begins anew.
-    pub fn tick(&self, prices: impl Iterator<Item = (usize, u32, bool)>) {
+    /// The clock has gone on.
+    pub fn follow(&self, stand: &Stand) {
         let mut tickers = self.tickers.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, spot, begins) in prices {
-            let ticker = &mut tickers[place];
-            if begins {
-                (ticker.open, ticker.high, ticker.low, ticker.last) = (0, 0, 0, 0);
-            }
-            // 0 stands for a number that was missing.
-            if spot > 0 {
-                let is_first = ticker.open == 0;
-                ticker.open = if is_first { spot } else { ticker.open };
-                ticker.low = if is_first { spot } else { ticker.low.min(spot) };
-                (ticker.high, ticker.last) = (ticker.high.max(spot), spot);
+        for ticker in tickers.iter_mut() {
+            let (index, next) = (stand.market().tracks[ticker.track].index(), stand.places()[ticker.track].next());
+            match next {
+                // The file begins anew with the next tick; until then the day is the one that was.
+                0 if ticker.counted > 0 => ticker.counted = u64::MAX,
+                _ => ticker.count(index, next),
             }
         }
     }
@@ -68,6 +75,31 @@ impl DayPrices {
         }
         if any {
             streams.prices_moved();
+        }
+    }
+}
+
+impl TickerPrices {
+    /// Counts the slots before `next`.
+    fn count(&mut self, index: &Index, next: u64) {
+        if next < self.counted {
+            (self.counted, self.open, self.high, self.low, self.last) = (0, 0, 0, 0, 0);
+        }
+        while self.counted < next
+            && let Some(block) = index.find(self.counted)
+        {
+            let slots = index.slots_of(block);
+            let upto = next.min(slots.end);
+            let spots = index.spots_of(block);
+            let range = (self.counted - slots.start) as usize..(upto - slots.start) as usize;
+            // 0 stands for a number that was missing.
+            for &spot in spots.get(range).unwrap_or(&[]).iter().filter(|&&spot| spot > 0) {
+                let is_first = self.open == 0;
+                self.open = if is_first { spot } else { self.open };
+                self.low = if is_first { spot } else { self.low.min(spot) };
+                (self.high, self.last) = (self.high.max(spot), spot);
+            }
+            self.counted = upto;
         }
     }
 }

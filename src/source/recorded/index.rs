@@ -1,14 +1,16 @@
-//! Where a file's lines are: how many begin in each block of it.
+//! Where a file's lines are, and when: how many begin in each block of it, and the time of each.
 //!
 //! A file is cut into blocks of [`BLOCK`] bytes; a line belongs to the block in which it begins. A line with
-//! anything in it is a *slot*: one tick of its track, whether or not it turns out to be a record.
+//! anything in it is a *slot*: one tick of its track, whether or not it turns out to be a record. A slot's time is
+//! that of its record; one that is odd counts as that of the slot before it (see [`rising`]).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Mutex, OnceLock, TryLockError};
 
 use memchr::memchr;
 
+use super::glance::{glance, rising};
 use super::mapping::{MappedFile, ReadError};
 
 /// Bytes of the file per block: some 400 records of orderflow, or 40 of GEX.
@@ -17,25 +19,64 @@ pub const BLOCK: u64 = 256 << 10;
 /// A line that has nothing but spaces in so many bytes counts as blank.
 const PEEK: usize = 64;
 
+/// How far behind a block's end its last line is looked at for its time: longer than any record.
+const LAST_LINE: u64 = 16 << 10;
+
+/// Which times a file's records can have, and what is kept of them.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeRules {
+    /// From and to, Unix seconds; other times are odd.
+    pub plausible: (u32, u32),
+    /// Added to each time, seconds.
+    pub shift: i64,
+    /// Whether the spot prices are kept, too.
+    pub keeps_spots: bool,
+}
+
 /// Slots and lines before each block, as far as the file was scanned. Readers need no lock.
 #[derive(Debug)]
 pub struct Index {
     len: u64,
+    rules: TimeRules,
+    /// Times of each block's slots, Unix seconds.
+    times: Box<[OnceLock<Box<[u32]>>]>,
+    /// Spot prices of each block's slots in hundredths, if they are kept.
+    spots: Box<[OnceLock<Box<[u32]>>]>,
     /// Number of the first slot of each block; one more entry than blocks.
     slots: Box<[AtomicU64]>,
     /// Number of the first line of each block, from 0, blank ones included.
     lines: Box<[AtomicU64]>,
     /// Blocks that were scanned: entries up to this one are final.
     scanned: AtomicUsize,
-    scanning: Mutex<Vec<u8>>,
+    scanning: Mutex<Scan>,
+}
+
+/// What a scan uses again for the next block.
+#[derive(Debug, Default)]
+struct Scan {
+    bytes: Vec<u8>,
+    times: Vec<Option<u32>>,
+    spots: Vec<u32>,
+    /// The last time of the blocks before.
+    before: Option<u32>,
 }
 
 impl Index {
     /// The index of a file of `len` bytes; nothing is scanned yet.
-    pub fn new(len: u64) -> Self {
+    pub fn new(len: u64, rules: TimeRules) -> Self {
         let blocks = usize::try_from(len.div_ceil(BLOCK)).expect("a file's blocks fit in memory");
         let entries = || (0..=blocks).map(|_| AtomicU64::new(0)).collect();
-        Self { len, slots: entries(), lines: entries(), scanned: AtomicUsize::new(0), scanning: Mutex::default() }
+        let figures = |kept: bool| (0..if kept { blocks } else { 0 }).map(|_| OnceLock::new()).collect();
+        Self {
+            len,
+            rules,
+            times: figures(true),
+            spots: figures(rules.keeps_spots),
+            slots: entries(),
+            lines: entries(),
+            scanned: AtomicUsize::new(0),
+            scanning: Mutex::default(),
+        }
     }
 
     /// How many blocks the file has.
@@ -77,6 +118,42 @@ impl Index {
         self.slots[block].load(Ordering::Relaxed)..self.slots[block + 1].load(Ordering::Relaxed)
     }
 
+    /// The times of a block's slots, Unix seconds; they rise. Empty unless it was scanned.
+    pub fn times_of(&self, block: usize) -> &[u32] {
+        self.times.get(block).and_then(OnceLock::get).map_or(&[], |times| times)
+    }
+
+    /// The spot prices of a block's slots in hundredths, 0 where there is none. Empty unless it was scanned and they
+    /// are kept.
+    pub fn spots_of(&self, block: usize) -> &[u32] {
+        self.spots.get(block).and_then(OnceLock::get).map_or(&[], |spots| spots)
+    }
+
+    /// When a slot is due, Unix seconds; `None` if it is not indexed.
+    pub fn time_of(&self, slot: u64) -> Option<u32> {
+        let block = self.find(slot)?;
+        self.times_of(block).get((slot - self.slots_of(block).start) as usize).copied()
+    }
+
+    /// The first slot that is due at `time` or later; one behind the last if there is none. `None` if the file is not
+    /// scanned as far as that.
+    pub fn slot_at(&self, time: u32) -> Option<u64> {
+        let scanned = self.scanned();
+        let (mut low, mut high) = (0, scanned);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // A block without slots says nothing: the nearest one before it does.
+            match (low..=middle).rev().find_map(|block| Some((block, *self.times_of(block).last()?))) {
+                Some((block, last)) if last >= time => high = block,
+                _ => low = middle + 1,
+            }
+        }
+        if low == scanned {
+            return (scanned == self.blocks()).then(|| self.slots());
+        }
+        Some(self.slots_of(low).start + self.times_of(low).partition_point(|&at| at < time) as u64)
+    }
+
     /// How many lines come before a block that was scanned.
     pub fn lines_before(&self, block: usize) -> u64 {
         self.lines[block].load(Ordering::Relaxed)
@@ -90,13 +167,21 @@ impl Index {
 
     /// Scans the next blocks, up to `until`. Returns at once if another thread is scanning.
     pub fn scan(&self, file: &MappedFile, until: usize) -> Result<(), ReadError> {
-        let mut bytes = match self.scanning.try_lock() {
-            Ok(bytes) => bytes,
+        let mut scan = match self.scanning.try_lock() {
+            Ok(scan) => scan,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
         for block in self.scanned()..until.min(self.blocks()) {
-            let (slots, lines) = self.count(file, block, &mut bytes)?;
+            let lines = self.look(file, block, &mut scan)?;
+            let slots = scan.times.len() as u64;
+            let times = rising(&scan.times, self.rules.plausible, scan.before);
+            scan.before = times.last().copied().or(scan.before);
+            let shifted = |time: &u32| u32::try_from(i64::from(*time) + self.rules.shift).unwrap_or(*time);
+            let _ = self.times[block].set(times.iter().map(shifted).collect());
+            if let Some(spots) = self.spots.get(block) {
+                let _ = spots.set(scan.spots.as_slice().into());
+            }
             self.slots[block + 1].store(self.slots[block].load(Ordering::Relaxed) + slots, Ordering::Relaxed);
             self.lines[block + 1].store(self.lines[block].load(Ordering::Relaxed) + lines, Ordering::Relaxed);
             self.scanned.store(block + 1, Ordering::Release);
@@ -104,23 +189,30 @@ impl Index {
         Ok(())
     }
 
-    /// Counts the slots and the lines that begin in a block.
-    fn count(&self, file: &MappedFile, block: usize, bytes: &mut Vec<u8>) -> Result<(u64, u64), ReadError> {
+    /// Looks at the lines that begin in a block: the times of those that are slots. Returns how many lines they are.
+    fn look(&self, file: &MappedFile, block: usize, scan: &mut Scan) -> Result<u64, ReadError> {
+        let Scan { bytes, times, spots, .. } = scan;
         let Range { start, end } = self.bytes_of(block);
         // The byte before tells whether a line begins right at the start.
         let from = start.saturating_sub(1);
-        let to = self.len.min(end + PEEK as u64);
+        let to = self.len.min(end + LAST_LINE);
         bytes.clear();
+        times.clear();
+        spots.clear();
         file.read(from, (to - from) as usize, bytes)?;
         let end = (end - from) as usize;
         let mut next = if start == 0 { Some(0) } else { after_newline(bytes, 0) };
-        let (mut slots, mut lines) = (0, 0);
+        let mut lines = 0;
         while let Some(at) = next.filter(|&at| at < end) {
             lines += 1;
-            slots += u64::from(is_slot(&bytes[at..]));
             next = after_newline(bytes, at);
+            if is_slot(&bytes[at..]) {
+                let seen = glance(&bytes[at..next.unwrap_or(bytes.len())], self.rules.keeps_spots);
+                times.push(seen.time);
+                spots.push(seen.spot);
+            }
         }
-        Ok((slots, lines))
+        Ok(lines)
     }
 }
 
@@ -145,8 +237,10 @@ mod tests {
         MappedFile::open(file.path()).unwrap()
     }
 
+    const RULES: TimeRules = TimeRules { plausible: (0, u32::MAX), shift: 0, keeps_spots: true };
+
     fn scanned(content: &[u8]) -> Index {
-        let index = Index::new(content.len() as u64);
+        let index = Index::new(content.len() as u64, RULES);
         index.scan(&file(content), usize::MAX).unwrap();
         index
     }
@@ -180,7 +274,7 @@ mod tests {
     #[test]
     fn what_is_not_scanned_yet_is_not_known() {
         let content = b"0123456789\n".repeat(100_000);
-        let (index, file) = (Index::new(content.len() as u64), file(&content));
+        let (index, file) = (Index::new(content.len() as u64, RULES), file(&content));
         assert_eq!((index.find(0), index.slots(), index.is_complete()), (None, 0, false));
         index.scan(&file, 1).unwrap();
         assert_eq!(index.find(0), Some(0));
@@ -188,5 +282,20 @@ mod tests {
         assert!(index.slots() > 20_000 && !index.is_complete());
         index.scan(&file, usize::MAX).unwrap();
         assert_eq!((index.slots(), index.is_complete()), (100_000, true));
+    }
+
+    #[test]
+    fn a_moment_is_found_whether_or_not_a_record_stands_at_it() {
+        let line = |time: u32| format!("{{\"timestamp\":{time},\"spot\":{time}.5}}{}\n", " ".repeat(1000));
+        let content: String = (0..1000).map(|at| line(1000 + at / 2 * 10)).collect();
+        let index = scanned(content.as_bytes());
+        assert!(index.blocks() > 3);
+        assert_eq!([0, 1000, 1001, 1010, 5990].map(|time| index.slot_at(time)), [0, 0, 2, 2, 998].map(Some));
+        assert_eq!(index.slot_at(5991), Some(1000), "behind the last");
+        assert_eq!([0, 1, 2, 999].map(|slot| index.time_of(slot)), [1000, 1000, 1010, 5990].map(Some));
+        assert_eq!((index.time_of(1000), index.spots_of(0)[2]), (None, 101_050));
+        let begun = Index::new(content.len() as u64, RULES);
+        begun.scan(&file(content.as_bytes()), 1).unwrap();
+        assert_eq!((begun.slot_at(1010), begun.slot_at(5990)), (Some(2), None), "not scanned so far");
     }
 }

@@ -5,23 +5,35 @@
 //! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
 //! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
 //!   [`lines`].
-//! - [`player`]: the clock that publishes them; [`tick_schedule`]: when its ticks are due.
-//! - [`trading`], [`day_prices`]: the same day on the JSON streams.
+//! - [`clock`]: which recorded time it is, and when a tick is due; [`playhead`]: what is due then, on a [`stand`];
+//!   [`player`]: the thread of both, and what is asked of it. [`clocks`]: all clocks of a server, on their stages.
+//! - [`trading`], [`day_prices`], together the [`score`]: the same days on the JSON streams.
 
 mod alarm;
 pub mod block;
 pub mod block_builder;
+pub mod clock;
+pub mod clocks;
 pub mod dataset;
 pub mod day_prices;
 pub mod file_kind;
+mod glance;
 pub mod index;
+mod lateness;
 pub mod line_stats;
 pub mod lines;
 pub mod mapping;
 pub mod market;
+mod orders;
 pub mod parts;
 pub mod player;
 pub mod player_options;
+#[cfg(test)]
+mod player_tests;
+pub mod playhead;
+pub mod score;
+pub mod stage;
+pub mod stand;
 pub mod tick_schedule;
 pub mod track;
 pub mod trading;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use rustix::thread::{ClockId, clock_nanosleep_absolute};
-
 use crate::engine::clock;
 
 /// The grid of deadlines. A late tick is late once: the grid does not move.
+#[derive(Debug)]
 pub struct TickSchedule {
     /// When the next tick is due, monotonic ns.
     pub deadline_ns: u64,
@@ -34,14 +33,6 @@ pub fn first_deadline(interval: Duration) -> u64 {
     const SECOND: u64 = 1_000_000_000;
     let now = clock::monotonic_ns();
     if interval < Duration::from_secs(1) { now } else { now + SECOND - clock::unix_ns() % SECOND }
-}
-
-/// Sleeps until a moment of the monotonic clock, ns.
-pub fn sleep_until(deadline_ns: u64) {
-    // Interrupted by a signal: sleep on, the deadline is absolute.
-    while let Err(rustix::io::Errno::INTR) = clock_nanosleep_absolute(ClockId::Monotonic, &clock::timespec(deadline_ns))
-    {
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! A track: one recorded file, its group, and the blocks of it that are in memory.
+//! A track: one recorded file, its group, and the blocks of it that are in memory. Where a clock stands in it is not
+//! its business: see [`super::stand`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
@@ -28,11 +29,10 @@ pub struct Track {
     index: Index,
     /// By number; those that the window keeps.
     blocks: Box<[ArcSwapOption<Block>]>,
-    begins: i64,
-    /// The slot of the last tick, plus one; 0 before the first.
-    position: AtomicU64,
-    /// The clock has passed its last record.
-    has_ended: AtomicBool,
+    /// The last record's time as the end of the file says it, Unix seconds.
+    last: u32,
+    /// Added to the times of its records, seconds.
+    shift: i64,
     /// Its file cannot be read any more: what is in memory is all there is.
     is_lost: AtomicBool,
     has_grown: AtomicBool,
@@ -59,32 +59,20 @@ pub struct TrackParts {
     pub spot: Arc<Group>,
     pub file: MappedFile,
     pub index: Index,
-    /// The first record's time, Unix seconds.
-    pub begins: i64,
+    /// The last record's time, Unix seconds, before `shift`.
+    pub last: u32,
+    /// Added to the times of its records, seconds.
+    pub shift: i64,
 }
 
 impl Track {
     /// A track of which no block is in memory.
     pub fn new(parts: TrackParts) -> Self {
-        let TrackParts { recorded, kind, group, spot, file, index, begins } = parts;
+        let TrackParts { recorded, kind, group, spot, file, index, last, shift } = parts;
         let blocks = (0..index.blocks()).map(|_| ArcSwapOption::empty()).collect();
-        let (position, notes) = (AtomicU64::new(0), Mutex::default());
-        let (has_ended, is_lost, has_grown) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Self {
-            recorded,
-            kind,
-            group,
-            spot,
-            file,
-            index,
-            blocks,
-            begins,
-            position,
-            has_ended,
-            is_lost,
-            has_grown,
-            notes,
-        }
+        let (is_lost, has_grown) = (AtomicBool::new(false), AtomicBool::new(false));
+        let notes = Mutex::default();
+        Self { recorded, kind, group, spot, file, index, blocks, last, shift, is_lost, has_grown, notes }
     }
 
     /// The ticker as it stands in group names, such as `ES_SPX`.
@@ -147,9 +135,19 @@ impl Track {
         &self.index
     }
 
-    /// The first record's time, Unix seconds.
-    pub fn begins(&self) -> i64 {
-        self.begins
+    /// Added to the times of its records, seconds.
+    pub fn shift(&self) -> i64 {
+        self.shift
+    }
+
+    /// From its first record to its last, Unix seconds. The last is what the file's end says until all of it is
+    /// indexed.
+    pub fn span(&self) -> Option<(u32, u32)> {
+        let first = self.index.time_of(0)?;
+        let (slots, is_complete) = self.slots();
+        let said = u32::try_from(i64::from(self.last) + self.shift).unwrap_or(self.last);
+        let last = if is_complete { self.index.time_of(slots.saturating_sub(1)) } else { None };
+        Some((first, last.unwrap_or(said).max(first)))
     }
 
     /// Slots known so far, and whether these are all.
@@ -159,34 +157,9 @@ impl Track {
         (self.index.slots(), is_complete)
     }
 
-    /// The slot of the last tick; `None` before the first.
-    pub fn position(&self) -> Option<u64> {
-        self.position.load(Ordering::Relaxed).checked_sub(1)
-    }
-
-    /// Only the clock calls this.
-    pub fn set_position(&self, slot: u64) {
-        self.position.store(slot + 1, Ordering::Relaxed);
-    }
-
-    /// Whether the clock has not passed its last record.
-    pub fn is_playing(&self) -> bool {
-        !self.has_ended.load(Ordering::Relaxed)
-    }
-
-    /// The clock has passed its last record.
-    pub fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
-    }
-
     /// Whether its file cannot be read any more.
     pub fn is_lost(&self) -> bool {
         self.is_lost.load(Ordering::Relaxed)
-    }
-
-    /// Whether its ticker's spot price can be taken from it.
-    pub fn can_lead(&self) -> bool {
-        self.is_playing() && !self.is_lost()
     }
 
     /// A block by number, if it is in memory.

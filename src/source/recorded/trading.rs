@@ -1,31 +1,21 @@
-//! The recorded day on the JSON streams: its signals, trades and portfolios.
+//! The records of a day's folder `streams/`: signals, trades and portfolios, by their times.
 //!
-//! ```text
-//! replay's tick    ─▶ spot of every ticker ─▶ open, high, low, last ─▶ price_updates (see DayPrices)
-//! replay's ordinal ─▶ {date}/streams/{channel}.jsonl, by their times ─▶ signals, trades, portfolio
-//! ```
-//!
-//! One tick of the clock is one second of the recorded session, whatever its interval is. Nothing here runs as
-//! part of a tick: it reads the clock's position.
+//! The clock plays them as it passes their times, whatever its pace is.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::lines::BYTE_ORDER_MARK;
 use super::mapping::open_regular;
-use super::player_options::CacheMode;
-use super::track::Track;
-use crate::health::status::SourceHealth;
 use crate::streams::Streams;
+use crate::wire::streams::checks::TIMESTAMP;
 use crate::wire::streams::portfolio::Portfolio;
+use crate::wire::streams::rfc3339::UtcTime;
 use crate::wire::streams::shapes::{StreamRecord, Trade, TradingSignal};
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
 
@@ -37,9 +27,6 @@ const MAX_LINE: u64 = 1 << 20;
 
 /// Bad lines that are logged per file.
 const TOLD: usize = 5;
-
-/// How often the clock's position is read: a record goes out at most this late.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Settings of the recorded day's trading streams.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,17 +47,15 @@ struct TradingRecord {
 }
 
 /// The records of a day's folder `streams/`, ready to be played.
+#[derive(Default)]
 pub struct Trading {
     /// Sorted by time.
     events: Vec<TradingRecord>,
-    /// The session's first second, Unix time.
-    begins: i64,
-    /// The second after the last event.
-    ends: u64,
-    /// The session is as long as the longest of them.
-    tracks: Vec<Arc<Track>>,
-    mode: CacheMode,
 }
+
+/// How long before the first record of any ticker, and after the last, a time is taken for one of the session: it is
+/// played with that record. Seconds.
+const AROUND: i64 = 3600;
 
 /// What one file of the folder `streams/` held.
 #[derive(Debug)]
@@ -88,70 +73,68 @@ pub struct TradingReport {
 }
 
 impl Trading {
-    /// Reads the files that are there; a missing one is no error. `tracks` tell when the session begins and how
-    /// long it is.
-    pub fn load(day: &Path, tracks: &[Arc<Track>], mode: CacheMode) -> io::Result<(Self, Vec<TradingReport>)> {
+    /// Reads the files that are there; a missing one is no error. `session`: from the first record of any ticker to
+    /// the last, Unix seconds. A record that is not from an hour around it would never be due, and is bad.
+    pub fn load(day: &Path, session: (u32, u32)) -> io::Result<(Self, Vec<TradingReport>)> {
         let (mut events, mut reports) = (Vec::new(), Vec::new());
         for channel in [SIGNALS, TRADES, PORTFOLIO] {
             let path = day.join(STREAMS_FOLDER).join(format!("{channel}.jsonl"));
             match open_regular(&path) {
-                Ok((file, _)) => reports.push(read(&path, file, channel, &mut events)?),
+                Ok((file, _)) => reports.push(read(&path, file, channel, session, &mut events)?),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
             }
         }
         // Stable: records of one second keep the order of their file.
         events.sort_by_key(|event| event.at);
-        let begins = tracks.iter().map(|track| track.begins()).chain(events.first().map(|event| event.at)).min();
-        let begins = begins.unwrap_or(0);
-        let ends = events.last().map_or(0, |event| event.at.saturating_sub(begins).max(0) as u64 + 1);
-        Ok((Self { events, begins, ends, tracks: tracks.to_vec(), mode }, reports))
+        Ok((Self { events }, reports))
     }
 
-    /// Seconds until the session begins again; without end while the longest file is not indexed yet.
-    fn lap(&self) -> u64 {
-        let longest = self
-            .tracks
-            .iter()
-            .map(|track| track.slots())
-            .fold((1, true), |(longest, all), (slots, is_all)| (longest.max(slots), all && is_all));
-        if longest.1 { longest.0.max(self.ends) } else { u64::MAX }
-    }
-
-    /// Plays what is due as the clock goes on, until `stop` is set. Blocks: call it on a thread of its own.
-    pub fn run(&self, streams: &Streams, clock: &SourceHealth, stop: &AtomicBool) {
-        if self.events.is_empty() {
-            return;
-        }
-        let mut next = 0;
-        while !stop.load(Ordering::Relaxed) {
-            let now = clock.position();
-            // Far behind: what was missed is skipped, not sent in one burst.
-            next = next.max(now.saturating_sub(self.lap()));
-            while next <= now {
-                self.due(next).for_each(|event| {
-                    // Cannot be refused: only prices have a limit, and those come from the spots.
-                    let _ = streams.publish_record(&event.record);
-                });
-                next += 1;
-            }
-            thread::sleep(LOOK);
+    /// Publishes what is due after `from` until `to`, both Unix seconds.
+    pub fn play(&self, streams: &Streams, from: i64, to: i64) {
+        for event in self.due(from, to) {
+            // Cannot be refused: only prices have a limit, and those come from the spots.
+            let _ = streams.publish_record(&event.record);
         }
     }
 
-    fn due(&self, ordinal: u64) -> impl Iterator<Item = &TradingRecord> {
-        let second = match self.mode {
-            CacheMode::Rotation => ordinal % self.lap(),
-            CacheMode::Exhaust => ordinal,
+    /// Publishes the portfolio as it was at `at`, Unix seconds; an empty one if there was none yet.
+    pub fn stand(&self, streams: &Streams, at: i64) {
+        let portfolios = |events: &'_ [TradingRecord]| {
+            events.iter().rposition(|event| matches!(event.record, StreamRecord::Portfolio(_)))
         };
-        let at = self.begins.saturating_add_unsigned(second);
-        let first = self.events.partition_point(|event| event.at < at);
-        self.events[first..].iter().take_while(move |event| event.at == at)
+        let before = &self.events[..self.events.partition_point(|event| event.at <= at)];
+        match portfolios(before) {
+            Some(last) => {
+                let _ = streams.publish_record(&before[last].record);
+            }
+            None if portfolios(&self.events).is_some() => {
+                let _ = streams.publish_record(&StreamRecord::Portfolio(Portfolio::default()));
+            }
+            None => {}
+        }
+    }
+
+    /// How many records are due in a span of time, Unix seconds.
+    pub fn count(&self, (first, last): (u32, u32)) -> usize {
+        self.due(i64::from(first) - 1, i64::from(last)).len()
+    }
+
+    fn due(&self, from: i64, to: i64) -> &[TradingRecord] {
+        let first = self.events.partition_point(|event| event.at <= from);
+        let last = self.events.partition_point(|event| event.at <= to);
+        self.events.get(first..last).unwrap_or(&[])
     }
 }
 
 /// Reads one file; bad lines are noted.
-fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<TradingRecord>) -> io::Result<TradingReport> {
+fn read(
+    path: &Path,
+    file: File,
+    channel: &'static str,
+    session: (u32, u32),
+    events: &mut Vec<TradingRecord>,
+) -> io::Result<TradingReport> {
     let mut report = TradingReport { path: path.to_owned(), records: 0, span: None, bad: 0, first_bad: Vec::new() };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
@@ -166,10 +149,12 @@ fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Trading
             line.clear();
             line.push(b'!');
         }
-        if line.trim_ascii().is_empty() {
+        let text = if number == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
+        let text = text.trim_ascii();
+        if text.is_empty() {
             continue;
         }
-        match event(channel, line.trim_ascii()) {
+        match event(channel, text, session) {
             Ok(event) => {
                 let (first, last) = report.span.unwrap_or((event.at, event.at));
                 report.span = Some((first.min(event.at), last.max(event.at)));
@@ -187,7 +172,7 @@ fn read(path: &Path, file: File, channel: &'static str, events: &mut Vec<Trading
     Ok(report)
 }
 
-fn event(channel: &'static str, line: &[u8]) -> Result<TradingRecord, String> {
+fn event(channel: &'static str, line: &[u8], session: (u32, u32)) -> Result<TradingRecord, String> {
     #[derive(Deserialize)]
     struct Timed<'a> {
         #[serde(borrow, default)]
@@ -198,27 +183,38 @@ fn event(channel: &'static str, line: &[u8]) -> Result<TradingRecord, String> {
         .and_then(object)
         .map_err(|reason| format!("expected one JSON object of at most 1 MiB: {reason}"))?;
     let timestamp = timed.timestamp.and_then(|text| serde_json::from_str::<Cow<'_, str>>(text.get()).ok());
-    let timestamp: jiff::Timestamp = timestamp
-        .and_then(|text| text.parse().ok())
-        .ok_or("timestamp: expected RFC 3339, such as 2024-12-19T12:00:00Z; it says when the record is due")?;
+    let timestamp = timestamp
+        .and_then(|text| UtcTime::parse(&text)?.timestamp())
+        .ok_or_else(|| format!("timestamp: {TIMESTAMP}; it says when the record is due"))?;
     let record = match channel {
         SIGNALS => TradingSignal::parse(line)
             .map(|signal| StreamRecord::Signal(TradingSignal { timestamp: None, ..signal.into_owned() })),
         TRADES => Trade::parse(line).map(|trade| StreamRecord::Trade(Trade { timestamp: None, ..trade.into_owned() })),
         _ => Portfolio::parse(line).map(|portfolio| StreamRecord::Portfolio(portfolio.into_owned())),
     };
-    Ok(TradingRecord { at: timestamp.as_second(), record: record.map_err(|error| error.to_string())? })
+    let record = record.map_err(|error| error.to_string())?;
+    let (first, last) = (i64::from(session.0), i64::from(session.1));
+    let at = timestamp.as_second();
+    if !(first - AROUND..=last + AROUND).contains(&at) {
+        let shown = |at| jiff::Timestamp::from_second(at).map_or_else(|_| at.to_string(), |at| at.to_string());
+        let (first, last) = (shown(first), shown(last));
+        return Err(format!("timestamp: expected a time of the session, {first} to {last}, got {timestamp}"));
+    }
+    Ok(TradingRecord { at: at.clamp(first, last), record })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// 14:30:00 to 14:31:00.
+    const SESSION: (u32, u32) = (1_764_340_200, 1_764_340_260);
+
     fn load(lines: &str) -> (Trading, Vec<TradingReport>) {
         let day = tempfile::tempdir().unwrap();
         std::fs::create_dir(day.path().join(STREAMS_FOLDER)).unwrap();
         std::fs::write(day.path().join(STREAMS_FOLDER).join("trades.jsonl"), lines).unwrap();
-        Trading::load(day.path(), &[], CacheMode::Rotation).unwrap()
+        Trading::load(day.path(), SESSION).unwrap()
     }
 
     fn trade(second: u32, quantity: u32) -> String {
@@ -232,12 +228,46 @@ mod tests {
     }
 
     #[test]
-    fn records_are_due_at_their_second_and_again_after_a_lap() {
+    fn records_are_due_when_the_clock_passes_their_times() {
         let (trading, reports) = load(&[trade(5, 2), trade(3, 1), trade(5, 3)].join("\n"));
         assert_eq!((reports.len(), reports[0].records, reports[0].bad), (1, 3, 0));
-        let due = |ordinal| trading.due(ordinal).map(|event| trade_of(event).quantity.unwrap().to_string());
-        let due: Vec<Vec<String>> = (0..6).map(|ordinal| due(ordinal).collect()).collect();
-        assert_eq!(due, [vec!["1"], vec![], vec!["2", "3"], vec!["1"], vec![], vec!["2", "3"]]);
+        let first = i64::from(SESSION.0);
+        let due = |from: i64, to: i64| {
+            let due = trading.due(first + from, first + to).iter();
+            due.map(|event| trade_of(event).quantity.unwrap().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            [due(-1, 2), due(2, 3), due(3, 5), due(-1, 60), due(9, 3)],
+            [
+                vec![],
+                vec!["1".to_owned()],
+                vec!["2".to_owned(), "3".to_owned()],
+                vec!["1".to_owned(), "2".to_owned(), "3".to_owned()],
+                vec![]
+            ]
+        );
+    }
+
+    #[test]
+    fn a_time_around_the_session_is_played_with_its_ends_and_any_other_is_bad() {
+        let at = |time: &str| format!(r#"{{"timestamp":"{time}","symbol":"A","side":"BUY","quantity":1,"price":1}}"#);
+        let times = [
+            "2025-11-28T13:45:00Z",
+            "2025-11-28T15:30:00Z",
+            "0001-01-01T00:00:00Z",
+            "2025-11-27T14:30:00Z",
+            "2099-01-01T00:00:00Z",
+        ];
+        let (trading, reports) = load(&times.map(at).join("\n"));
+        assert_eq!(
+            trading.events.iter().map(|event| event.at).collect::<Vec<_>>(),
+            [SESSION.0, SESSION.1].map(i64::from)
+        );
+        assert_eq!((reports[0].bad, trading.count(SESSION)), (3, 2));
+        assert_eq!(
+            reports[0].first_bad[0].1,
+            "timestamp: expected a time of the session, 2025-11-28T14:30:00Z to 2025-11-28T14:31:00Z, got 0001-01-01T00:00:00Z"
+        );
     }
 
     #[test]

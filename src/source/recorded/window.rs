@@ -8,7 +8,8 @@
 //!
 //! Builder threads take the most urgent job there is, one after the other. A form of a group is ready when the
 //! blocks at the clock have it; acks of its first subscribers wait for that, nobody else does. What must be built
-//! takes the room of blocks that are furthest behind the clock.
+//! takes the room of blocks that are furthest behind the clock. There may be several clocks, each on a [`Stand`] of its
+//! own: they share the blocks.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::ControlFlow;
@@ -17,15 +18,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::alarm::Alarm;
+use super::block::Block;
 use super::block_builder::{BlockBuilder, Built};
 use super::mapping::ReadError;
-use super::market::{Market, lead};
+use super::market::Market;
 use super::parts::Parts;
+use super::stand::{Place, Stand};
 use super::track::Track;
-use super::walk::{Filled, spare, walk, walk_from};
+use super::walk::{Filled, Position, rank, walk, walk_from};
 use super::window_figures::WindowFigures;
 use super::window_options::WindowOptions;
 use crate::engine::clock;
@@ -47,14 +51,10 @@ pub struct Window {
     hub: Arc<Hub>,
     options: WindowOptions,
     budget: u64,
-    /// Slots that the clock passes in [`WindowOptions::window_ahead`].
-    ahead: u64,
-    interval: Duration,
-    /// Whether the records' spot prices are asked for although no group wants them.
-    needs_prices: bool,
+    stands: ArcSwap<Vec<Arc<Stand>>>,
     plan: Mutex<Plan>,
     alarm: Arc<Alarm>,
-    figures: WindowFigures,
+    figures: Arc<WindowFigures>,
     started: Instant,
 }
 
@@ -84,25 +84,11 @@ enum Job {
 }
 
 impl Window {
-    /// A window without blocks, for a clock that passes a slot per `interval`. From now on the market's groups are
-    /// ready when their blocks are.
-    pub fn new(
-        market: Arc<Market>,
-        hub: Arc<Hub>,
-        options: WindowOptions,
-        interval: Duration,
-        needs_prices: bool,
-        figures: WindowFigures,
-    ) -> Self {
-        let alarm = Arc::new(Alarm::default());
-        for track in &market.tracks {
-            track.group().build_ahead(Waker::from(Arc::clone(&alarm)));
-            track.spot_group().build_ahead(Waker::from(Arc::clone(&alarm)));
-        }
+    /// A window without blocks, on which no clock stands yet.
+    pub fn new(market: Arc<Market>, hub: Arc<Hub>, options: WindowOptions, figures: Arc<WindowFigures>) -> Self {
         let (tracks, budget) = (market.tracks.len(), options.budget());
         figures.set_budget(budget);
         figures.set_records(market.slots());
-        let ahead = options.window_ahead.as_nanos().div_ceil(interval.as_nanos().max(1)) as u64;
         let plan = Mutex::new(Plan {
             resident: vec![BTreeSet::new(); tracks],
             in_work: HashSet::new(),
@@ -112,19 +98,51 @@ impl Window {
             bad: 0,
             has_loaded: false,
         });
-        Self {
-            market,
-            hub,
-            options,
-            budget,
-            ahead,
-            interval,
-            needs_prices,
-            plan,
-            alarm,
-            figures,
-            started: Instant::now(),
-        }
+        let (stands, alarm, started) = (ArcSwap::default(), Arc::default(), Instant::now());
+        Self { market, hub, options, budget, stands, plan, alarm, figures, started }
+    }
+
+    /// Blocks are built ahead of this clock, too, and its groups are ready when their blocks are.
+    pub fn add(&self, stand: &Arc<Stand>) {
+        self.rehearse(stand);
+        self.take_over(stand);
+    }
+
+    /// Blocks are built ahead of this clock, which does not play yet: its groups are those of another clock, whose
+    /// window says when they are ready.
+    pub fn rehearse(&self, stand: &Arc<Stand>) {
+        self.stands.rcu(|stands| stands.iter().chain([stand]).cloned().collect::<Vec<_>>());
+        self.alarm().wake();
+    }
+
+    /// The clock plays: from now on its groups are ready when the blocks of this window are.
+    pub fn take_over(&self, stand: &Stand) {
+        stand.take_over(&self.alarm());
+        self.alarm().wake();
+    }
+
+    /// Whether the blocks at a clock are there, in all forms that are wanted.
+    pub fn is_prepared(&self, stand: &Stand) -> bool {
+        let is_there = |at: usize| {
+            let (track, place) = (&self.market.tracks[at], &stand.places()[at]);
+            let wanted = Parts::of(track.kind(), wanted(&place.group));
+            let has = |block: Arc<Block>| wanted.without(block.built()).is_empty();
+            wanted.is_empty() || track.is_lost() || track.block_of(place.next()).is_some_and(|(_, block)| has(block))
+        };
+        stand.tickers(stand.day()).flatten().all(is_there)
+    }
+
+    /// A clock has ended.
+    pub fn remove(&self, stand: &Arc<Stand>) {
+        let others = |stands: &Arc<Vec<Arc<Stand>>>| {
+            stands.iter().filter(|other| !Arc::ptr_eq(other, stand)).cloned().collect::<Vec<_>>()
+        };
+        self.stands.rcu(others);
+    }
+
+    /// How far ahead of the clock blocks must be there.
+    pub fn window_ahead(&self) -> Duration {
+        self.options.window_ahead
     }
 
     /// Wakes the builders: the clock has reached another block.
@@ -193,6 +211,11 @@ impl Window {
         }
     }
 
+    fn dates(&self) -> String {
+        let (first, last) = (self.market.days[0].date, self.market.days[self.market.days.len() - 1].date);
+        if first == last { first.to_string() } else { format!("{first}..{last}") }
+    }
+
     fn lose(&self, track: &Track, error: &ReadError) {
         if track.lose(error) {
             self.figures.count_bad(1);
@@ -201,37 +224,12 @@ impl Window {
 
     /// The most urgent job. Also says which forms are ready.
     fn next(&self, plan: &mut Plan) -> Option<Job> {
-        let (mut nearest, mut least_ahead): (Option<(u64, Job)>, Option<u64>) = (None, None);
-        for (first, tracks) in self.market.tickers() {
-            let lead = lead(tracks);
-            if lead.is_none() {
-                tracks[0].spot_group().set_ready(u8::MAX);
-            }
-            for (at, track) in tracks.iter().enumerate() {
-                if !track.is_playing() || track.is_lost() {
-                    // Nothing more will be built: whoever joins need not wait for it.
-                    track.group().set_ready(u8::MAX);
-                    continue;
-                }
-                let leads = lead == Some(at);
-                let needed = self.needed(track, leads);
-                let look = self.look(track, first + at, needed, plan);
-                track.group().set_ready(look.ready.forms(track.kind()));
-                if leads {
-                    track.spot_group().set_ready(look.ready.forms(PayloadKind::Spot));
-                }
-                if needed.is_some() {
-                    least_ahead = least_ahead.into_iter().chain([look.ahead]).min();
-                }
-                if let Some((distance, job)) = look.job
-                    && nearest.as_ref().is_none_or(|(nearest, _)| distance < *nearest)
-                {
-                    nearest = Some((distance, job));
-                }
-            }
+        let mut urgent = Urgent::default();
+        for stand in self.stands.load().iter() {
+            self.look_at(stand, plan, &mut urgent);
         }
-        self.figures.set_ahead(least_ahead.unwrap_or(0), self.interval);
-        let job = match nearest {
+        self.figures.set_ahead(urgent.ahead.unwrap_or(0));
+        let job = match urgent.nearest {
             Some((_, job)) => {
                 self.make_room(plan, &job);
                 Some(job)
@@ -247,21 +245,53 @@ impl Window {
         job
     }
 
-    /// The parts of a track that must be there when the clock is; `None` if nobody needs its blocks. The track that
-    /// leads its ticker has the spot price, too.
-    fn needed(&self, track: &Track, leads: bool) -> Option<Parts> {
-        let needed = Parts::of(track.kind(), wanted(track.group()));
-        let spot = if leads { Parts::of(PayloadKind::Spot, wanted(track.spot_group())) } else { Parts::default() };
-        let needed = needed.or(spot);
-        (!needed.is_empty() || leads && self.needs_prices).then_some(needed)
+    /// What one clock needs: of the date it plays, and the first blocks of the next one.
+    fn look_at(&self, stand: &Stand, plan: &Plan, urgent: &mut Urgent) {
+        for tracks in stand.tickers(stand.day()) {
+            let lead = stand.lead(tracks.clone());
+            if lead.is_none() {
+                stand.set_ready(&stand.places()[tracks.start].spot, u8::MAX);
+            }
+            for at in tracks {
+                let (track, place) = (&self.market.tracks[at], &stand.places()[at]);
+                if !stand.can_lead(at) {
+                    // Nothing more will be built: whoever joins need not wait for it.
+                    stand.set_ready(&place.group, u8::MAX);
+                    continue;
+                }
+                let leads = lead == Some(at);
+                let needed = needed(track, place, leads);
+                let soon = needed.map(|_| stand.soon(at));
+                let look = self.look(at, Position { next: place.next(), soon }, needed, plan);
+                stand.set_ready(&place.group, look.ready.forms(track.kind()));
+                if leads {
+                    stand.set_ready(&place.spot, look.ready.forms(PayloadKind::Spot));
+                }
+                if needed.is_some() {
+                    let ahead = stand.seconds(at, look.ahead);
+                    urgent.ahead = Some(urgent.ahead.map_or(ahead, |least| least.min(ahead)));
+                }
+                urgent.take(look.job);
+            }
+        }
+        for tracks in stand.next_day().into_iter().flat_map(|day| stand.tickers(day)) {
+            for at in tracks.clone().filter(|&at| !self.market.tracks[at].is_lost()) {
+                if let Some(needed) = needed(&self.market.tracks[at], &stand.places()[at], at == tracks.start) {
+                    let look = self.look(at, Position { next: 0, soon: Some(0) }, Some(needed), plan);
+                    // After everything that this date needs.
+                    urgent.take(look.job.map(|(distance, job)| (distance.saturating_add(1 << 40), job)));
+                }
+            }
+        }
     }
 
     /// What the blocks of a track have, from the clock on.
-    fn look(&self, track: &Track, at: usize, needed: Option<Parts>, plan: &Plan) -> Look {
+    fn look(&self, at: usize, position: Position, needed: Option<Parts>, plan: &Plan) -> Look {
+        let track = &self.market.tracks[at];
         let mut look = Look { ready: Parts::default(), ahead: 0, job: None };
         let mut blocks = 0;
-        let far = needed.map_or(0, |_| self.ahead);
-        let edge = walk(track, |distance, block| {
+        let far = position.soon.unwrap_or(0);
+        let edge = walk(track, position.next, |distance, block| {
             if blocks >= 2 && distance > far {
                 return ControlFlow::Break(());
             }
@@ -308,37 +338,45 @@ impl Window {
         Some(Job::Scan { track, until: open.index().scanned() + SCAN })
     }
 
-    /// The nearest block that is not in memory.
+    /// The nearest block that is not in memory, of the dates that clocks play.
     fn fill(&self, plan: &mut Plan) -> Option<Job> {
-        let in_use = self.market.tracks.iter().fold(0, |forms, track| forms | wanted(track.group()));
-        let at_start = self.options.at_start().into_iter().map(|form| Form::new(form.index()).bit());
-        let forms = at_start.fold(in_use, |forms, form| forms | form);
-        let mut nearest: Option<(u64, Job)> = None;
-        for (at, track) in self.market.tracks.iter().enumerate().filter(|(_, track)| track.can_lead()) {
-            let parts = Parts::of(track.kind(), forms);
-            let Some(start) = track.index().find(track.position().unwrap_or(0)) else { continue };
-            let Plan { filled, in_work, .. } = plan;
-            let filled = &mut filled[at];
-            filled.follow(parts, start);
-            let mut is_unbroken = true;
-            walk_from(track, filled.blocks, |distance, block| {
-                let built = track.block_at(block).map_or(Parts::default(), |block| block.built());
-                let missing = parts.without(built);
-                if missing.is_empty() || track.index().slots_of(block).is_empty() {
-                    filled.blocks += usize::from(is_unbroken);
-                    return ControlFlow::Continue(());
-                }
-                is_unbroken = false;
-                if in_work.contains(&(at, block)) {
-                    return ControlFlow::Continue(());
-                }
-                if nearest.as_ref().is_none_or(|(nearest, _)| distance < *nearest) {
-                    nearest = Some((distance, Job::Build { track: at, block, parts: missing }));
-                }
-                ControlFlow::Break(())
-            });
+        let mut urgent = Urgent::default();
+        // Of several clocks on one date the first says what is near.
+        let mut seen = BTreeSet::new();
+        for stand in self.stands.load().iter().filter(|stand| seen.insert(stand.day())) {
+            let tracks = self.market.days[stand.day()].tracks.clone();
+            let in_use = tracks.clone().fold(0, |forms, at| forms | wanted(&stand.places()[at].group));
+            let at_start = self.options.at_start().into_iter().map(|form| Form::new(form.index()).bit());
+            let forms = at_start.fold(in_use, |forms, form| forms | form);
+            for at in tracks.filter(|&at| stand.can_lead(at)) {
+                self.fill_track(at, stand.places()[at].next(), forms, plan, &mut urgent);
+            }
         }
-        nearest.map(|(_, job)| job)
+        urgent.nearest.map(|(_, job)| job)
+    }
+
+    fn fill_track(&self, at: usize, next: u64, forms: u8, plan: &mut Plan, urgent: &mut Urgent) {
+        let track = &self.market.tracks[at];
+        let parts = Parts::of(track.kind(), forms);
+        let Some(start) = track.index().find(next) else { return };
+        let Plan { filled, in_work, .. } = plan;
+        let filled = &mut filled[at];
+        filled.follow(parts, start);
+        let mut is_unbroken = true;
+        walk_from(track, next, filled.blocks, |distance, block| {
+            let built = track.block_at(block).map_or(Parts::default(), |block| block.built());
+            let missing = parts.without(built);
+            if missing.is_empty() || track.index().slots_of(block).is_empty() {
+                filled.blocks += usize::from(is_unbroken);
+                return ControlFlow::Continue(());
+            }
+            is_unbroken = false;
+            if in_work.contains(&(at, block)) {
+                return ControlFlow::Continue(());
+            }
+            urgent.take(Some((distance, Job::Build { track: at, block, parts: missing })));
+            ControlFlow::Break(())
+        });
     }
 
     /// Bytes of frames in memory: those of blocks, and those that shards made of them.
@@ -379,27 +417,55 @@ impl Window {
         }
     }
 
-    /// The block that is needed last, unless the clock needs it soon.
+    /// The block that is needed last, unless some clock needs it soon.
     fn least_useful(&self, plan: &Plan) -> Option<((bool, u64), (usize, usize))> {
+        let positions = self.positions();
         let mut found: Option<((bool, u64), (usize, usize))> = None;
-        for (first, tracks) in self.market.tickers() {
-            let lead = lead(tracks);
-            for (at, track) in tracks.iter().enumerate() {
-                let needed = track.is_playing().then(|| self.needed(track, lead == Some(at))).flatten();
-                let soon = needed.map(|_| self.ahead);
-                if let Some((rank, block)) = spare(track, &plan.resident[first + at], soon)
+        for (at, resident) in plan.resident.iter().enumerate() {
+            let track = &self.market.tracks[at];
+            for &block in resident {
+                // No clock comes to it: it goes first.
+                let mut least = Some((true, u64::MAX));
+                for &position in &positions[at] {
+                    least = least.and_then(|least| Some(least.min(rank(track, position, block)?)));
+                }
+                if let Some(rank) = least
                     && found.as_ref().is_none_or(|(best, _)| rank > *best)
                 {
-                    found = Some((rank, (first + at, block)));
+                    found = Some((rank, (at, block)));
                 }
             }
         }
         found
     }
 
+    /// Where clocks stand in each track.
+    fn positions(&self) -> Vec<Vec<Position>> {
+        let mut positions = vec![Vec::new(); self.market.tracks.len()];
+        for stand in self.stands.load().iter() {
+            for tracks in stand.tickers(stand.day()) {
+                let lead = stand.lead(tracks.clone());
+                for at in tracks {
+                    let place = &stand.places()[at];
+                    let needed = stand.can_lead(at).then(|| needed(&self.market.tracks[at], place, lead == Some(at)));
+                    positions[at].push(Position { next: place.next(), soon: needed.flatten().map(|_| stand.soon(at)) });
+                }
+            }
+            for at in stand.next_day().into_iter().flat_map(|day| self.market.days[day].tracks.clone()) {
+                let soon = (wanted(&stand.places()[at].group) != 0).then_some(0);
+                positions[at].push(Position { next: 0, soon });
+            }
+        }
+        positions
+    }
+
     fn warn_of_too_little(&self, plan: &mut Plan) {
-        let is_live = |(_, track): &(usize, &Arc<Track>)| track.is_playing() && wanted(track.group()) != 0;
-        let least: u64 = self.market.tracks.iter().enumerate().filter(is_live).map(|(at, _)| 2 * plan.sizes[at]).sum();
+        let stands = self.stands.load();
+        let is_needed = |at: usize| {
+            let needs = |stand: &Arc<Stand>| stand.can_lead(at) && wanted(&stand.places()[at].group) != 0;
+            stands.iter().any(|stand| self.market.days[stand.day()].tracks.contains(&at) && needs(stand))
+        };
+        let least: u64 = (0..plan.sizes.len()).filter(|&at| is_needed(at)).map(|at| 2 * plan.sizes[at]).sum();
         if let Some(suppressed) = plan.lines.pass(clock::monotonic_ms()) {
             tracing::warn!(
                 arena_bytes = self.budget,
@@ -419,8 +485,8 @@ impl Window {
         let seconds = self.started.elapsed().as_secs_f64();
         let records = self.market.slots().saturating_sub(plan.bad);
         tracing::info!(
-            date = %self.market.date,
-            tickers = self.market.tickers().count(),
+            dates = self.dates(),
+            tickers = self.market.tickers(0).count(),
             files = self.market.tracks.len(),
             records,
             bytes = self.figures.bytes_held(),
@@ -428,6 +494,25 @@ impl Window {
             records_per_second = (records as f64 / seconds) as u64,
             "loaded"
         );
+    }
+}
+
+/// What must be built next.
+#[derive(Default)]
+struct Urgent {
+    /// How many slots ahead it is needed.
+    nearest: Option<(u64, Job)>,
+    /// How far ahead of the clocks everything is there, seconds.
+    ahead: Option<u64>,
+}
+
+impl Urgent {
+    fn take(&mut self, found: Option<(u64, Job)>) {
+        if let Some((distance, job)) = found
+            && self.nearest.as_ref().is_none_or(|(nearest, _)| distance < *nearest)
+        {
+            self.nearest = Some((distance, job));
+        }
     }
 }
 
@@ -441,7 +526,16 @@ struct Look {
     job: Option<(u64, Job)>,
 }
 
+/// The parts of a track that must be there when the clock is; `None` if nobody needs its blocks. The track that leads
+/// its ticker has the spot price, too.
+fn needed(track: &Track, place: &Place, leads: bool) -> Option<Parts> {
+    let needed = Parts::of(track.kind(), wanted(&place.group));
+    let spot = if leads { Parts::of(PayloadKind::Spot, wanted(&place.spot)) } else { Parts::default() };
+    let needed = needed.or(spot);
+    (!needed.is_empty()).then_some(needed)
+}
+
 /// The forms that lanes of a group send, a bit for each.
-fn wanted(group: &Group) -> u8 {
+pub fn wanted(group: &Group) -> u8 {
     (0..Form::MAX).map(Form::new).filter(|&form| group.is_wanted(form)).fold(0, |forms, form| forms | form.bit())
 }

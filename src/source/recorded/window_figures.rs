@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::time::Timespec;
 
@@ -57,9 +56,8 @@ impl WindowFigures {
         self.budget.store(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn set_ahead(&self, slots: u64, interval: Duration) {
-        let seconds = u128::from(slots) * interval.as_nanos() / 1_000_000_000;
-        self.ahead.store(u64::try_from(seconds).unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub(super) fn set_ahead(&self, seconds: u64) {
+        self.ahead.store(seconds, Ordering::Relaxed);
     }
 
     pub(super) fn set_records(&self, slots: u64) {

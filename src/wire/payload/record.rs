@@ -40,6 +40,16 @@ impl Record {
         }
     }
 
+    /// Moves its time by so many seconds.
+    pub fn shift(&mut self, seconds: i64) {
+        let timestamp = match self {
+            Self::Gex(record) => &mut record.timestamp,
+            Self::Greek(record) => &mut record.timestamp,
+            Self::Orderflow(record) => &mut record.timestamp,
+        };
+        *timestamp = timestamp.saturating_add(seconds);
+    }
+
     /// The ticker that the line names; the file's folder may have another name.
     pub fn ticker(&self) -> &str {
         match self {

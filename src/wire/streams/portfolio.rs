@@ -14,7 +14,7 @@ use super::exact;
 pub const MAX_POSITIONS: usize = 10_000;
 
 /// The whole portfolio; each one replaces the one before.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Portfolio<'a> {
     /// Keyed by symbol; at most [`MAX_POSITIONS`].
     pub positions: BTreeMap<Cow<'a, str>, PortfolioPosition>,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
@@ -28,8 +28,11 @@ use uuid::Uuid;
 
 use self::public_origin::public_origin;
 use super::app::{App, Peer, Stage, error};
-use super::auth;
 use super::readiness::until_served;
+use super::replay::replay_refusal::ReplayRefusal;
+use super::replay::session_choice::{self, SessionChoice};
+use super::replay::session_options::SessionPolicy;
+use super::{auth, body};
 use crate::engine::clock::monotonic_ms;
 use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
 use crate::wire::gexbot::{HubName, HubTopic};
@@ -69,12 +72,12 @@ fn refuse(status: StatusCode, reason: impl Into<String>) -> Refusal {
 
 /// `GET /negotiate`
 pub async fn get_v1(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    get(&app, peer, query.0.as_deref(), &headers, V1).unwrap_or_else(IntoResponse::into_response)
+    get(&app, peer, query.0.as_deref(), &headers, V1).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `GET /v2/negotiate`
 pub async fn get_v2(app: State<Arc<App>>, peer: Peer, query: RawQuery, headers: HeaderMap) -> Response {
-    get(&app, peer, query.0.as_deref(), &headers, V2).unwrap_or_else(IntoResponse::into_response)
+    get(&app, peer, query.0.as_deref(), &headers, V2).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 /// `POST /negotiate`
@@ -93,7 +96,7 @@ pub async fn patch(app: State<Arc<App>>, query: RawQuery, headers: HeaderMap, bo
 }
 
 /// The client joins its groups itself.
-fn get(
+async fn get(
     app: &App,
     peer: Peer,
     query: Option<&str>,
@@ -105,8 +108,11 @@ fn get(
     }
     let key = key(query, headers).ok_or_else(|| refuse(generation.without_key, "missing key parameter"))?;
     let token = format!("{}:{}", checked(&key)?, Uuid::new_v4());
+    let urls = Urls::of(app, peer, headers, generation)?;
+    let session = begun_session(app, query, &key).await?;
+    let token = on_session(token, session.as_ref());
     let hubs = app.topics().map(|topic| topic.hub(false));
-    let urls = Urls::of(app, peer, headers, generation)?.to(hubs, &token);
+    let urls = urls.to(hubs, &token);
     Ok(Json(json!({ "websocket_urls": urls, "prefix": &*app.prefix })).into_response())
 }
 
@@ -126,10 +132,12 @@ async fn post(
     let urls = Urls::of(app, peer, headers, generation)?;
     let body = read(app, body).await?;
     let wanted = WantedGroups::of_post(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
+    let session = begun_session(app, query, &key).await?;
     let slot = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
     let (token, replaced) = slot.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string()))?;
     tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
     tell(app, replaced).await;
+    let token = on_session(token, session.as_ref());
     let hubs = HubTopic::ALL.into_iter().map(|topic| topic.hub(wanted.is_v2()));
     Ok(Json(json!({ "websocket_urls": urls.to(hubs, &token) })).into_response())
 }
@@ -147,7 +155,8 @@ async fn replace_groups(
     let key = required_key(query, headers)?;
     let body = read(app, body).await?;
     let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
-    let patched = app.slots.patch(checked(&key)?, &wanted, monotonic_ms());
+    let (credential, _session) = session_choice::split(checked(&key)?);
+    let patched = app.slots.patch(credential, &wanted, monotonic_ms());
     let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
     tell(app, reassigned).await;
     let groups = HubTopic::ALL.into_iter().flat_map(|topic| wanted.groups(topic));
@@ -155,6 +164,26 @@ async fn replace_groups(
     let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
     let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
     Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())
+}
+
+/// The token that puts a connection on the session's clock.
+fn on_session(token: String, session: Option<&SessionChoice>) -> String {
+    match session {
+        Some(session) => session.token(&token),
+        None => token,
+    }
+}
+
+/// Begins the session that is asked for, unless it exists. `None`: the clock that all share.
+async fn begun_session(app: &App, query: Option<&str>, key: &str) -> Result<Option<SessionChoice>, Refusal> {
+    let refused = |refusal: ReplayRefusal| refuse(refusal.status(), refusal.to_string());
+    // Whoever asks for no session is served on a live server too.
+    let policy = app.replay.clocks().map_or(SessionPolicy::Named, |_| app.options.session.sessions);
+    let choice = SessionChoice::of_query(query, policy, key).map_err(refused)?;
+    if let Some(choice) = &choice {
+        choice.begin(app).await.map_err(refused)?;
+    }
+    Ok(choice)
 }
 
 /// The key of a request: a parameter, else a header.
@@ -190,17 +219,9 @@ fn refuse_wanted(wanted: &WantedError) -> Refusal {
 
 /// The whole body, within the limits of the settings in length and time.
 async fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
-    let limit = app.options.negotiate.max_body_bytes();
     let patience = Duration::from_secs(app.options.http_timeout_seconds);
-    match tokio::time::timeout(patience, to_bytes(body, limit)).await {
-        Ok(Ok(body)) => Ok(body),
-        // It may also mean that the client has left; then nobody reads the answer.
-        Ok(Err(_)) => Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, format!("expected a body of at most {limit} bytes"))),
-        Err(_elapsed) => {
-            let words = format!("expected the whole body within {} seconds", patience.as_secs());
-            Err(refuse(StatusCode::REQUEST_TIMEOUT, words))
-        }
-    }
+    let read = body::read(body, app.options.negotiate.max_body_bytes(), patience).await;
+    read.map_err(|(status, words)| refuse(status, words))
 }
 
 /// Tells every shard, and waits until all of them have acted. It goes on if the client leaves meanwhile.

@@ -39,8 +39,7 @@ impl FromRequestParts<Arc<App>> for OnDay {
         if let Some(unavailable) = app.unavailable() {
             return Err(unavailable);
         }
-        let ServedDay { day, since_unix_ns } =
-            app.rest.day().cloned().ok_or_else(|| RestRefusal::NoDay.into_response())?;
+        let ServedDay { day, since_unix_ns } = app.rest.day().ok_or_else(|| RestRefusal::NoDay.into_response())?;
         Ok(Self { app: Arc::clone(app), day, since_unix_ns })
     }
 }

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Json, RequestExt};
 use serde_json::{Value, json};
 
 use super::blocking;
@@ -14,8 +14,12 @@ use super::caller::{OnDay, masked};
 use super::day_folder;
 use super::rest_refusal::{RestRefusal, names};
 use super::series::{RecordedDay, RecordedSeries};
+use crate::replay::change::Change;
+use crate::replay::moment::{Moment, date_at};
 use crate::server::http::app::App;
 use crate::server::http::auth;
+use crate::server::http::control_access::Controller;
+use crate::server::http::replay::replay_refusal::ReplayRefusal;
 use crate::wire::streams::messages;
 
 /// `GET /health`. `data_mode` is always `stream`: a day is never held in memory as a whole.
@@ -23,12 +27,12 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
     if let Some(unavailable) = app.unavailable() {
         return unavailable;
     }
-    let day = app.rest.day().map(|served| &served.day);
+    let day = app.rest.day().map(|served| served.day);
     Json(json!({
         "status": "ok",
-        "data_date": day.map(|day| day.date().to_string()),
+        "data_date": day.as_ref().map(|day| day.date().to_string()),
         "data_mode": "stream",
-        "cache_mode": day.map(|day| cache_mode(&**day)),
+        "cache_mode": day.as_ref().map(|day| cache_mode(&**day)),
         "rest_cursor": app.rest.cursor.name(),
     }))
     .into_response()
@@ -47,9 +51,11 @@ pub async fn available_dates(OnDay { day, .. }: OnDay) -> Result<Json<Value>, Re
 }
 
 /// `GET /current-date`
-pub async fn current_date(OnDay { day, since_unix_ns, .. }: OnDay) -> Json<Value> {
+pub async fn current_date(OnDay { app, day, since_unix_ns }: OnDay) -> Json<Value> {
     let loaded_at = messages::rfc3339(i64::try_from(since_unix_ns / 1_000_000).unwrap_or(i64::MAX));
-    let (date, files) = (day.date().to_string(), day.series().len());
+    // With several dates on the clock, the one that plays.
+    let playing = app.replay.clocks().map(|clocks| date_at(clocks.common().snapshot().data_time));
+    let (date, files) = (playing.unwrap_or_else(|| day.date()).to_string(), day.series().len());
     Json(json!({ "current_date": date, "loaded_at": loaded_at, "files_loaded": files }))
 }
 
@@ -82,12 +88,23 @@ fn ticker_json(files: &[RecordedSeries]) -> Value {
 }
 
 /// `POST /reset-cache?key=`: positions of `--rest-cursor key` go back to the first record. A caller without a
-/// key resets all.
-pub async fn reset_cache(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+/// key resets all, and the clock goes back to its first record too; for that the caller must be one who may steer.
+pub async fn reset_cache(State(app): State<Arc<App>>, mut request: Request) -> Response {
     if let Some(unavailable) = app.unavailable() {
         return unavailable;
     }
-    let key = auth::parameter(query.as_deref(), "key");
+    let key = auth::parameter(request.uri().query(), "key");
+    if key.is_none()
+        && let Some(clocks) = app.replay.clocks()
+    {
+        if let Err(refused) = request.extract_parts_with_state::<Controller, _>(&app).await {
+            return refused;
+        }
+        let start = Change { seek: Some(Moment::Share(0.0)), ..Change::default() };
+        if let Err(refused) = clocks.common().change(start).await {
+            return ReplayRefusal::from(refused).into_response();
+        }
+    }
     let count = app.rest.cursors.reset(key.as_deref());
     let message = match &key {
         Some(key) => format!("Cache positions reset for key: {}", masked(key)),

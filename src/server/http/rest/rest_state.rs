@@ -1,8 +1,9 @@
 //! What the REST routes keep between requests.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use uuid::Uuid;
 
 use super::cursors::Cursors;
@@ -14,7 +15,7 @@ use crate::health::status::Status;
 
 /// What the REST routes keep between requests.
 pub struct RestState {
-    day: OnceLock<ServedDay>,
+    days: ArcSwapOption<ServedDays>,
     /// Which record the data routes answer.
     pub cursor: RestCursor,
     pub(super) cursors: Cursors,
@@ -31,11 +32,18 @@ pub(super) struct ServedDay {
     pub since_unix_ns: u64,
 }
 
+/// The dates that are replayed, one after the other.
+struct ServedDays {
+    days: Vec<ServedDay>,
+    /// Which of them is played now.
+    current: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
 impl RestState {
     /// Without a day.
     pub fn new(options: &RestOptions, status: &Status) -> Self {
         Self {
-            day: OnceLock::new(),
+            days: ArcSwapOption::empty(),
             cursor: options.rest_cursor,
             cursors: Cursors::new(options.rest_max_cursors, status),
             last_positions: LastPositions::default(),
@@ -44,13 +52,16 @@ impl RestState {
         }
     }
 
-    /// Sets the day that is replayed. The first one stays.
-    pub fn set_day(&self, day: Arc<dyn RecordedDay>) {
-        let _ = self.day.set(ServedDay { day, since_unix_ns: clock::unix_ns() });
+    /// Sets the dates that are replayed, and what tells which of them is played now.
+    pub fn set_days(&self, days: Vec<Arc<dyn RecordedDay>>, current: impl Fn() -> usize + Send + Sync + 'static) {
+        let since_unix_ns = clock::unix_ns();
+        let days = days.into_iter().map(|day| ServedDay { day, since_unix_ns }).collect();
+        self.days.store(Some(Arc::new(ServedDays { days, current: Box::new(current) })));
     }
 
-    /// The day that is replayed; `None` if there is none, or none yet.
-    pub(super) fn day(&self) -> Option<&ServedDay> {
-        self.day.get()
+    /// The day that is played now; `None` if there is none, or none yet.
+    pub(super) fn day(&self) -> Option<ServedDay> {
+        let served = self.days.load_full()?;
+        served.days.get((served.current)()).cloned()
     }
 }

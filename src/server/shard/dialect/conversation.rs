@@ -40,6 +40,12 @@ impl Conversation<'_> {
         self.sessions.join(self.key, group, self.lanes)
     }
 
+    /// The lane of a group on the client's clock, if it has subscribers.
+    pub fn lane_of(&self, group: &str) -> Option<u32> {
+        let session = self.sessions.get(self.key)?;
+        self.lanes.find(&session.group_key(group), session.wire)
+    }
+
     /// Ends a subscription of the client, if there is one.
     pub fn leave(&mut self, group: &str) {
         self.sessions.leave(self.key, group, self.lanes);

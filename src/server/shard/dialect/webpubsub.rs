@@ -55,7 +55,7 @@ impl WebPubSubDialect {
         match request {
             Upstream::Join { group, ack_id } => {
                 let result = once(ack_id, talk, |talk| self.join(&group, talk));
-                let lane = talk.sessions.get(talk.key).and_then(|session| talk.lanes.find(&group, session.wire));
+                let lane = talk.lane_of(&group);
                 self.hold_ack(ack_id, result, lane, talk);
             }
             Upstream::Leave { group, ack_id } => {
@@ -86,7 +86,8 @@ impl WebPubSubDialect {
         if session.followed.as_ref().is_some_and(|followed| !followed.allows(group)) {
             return Err(AckFailure::NotAssigned);
         }
-        let joined = talk.lanes.find(group, session.wire).is_some_and(|lane| session.membership(lane).is_some());
+        let lane = talk.lanes.find(&session.group_key(group), session.wire);
+        let joined = lane.is_some_and(|lane| session.membership(lane).is_some());
         if !joined && session.memberships.len() >= self.max_groups {
             return Err(AckFailure::TooManyGroups);
         }

@@ -19,6 +19,7 @@ use super::session::{Extent, Pick};
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
 use crate::engine::policy::LagOptions;
+use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
 use send_batch::{SendBatch, Sending, append_frames, frame};
 
@@ -40,6 +41,7 @@ const STEP: u32 = 0x0084_8fd4;
 pub struct Outbox {
     lag: LagOptions,
     stats: Arc<ShardStats>,
+    report: Arc<SweepReport>,
     /// Sessions with something to send, in the order of the sweep.
     queue: VecDeque<u32>,
     /// Where the next sweep starts, as a fraction of 2^32.
@@ -52,9 +54,9 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox in which no session has anything to send.
-    pub fn new(lag: LagOptions, stats: Arc<ShardStats>) -> Self {
+    pub fn new(lag: LagOptions, stats: Arc<ShardStats>, report: Arc<SweepReport>) -> Self {
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { lag, stats, queue, rotation: 0, batch: SendBatch::default(), picks, bytes }
+        Self { lag, stats, report, queue, rotation: 0, batch: SendBatch::default(), picks, bytes }
     }
 
     /// Looks for io_uring, if it is `wanted`. Called on the shard's own thread.
@@ -126,6 +128,9 @@ impl Outbox {
             }
         }
         self.send_batch(sessions, lanes);
+        if self.queue.is_empty() {
+            self.report.report(lanes.drained_groups(), sessions.blocked(), sessions.members());
+        }
     }
 
     /// Adds what is due for a session to the batch. Control frames leave at once, before data.

@@ -1,4 +1,4 @@
-//! The HTTP client of this process, for the brokers and `flowcast tail`: each call is one connection,
+//! The HTTP client of this process, for the brokers, `flowcast tail` and `flowcast replay`: each call is one connection,
 //! over hyper, that ends with its answer.
 //!
 //! Calls are rare (a login, a subscription of many instruments), so there is no pool to keep, and
