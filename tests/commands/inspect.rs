@@ -65,7 +65,7 @@ fn a_day_without_one_record_is_an_error() {
 
 #[test]
 fn the_folder_streams_is_inspected_as_serve_reads_it() {
-    let dataset = Dataset::new(&[("SPX", 3)]);
+    let dataset = Dataset::new(&[("SPX", 70)]);
     let trade = |at: &str| format!(r#"{{"timestamp":"{at}","symbol":"SPX","side":"BUY","quantity":1,"price":1}}"#);
     let folder = dataset.path().to_str().unwrap();
     let inspect = ["inspect", "--data-dir", folder];
@@ -81,6 +81,9 @@ fn the_folder_streams_is_inspected_as_serve_reads_it() {
     let out = said(&inspect);
     assert_eq!(row(&out), ["trades", "1", "09:30:00", "09:30:00", "1"]);
     assert!(out.contains("trades.jsonl:1: expected one JSON object"), "{out}");
+    assert!(strict().contains("--strict"));
+    dataset.stream("trades", [trade("2025-11-28T14:30:00Z"), trade("2099-01-01T00:00:00Z")].join("\n"));
+    assert!(said(&inspect).contains("trades.jsonl:2: timestamp: expected a time of the session"));
     assert!(strict().contains("--strict"));
 }
 
