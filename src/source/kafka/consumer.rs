@@ -65,7 +65,7 @@ impl KafkaSource {
         let shared = KafkaShared {
             health: Arc::new(KafkaHealth::new(watched, status)),
             placement: Arc::new(Placement::new(options.kafka_start)),
-            topic_ids: Arc::default(),
+            topic_changes: Arc::default(),
             figures: Arc::new(figures.clone()),
             stop: Arc::clone(&stop),
             assigned: Arc::default(),
@@ -164,7 +164,7 @@ impl ConsumerLoop {
                 }
             }
             let polled = consumer.poll(POLL);
-            let recreated = self.shared.topic_ids.take_recreated();
+            let recreated = self.shared.topic_changes.take_recreated();
             for topic in &recreated {
                 self.begin_anew(consumer, topic).map_err(|error| format!("cannot begin {topic} anew: {error}"))?;
             }

@@ -21,7 +21,7 @@ use super::kafka_options::KafkaOptions;
 use super::librdkafka::{self, KafkaError};
 use super::pause::sleep;
 use super::placement::{FoundPartition, Placement};
-use super::topic_ids::TopicIds;
+use super::topic_changes::TopicChanges;
 
 /// How long the search for the starts in a shared group may take.
 const SETTLE: Duration = Duration::from_mins(1);
@@ -31,7 +31,7 @@ const SETTLE: Duration = Duration::from_mins(1);
 pub struct KafkaShared {
     pub health: Arc<KafkaHealth>,
     pub placement: Arc<Placement>,
-    pub topic_ids: Arc<TopicIds>,
+    pub topic_changes: Arc<TopicChanges>,
     pub figures: Arc<HashMap<String, TopicFigures>>,
     pub stop: Arc<AtomicBool>,
     /// The number of partitions being read.
@@ -56,10 +56,10 @@ pub struct KafkaContext(KafkaShared);
 
 impl ClientContext for KafkaContext {
     /// At debug: librdkafka logs every failed try, and [`KafkaHealth`] logs once what matters. What it logs at debug
-    /// itself is for [`TopicIds`], and only seen at trace.
+    /// itself is for [`TopicChanges`], and only seen at trace.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         if matches!(level, RDKafkaLogLevel::Debug) {
-            self.0.topic_ids.hear(message);
+            self.0.topic_changes.hear(message);
             tracing::trace!(target: "librdkafka", "{facility}: {message}");
         } else {
             tracing::debug!(target: "librdkafka", "{facility}: {message}");

@@ -6,7 +6,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use secrecy::ExposeSecret as _;
 
 use super::kafka_options::{KafkaOptions, SecurityOptions};
-use super::topic_ids::DEBUG_CONTEXTS;
+use super::topic_changes::DEBUG_CONTEXTS;
 
 /// Why there is no client. The operator must fix it; no connection was tried yet.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@
 //! - [`kafka_context`]: librdkafka's callbacks: statistics, errors, rebalances of a shared group.
 //! - [`discovery`]: which partitions there are, and whether the broker answers.
 //! - [`placement`]: where a partition starts.
-//! - [`topic_ids`]: which topics were deleted and made anew.
+//! - [`topic_changes`]: which topics were deleted and made anew.
 //! - [`intake`]: where a message goes, and what happens to one that cannot go anywhere.
 //! - [`pace`], [`pause`]: how fast a backlog is passed on; pauses between tries.
 //! - [`kafka_health`]: what `/websocket/status` and the metrics say about Kafka.
@@ -44,7 +44,7 @@ pub(crate) mod pause;
 #[cfg(feature = "kafka")]
 mod placement;
 #[cfg(feature = "kafka")]
-mod topic_ids;
+mod topic_changes;
 
 #[cfg(feature = "kafka")]
 pub use consumer::KafkaSource;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The debug contexts whose entries [`TopicIds::hear`] needs.
+/// The debug contexts whose entries [`TopicChanges::hear`] needs.
 pub const DEBUG_CONTEXTS: &str = "topic";
 
 /// What a broker without topic ids tells.
@@ -18,7 +18,7 @@ const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// The ids of the topics that are read.
 #[derive(Debug, Default)]
-pub struct TopicIds {
+pub struct TopicChanges {
     state: Mutex<State>,
     has_recreated: AtomicBool,
 }
@@ -31,7 +31,7 @@ struct State {
     recreated: Vec<String>,
 }
 
-impl TopicIds {
+impl TopicChanges {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_topic_is_made_anew_when_its_id_is_another() {
-        let ids = TopicIds::default();
+        let ids = TopicChanges::default();
         let none: [&str; 0] = [];
         ids.hear("[thrd:main]: Topic lines changed id from AAAAAAAAAAAAAAAAAAAAAA to 4Nl5vXyVQ2yV8Gd1mYw2oA");
         assert_eq!(ids.take_recreated(), none, "its first id");
