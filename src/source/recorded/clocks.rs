@@ -100,12 +100,12 @@ impl Clocks {
             Score::new(Arc::clone(streams), Arc::clone(&prices), trading, stage.market())
         });
         let options = parts.replay.clone();
-        let state = match (options.start_paused, options.wait_for) {
+        let at_first = match (options.start_paused, options.wait_for) {
             (true, _) => State::Paused,
             (_, clients) if clients > 0 => State::Waiting { clients },
             _ => State::Playing,
         };
-        let (player, common) = player(&parts, &stage, &stand, options.pace(), state, None);
+        let (player, common) = player(&parts, &stage, &stand, options.pace(), at_first, None);
         let (swaps, swapped) = bounded(1);
         let player =
             Player::new(PlayerParts { score, health: Some(Arc::clone(&parts.health)), swaps: swapped, ..player });
@@ -219,8 +219,8 @@ impl Clocks {
         let stand = Arc::new(Stand::new(stage.market(), &self.parts.hub, Some(name)));
         stage.window().add(&stand);
         let pace = start.pace.unwrap_or_else(|| self.parts.replay.pace());
-        let state = if start.is_paused { State::Paused } else { State::Playing };
-        let (parts, remote) = player(&self.parts, &stage, &stand, pace, state, Some(name));
+        let at_first = if start.is_paused { State::Paused } else { State::Playing };
+        let (parts, remote) = player(&self.parts, &stage, &stand, pace, at_first, Some(name));
         let first = Change { seek: start.from, ..Change::default() };
         let stop = Arc::new(AtomicBool::new(false));
         let (player, stopped) = (Player::new(parts), Arc::clone(&stop));
@@ -343,13 +343,13 @@ fn player(
     stage: &Arc<Stage>,
     stand: &Arc<Stand>,
     pace: Pace,
-    state: State,
+    at_first: State,
     session: Option<&str>,
 ) -> (PlayerParts, Remote) {
     let axis = Arc::new(stage.axis());
     let clock = Clock::new(pace, parts.replay.max_gap, axis.span.first);
     let (remote, console) = remote(Snapshot {
-        state,
+        state: at_first,
         pace,
         achieved_speed: None,
         data_time: axis.span.first,
@@ -370,7 +370,7 @@ fn player(
         console,
         axis,
         is_loop: parts.replay.is_loop(),
-        state,
+        state: at_first,
         is_anchored: session.is_none() && parts.replay.anchor == AnchorMode::Wall,
         session: session.map(Into::into),
         stage: Arc::clone(stage),

@@ -90,10 +90,10 @@ impl TickerPrices {
         {
             let slots = index.slots_of(block);
             let upto = next.min(slots.end);
-            let spots = index.spots_of(block);
+            let prices = index.spots_of(block);
             let range = (self.counted - slots.start) as usize..(upto - slots.start) as usize;
             // 0 stands for a number that was missing.
-            for &spot in spots.get(range).unwrap_or(&[]).iter().filter(|&&spot| spot > 0) {
+            for &spot in prices.get(range).unwrap_or(&[]).iter().filter(|&&spot| spot > 0) {
                 let is_first = self.open == 0;
                 self.open = if is_first { spot } else { self.open };
                 self.low = if is_first { spot } else { self.low.min(spot) };

@@ -59,7 +59,7 @@ impl Player {
         }
         match self.execute(&request.change) {
             Err(Refused::NotIndexed { .. }) if since.elapsed() < INDEXED_WITHIN => {
-                self.waiting = Some((request, since))
+                self.waiting = Some((request, since));
             }
             answer => {
                 // Nobody may listen any more.
@@ -209,15 +209,12 @@ impl Player {
 
     fn change_state(&mut self, change: &Change, is_moved: bool, begin: Begin) {
         match change.wanted {
-            Some(Wanted::Playing) if self.state == State::Ended => {}
-            Some(Wanted::Playing) if self.state != State::Playing => self.play(Begin::Now),
-            Some(Wanted::Playing) if is_moved => self.play(begin),
-            Some(Wanted::Playing) => {}
+            Some(Wanted::Playing) if !matches!(self.state, State::Playing | State::Ended) => self.play(Begin::Now),
             Some(Wanted::Paused) => self.state = State::Paused,
             Some(Wanted::Stopped) => self.state = State::Stopped,
-            None if self.state == State::Playing && is_moved => self.play(begin),
+            Some(Wanted::Playing) | None if self.state == State::Playing && is_moved => self.play(begin),
             None if self.state == State::Stopped && is_moved => self.state = State::Paused,
-            None => {}
+            Some(Wanted::Playing) | None => {}
         }
     }
 

@@ -100,8 +100,6 @@ pub struct Player {
     pub(super) is_loop: bool,
     pub(super) state: State,
     pub(super) is_anchored: bool,
-    /// Beats were skipped, so it does not stand where the time of day says.
-    is_astray: bool,
     pub(super) pause_at: Option<i64>,
     pub(super) epoch: u64,
     pub(super) session: Option<Arc<str>>,
@@ -148,7 +146,6 @@ impl Player {
             is_loop,
             state,
             is_anchored,
-            is_astray: false,
             pause_at: None,
             epoch: 0,
             session,
@@ -258,9 +255,6 @@ impl Player {
             return;
         }
         self.retry_ns = 0;
-        if self.is_astray {
-            self.stand_by_wall();
-        }
         match self.next_ms() {
             Ok(next_ms) => {
                 let deadline = self.clock.deadline(next_ms);
@@ -288,7 +282,6 @@ impl Player {
 
     /// Goes to where the time of day says, and on from there.
     pub(super) fn stand_by_wall(&mut self) {
-        self.is_astray = false;
         let market = Arc::clone(self.playhead.stand().market());
         let (mono_ns, unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
         match self.clock.pace() {
@@ -304,8 +297,8 @@ impl Player {
                 let speed = if let Speed::Times(speed) = speed { speed } else { 1.0 };
                 let days =
                     (0..market.days.len()).map(|day| market.span(day)).map(|(first, last)| (ms(first), ms(last)));
-                let [night_ms, lap_ms] = [NIGHT, LAP].map(|gap| gap.as_millis() as i64);
-                let standing = Lap { days: days.collect(), night_ms, lap_ms }.at(unix_ns, speed);
+                let [night_ms, turn_ms] = [NIGHT, LAP].map(|gap| gap.as_millis() as i64);
+                let standing = Lap { days: days.collect(), night_ms, turn_ms }.at(unix_ns, speed);
                 // What is due at this very ms still comes.
                 let time = u32::try_from((standing.data_ms + 999).div_euclid(1000)).unwrap_or(0);
                 let _ = self.playhead.seek(standing.day, time);
@@ -393,7 +386,6 @@ impl Player {
         let missed = self.clock.pass(deadline, time_ms, now);
         if missed > 0 {
             self.missed.fetch_add(missed, Ordering::Relaxed);
-            self.is_astray = self.is_anchored;
         }
         if played.missing > 0 {
             self.missing.fetch_add(played.missing, Ordering::Relaxed);
@@ -408,6 +400,10 @@ impl Player {
         }
         self.ordinal += 1;
         self.turn(reference);
+        if missed > 0 && self.is_anchored {
+            // Beats were skipped, but no records: it would be behind the others from now on.
+            self.stand_by_wall();
+        }
         self.look_ahead();
         if played.is_new {
             self.window.wake_by_ref();

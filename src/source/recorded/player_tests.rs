@@ -70,7 +70,7 @@ fn options() -> ReplayOptions {
         anchor: AnchorMode::Start,
         shift_days: ShiftDays::By(0),
         max_sessions: 2,
-        session_idle: Duration::from_secs(600),
+        session_idle: Duration::from_mins(10),
     }
 }
 
@@ -147,7 +147,9 @@ impl Rig {
 /// What a shard does: it makes room.
 fn take_out(mut receivers: Vec<Receiver<Publication>>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        receivers.iter_mut().for_each(|receiver| while receiver.try_recv().is_ok() {});
+        for receiver in &mut receivers {
+            while receiver.try_recv().is_ok() {}
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -283,8 +285,8 @@ fn every_second(count: u32) -> Vec<u32> {
     (0..count).collect()
 }
 
-fn at(second: i64) -> Option<Moment> {
-    Some(Moment::At((BEGIN + second) * 1000))
+fn at(second: i64) -> Moment {
+    Moment::At((BEGIN + second) * 1000)
 }
 
 #[test]
@@ -292,16 +294,16 @@ fn a_seek_says_where_it_went_and_whether_nothing_was_recorded_there() {
     let seconds = (0..10).chain(60..70).collect();
     let rig = Rig::new(&vec![("SPX", seconds)], options());
     let resolved = |moment| {
-        let answer = rig.ask(Change { seek: moment, ..Change::default() }).unwrap().resolved.unwrap();
+        let answer = rig.ask(Change { seek: Some(moment), ..Change::default() }).unwrap().resolved.unwrap();
         (answer.data_time / 1000 - BEGIN, answer.clamped, answer.in_gap)
     };
     assert_eq!(resolved(at(5)), (5, Clamped::None, false));
     assert_eq!(resolved(at(30)), (60, Clamped::None, true));
     assert_eq!(resolved(at(-100)), (0, Clamped::Start, false));
     assert_eq!(resolved(at(1000)), (69, Clamped::End, false));
-    assert_eq!(resolved(Some(Moment::Share(0.0))), (0, Clamped::None, false));
-    assert_eq!(resolved(Some(Moment::Record(12))), (62, Clamped::None, false));
-    let strict = Change { seek: at(1000), is_strict: true, ..Change::default() };
+    assert_eq!(resolved(Moment::Share(0.0)), (0, Clamped::None, false));
+    assert_eq!(resolved(Moment::Record(12)), (62, Clamped::None, false));
+    let strict = Change { seek: Some(at(1000)), is_strict: true, ..Change::default() };
     assert!(matches!(rig.ask(strict), Err(Refused::OutOfRange { .. })));
 }
 
@@ -309,9 +311,9 @@ fn a_seek_says_where_it_went_and_whether_nothing_was_recorded_there() {
 fn what_is_refused_changes_nothing() {
     let rig = Rig::new(&vec![("SPX", every_second(100))], options());
     let before = rig.clocks.common().snapshot();
-    let other = Change { if_epoch: Some(99), seek: at(50), ..Change::default() };
+    let other = Change { if_epoch: Some(99), seek: Some(at(50)), ..Change::default() };
     assert_eq!(rig.ask(other).unwrap_err(), Refused::OtherEpoch { expected: 99, is: before.epoch });
-    let playing = Change { wanted: Some(Wanted::Playing), step: Some(1), seek: at(50), ..Change::default() };
+    let playing = Change { wanted: Some(Wanted::Playing), step: Some(1), seek: Some(at(50)), ..Change::default() };
     assert_eq!(rig.ask(playing).unwrap_err(), Refused::StepWhilePlaying { state: "playing" });
     let after = rig.clocks.common().snapshot();
     assert_eq!((after.data_time, after.epoch, after.state), (before.data_time, before.epoch, before.state));
@@ -328,7 +330,7 @@ fn a_clock_on_recorded_time_plays_everything_in_order_and_ends() {
         recorded.iter().flat_map(|(ticker, seconds)| seconds.iter().map(|&at| ((*ticker).to_owned(), i64::from(at))));
     assert_eq!(rig.published(), expected.collect::<Vec<_>>());
     assert_eq!(rig.clocks.common().snapshot().tick, 40, "both tickers in one tick where they have one time");
-    rig.ask(Change { seek: at(38), ..Change::default() }).unwrap();
+    rig.ask(Change { seek: Some(at(38)), ..Change::default() }).unwrap();
     wait(|| rig.clocks.common().snapshot().state == State::Ended);
     assert_eq!(rig.published().len(), 3, "a seek after the end plays again");
 }
@@ -337,7 +339,7 @@ fn a_clock_on_recorded_time_plays_everything_in_order_and_ends() {
 fn a_clock_pauses_by_itself_where_it_is_told() {
     let mut rig = Rig::new(&vec![("SPX", every_second(100))], options());
     let pace = Some(Pace::Recorded(Speed::Times(100_000.0)));
-    let until = Change { pace, pause_at: Some(at(41)), wanted: Some(Wanted::Playing), ..Change::default() };
+    let until = Change { pace, pause_at: Some(Some(at(41))), wanted: Some(Wanted::Playing), ..Change::default() };
     rig.ask(until).unwrap();
     wait(|| rig.clocks.common().snapshot().state == State::Paused);
     let published = rig.published();
@@ -388,7 +390,7 @@ fn other_dates_are_loaded_beside_the_running_ones() {
 #[test]
 fn a_session_has_its_own_position_and_there_are_only_so_many() {
     let mut rig = Rig::new(&vec![("SPX", every_second(10))], options());
-    let start = SessionStart { from: at(5), is_paused: true, pace: None };
+    let start = SessionStart { from: Some(at(5)), is_paused: true, pace: None };
     let one = rig.clocks.begin_session("one", start).unwrap();
     wait(|| one.snapshot().epoch == 2);
     assert_eq!(one.snapshot().data_time, (BEGIN + 5) * 1000);

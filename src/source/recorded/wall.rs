@@ -9,7 +9,7 @@ pub struct Lap {
     /// Between two dates, ms.
     pub night_ms: i64,
     /// From the last record to the first, ms.
-    pub lap_ms: i64,
+    pub turn_ms: i64,
 }
 
 /// Where a clock stands.
@@ -31,7 +31,7 @@ impl Lap {
         let passed_ns = u128::from(unix_ns) * hundredths / 100;
         let mut into_ns = passed_ns % (u128::from(self.length_ms().max(1).unsigned_abs()) * 1_000_000);
         for (day, &(first, last)) in self.days.iter().enumerate() {
-            let before = if day == 0 { self.lap_ms } else { self.night_ms };
+            let before = if day == 0 { self.turn_ms } else { self.night_ms };
             let length_ns = u128::from((before + last - first).unsigned_abs()) * 1_000_000;
             if into_ns < length_ns {
                 let fraction = (into_ns % 1_000_000) as f64 / 1e6;
@@ -44,7 +44,7 @@ impl Lap {
 
     fn length_ms(&self) -> i64 {
         let days: i64 = self.days.iter().map(|(first, last)| last - first).sum();
-        days + self.lap_ms + self.night_ms * (self.days.len() as i64 - 1)
+        days + self.turn_ms + self.night_ms * (self.days.len() as i64 - 1)
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_time_of_day_says_where_the_clock_stands() {
-        let lap = Lap { days: vec![(10_000, 14_000), (90_000, 91_000)], night_ms: 2000, lap_ms: 1000 };
+        let lap = Lap { days: vec![(10_000, 14_000), (90_000, 91_000)], night_ms: 2000, turn_ms: 1000 };
         let at = |ms: u64| {
             let Standing { day, data_ms, .. } = lap.at(ms * MS, 1.0);
             (day, data_ms)
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_faster_clock_passes_more_of_it() {
-        let lap = Lap { days: vec![(0, 99_000)], night_ms: 2000, lap_ms: 1000 };
+        let lap = Lap { days: vec![(0, 99_000)], night_ms: 2000, turn_ms: 1000 };
         assert_eq!(lap.at(1500 * MS, 10.0).data_ms, 14_000);
         assert_eq!(lap.at(150 * MS, 0.01), Standing { day: 0, data_ms: -999, fraction: 0.5 });
     }
