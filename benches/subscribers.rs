@@ -27,6 +27,7 @@ use flowcast::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardH
 use flowcast::server::shard::shard_options::ShardOptions;
 use flowcast::streams::Streams;
 use flowcast::streams::stream_options::StreamOptions;
+use flowcast::wire::byte_budget::ByteBudget;
 use flowcast::wire::gexbot::HubTopic;
 use flowcast::wire::payload::Profile;
 use flowcast::wire::webpubsub::{PubSubWire, Syntax};
@@ -95,6 +96,7 @@ impl Bench {
             stream_options: stream_options.clone(),
             streams,
             silent: Arc::default(),
+            unfinished: ByteBudget::new(64 << 20, Arc::default(), Arc::default()),
         };
         let (shard, _) = Shard::spawn(0, &context).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

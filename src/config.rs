@@ -131,6 +131,11 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
         ));
     }
     options.replay.check()?;
+    let ServeOptions { http, shard, .. } = options;
+    let bodies = "--request-bodies-bytes (FLOWCAST_REQUEST_BODIES_BYTES)";
+    at_least(bodies, http.request_bodies_bytes, "--max-body-bytes", http.max_body_bytes)?;
+    let unfinished = "--unfinished-bytes (FLOWCAST_UNFINISHED_BYTES)";
+    at_least(unfinished, shard.unfinished_bytes, "--max-message-bytes", shard.max_message_bytes)?;
     options.kafka.check()?;
     options.auth.check()?;
     let channels = Channels::new(options.kafka.channels());
@@ -143,6 +148,13 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
             .to_owned());
     }
     Ok(())
+}
+
+fn at_least(name: &str, bytes: usize, other: &str, least: usize) -> Result<(), String> {
+    if bytes >= least {
+        return Ok(());
+    }
+    Err(format!("{name}: expected at least {other} ({least}), got {bytes}"))
 }
 
 /// What a settings file holds.

@@ -196,12 +196,30 @@ impl std::fmt::Debug for StreamArgs {
     }
 }
 
+/// A URL in the form in which the rest takes it apart: the scheme in lower case (RFC 3986 §3.1), a path before the
+/// query of a socket, and neither query nor fragment where paths are appended.
+fn server_url(text: &str) -> Result<String, &'static str> {
+    let expected = "expected http(s):// or ws(s)://";
+    let (scheme, rest) = text.split_once("://").ok_or(expected)?;
+    let scheme = scheme.to_ascii_lowercase();
+    if !["http", "https", "ws", "wss"].contains(&scheme.as_str()) {
+        return Err(expected);
+    }
+    let rest = rest.split('#').next().unwrap_or(rest);
+    let rest = match rest.split_once('?') {
+        Some((place, _)) if scheme.starts_with("http") => place.to_owned(),
+        Some((authority, query)) if !authority.contains('/') => format!("{authority}/?{query}"),
+        _ => rest.to_owned(),
+    };
+    Ok(format!("{scheme}://{rest}"))
+}
+
 /// `swarm`
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Where clients negotiate (`http://…`; the JSON streams are then at `/ws`), or the socket itself
     /// (`ws://…`; the tick ledger is then looked for on the same host).
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server_url)]
     pub url: String,
     /// How many clients. A client has one socket for each hub that its groups belong to.
     #[arg(long, short, alias = "clients", default_value_t = 1_000)]
@@ -307,6 +325,19 @@ pub struct RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_needs_no_path_and_its_scheme_has_no_case() {
+        for (typed, taken) in [
+            ("ws://h:1?token=a/b", "ws://h:1/?token=a/b"),
+            ("WSS://h/ws?token=a", "wss://h/ws?token=a"),
+            ("http://h:1?x=1", "http://h:1"),
+            ("HTTP://h:1/#top", "http://h:1/"),
+        ] {
+            assert_eq!(server_url(typed).unwrap(), taken);
+        }
+        assert!(server_url("h:1").is_err() && server_url("ftp://h").is_err());
+    }
 
     #[test]
     fn credentials_do_not_reach_reports() {

@@ -60,9 +60,6 @@ pub enum PlanError {
     /// A way of negotiating that the rest does not go with.
     #[error("{0}")]
     Negotiate(&'static str),
-    /// Neither negotiation nor socket.
-    #[error("--url {0:?} is neither http(s):// nor ws(s)://")]
-    Url(String),
 }
 
 /// Everything the workers need to know.
@@ -149,9 +146,6 @@ pub fn check(args: &RunArgs) -> Result<(), PlanError> {
     let sum: f64 = shares.iter().sum();
     if shares.iter().any(|share| !(0.0..=100.0).contains(share)) || sum > 100.0 {
         return Err(PlanError::Mix(sum));
-    }
-    if !["http://", "https://", "ws://", "wss://"].iter().any(|scheme| args.url.starts_with(scheme)) {
-        return Err(PlanError::Url(args.url.clone()));
     }
     let is_streams = args.protocols.contains(&Protocol::Streams);
     if is_streams && args.protocols.len() > 1 {

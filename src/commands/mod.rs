@@ -3,10 +3,13 @@
 mod command_line;
 pub mod feeds;
 pub mod generate;
+mod hub_client;
 pub mod import;
 pub mod inspect;
+mod line_hints;
 mod logging;
 pub mod publish;
+pub mod record;
 pub mod replay;
 pub mod serve;
 pub mod settings;
@@ -29,6 +32,7 @@ use self::import::ImportOptions;
 use self::inspect::InspectOptions;
 use self::logging::LogOptions;
 use self::publish::PublishOptions;
+use self::record::RecordOptions;
 use self::replay::ReplayCommand;
 use self::settings::SettingsOptions;
 use self::tail::TailOptions;
@@ -60,6 +64,8 @@ enum CliCommand {
     Import(ImportOptions),
     /// Subscribe to a hub and print its records
     Tail(TailOptions),
+    /// Record a hub, the streams of a /ws, broker feeds or Kafka topics into the files of a day
+    Record(Box<RecordOptions>),
     /// Publish a recorded day, or the lines of a file, to a Kafka topic
     Publish(PublishOptions),
     /// Steer the replay of a running server: pause, play, seek, step, speed, dates
@@ -113,6 +119,7 @@ fn try_run() -> anyhow::Result<()> {
         CliCommand::Generate(options) => print(generate::generate(&options, &*shutdown::raised_by_signal()?)?),
         CliCommand::Import(options) => print(import::import(&options)?),
         CliCommand::Tail(options) => tail::tail(options),
+        CliCommand::Record(options) => record::record(&options),
         CliCommand::Publish(options) => {
             let summary = publish::publish(&options, &*shutdown::raised_by_signal()?)?;
             print(&summary)?;

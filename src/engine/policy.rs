@@ -9,6 +9,7 @@ pub struct LagOptions {
     pub client_buffer: u64,
     /// Bytes a connection may be behind in all its groups together before it is dropped
     #[arg(long, env = "FLOWCAST_CLIENT_BUFFER_BYTES", default_value_t = 16 << 20, value_name = "BYTES")]
+    #[arg(value_parser = clap::value_parser!(u64).range(4096..))]
     pub client_buffer_bytes: u64,
     /// Frames a shard keeps per group for recoveries of reliable connections, while a session may still wait for
     /// its client; at least --client-buffer

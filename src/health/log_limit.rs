@@ -1,7 +1,47 @@
 //! Keeps the log short: a few lines in a period, or one line per name.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+
+use crate::engine::clock;
+
+/// Lines about single clients, of all parts of the process: the log is one too.
+static CLIENT_LINES: Mutex<LogLimiter> = Mutex::new(LogLimiter::new(50, 1000));
+
+/// Client lines that were left out since the start.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines about single clients may be written in a second, from now on.
+pub fn limit_client_lines(limit: u32) {
+    *CLIENT_LINES.lock().unwrap_or_else(PoisonError::into_inner) = LogLimiter::new(limit, 1000);
+}
+
+/// Whether a line about a single client may be written now, at this level. Whatever a stranger can cause to be logged
+/// asks here, or connecting often enough would fill the disk. The metrics count what the lines tell.
+pub fn client_line(level: Level) -> bool {
+    // What is not logged at all takes the place of no other line.
+    if level > LevelFilter::current() {
+        return false;
+    }
+    let passed = CLIENT_LINES.lock().unwrap_or_else(PoisonError::into_inner).pass(clock::monotonic_ms());
+    match passed {
+        None => {
+            LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(0) => {}
+        Some(suppressed) => tracing::info!(suppressed, "lines about clients were left out (--client-log-lines)"),
+    }
+    passed.is_some()
+}
+
+/// Client lines that were left out since the start.
+pub fn client_lines_left_out() -> u64 {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
 
 /// Lets so many log lines pass in each period, and counts the others. Each owner has one of its own.
 #[derive(Debug, Clone)]
@@ -35,7 +75,7 @@ impl LogLimiter {
         if period != self.period {
             (self.period, self.passed) = (period, 0);
         }
-        if self.passed == self.limit {
+        if self.passed >= self.limit {
             self.suppressed += 1;
             return None;
         }

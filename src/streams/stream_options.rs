@@ -29,6 +29,7 @@ pub struct StreamOptions {
     /// Connections allowed on /ws; further ones get 503
     #[arg(id = "websocket-max-connections", long = "websocket-max-connections", env = "WEBSOCKET_MAX_CONNECTIONS")]
     #[arg(default_value_t = 100_000, value_name = "CONNECTIONS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_connections: usize,
     /// Subscribe new clients of /ws to all trading streams
     #[arg(id = "websocket-auto-subscribe", long = "websocket-auto-subscribe", env = "WEBSOCKET_AUTO_SUBSCRIBE")]
@@ -49,9 +50,11 @@ pub struct StreamOptions {
     pub max_symbols_per_channel: usize,
     /// Largest number of different symbol filters in use on the server at a time
     #[arg(long, env = "FLOWCAST_MAX_FILTERS", default_value_t = 65_536, value_name = "FILTERS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_filters: usize,
     /// Largest number of symbols whose latest price is kept; prices of further ones are refused
     #[arg(long, env = "FLOWCAST_MAX_SYMBOLS", default_value_t = 50_000, value_name = "SYMBOLS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_symbols: usize,
     /// Largest message that may be published to a channel, bytes
     #[arg(long, env = "FLOWCAST_MAX_PUBLISH_BYTES", default_value_t = 1 << 20, value_name = "BYTES")]

@@ -8,7 +8,9 @@
 //! - [`streams`]: records of the channels → JSON messages for `/ws`.
 //! - [`gexbot`]: GexBot's names of hubs and groups; [`wanted_groups`]: what POST and PATCH negotiate ask for.
 //! - [`websocket`]: messages → RFC 6455 frames, and a client's frames → messages.
+//! - [`byte_budget`]: what clients together may make the server keep.
 
+pub mod byte_budget;
 pub mod gexbot;
 pub mod payload;
 #[expect(missing_docs, reason = "generated code; the .proto files are its documentation")]

@@ -8,10 +8,13 @@
 //! Nothing here reads or writes a socket.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use bytes::BufMut;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use crate::wire::byte_budget::{ByteBudget, HeldBytes};
 
 /// What a downstream frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,10 @@ pub enum Opcode {
     /// Answers a client's ping, with its payload.
     Pong = 10,
 }
+
+/// Bytes of an unfinished message that every client may have, whatever the others have: a request that TCP has cut in
+/// two.
+const ALWAYS_KEPT: usize = 2048;
 
 /// Bytes of the longest header an unmasked frame has.
 pub const MAX_HEADER: usize = 10;
@@ -113,6 +120,9 @@ pub enum Violation {
         /// The setting that was exceeded.
         limit: usize,
     },
+    /// Not the client's fault alone: the unfinished messages of all clients together exceed `--unfinished-bytes`.
+    #[error("expected whole messages: the server has no room for more unfinished ones")]
+    NoRoom,
 }
 
 impl Violation {
@@ -122,6 +132,8 @@ impl Violation {
             Self::Unmasked | Self::Reserved | Self::BadControl | Self::BadContinuation | Self::BadClose => 1002,
             Self::NotUtf8 => 1007,
             Self::TooLarge { .. } => 1009,
+            // "Try again later", of the registry that RFC 6455 §7.4.1 begins.
+            Self::NoRoom => 1013,
         }
     }
 }
@@ -141,6 +153,10 @@ struct PartialMessage {
     /// Payload of the fragments so far, unmasked, and the opcode of the first.
     message: Vec<u8>,
     opcode: Option<Data>,
+    /// What both take of the budget; `None` until it is asked.
+    held: Option<HeldBytes>,
+    /// Since when the message is unfinished, ms; `None` if it began with the last bytes read.
+    since_ms: Option<u64>,
 }
 
 impl Inbound {
@@ -161,13 +177,35 @@ impl Inbound {
             let mut frame = std::mem::take(&mut partial.frame);
             frame.extend_from_slice(bytes);
             let rest = partial.consume(&mut frame, limit, &mut deliver)?;
-            frame.drain(..rest);
+            if rest > 0 {
+                frame.drain(..rest);
+                frame.shrink_to_fit();
+            }
             partial.frame = frame;
         }
         if !partial.frame.is_empty() || partial.opcode.is_some() {
             self.0 = Some(partial);
         }
         Ok(())
+    }
+
+    /// Takes the bytes that are kept out of a budget. To be called after each read; refused if there is no room.
+    pub fn hold(&mut self, budget: &Arc<ByteBudget>, now_ms: u64) -> Result<(), Violation> {
+        let Some(partial) = &mut self.0 else { return Ok(()) };
+        partial.since_ms.get_or_insert(now_ms);
+        let bytes = partial.frame.capacity() + partial.message.capacity();
+        let held = partial.held.get_or_insert_with(|| budget.nothing());
+        if bytes <= ALWAYS_KEPT {
+            held.set_anyway(bytes);
+        } else if !held.set(bytes) {
+            return Err(Violation::NoRoom);
+        }
+        Ok(())
+    }
+
+    /// Since when a message is unfinished, ms of [`Inbound::hold`]; `None` if there is none.
+    pub fn unfinished_since_ms(&self) -> Option<u64> {
+        self.0.as_ref()?.since_ms
     }
 }
 
@@ -198,6 +236,9 @@ impl PartialMessage {
             unmask(payload, header.mask.ok_or(Violation::Unmasked)?);
             if !self.frame_read(&header, payload, deliver)? {
                 return Ok(bytes.len());
+            }
+            if self.opcode.is_none() {
+                self.since_ms = None;
             }
             start = end;
         }
@@ -425,6 +466,29 @@ mod tests {
         let mut inbound = Inbound::default();
         inbound.read(&mut masked(0x82, b"whole"), 100, |_| true).unwrap();
         assert!(inbound.0.is_none());
+    }
+
+    #[test]
+    fn what_is_kept_of_unfinished_messages_comes_out_of_one_budget() {
+        let budget = ByteBudget::new(10_000, Arc::default(), Arc::default());
+        let unfinished = |length: usize, now_ms: u64| {
+            let mut inbound = Inbound::default();
+            inbound.read(&mut masked(0x01, &vec![b'x'; length]), 1 << 20, |_| true).unwrap();
+            let held = inbound.hold(&budget, now_ms);
+            (inbound, held)
+        };
+        let (mut first, held) = unfinished(8000, 5);
+        assert_eq!((held, first.unfinished_since_ms()), (Ok(()), Some(5)));
+        let (second, held) = unfinished(2500, 6);
+        assert_eq!(held, Err(Violation::NoRoom));
+        drop(second);
+        assert_eq!(unfinished(1500, 7).1, Ok(()), "a little is always kept");
+        assert_eq!(first.unfinished_since_ms(), Some(5));
+        let mut rest = [masked(0x80, b"z"), masked(0x01, b"new")].concat();
+        first.read(&mut rest, 1 << 20, |_| true).unwrap();
+        first.hold(&budget, 9).unwrap();
+        assert_eq!(first.unfinished_since_ms(), Some(9), "the next message");
+        assert_eq!(unfinished(8000, 10).1, Ok(()), "what was finished is given back");
     }
 
     #[test]

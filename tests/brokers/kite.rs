@@ -30,6 +30,8 @@ pub enum Act {
 pub struct State {
     /// The access token that is good; `None`: every one.
     pub token: Mutex<Option<String>>,
+    /// The `Connection` of its 101; `None`: `Upgrade`.
+    pub connection: Mutex<Option<&'static str>>,
     /// What upgrades are answered with, for so many of them.
     pub refuse: Mutex<Option<(u16, Option<u64>, usize)>>,
     /// Drops every connection right after its upgrade.
@@ -129,7 +131,13 @@ fn answer(state: &State, request: &Request, response: Response) -> Result<Respon
     }
     match &*state.token.lock().unwrap() {
         Some(good) if *good != token => Err(refused(403, None)),
-        _ => Ok(response),
+        _ => {
+            let mut response = response;
+            if let Some(connection) = *state.connection.lock().unwrap() {
+                response.headers_mut().insert("connection", connection.parse().unwrap());
+            }
+            Ok(response)
+        }
     }
 }
 

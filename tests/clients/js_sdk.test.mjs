@@ -202,6 +202,24 @@ for (const makeProtocol of PROTOCOLS) {
     });
 
     if (isReliableSubProtocol) {
+      test("after a restart, which forgets its session, a client has a new connection and its groups at once", async () => {
+        const first = await Server.start(dataset);
+        await withProxy(first.port, async (proxy) => {
+          await withSubscriber(proxy.through(await first.websocketUrl()), makeProtocol(), {}, async (subscriber) => {
+            await subscriber.client.joinGroup(groupOf("SPX"));
+            await subscriber.waitFor(5, groupOf("SPX"));
+            proxy.serverPort = server.port;
+            await first.kill();
+            // One attempt to recover, which is refused for good, and no 30 s of others.
+            await waitUntil(() => subscriber.connected.length === 2, "a new connection");
+            assert.match(proxy.requests[1], /awps_reconnection_token=/);
+            assert.doesNotMatch(proxy.requests[2], /awps_/);
+            assert.equal(proxy.requests.length, 3);
+            await subscriber.waitForMore(10, groupOf("SPX"));
+          });
+        });
+      });
+
       for (const failingAttempts of [0, 1]) {
         test(`a cut loses nothing and repeats nothing, with ${failingAttempts} failing attempts to recover`, async () => {
           await withProxy(server.port, async (proxy) => {

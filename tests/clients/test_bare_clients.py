@@ -199,11 +199,18 @@ def test_a_bearer_header_serves_as_the_token(server, path):
 
 @pytest.mark.parametrize("path", GENERATIONS.values())
 @pytest.mark.parametrize("wire", [JSON_WIRES[1], PROTOBUF_WIRES[1]])
-def test_a_recovery_that_cannot_be_served_is_refused_with_404_before_the_upgrade(server, path, wire):
+def test_a_recovery_that_cannot_be_served_is_closed_with_1008_or_refused_with_404(server, path, wire):
     session = "awps_connection_id=11111111-2222-3333-4444-555555555555&awps_reconnection_token=unknown"
-    with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
-        Socket(f"ws://127.0.0.1:{server.port}{path}?access_token=any&{session}", subprotocols=[wire])
-    assert refusal.value.status_code == 404
+    for query in [session, f"access_token=any&{session}"]:
+        url = f"ws://127.0.0.1:{server.port}{path}?{query}"
+        with Socket(url, subprotocols=[wire]) as client:
+            assert client.socket.subprotocol == wire
+            assert client.close_code() == 1008
+        # Azure's SDK for Python cannot be told by a close code.
+        agent = "User-Agent: azsdk-python-webpubsub-client/1.1.0 Python/3.11.2 (Linux)"
+        with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
+            Socket(url, subprotocols=[wire], header=[agent])
+        assert refusal.value.status_code == 404
 
 
 def test_requests_without_an_ack_id_are_carried_out_and_not_answered(server):

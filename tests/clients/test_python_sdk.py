@@ -237,6 +237,23 @@ def test_a_connection_can_be_recovered_again_and_again(server, proxy, dataset):
         assert len(subscriber.connected) == 1
 
 
+def test_after_a_restart_which_forgets_its_session_a_client_comes_back_with_its_groups(
+    server, dataset, tmp_path
+):
+    with Server(dataset, tmp_path) as first, TcpProxy(first.port) as proxy:
+        with Subscriber(proxy.through(first.websocket_url()), "json.reliable") as subscriber:
+            subscriber.client.join_group(group_of("SPX"))
+            subscriber.wait_for(5, group_of("SPX"))
+            proxy.server_port = server.port
+            assert first.stop() == 0
+            # It asks for its session for 30 s. Closed with 1008 it would ask for ever, since it loses the code.
+            wait_until(lambda: len(subscriber.connected) == 2, "a new connection", seconds=60)
+            refused = [connection for connection in proxy.connections if "awps_" in connection.request_line]
+            assert all(bytes(connection.downstream).startswith(b"HTTP/1.1 404 ") for connection in refused)
+            assert refused
+            subscriber.wait_for_more(10, group_of("SPX"))
+
+
 def test_what_was_acknowledged_is_not_sent_again_after_a_recovery(server, proxy):
     with Subscriber(proxy.through(server.websocket_url()), "json.reliable") as subscriber:
         subscriber.client.join_group(group_of("SPX"))

@@ -1,6 +1,6 @@
 //! `flowcast inspect`: a line per file, and every problem.
 
-use crate::common::dataset::{Dataset, line};
+use crate::common::dataset::{Dataset, FIRST, line};
 use crate::common::server::{program, refusal};
 use crate::said;
 
@@ -61,4 +61,40 @@ fn a_day_without_one_record_is_an_error() {
     dataset.write("NDX", b"PK\x03\x04");
     let refused = refusal(&mut program(&["inspect", "--data-dir", dataset.path().to_str().unwrap()]));
     assert!(refused.contains("none of the day's files"), "{refused}");
+}
+
+#[test]
+fn the_folder_streams_is_inspected_as_serve_reads_it() {
+    let dataset = Dataset::new(&[("SPX", 70)]);
+    let trade = |at: &str| format!(r#"{{"timestamp":"{at}","symbol":"SPX","side":"BUY","quantity":1,"price":1}}"#);
+    let folder = dataset.path().to_str().unwrap();
+    let inspect = ["inspect", "--data-dir", folder];
+    let strict = || refusal(&mut program(&["inspect", "--data-dir", folder, "--strict"]));
+    dataset.stream("trades", [trade("2025-11-28T14:30:00Z"), trade("2025-11-28T09:31:00-05:00")].join("\n"));
+    let out = said(&[&inspect[..], &["--strict"]].concat());
+    let row = |out: &str| {
+        let line = out.lines().find(|line| line.starts_with("trades ")).unwrap_or_else(|| panic!("{out}")).to_owned();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(row(&out), ["trades", "2", "09:30:00", "09:31:00", "0"]);
+    dataset.stream("trades", ["junk".to_owned(), trade("2025-11-28T14:30:00Z")].join("\n"));
+    let out = said(&inspect);
+    assert_eq!(row(&out), ["trades", "1", "09:30:00", "09:30:00", "1"]);
+    assert!(out.contains("trades.jsonl:1: expected one JSON object"), "{out}");
+    assert!(strict().contains("--strict"));
+    dataset.stream("trades", [trade("2025-11-28T14:30:00Z"), trade("2099-01-01T00:00:00Z")].join("\n"));
+    assert!(said(&inspect).contains("trades.jsonl:2: timestamp: expected a time of the session"));
+    assert!(strict().contains("--strict"));
+}
+
+#[test]
+fn a_time_of_another_day_is_shown_with_its_date_and_strict_refuses_it() {
+    let dataset = Dataset::new(&[("SPX", 3)]);
+    let early = line("SPX", 0).replacen(&FIRST.to_string(), "0", 1);
+    dataset.write("SPX", [early, line("SPX", 1)].join("\n"));
+    let folder = dataset.path().to_str().unwrap();
+    let out = said(&["inspect", "--data-dir", folder]);
+    assert!(out.contains("1969-12-31 19:00:00"), "{out}");
+    assert!(out.contains("orderflow.jsonl:1: 1 record is of another day: 1969-12-31 19:00:00"), "{out}");
+    assert!(refusal(&mut program(&["inspect", "--data-dir", folder, "--strict"])).contains("--strict"));
 }

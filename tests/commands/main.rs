@@ -7,6 +7,7 @@ mod generate;
 mod import;
 mod inspect;
 mod paper;
+mod record;
 mod replay;
 mod settings;
 mod tail;

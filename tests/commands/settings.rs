@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use crate::common::client::{Client, JSON_RELIABLE};
 use crate::common::dataset::{Dataset, group};
@@ -80,6 +82,14 @@ fn bad_values_name_the_setting_the_value_and_what_is_accepted() {
         ("FLOWCAST_TRUSTED_PROXIES", "10.0.0.0/99", "10.0.0.0/8"),
         ("FLOWCAST_PONG_TIMEOUT_SECONDS", "10", "--ping-interval-seconds"),
         ("FLOWCAST_LOG_LEVEL", "a=b=c", "info"),
+        ("FLOWCAST_LOG_LEVEL", "warning", "info"),
+        ("FLOWCAST_LOG_LEVEL", "info,librdkafka", "info"),
+        ("WS_ALLOWED_ORIGINS", "app.example", "https://app.example"),
+        ("WS_ALLOWED_ORIGINS", "https://app.example/page", "https://app.example"),
+        ("FLOWCAST_REQUEST_BODIES_BYTES", "1000", "--max-body-bytes (8388608)"),
+        ("FLOWCAST_UNFINISHED_BYTES", "1000", "--max-message-bytes (524288)"),
+        ("FLOWCAST_MAX_CONNECTIONS", "0", "1"),
+        ("WEBSOCKET_MAX_CONNECTIONS", "0", "1"),
     ] {
         let said = refusal(&mut serve(&dataset, &[(name, value)]));
         for word in [name, value, accepted] {
@@ -90,6 +100,67 @@ fn bad_values_name_the_setting_the_value_and_what_is_accepted() {
         assert!(!said.contains("listening"), "nothing was opened: {said}");
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What is said if a setting is set, and there is nothing in it: `Ok` if it starts all the same.
+fn started_with(dataset: &Dataset, name: &str, value: &str) -> Result<(), String> {
+    let mut command = serve(dataset, &[(name, value)]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    if !line.is_empty() {
+        let _ = child.kill();
+    }
+    let output = child.wait_with_output().unwrap();
+    if line.is_empty() { Err(String::from_utf8_lossy(&output.stderr).into_owned()) } else { Ok(()) }
+}
+
+#[test]
+fn a_setting_with_nothing_in_it_is_refused_by_name() {
+    let dataset = Dataset::usual();
+    let output = run(&mut program(&["settings", "--json"]));
+    let settings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(settings.len() > 80);
+    let mut wrong = Vec::new();
+    for setting in settings {
+        let (env, flag) = (setting["env"].as_str().unwrap(), setting["flag"].as_str().unwrap());
+        for value in ["", " ", ",", " , "] {
+            // A comma may be a secret, and a blank the name of a folder.
+            let is_one_text = setting["type"] == "string" && setting["list"] == false;
+            if value.contains(',') && is_one_text || !value.is_empty() && setting["type"] == "path" {
+                continue;
+            }
+            match started_with(&dataset, env, value) {
+                Ok(()) => wrong.push(format!("{env}={value:?} is taken")),
+                Err(said) if !said.contains(flag) && !said.contains(env) => {
+                    wrong.push(format!("{env}={value:?}: neither {env} nor {flag} in {said}"));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_setting_with_nothing_in_it_is_refused_in_a_file_and_as_a_flag_too() {
+    let dataset = Dataset::usual();
+    for (key, value) in
+        [("allowed-origins", "\"\""), ("auth-audience", "\" \""), ("log-level", "\"\""), ("auth-secret", "\" \"")]
+    {
+        let path = file(&dataset, &format!("{key} = {value}\n"));
+        let said = refusal(serve(&dataset, &[]).arg("--config").arg(path));
+        assert!(said.contains(key), "{key}: {said}");
+        let said = refusal(serve(&dataset, &[]).args([format!("--{key}"), " ".to_owned()]));
+        assert!(said.contains(key), "{key}: {said}");
+    }
+}
+
+#[test]
+fn levels_of_targets_leave_the_others_as_they_are() {
+    let server =
+        Server::with(&Dataset::usual(), &[("FLOWCAST_LOG_LEVEL", "librdkafka=warn"), ("WS_AUTH_SECRET", "short")]);
+    assert!(server.log().contains("WS_AUTH_SECRET is short"), "{}", server.log());
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::thread;
 
 use crate::common::client::ALL;
 use crate::common::dataset::{Dataset, FIRST, group, line};
@@ -148,6 +150,37 @@ fn tail_says_why_it_cannot() {
     drop(server);
     let refused = refusal(&mut program(&["tail", &address]));
     assert!(refused.contains("cannot negotiate"), "{refused}");
+}
+
+/// A proxy for one connection that answers the upgrade with a list in `Connection`, as some do.
+fn proxy(server: &Server) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, upstream) = (listener.local_addr().unwrap(), server.address);
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = TcpStream::connect(upstream).unwrap();
+        let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || io::copy(&mut from_client, &mut to_server));
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            server.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let lines = head.trim_end().lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
+        let lines: Vec<&str> = lines.chain(["Connection: keep-alive", "Connection: Upgrade, x", "", ""]).collect();
+        client.write_all(lines.join("\r\n").as_bytes()).unwrap();
+        let _ = io::copy(&mut server, &mut client);
+    });
+    address
+}
+
+#[test]
+fn tail_takes_a_101_whose_connection_is_a_list() {
+    let server = Server::start(&Dataset::usual());
+    let hub = format!("ws://{}/client/hubs/orderflow?access_token=k:1", proxy(&server));
+    assert_eq!(said(&["tail", &hub, "SPX", "--count", "2"]).lines().count(), 2);
 }
 
 #[test]

@@ -8,7 +8,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::dataset::Payload;
-use super::http::Response;
 use super::protobuf::{Fields, bytes_field, number_field};
 use super::server::Server;
 use super::socket::{Frame, Socket};
@@ -91,6 +90,22 @@ pub enum Said {
     Reset,
 }
 
+/// How a recovery is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Before the upgrade, with this status and reason.
+    Answer(u16, String),
+    /// After the upgrade, with a close frame.
+    Closed(Option<(u16, String)>),
+}
+
+impl Refused {
+    /// Whether it says that there is no such session.
+    pub fn is_final(&self) -> bool {
+        *self == Self::Closed(Some((1008, "no such session to recover".to_owned())))
+    }
+}
+
 /// What a client remembers when its socket is gone.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -102,7 +117,7 @@ pub struct Session {
 
 impl Session {
     /// Comes back, as the SDKs do, and goes on counting ack ids.
-    pub fn recover(&self) -> Result<Client, Response> {
+    pub fn recover(&self) -> Result<Client, Refused> {
         let token = self.connected.token.as_deref().expect("a reliable connection");
         let mut client = recover(self.address, &self.subprotocol, &self.connected.connection_id, token)?;
         client.session.next_ack = self.next_ack;
@@ -142,15 +157,21 @@ impl Client {
 
     /// Takes over an upgraded socket, whose first message must be `connected`.
     pub fn on(socket: Socket, address: SocketAddr, subprotocol: &str) -> Self {
+        Self::try_on(socket, address, subprotocol)
+            .unwrap_or_else(|other| panic!("expected connected as the first message, got {other:?}"))
+    }
+
+    /// The same; the error is another first message.
+    fn try_on(socket: Socket, address: SocketAddr, subprotocol: &str) -> Result<Self, Said> {
         let connected = Connected { connection_id: String::new(), user_id: String::new(), token: None };
         let session = Session { connected, subprotocol: subprotocol.to_owned(), address, next_ack: 1 };
         let is_json = subprotocol.starts_with("json");
         let mut client = Self { socket, session, is_json, waiting: VecDeque::new() };
         client.session.connected = match client.said() {
             Said::Connected(connected) => connected,
-            other => panic!("expected connected as the first message, got {other:?}"),
+            other => return Err(other),
         };
-        client
+        Ok(client)
     }
 
     /// What the server says next; its WebSocket pings are left out.
@@ -315,21 +336,31 @@ impl Client {
 }
 
 /// Asks for a session, as the SDKs do.
-pub fn recover(address: SocketAddr, subprotocol: &str, id: &str, token: &str) -> Result<Client, Response> {
+pub fn recover(address: SocketAddr, subprotocol: &str, id: &str, token: &str) -> Result<Client, Refused> {
     recover_at(CLIENT, address, subprotocol, id, token)
 }
 
 /// The same over another URL; a good client uses the one that it had before.
-pub fn recover_at(
+pub fn recover_at(url: &str, address: SocketAddr, subprotocol: &str, id: &str, token: &str) -> Result<Client, Refused> {
+    recover_as("a test", url, address, (subprotocol, id, token))
+}
+
+/// The same, by a client that calls itself by this name.
+pub fn recover_as(
+    agent: &str,
     url: &str,
     address: SocketAddr,
-    subprotocol: &str,
-    id: &str,
-    token: &str,
-) -> Result<Client, Response> {
-    let path = format!("{url}&awps_connection_id={id}&awps_reconnection_token={token}");
-    let socket = Socket::open(address, &path, &[("Sec-WebSocket-Protocol", subprotocol)])?;
-    Ok(Client::on(socket, address, subprotocol))
+    (subprotocol, id, token): (&str, &str, &str),
+) -> Result<Client, Refused> {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let path = format!("{url}{separator}awps_connection_id={id}&awps_reconnection_token={token}");
+    let headers = [("Sec-WebSocket-Protocol", subprotocol), ("User-Agent", agent)];
+    let socket =
+        Socket::open(address, &path, &headers).map_err(|answer| Refused::Answer(answer.status, answer.error()))?;
+    Client::try_on(socket, address, subprotocol).map_err(|said| match said {
+        Said::Closed(close) => Refused::Closed(close),
+        other => panic!("expected connected or a close, got {other:?}"),
+    })
 }
 
 fn read_json(text: &str) -> Said {

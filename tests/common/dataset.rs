@@ -138,4 +138,12 @@ impl Dataset {
         fs::write(&file, content).unwrap();
         file
     }
+
+    /// Writes a file of the day's folder `streams/`.
+    pub fn stream(&self, channel: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let file = self.path().join(DATE).join("streams").join(format!("{channel}.jsonl"));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, content).unwrap();
+        file
+    }
 }

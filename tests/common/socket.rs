@@ -40,8 +40,18 @@ impl Socket {
 
     /// Upgrades over a socket whose kernel buffer is as small as it can be.
     pub fn open_small(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Response> {
+        Self::open_buffered(address, path, headers, 1)
+    }
+
+    /// Upgrades over a socket with a kernel buffer of about this size.
+    pub fn open_buffered(
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+        bytes: usize,
+    ) -> Result<Self, Response> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(1).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
         socket.connect(&address.into()).unwrap();
         Self::open_on(socket.into(), path, headers, &[])
     }

@@ -131,12 +131,17 @@ pub fn publisher() -> String {
 
 /// Any claims, signed with any algorithm of HMAC, by another library than the server's.
 pub fn signed(claims: &Value, algorithm: &str, secret: &str) -> String {
+    signed_with(&json!({"alg": algorithm, "typ": "JWT"}), claims, secret)
+}
+
+/// The same with any header.
+pub fn signed_with(header: &Value, claims: &Value, secret: &str) -> String {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let content = format!("{}.{}", part(&json!({"alg": algorithm, "typ": "JWT"})), part(claims));
-    let signature = match algorithm {
-        "HS256" => hmac_sha256(secret.as_bytes(), content.as_bytes()).to_vec(),
+    let content = format!("{}.{}", part(header), part(claims));
+    let signature = match header["alg"].as_str() {
+        Some("HS256") => hmac_sha256(secret.as_bytes(), content.as_bytes()).to_vec(),
         _ => Vec::new(),
     };
     format!("{content}.{}", URL_SAFE_NO_PAD.encode(signature))

@@ -151,6 +151,45 @@ fn the_two_real_single_packets_decode_to_the_values_beside_them() {
     }
 }
 
+/// A frame of packets, from their hexadecimal digits.
+fn frame(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn commodities_of_the_nse_have_four_decimals_and_an_undocumented_segment_has_no_price() {
+    let ltp = "0004000801db0b0c0039b570000801dbe70c002c7ea0000801e0b30c1000fc20000801ffc40c051014e0";
+    let (records, faults) = decoded(&frame(ltp));
+    assert_eq!(faults, []);
+    let told: Vec<String> =
+        records.iter().map(|record| price::shortest(record.last_price.unwrap()).to_string()).collect();
+    assert_eq!(told, ["378.2", "291.6", "26850", "8494"]);
+    assert!(records.iter().all(|record| record.exchange == Exchange::Nco));
+    for (segment, places) in [(0, None), (1, Some(2)), (3, Some(7)), (6, Some(4)), (9, Some(2)), (12, Some(4))] {
+        assert_eq!(packet::places(0x100 | segment), places, "{segment}");
+    }
+    let known: Vec<u32> = (0..256).filter(|&segment| packet::places(segment).is_some()).collect();
+    assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8, 9, 12]);
+    let (records, faults) = decoded(&frame("0002000801db0b0b0039b570000800063a010002646c"));
+    assert_eq!((records.len(), faults), (1, vec![Fault::UnknownSegment(11)]), "the rest is read");
+}
+
+#[test]
+fn zeros_before_the_open_are_absent() {
+    let quiet = "0001002c00063a010002646c000000000000000000000000000004b0000003840000000000000000000000000002646c";
+    let (records, _) = decoded(&frame(quiet));
+    let record = &records[0];
+    assert_eq!(record.last_price, Some(Decimal::new(156_780, 2)));
+    assert_eq!([record.open, record.high, record.low, record.average_price], [None; 4]);
+    assert_eq!((record.volume, record.total_buy_quantity), (Some(0), Some(1200)), "nothing traded is a number");
+    let never = "0001002c00063a010000000000000000000000000000000000000000000000000000000000000000000000000002646c";
+    let (records, _) = decoded(&frame(never));
+    assert_eq!((records[0].last_price, records[0].change_pct()), (None, None));
+    assert_eq!(records[0].price_update(), None, "what has not traded has no price");
+    let (records, _) = decoded(&frame("0001000800063a0100000000"));
+    assert_eq!(records[0].price_update(), None, "nor does it lower the day's low");
+}
+
 #[test]
 fn bad_kite_frames_give_what_lies_wholly_inside_and_one_fault() {
     let quote = |name: &str| {

@@ -95,6 +95,21 @@ async fn records_come_normalized_and_every_fixture_passes_through_the_socket() {
 }
 
 #[tokio::test]
+async fn a_101_whose_connection_is_a_list_opens_the_feed() {
+    for connection in ["keep-alive, Upgrade", "upgrade, keep-alive"] {
+        let (kite, credentials) = (Kite::start().await, CredentialsFile::kite("token"));
+        *kite.state.connection.lock().unwrap() = Some(connection);
+        let (feeds, _events) = start(vec![settings(&kite, &credentials, "")]);
+        let mut receiver = everything(&feeds);
+        all_subscribed(&kite).await;
+        kite.act(Act::Tick(408_065, 156_780));
+        price(&mut receiver, "1567.8").await;
+        assert_eq!(kite.attempts(), 1, "{connection}");
+        feeds.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_or_silent_connection_is_opened_again_with_everything_subscribed() {
     let (kite, credentials) = (Kite::start().await, CredentialsFile::kite("token"));
     let (feeds, mut events) = start(vec![settings(&kite, &credentials, "silence = \"400ms\"")]);

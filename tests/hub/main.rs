@@ -22,4 +22,5 @@ mod rest;
 mod rest_files;
 mod shutdown;
 mod status;
+mod strangers;
 mod upgrade;

@@ -1,5 +1,7 @@
 //! `GET /negotiate` and `GET /v2/negotiate`: `docs/protocols/gexbot.md`, "Negotiate".
 
+use std::io::{Read, Write};
+
 use crate::common::client::{Client, JSON_RELIABLE};
 use crate::common::dataset::Dataset;
 use crate::common::http::{self, Response};
@@ -92,6 +94,25 @@ fn the_host_follows_the_request() {
     }
     let answer = http::request(server.address, "GET", "/negotiate?key=k", &[("Host", "evil\"/path")]);
     assert_eq!(answer.status, 400, "{answer:?}");
+}
+
+#[test]
+fn a_request_names_one_host_and_an_absolute_target_overrides_the_header() {
+    let server = Server::start(&Dataset::usual());
+    let ask = |request: &str| {
+        let mut stream = std::net::TcpStream::connect(server.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let close = "Connection: close\r\n\r\n";
+    for hosts in ["", "Host: a.test\r\nHost: b.test\r\n"] {
+        let answer = ask(&format!("GET /healthz HTTP/1.1\r\n{hosts}{close}"));
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("expected one Host header"), "{answer}");
+    }
+    let answer = ask(&format!("GET http://real.test/negotiate?key=k HTTP/1.1\r\nHost: other.test\r\n{close}"));
+    assert!(answer.contains("ws://real.test/ws/orderflow"), "{answer}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! From the handshake to `connected`: `docs/protocols/webpubsub.md`, "Endpoint and tokens", "Order of events".
 
 use crate::common;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use crate::common::client::{ALL, CLIENT, Client, HUBS, JSON, JSON_RELIABLE, PLAIN, PROTOBUF, RELIABLE, WS};
@@ -177,6 +178,38 @@ fn what_is_no_upgrade_is_told_what_was_expected() {
         assert!((400..500).contains(&answer.status), "{:?}: {answer:?}", headers[at]);
         assert!(!answer.error().is_empty());
     }
+}
+
+#[test]
+fn headers_that_are_lists_may_have_several_names_and_lines() {
+    let server = Server::start(&Dataset::usual());
+    let both = |upgrade: &[&str], connection: &[&str]| {
+        let mut headers = vec![
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", common::socket::KEY),
+            ("Sec-WebSocket-Protocol", JSON),
+        ];
+        headers.extend(upgrade.iter().map(|line| ("Upgrade", *line)));
+        headers.extend(connection.iter().map(|line| ("Connection", *line)));
+        let request = http::head(server.address, "GET", CLIENT, &headers, "");
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line[9..12].to_owned()
+    };
+    for (upgrade, connection) in [
+        (&["websocket"][..], &["keep-alive", "Upgrade"][..]),
+        (&["websocket"], &["Upgrade", "keep-alive"]),
+        (&["websocket"], &["keep-alive, upgrade"]),
+        (&["websocket, h2c"], &["Upgrade"]),
+        (&["h2c", "WebSocket"], &["Upgrade"]),
+        (&["websocket", "h2c"], &["Upgrade, HTTP2-Settings"]),
+    ] {
+        assert_eq!(both(upgrade, connection), "101", "{upgrade:?} {connection:?}");
+    }
+    assert_eq!(both(&["websocket"], &["keep-alive"]), "400");
+    assert_eq!(both(&["h2c"], &["Upgrade"]), "400");
 }
 
 #[test]

@@ -134,6 +134,24 @@ fn a_recorded_day_is_published_by_time_and_what_clients_get_is_that_day() {
 }
 
 #[test]
+fn a_time_that_cannot_be_meant_is_told_and_not_waited_for() {
+    let (brokers, trades) = (broker::shared(), topic::name("trades"));
+    topic::create(&brokers, &trades, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trades.jsonl");
+    let trade = |at: &str| format!(r#"{{"timestamp":"{at}","symbol":"SPX","side":"BUY","quantity":1,"price":1}}"#);
+    let usual = |second: u32| trade(&format!("2025-11-28T14:30:{second:02}Z"));
+    let lines = [&trade("0001-01-01T00:00:00Z"), &usual(1), &trade("2099-01-01T00:00:00Z"), &usual(2), &usual(3)];
+    std::fs::write(&file, lines.map(String::as_str).join("\n")).unwrap();
+    let command = ["publish", "--brokers", &brokers, "--topic", &trades, "--file", file.to_str().unwrap()];
+    let output = run(&mut program(&[&command[..], &["--speed", "1000"]].concat()));
+    assert!(output.status.success(), "{output:?}");
+    let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("5 messages delivered") && said.contains("2 lines with a time far from"), "{said}");
+    assert!(warned.contains("trades.jsonl:3: timestamp \"2099-01-01T00:00:00Z\""), "{warned}");
+}
+
+#[test]
 fn a_file_is_published_line_by_line_with_its_symbols_as_keys() {
     let (brokers, lines) = (broker::shared(), topic::name("lines"));
     topic::create(&brokers, &lines, 1);

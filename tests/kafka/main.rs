@@ -11,9 +11,12 @@ mod delivery;
 mod feeding;
 mod listener;
 mod outage;
+mod recording;
+mod recreated;
 mod resume;
 mod settings;
 mod topic;
+mod transactions;
 
 use std::sync::OnceLock;
 

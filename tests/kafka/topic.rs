@@ -59,6 +59,20 @@ pub fn delete(brokers: &str, topic: &str) {
     });
 }
 
+/// Deletes a topic and makes one of the same name at once.
+pub fn make_anew(brokers: &str, topic: &str, partitions: i32) {
+    delete(brokers, topic);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    // The old one may still be going.
+    eventually("the topic is made anew", || {
+        let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).ok()?;
+        made[0].as_ref().ok().map(|_| ())
+    });
+}
+
 /// What the topic holds, of each partition, oldest first: the truth, by a consumer of the test's own.
 pub fn contents(brokers: &str, topic: &str, partitions: i32) -> Vec<Vec<Vec<u8>>> {
     let consumer: BaseConsumer =

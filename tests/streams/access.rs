@@ -4,7 +4,7 @@ use crate::common;
 use crate::common::dataset::Dataset;
 use crate::common::server::{Server, refusal, serve};
 use crate::common::socket::Socket;
-use crate::common::streams::{Heard, SECRET, StreamClient, now, post, publish, publisher, signed, token};
+use crate::common::streams::{Heard, SECRET, StreamClient, now, post, publish, publisher, signed, signed_with, token};
 use serde_json::{Value, json};
 
 fn server(more: &[(&str, &str)]) -> Server {
@@ -59,6 +59,43 @@ fn a_bad_token_is_refused_with_401_before_the_upgrade() {
 }
 
 #[test]
+fn critical_header_parameters_are_understood_by_nobody_and_refused() {
+    let server = server(&[]);
+    let claims = json!({"sub": "me", "role": "publisher"});
+    for header in [
+        json!({"alg": "HS256", "crit": ["x-policy"], "x-policy": 1}),
+        json!({"alg": "HS256", "crit": []}),
+        json!({"alg": "HS256", "crit": ["b64"], "b64": false}),
+        json!({"alg": "HS256", "crit": "exp"}),
+        json!({"alg": "HS256", "crit": null}),
+    ] {
+        let token = signed_with(&header, &claims, SECRET);
+        let refused = StreamClient::at(&server, &format!("/ws?token={token}")).err().expect("a refusal");
+        let published = publish(&server, &token, r#"{"channel":"lines","data":1}"#);
+        for answer in [refused, published] {
+            assert_eq!((answer.status, answer.error().contains("crit")), (401, true), "{header}: {answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_claim_of_the_wrong_type_is_named_and_the_secret_is_not_blamed() {
+    let server = server(&[]);
+    for claims in [
+        json!({"sub": "me", "exp": "soon"}),
+        json!({"sub": "me", "exp": -1}),
+        json!({"sub": "me", "nbf": "now"}),
+        json!({"sub": "me", "iat": true}),
+        json!({"sub": "me", "channels": "all"}),
+        json!({"sub": 7}),
+        json!([1]),
+    ] {
+        let (status, reason) = refused(&server, &claims);
+        assert_eq!((status, reason.starts_with("invalid claims: expected")), (401, true), "{claims}: {reason}");
+    }
+}
+
+#[test]
 fn an_audience_counts_once_it_is_configured() {
     let server = server(&[("FLOWCAST_AUTH_AUDIENCE", "feed")]);
     assert_eq!(refused(&server, &json!({"sub": "me", "aud": "other"})).1, "the token is for another audience");
@@ -100,6 +137,10 @@ fn a_browsers_origin_must_be_on_the_list_if_there_is_one() {
     assert!(StreamClient::at(&listed, "/ws").is_ok(), "a client without an origin is no browser");
     let all = Server::with(&Dataset::usual(), &[("WS_ALLOWED_ORIGINS", "*")]);
     assert_eq!(with(&all, "https://c.example"), Ok(()));
+    let written_otherwise = [("WS_ALLOWED_ORIGINS", "HTTPS://A.example:443/, http://b.example:80")];
+    let same = Server::with(&Dataset::usual(), &written_otherwise);
+    assert_eq!(with(&same, "https://a.example"), Ok(()));
+    assert_eq!(with(&same, "http://b.example"), Ok(()));
 }
 
 #[test]

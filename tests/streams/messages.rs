@@ -228,6 +228,89 @@ fn a_late_joiner_gets_the_latest_state_of_its_symbols_at_once() {
     assert_eq!(late.message()["symbols"], json!({"MSFT": {"price": 1, "close": 1}}));
 }
 
+/// Fills the latest state: a portfolio of 8,000 positions (more than a megabyte), and as many prices.
+fn with_a_large_state(more: &[(&str, &str)]) -> Server {
+    let server = fed(&[&[("WEBSOCKET_AUTO_SUBSCRIBE", "false")], more].concat());
+    let position = json!({"quantity": 10, "average_price": 101.25, "market_price": 102.5, "unrealized_pnl": 12.5});
+    let name = |number: u32| format!("S{number:05}");
+    let positions: Value =
+        (0..8000).map(|number| (name(number), position.clone())).collect::<serde_json::Map<_, _>>().into();
+    accepted(&server, "portfolio", &[json!({"positions": positions})]);
+    let price = |number| json!({"symbol": name(number), "price": 101.5, "volume": 1_000_000, "prev_close": 100});
+    accepted(&server, "price_updates", &(0..4000).map(price).collect::<Vec<_>>());
+    server
+}
+
+/// Waits for a portfolio and prices as large as they were published, in any order.
+fn hear_large_states(client: &mut StreamClient) {
+    let (mut portfolio, mut prices) = (0, 0);
+    while portfolio < 600_000 || prices < 300_000 {
+        let message = client.message();
+        match message["type"].as_str() {
+            Some("portfolio_update") => portfolio = message.to_string().len(),
+            Some("price_update") => prices = message.to_string().len(),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_client_that_reads_everything_is_kept_however_large_its_first_state_is() {
+    let server = with_a_large_state(&[]);
+    // What late joiners are told is what was published.
+    let mut first = client(&server);
+    first.send(&json!({"type": "subscribe", "channels": ["portfolio", "price_updates"]}));
+    hear_large_states(&mut first);
+
+    let mut both = client(&server);
+    both.send(&json!({"type": "subscribe", "channels": ["portfolio", "price_updates"]}));
+    hear_large_states(&mut both);
+    let mut one_by_one = client(&server);
+    for channel in ["price_updates", "portfolio"] {
+        one_by_one.send(&json!({"type": "subscribe", "channel": channel}));
+    }
+    hear_large_states(&mut one_by_one);
+    for client in [&mut first, &mut both, &mut one_by_one] {
+        client.until_pong();
+    }
+
+    let token = signed(&json!({"sub": "small"}), "HS256", SECRET);
+    let path = format!("/ws?token={token}");
+    let socket = common::socket::Socket::open_buffered(server.address, &path, &[], 16_384).unwrap();
+    let mut small = StreamClient { socket };
+    for _ in 0..3 {
+        small.send(&json!({"type": "subscribe", "channel": "portfolio"}));
+        small.send(&json!({"type": "unsubscribe", "channel": "portfolio"}));
+    }
+    small.send(&json!({"type": "subscribe", "channel": "portfolio"}));
+    for channels in [&["portfolio"][..], &[]].repeat(3) {
+        assert_eq!(small.next("subscribed")["channels"], json!(channels));
+    }
+    assert!(small.next("portfolio_update").to_string().len() > 600_000);
+    small.until_pong();
+    assert_eq!(server.metric("flowcast_connections"), 4);
+    assert_eq!(server.closed("replies"), 0);
+}
+
+#[test]
+fn the_first_state_comes_whole_after_its_answer_and_before_what_is_published_next() {
+    let server = with_a_large_state(&[("FLOWCAST_SEND_BUFFER_BYTES", "32768")]);
+    client(&server).subscribed(&["portfolio"]).next("portfolio_update");
+    let token = signed(&json!({"sub": "small"}), "HS256", SECRET);
+    let path = format!("/ws?token={token}");
+    let socket = common::socket::Socket::open_buffered(server.address, &path, &[], 16_384).unwrap();
+    let mut small = StreamClient { socket };
+    small.send(&json!({"type": "subscribe", "channels": ["portfolio", "lines"]}));
+    server.metric_until("flowcast_subscribers", |subscribers| subscribers == 2);
+    accepted(&server, "lines", &[json!("behind the state")]);
+    small.send(&json!({"type": "ping"}));
+    let kinds: Vec<Value> = (0..4).map(|_| small.message()["type"].clone()).collect();
+    assert_eq!(kinds[0], "subscribed");
+    let at = |kind: &str| kinds.iter().position(|other| other == kind).unwrap_or_else(|| panic!("{kind} in {kinds:?}"));
+    assert!(at("portfolio_update") < at("message"), "{kinds:?}");
+    assert!(at("pong") > 0);
+}
+
 #[test]
 fn a_passthrough_message_arrives_to_the_byte_with_its_key() {
     let server = fed(&[]);

@@ -2,13 +2,12 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
+use super::day_span::DaySpan;
 use super::file_figures::FileFigures;
 use crate::source::recorded::dataset::{Dataset, RecordFile};
 use crate::source::recorded::line_stats::GAP_SECONDS;
 use crate::source::recorded::line_stats::counted;
+use crate::source::recorded::trading::{STREAMS_FOLDER, TradingReport};
 use crate::wire::gexbot::Package;
 use crate::wire::webpubsub::PlainForm;
 
@@ -16,33 +15,44 @@ use crate::wire::webpubsub::PlainForm;
 type Row<'a> = (&'a RecordFile, &'a FileFigures);
 
 /// Prints the day: one table if every ticker has orderflow alone, else one per ticker. `figures` are in the order of
-/// the day's files.
-pub fn print(dataset: &Dataset, figures: &[FileFigures]) -> io::Result<()> {
+/// the day's files; `streams` are those of its folder `streams/`.
+pub fn print(dataset: &Dataset, day: &DaySpan, figures: &[FileFigures], streams: &[TradingReport]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let rows: Vec<Row<'_>> = dataset.files.iter().zip(figures).collect();
     writeln!(out, "date {}, times in New York; encoded sizes are bytes per record", dataset.date)?;
     if dataset.files.iter().all(|file| file.package == Package::Orderflow && file.category == "orderflow") {
-        table(&mut out, "ticker", &rows, |file| file.ticker.clone())?;
+        table(&mut out, "ticker", day, &rows, |file| file.ticker.clone())?;
     } else {
         for rows in rows.chunk_by(|(one, _), (next, _)| one.ticker == next.ticker) {
-            table(&mut out, &rows[0].0.ticker, rows, |file| format!("{}/{}", file.package.name(), file.category))?;
+            let title = &rows[0].0.ticker;
+            table(&mut out, title, day, rows, |file| format!("{}/{}", file.package.name(), file.category))?;
         }
     }
+    streams_table(&mut out, day, streams)?;
     writeln!(
         out,
         "a gap is a step of more than {GAP_SECONDS} s between two records; missing counts numbers that are absent or \
          null"
     )?;
     for row in &rows {
-        problems(&mut out, row)?;
+        problems(&mut out, day, row)?;
+    }
+    for report in streams {
+        stream_problems(&mut out, report)?;
     }
     dataset.remarks().iter().try_for_each(|remark| writeln!(out, "{remark}"))
 }
 
-fn table(out: &mut impl Write, title: &str, rows: &[Row<'_>], name: impl Fn(&RecordFile) -> String) -> io::Result<()> {
+fn table(
+    out: &mut impl Write,
+    title: &str,
+    day: &DaySpan,
+    rows: &[Row<'_>],
+    name: impl Fn(&RecordFile) -> String,
+) -> io::Result<()> {
     write!(
         out,
-        "{title:<21} {:>9} {:>9} {:>9} {:>5} {:>7} {:>6} {:>7}",
+        "{title:<21} {:>9} {:>19} {:>19} {:>5} {:>7} {:>6} {:>7}",
         "records", "first", "last", "gaps", "longest", "bad", "missing"
     )?;
     for form in PlainForm::ALL {
@@ -51,11 +61,10 @@ fn table(out: &mut impl Write, title: &str, rows: &[Row<'_>], name: impl Fn(&Rec
     writeln!(out)?;
     for (file, figures) in rows {
         let lines = &figures.lines;
-        let (first, last) =
-            lines.span.map_or(("-".into(), "-".into()), |(first, last)| (clock_time(first), clock_time(last)));
+        let (first, last) = shown(day, lines.span);
         write!(
             out,
-            "{:<21} {:>9} {first:>9} {last:>9} {:>5} {:>6}s {:>6} {:>7}",
+            "{:<21} {:>9} {first:>19} {last:>19} {:>5} {:>6}s {:>6} {:>7}",
             name(file),
             lines.records,
             lines.gaps,
@@ -73,14 +82,47 @@ fn table(out: &mut impl Write, title: &str, rows: &[Row<'_>], name: impl Fn(&Rec
     Ok(())
 }
 
+fn shown(day: &DaySpan, span: Option<(i64, i64)>) -> (String, String) {
+    span.map_or(("-".into(), "-".into()), |(first, last)| (day.shown(first), day.shown(last)))
+}
+
+/// The files that are replayed on the trading streams of `/ws`; nothing if the day has none.
+fn streams_table(out: &mut impl Write, day: &DaySpan, streams: &[TradingReport]) -> io::Result<()> {
+    if streams.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{STREAMS_FOLDER:<21} {:>9} {:>19} {:>19} {:>20}", "records", "first", "last", "bad")?;
+    for report in streams {
+        let name = report.path.file_stem().unwrap_or_default().to_string_lossy();
+        let (first, last) = shown(day, report.span);
+        writeln!(out, "{name:<21} {:>9} {first:>19} {last:>19} {:>20}", report.records, report.bad)?;
+    }
+    Ok(())
+}
+
+fn stream_problems(out: &mut impl Write, report: &TradingReport) -> io::Result<()> {
+    let path = report.path.display();
+    for (line, reason) in &report.first_bad {
+        writeln!(out, "{path}:{line}: {reason}")?;
+    }
+    if report.bad > report.first_bad.len() as u64 {
+        writeln!(out, "{path}: {} bad lines in all", report.bad)?;
+    }
+    Ok(())
+}
+
 /// What is wrong with a file, a line each.
-fn problems(out: &mut impl Write, (file, figures): &Row<'_>) -> io::Result<()> {
+fn problems(out: &mut impl Write, day: &DaySpan, (file, figures): &Row<'_>) -> io::Result<()> {
     let (path, lines) = (file.path.display(), &figures.lines);
     for (line, reason) in &lines.first_bad {
         writeln!(out, "{path}:{line}: {reason}")?;
     }
     if lines.bad > lines.first_bad.len() as u64 {
         writeln!(out, "{path}: {} bad lines in all", lines.bad)?;
+    }
+    if let Some((count, line, time)) = figures.astray {
+        let records = counted(count, "record is of another day", "records are of another day");
+        writeln!(out, "{path}:{line}: {records}: {}", day.shown(time))?;
     }
     for (count, one, many) in [
         (lines.backwards, "record is older than the one before", "records are older than the one before"),
@@ -98,14 +140,5 @@ fn problems(out: &mut impl Write, (file, figures): &Row<'_>) -> io::Result<()> {
     match &figures.failed {
         Some(error) => writeln!(out, "{error}"),
         None => Ok(()),
-    }
-}
-
-/// The time of day in New York.
-fn clock_time(unix_seconds: i64) -> String {
-    let zone = TimeZone::get("America/New_York").unwrap_or(TimeZone::UTC);
-    match Timestamp::from_second(unix_seconds) {
-        Ok(time) => time.to_zoned(zone).strftime("%H:%M:%S").to_string(),
-        Err(_) => format!("@{unix_seconds}"),
     }
 }

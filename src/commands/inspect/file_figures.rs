@@ -4,16 +4,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::day_span::DaySpan;
 use crate::source::recorded::dataset::RecordFile;
 use crate::source::recorded::file_kind::{ENOUGH, NotJsonLines};
 use crate::source::recorded::line_stats::{LineStats, counted};
-use crate::source::recorded::lines::MAX_LINE;
+use crate::source::recorded::lines::{BYTE_ORDER_MARK, MAX_LINE};
 use crate::wire::gexbot::{GroupName, PayloadKind};
 use crate::wire::payload::{Encoder, EncoderOptions, Parsed, Profile, Record};
 use crate::wire::webpubsub::{PlainForm, append_data};
-
-/// Some editors put it at the start of a file.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What one file holds.
 #[derive(Debug, Default)]
@@ -22,6 +20,8 @@ pub struct FileFigures {
     pub lines: LineStats,
     /// Bytes of all its records' frames, by [`PlainForm::index`].
     pub bytes: [u64; PlainForm::ALL.len()],
+    /// Records of another day, and the line number and time of the first.
+    pub astray: Option<(u64, u64, i64)>,
     /// Why the server would leave it out, if it would.
     pub failed: Option<UnreadFile>,
 }
@@ -45,16 +45,16 @@ pub enum UnreadFile {
 
 impl FileFigures {
     /// Reads a file. An error only if there is no memory for an encoder.
-    pub fn read(file: &RecordFile, options: EncoderOptions) -> io::Result<Self> {
+    pub fn read(file: &RecordFile, day: &DaySpan, options: EncoderOptions) -> io::Result<Self> {
         let mut scale = RecordScale::new(file, options)?;
         let mut figures = Self::default();
-        figures.failed = figures.read_lines(file, &mut scale).err();
+        figures.failed = figures.read_lines(file, day, &mut scale).err();
         Ok(figures)
     }
 
     /// Whether nothing was bad.
     pub fn is_clean(&self) -> bool {
-        self.failed.is_none() && self.lines.bad == 0
+        self.failed.is_none() && self.lines.bad == 0 && self.astray.is_none()
     }
 
     /// Bytes of a record's frame in a form, on average.
@@ -62,7 +62,7 @@ impl FileFigures {
         self.bytes[form.index()] as f64 / self.lines.records.max(1) as f64
     }
 
-    fn read_lines(&mut self, file: &RecordFile, scale: &mut RecordScale) -> Result<(), UnreadFile> {
+    fn read_lines(&mut self, file: &RecordFile, day: &DaySpan, scale: &mut RecordScale) -> Result<(), UnreadFile> {
         let failed = |source| UnreadFile::Io { path: file.path.clone(), source };
         let mut reader = open(&file.path).map_err(failed)?;
         let first = reader.fill_buf().map_err(failed)?;
@@ -89,7 +89,7 @@ impl FileFigures {
             }
             match content.trim_ascii() {
                 [] => {}
-                content => self.line(content, scale),
+                content => self.line(content, day, scale),
             }
         }
         let path = || file.path.clone();
@@ -100,10 +100,14 @@ impl FileFigures {
         }
     }
 
-    fn line(&mut self, line: &[u8], scale: &mut RecordScale) {
+    fn line(&mut self, line: &[u8], day: &DaySpan, scale: &mut RecordScale) {
         match Record::parse(scale.kind, line) {
             Ok(Parsed { record, noticed }) => {
                 self.lines.good(record.timestamp(), noticed);
+                if !day.may_have(record.timestamp()) {
+                    let first = self.astray.get_or_insert((0, self.lines.lines, record.timestamp()));
+                    first.0 += 1;
+                }
                 scale.weigh(record, &mut self.bytes);
             }
             Err(error) => self.lines.bad(error),

@@ -83,7 +83,9 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<PublishSum
     let began = Instant::now();
     let mut printed = began;
     while !stop.load(Ordering::Relaxed) {
-        let Some(line) = recording.next(options.interval)? else { break };
+        let next = recording.next(options.interval)?;
+        recording.take_odd_times().iter().for_each(|told| eprintln!("{told}; it is sent with the line before"));
+        let Some(line) = next else { break };
         if let Speed::Times(times) = options.speed {
             let due = began + line.due.div_f64(times).min(Duration::from_hours(24 * 365));
             sleep(due.saturating_duration_since(Instant::now()), stop);
@@ -111,6 +113,7 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<PublishSum
         bytes: counts.bytes.load(Ordering::Relaxed),
         failed: counts.failed.load(Ordering::Relaxed),
         too_long: recording.too_long(),
+        odd_times: recording.odd_times(),
         first_error: counts.first_error.get().cloned(),
         interrupted,
         took: began.elapsed(),

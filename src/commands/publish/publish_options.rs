@@ -32,6 +32,9 @@ pub struct PublishOptions {
     /// Time between two records of a file, in place of their timestamps
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     pub interval: Option<Duration>,
+    /// A longer pause between two records is cut to this, in the recording's time
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = gap)]
+    pub max_gap: Duration,
     /// How long one message may take to be delivered before it counts as failed
     #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = kafka_options::pause)]
     pub message_timeout: Duration,
@@ -65,6 +68,13 @@ fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(interval) if interval <= Duration::from_hours(24) => Ok(interval),
         _ => Err("expected a duration with a unit up to 24h, such as 1s or 20ms".to_owned()),
+    }
+}
+
+fn gap(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(gap) if gap <= Duration::from_hours(24 * 7) => Ok(gap),
+        _ => Err("expected a duration with a unit up to 7days, such as 1h or 30s".to_owned()),
     }
 }
 

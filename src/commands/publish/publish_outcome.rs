@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::source::recorded::dataset::DatasetError;
+use crate::source::recorded::file_kind::NotJsonLines;
+use crate::source::recorded::line_stats::counted;
 
 /// Why `flowcast publish` ends early. The operator must fix it.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,9 @@ pub enum PublishError {
     /// The day's data is not there.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// A file must be imported first.
+    #[error(transparent)]
+    Kind(#[from] NotJsonLines),
     /// A file cannot be read.
     #[error("{path}: expected a readable JSONL file: {source}")]
     Unreadable {
@@ -55,6 +60,8 @@ pub struct PublishSummary {
     pub failed: u64,
     /// Lines left out because they are longer than a message may be.
     pub too_long: u64,
+    /// Lines that were sent with the line before, because their time is far from the others.
+    pub odd_times: u64,
     /// Why the first message failed.
     pub first_error: Option<String>,
     /// Whether a signal ended it before the end of the data.
@@ -80,6 +87,13 @@ impl fmt::Display for PublishSummary {
         }
         if self.too_long > 0 {
             write!(f, "; {} lines left out, too long", self.too_long)?;
+        }
+        if self.odd_times > 0 {
+            write!(
+                f,
+                "; {} with a time far from the others, sent with the one before",
+                counted(self.odd_times, "line", "lines")
+            )?;
         }
         match &self.first_error {
             Some(error) => write!(f, "; the first error: {error}"),

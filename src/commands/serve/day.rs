@@ -95,7 +95,7 @@ fn load_trading(app: &App, market: &Market) -> anyhow::Result<(Vec<Trading>, u64
     let (mut days, mut bad_lines) = (Vec::new(), 0);
     for day in 0..market.days.len() {
         let (trading, reports) = market.trading(day).context("cannot load the data")?;
-        for (TradingReport { path, records, bad, first_bad }, (channel, _)) in
+        for (TradingReport { path, records, bad, first_bad, .. }, (channel, _)) in
             reports.iter().zip(Channels::TRADING.iter().skip(1))
         {
             let path = path.display();

@@ -26,7 +26,7 @@ use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
 use crate::health::status::Status;
-use crate::server::http::app::{App, ServingState, Stage};
+use crate::server::http::app::{App, HttpBounds, ServingState, Stage, shown_budget};
 use crate::server::http::control_access::ControlAccess;
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
@@ -97,6 +97,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         stream_options: options.streams.clone(),
         streams: Arc::clone(&streams),
         silent: Arc::default(),
+        unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
         .map(|index| Shard::spawn(index, &context))
@@ -112,6 +113,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         replay: ReplayState::default(),
         control: ControlAccess::new(&options.http.control, &status),
         tick_readers: Arc::new(Semaphore::new(options.http.max_tick_readers)),
+        bounds: HttpBounds::new(&options.http, options.listen.answer_timeout(), &status),
         pending: Arc::default(),
         pending_streams: Arc::default(),
         state: ServingState::default(),
@@ -146,7 +148,6 @@ fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
 
 /// Accepts on every listener, and prints the address of the first.
 fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
-    let permits = Arc::new(Semaphore::new(app.options.max_http_connections));
     let routes = routes::routes(app);
     let mut stdout = std::io::stdout();
     for (at, listener) in listeners.into_iter().enumerate() {
@@ -157,7 +158,7 @@ fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
             let _ = writeln!(stdout, "flowcast listening on http://{address}").and_then(|()| stdout.flush());
         }
         tracing::info!(%address, "listening");
-        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(app), Arc::clone(&permits)));
+        tokio::spawn(routes::serve(listener, routes.clone(), Arc::clone(app)));
     }
     Ok(())
 }

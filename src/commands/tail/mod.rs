@@ -5,12 +5,8 @@
 //! session: when a connection ends, the command ends. In a terminal, keys steer what the server replays.
 
 mod clock_keys;
-mod hub_address;
-mod hub_connection;
-mod record_line;
 mod tail_options;
 mod terminal_mode;
-mod wanted;
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
@@ -22,9 +18,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::hub_connection::{Capture, HubConnection};
 pub use self::tail_options::TailOptions;
 use self::terminal_mode::TerminalMode;
+use crate::commands::hub_client::hub_address;
+use crate::commands::hub_client::hub_connection::{Capture, HubConnection};
+use crate::commands::replay::ControlToken;
 
 /// Lines on their way from the hubs' connections to the output.
 const LINES: usize = 64;
@@ -45,15 +43,16 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
     let capture = Capture::create(options.capture.as_deref())?;
     let (lines, received) = mpsc::channel(LINES);
     let (mut connections, mut silent) = (JoinSet::new(), HashSet::new());
-    for address in hub_address::find(&options).await? {
+    let request = options.request()?;
+    for address in hub_address::find(&request).await? {
         silent.extend(address.print.iter().cloned());
-        let connection = HubConnection::connect(address, &options, capture.clone()).await?;
+        let connection = HubConnection::connect(address, &request, capture.clone()).await?;
         connections.spawn(connection.forward(lines.clone()));
     }
     drop(lines);
     let printed = tokio::select! {
         printed = print(received, silent, options.count) => printed,
-        signal = take_keys(&options) => {
+        signal = take_keys(&request.url, &options.token) => {
             // As a shell counts the end by a signal. The terminal is as it was.
             std::process::exit(128 + signal);
         }
@@ -64,12 +63,11 @@ async fn run(options: TailOptions) -> anyhow::Result<()> {
 }
 
 /// Lets keys steer the server's clock, if both are there; returns the signal that ends the process.
-async fn take_keys(options: &TailOptions) -> i32 {
-    let Ok((url, _)) = options.place() else { return std::future::pending().await };
+async fn take_keys(url: &str, token: &ControlToken) -> i32 {
     if !io::stdin().is_terminal() || url.starts_with("ws") {
         return std::future::pending().await;
     }
-    let Some(client) = clock_keys::clock_of(&url, &options.token).await else { return std::future::pending().await };
+    let Some(client) = clock_keys::clock_of(url, token).await else { return std::future::pending().await };
     let Some(terminal) = TerminalMode::for_keys() else { return std::future::pending().await };
     let keys = async {
         clock_keys::steer(&client).await;

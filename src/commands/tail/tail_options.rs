@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
-
+use crate::commands::hub_client::{self, HubRequest};
 use crate::commands::replay::ControlToken;
 use crate::wire::payload::Profile;
-use crate::wire::webpubsub::SUBPROTOCOLS;
 
 /// The API key where none is given.
-pub(super) const DEFAULT_KEY: &str = "flowcast-tail";
+const DEFAULT_KEY: &str = "flowcast-tail";
 
 /// What to subscribe to, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,7 +31,7 @@ pub struct TailOptions {
     #[arg(long, value_enum, default_value_t = Profile::V2026_04)]
     pub profile: Profile,
     /// Subprotocol to ask for
-    #[arg(long, default_value = "protobuf.webpubsub.azure.v1", value_parser = subprotocols())]
+    #[arg(long, default_value = "protobuf.webpubsub.azure.v1", value_parser = hub_client::subprotocols())]
     pub subprotocol: String,
     /// Stop after this many records
     #[arg(long, value_name = "RECORDS")]
@@ -47,22 +45,23 @@ pub struct TailOptions {
 }
 
 impl TailOptions {
-    /// The URL and the groups that were typed. A first word with a `:` is a URL: no group has one.
-    pub(super) fn place(&self) -> anyhow::Result<(String, Vec<String>)> {
-        const USUAL: &str = "http://127.0.0.1:8080";
-        let (url, words) = match (&self.url, self.words.split_first()) {
-            (None, Some((first, words))) if first.contains(':') => (first.as_str(), words),
-            (Some(_), Some((first, _))) if first.contains("://") => {
-                bail!("expected the URL once, got --url and {first}")
-            }
-            (url, _) => (url.as_deref().unwrap_or(USUAL), self.words.as_slice()),
-        };
-        Ok((url.to_owned(), [words, &self.groups].concat()))
+    /// What the hubs are asked for.
+    pub(super) fn request(&self) -> anyhow::Result<HubRequest> {
+        let (url, words) = hub_client::place(self.url.as_deref(), &self.words, &self.groups)?;
+        // Two tails of one user must not end each other.
+        let is_default = self.key == DEFAULT_KEY;
+        let slot_key = if is_default { format!("{DEFAULT_KEY}-{}", std::process::id()) } else { self.key.clone() };
+        Ok(HubRequest {
+            url,
+            words,
+            key: self.key.clone(),
+            slot_key,
+            profile: self.profile,
+            subprotocol: self.subprotocol.clone(),
+            offered_only: false,
+            silence: None,
+        })
     }
-}
-
-fn subprotocols() -> clap::builder::PossibleValuesParser {
-    SUBPROTOCOLS.map(|(name, ..)| name).into()
 }
 
 #[cfg(test)]
@@ -80,7 +79,7 @@ mod tests {
     fn the_url_may_be_a_flag_the_first_word_or_left_out() {
         let place = |line: &str| {
             let options = Cli::parse_from(["tail"].into_iter().chain(line.split_whitespace())).options;
-            options.place().map(|(url, groups)| format!("{url} {}", groups.join("+"))).ok()
+            options.request().map(|request| format!("{} {}", request.url, request.words.join("+"))).ok()
         };
         for (line, expected) in [
             ("", "http://127.0.0.1:8080 "),

@@ -4,11 +4,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use http::request;
 use tokio::sync::Semaphore;
 
@@ -16,6 +18,7 @@ use super::control_access::ControlAccess;
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
 use super::negotiate::api_slots::ApiSlots;
+use super::places::Places;
 use crate::engine::hub::Hub;
 use crate::health::status::Status;
 use crate::server::http::replay::replay_state::ReplayState;
@@ -23,6 +26,7 @@ use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
+use crate::wire::byte_budget::ByteBudget;
 use crate::wire::gexbot::{GroupName, HubName, HubTopic};
 use crate::wire::payload::Profile;
 
@@ -74,8 +78,42 @@ pub struct App {
     pub max_groups_per_connection: usize,
     /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
+    /// What strangers and slow clients can take.
+    pub bounds: HttpBounds,
     /// The stage, and which hubs have data.
     pub state: ServingState,
+}
+
+/// What strangers and slow clients can take of the HTTP side.
+pub struct HttpBounds {
+    /// The places of HTTP connections.
+    pub places: Arc<Places>,
+    /// For request bodies in memory.
+    pub bodies: Arc<ByteBudget>,
+    /// For answers in memory.
+    pub answers: Arc<ByteBudget>,
+    /// How long a client may take nothing of an answer.
+    pub answer_timeout: Duration,
+}
+
+impl HttpBounds {
+    /// As the settings say; the metrics show them.
+    pub fn new(options: &HttpOptions, answer_timeout: Duration, status: &Status) -> Self {
+        Self {
+            places: Places::new(options.max_http_connections, status),
+            bodies: shown_budget(options.request_bodies_bytes, "request_bodies", status),
+            answers: shown_budget(options.answers_bytes, "answers", status),
+            answer_timeout,
+        }
+    }
+}
+
+/// A budget that the metrics show under this name.
+pub fn shown_budget(limit: usize, what: &'static str, status: &Status) -> Arc<ByteBudget> {
+    let label = || vec![("what", what.into())];
+    let held = "Bytes that clients make the server keep: bodies of requests, answers, unfinished WebSocket messages";
+    let refused = "How often there was no room to keep more";
+    ByteBudget::new(limit, status.gauge("held_bytes", held, label()), status.count("held_refused", refused, label()))
 }
 
 /// How far the server is, and whose turn it is: changed while it serves, only through [`App`].
@@ -119,7 +157,7 @@ impl App {
             Stage::Loading => "the data is still being loaded",
             Stage::Draining => "the server is shutting down",
         };
-        Some(([(http::header::RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response())
+        Some(error(StatusCode::SERVICE_UNAVAILABLE, reason))
     }
 
     /// Sets which hubs have data: `GET /negotiate` lists these. Before it is called it lists orderflow alone. Clients
@@ -190,7 +228,13 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// Every error over HTTP has this shape.
+/// Every error over HTTP has this shape. What is not available now may be in a second.
 pub fn error(status: StatusCode, reason: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": reason }))).into_response()
+    let answer = (status, Json(serde_json::json!({ "error": reason })));
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            ([(RETRY_AFTER, "1")], answer).into_response()
+        }
+        _ => answer.into_response(),
+    }
 }

@@ -16,12 +16,15 @@ pub struct HttpOptions {
     pub ws_enabled: bool,
     /// Largest number of open WebSocket connections; further ones are answered with 503
     #[arg(long, env = "FLOWCAST_MAX_CONNECTIONS", default_value_t = 100_000, value_name = "CONNECTIONS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_connections: usize,
-    /// Largest number of open HTTP connections, unfinished upgrades included; further ones wait
+    /// Largest number of open HTTP connections, unfinished upgrades included; a further one gets the place of the client
+    /// that the server has waited for longest
     #[arg(long, env = "FLOWCAST_MAX_HTTP_CONNECTIONS", default_value_t = 4096, value_name = "CONNECTIONS")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_http_connections: usize,
-    /// Seconds an HTTP client has to send the head of a request; also how long it may be idle between two
+    /// Seconds an HTTP client has to send the head of a request, and again for its body; also how long it may be idle
+    /// between two
     #[arg(long, env = "FLOWCAST_HTTP_TIMEOUT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub http_timeout_seconds: u64,
@@ -33,6 +36,16 @@ pub struct HttpOptions {
     #[arg(long, env = "FLOWCAST_MAX_BODY_BYTES", default_value_t = 8 << 20, value_name = "BYTES")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64 << 20))]
     pub max_body_bytes: usize,
+    /// Bytes of request bodies that are in memory at a time, over all clients; a request beyond them is answered with
+    /// 503. At least --max-body-bytes
+    #[arg(long, env = "FLOWCAST_REQUEST_BODIES_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1 << 40))]
+    pub request_bodies_bytes: usize,
+    /// Bytes of HTTP answers that wait in memory for clients to take them, over all clients; a request beyond them is
+    /// answered with 503. Answers up to 16 KiB do not count
+    #[arg(long, env = "FLOWCAST_ANSWERS_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1 << 20..=1 << 40))]
+    pub answers_bytes: usize,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub negotiate: NegotiateOptions,

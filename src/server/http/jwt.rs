@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Uri;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::engine::clock;
 use crate::server::http::hs256;
@@ -40,10 +44,10 @@ pub struct AuthOptions {
     #[arg(long, env = "WS_AUTH_SECRET_FILE", value_name = "FILE")]
     pub auth_secret_file: Option<PathBuf>,
     /// Audience that the claim `aud` of a token must name; without it `aud` is ignored
-    #[arg(long, env = "FLOWCAST_AUTH_AUDIENCE", value_name = "AUDIENCE")]
+    #[arg(long, env = "FLOWCAST_AUTH_AUDIENCE", value_name = "AUDIENCE", value_parser = audience)]
     pub auth_audience: Option<String>,
     /// Origins of the web pages that may connect to /ws, comma-separated; all by default, or with *
-    #[arg(long, env = "WS_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
+    #[arg(long, env = "WS_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS", value_parser = origin)]
     pub allowed_origins: Vec<String>,
     /// Serve live data from Kafka to everybody, without WS_AUTH_SECRET
     #[arg(long, env = "FLOWCAST_ALLOW_ANONYMOUS", default_value_t = false, value_parser = clap::value_parser!(bool))]
@@ -108,7 +112,33 @@ pub fn secrets_of(path: &Path) -> Result<Vec<SecretString>, SecretFileError> {
 
 /// A secret from the command line.
 pub fn secret(text: &str) -> Result<SecretString, String> {
-    if text.is_empty() { Err("expected a secret that is not empty".to_owned()) } else { Ok(text.into()) }
+    if text.trim().is_empty() { Err("expected a secret that is not empty".to_owned()) } else { Ok(text.into()) }
+}
+
+/// An audience. A blank one would be no token's.
+fn audience(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() { Err("expected an audience that is not empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// An origin as browsers write it: scheme, host, and a port if it is not the scheme's own (RFC 6454 §6.2). What no
+/// browser writes would lock the page out that is meant.
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if matches!(text, "*" | "null") {
+        return Ok(text.to_owned());
+    }
+    let refused = || "expected an origin such as https://app.example, or *".to_owned();
+    let uri: Uri = text.parse().map_err(|_| refused())?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(refused()) };
+    if uri.path() != "/" || uri.query().is_some() || text.contains(['#', '*', '@']) || authority.host().is_empty() {
+        return Err(refused());
+    }
+    let port = match (scheme, authority.port_u16()) {
+        ("http", Some(80)) | ("https", Some(443)) | (_, None) => String::new(),
+        (_, Some(port)) => format!(":{port}"),
+    };
+    Ok(format!("{scheme}://{}{port}", authority.host()).to_ascii_lowercase())
 }
 
 /// The claims of a token. Times are Unix seconds and may have fractions (RFC 7519 §2).
@@ -130,7 +160,7 @@ pub struct Claims {
     pub role: Option<String>,
     /// Audience: a text or a list of texts. Compared only if the server has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub aud: Option<serde_json::Value>,
+    pub aud: Option<Value>,
 }
 
 impl Claims {
@@ -160,8 +190,13 @@ pub enum TokenError {
     #[error("the token is for another audience")]
     Audience,
     /// It has no `sub`, or a claim of the wrong type.
-    #[error("invalid claims: expected a text sub, and exp, iat, channels and role of their types")]
+    #[error(
+        "invalid claims: expected a text sub, exp, nbf and iat in Unix seconds, channels as a list of texts and role as a text"
+    )]
     Claims,
+    /// It has extensions that must be understood (RFC 7515 §4.1.11), and this server understands none.
+    #[error("invalid token: expected no critical header parameters (crit)")]
+    Critical,
 }
 
 /// Checks tokens and the origins of pages.
@@ -182,9 +217,8 @@ impl Authority {
             None => [&options.auth_secret, &options.auth_secret_previous].into_iter().flatten().cloned().collect(),
         };
         let keys = options.has_secret().then(|| ArcSwap::from_pointee(keys(&secrets)));
-        let origins = options.allowed_origins.iter().map(|origin| origin.trim().to_ascii_lowercase()).collect();
         let (file, validation) = (options.auth_secret_file.clone(), validation(options.auth_audience.as_deref()));
-        Ok(Self { keys, file, validation, origins })
+        Ok(Self { keys, file, validation, origins: options.allowed_origins.clone() })
     }
 
     /// The file of its secrets, if they are in one.
@@ -209,7 +243,11 @@ impl Authority {
     pub fn check(&self, token: Option<&str>) -> Result<Option<Claims>, TokenError> {
         let Some(keys) = &self.keys else { return Ok(None) };
         let token = token.ok_or(TokenError::Missing)?;
-        // To the library a bad header and bad claims are one error; for whoever made the token they are two.
+        // To the library a bad header and bad claims are one error; for whoever made the token they are two. And it does
+        // not look at `crit`.
+        if header_of(token).ok_or(TokenError::Invalid)?.contains_key("crit") {
+            return Err(TokenError::Critical);
+        }
         decode_header(token).map_err(|_| TokenError::Invalid)?;
         let keys = keys.load();
         let decoded = keys.iter().map(|key| decode::<Claims>(token, key, &self.validation));
@@ -221,7 +259,9 @@ impl Authority {
             ErrorKind::ImmatureSignature => TokenError::NotYet,
             ErrorKind::InvalidAudience => TokenError::Audience,
             ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => TokenError::Audience,
-            ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => TokenError::Claims,
+            ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => {
+                TokenError::Claims
+            }
             _ => TokenError::Invalid,
         })?;
         let claims = claims.claims;
@@ -253,6 +293,12 @@ fn keys(secrets: &[SecretString]) -> Vec<DecodingKey> {
     secrets.iter().map(key).collect()
 }
 
+/// The header of a token, unchecked.
+fn header_of(token: &str) -> Option<Map<String, Value>> {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
+    serde_json::from_slice(&header).ok()
+}
+
 fn validation(audience: Option<&str>) -> Validation {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.leeway = LEEWAY_SECONDS;
@@ -277,7 +323,7 @@ pub fn sign(claims: &Claims, secret: &[u8]) -> Result<String, jsonwebtoken::erro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn authority(audience: Option<&str>) -> Authority {
         Authority::new(&AuthOptions {
@@ -319,9 +365,17 @@ mod tests {
     #[test]
     fn a_token_needs_a_sub_and_nothing_else() {
         assert_eq!(checked(&json!({"sub": "me"})).unwrap().unwrap().grant(), Grant::default());
-        for claims in
-            [json!({}), json!({"sub": 7}), json!({"sub": "me", "exp": "soon"}), json!({"sub": "me", "channels": "all"})]
-        {
+        for claims in [
+            json!({}),
+            json!({"sub": 7}),
+            json!({"sub": "me", "exp": "soon"}),
+            json!({"sub": "me", "exp": 1e300}),
+            json!({"sub": "me", "nbf": "now"}),
+            json!({"sub": "me", "nbf": -1}),
+            json!({"sub": "me", "iat": [1]}),
+            json!({"sub": "me", "channels": "all"}),
+            json!(7),
+        ] {
             assert_eq!(checked(&claims).unwrap_err(), TokenError::Claims, "{claims}");
         }
         assert_eq!(authority(None).check(None).unwrap_err(), TokenError::Missing);
@@ -395,6 +449,36 @@ mod tests {
     fn origins_are_compared_without_case() {
         assert!(authority(None).allows_origin("HTTPS://A.example"));
         assert!(!authority(None).allows_origin("https://b.example"));
+    }
+
+    #[test]
+    fn an_origin_is_kept_as_browsers_write_it_and_what_none_writes_is_refused() {
+        for (text, kept) in [
+            (" https://A.example ", "https://a.example"),
+            ("https://a.example/", "https://a.example"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:443", "http://a.example:443"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+            ("*", "*"),
+            ("null", "null"),
+        ] {
+            assert_eq!(origin(text).unwrap(), kept, "{text:?}");
+        }
+        for text in [
+            "",
+            " ",
+            "a.example",
+            "a.example:443",
+            "//a.example",
+            "https://",
+            "https://a.example/app",
+            "https://*.example",
+            "https://bücher.example",
+            "https://a.example#x",
+        ] {
+            assert!(origin(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

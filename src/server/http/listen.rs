@@ -33,7 +33,8 @@ pub struct ListenOptions {
 }
 
 impl ListenOptions {
-    fn answer_timeout(&self) -> Duration {
+    /// How long a client may take nothing of an answer.
+    pub fn answer_timeout(&self) -> Duration {
         Duration::from_secs(self.answer_timeout_seconds)
     }
 }

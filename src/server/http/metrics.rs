@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::app::{App, HubFigures, error};
+use crate::health::log_limit;
 use crate::health::status::{Figure, SourceSnapshot};
 use crate::server::shard::close::COUNTERS as CLOSES;
 use crate::server::shard::stats::{Count, ShardStats};
@@ -120,6 +121,8 @@ fn encode_shards(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
     for (name, help, count) in COUNTERS {
         counter(encoder, name, help, sum(count))?;
     }
+    let help = "Lines about single clients that were left out of the log (--client-log-lines)";
+    counter(encoder, "client_log_lines_left_out", help, log_limit::client_lines_left_out())?;
     let help = "WebSocket connections ended";
     let mut family = encoder.encode_descriptor("connections_closed", help, None, MetricType::Counter)?;
     for reason in CLOSES {

@@ -1,8 +1,8 @@
 //! HTTP: what a client does before a shard has its socket, and what operators ask for.
 
+mod answers;
 pub mod app;
 mod auth;
-mod body;
 pub mod control_access;
 pub mod control_options;
 mod controller;
@@ -12,9 +12,11 @@ pub mod jwt;
 pub mod listen;
 mod metrics;
 pub mod negotiate;
+mod places;
 mod publish;
 mod readiness;
 pub mod replay;
+mod request_body;
 pub mod rest;
 mod route_table;
 pub mod routes;

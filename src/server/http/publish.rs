@@ -3,12 +3,12 @@
 //! Each message is checked by itself: those accepted are published together and in order, and the answer
 //! says which of the others were refused and why.
 
+use std::iter;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::app::{App, error};
 use super::auth::bearer;
 use super::jwt::PUBLISHER;
+use super::request_body;
 use crate::server::shard::grant::Grant;
 use crate::streams::publish_batch::ChannelMessage;
 use crate::streams::{Input, InputError, PublishBatch};
@@ -40,7 +41,7 @@ struct Item<'a> {
 }
 
 /// Handles the request; the token must have the role `publisher`.
-pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Result<Bytes, BytesRejection>) -> Response {
+pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     if let Some(unavailable) = app.unavailable() {
         return unavailable;
     }
@@ -48,13 +49,10 @@ pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Resu
         Ok(grant) => grant,
         Err(refused) => return *refused,
     };
-    let body = match body {
+    // Only now: what strangers send is not kept.
+    let body = match request_body::read(&app, body, app.options.max_body_bytes).await {
         Ok(body) => body,
-        Err(BytesRejection::FailedToBufferBody(too_large)) if too_large.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            let words = format!("expected a body of at most {} bytes", app.options.max_body_bytes);
-            return error(StatusCode::PAYLOAD_TOO_LARGE, &words);
-        }
-        Err(rejection) => return error(StatusCode::BAD_REQUEST, &rejection.body_text()),
+        Err(refused) => return error(refused.status(), &refused.to_string()),
     };
     // Checking a large body and waiting for the shards take a while, so they leave the runtime's threads.
     let (judged, streams) = if body.len() <= SMALL_BODY {
@@ -82,14 +80,16 @@ fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<ChannelMessage
     let Ok(body) = std::str::from_utf8(body) else {
         return (error(StatusCode::BAD_REQUEST, "expected JSON in UTF-8"), Vec::new());
     };
-    let items = items(body);
-    if items.is_empty() {
+    let mut batch = app.streams.batch();
+    let mut outcome = Outcome::default();
+    for item in items(body) {
+        outcome.count(accept(&mut batch, grant, item));
+    }
+    if outcome.accepted + outcome.refused == 0 {
         let words = r#"expected {"channel":…,"data":…}, got nothing"#;
         return (error(StatusCode::UNPROCESSABLE_ENTITY, words), Vec::new());
     }
-    let mut batch = app.streams.batch();
-    let outcomes: Vec<_> = items.into_iter().map(|item| accept(&mut batch, grant, item)).collect();
-    (answer(&outcomes), batch.try_send().err().unwrap_or_default())
+    (outcome.answer(), batch.try_send().err().unwrap_or_default())
 }
 
 /// What the token of a publisher allows.
@@ -104,64 +104,75 @@ fn publisher(app: &App, headers: &HeaderMap) -> Result<Grant, Box<Response>> {
 }
 
 /// The messages of a body: the elements of an array, one message on any number of lines, or one message
-/// per line.
-fn items(body: &str) -> Vec<Result<Item<'_>, String>> {
+/// per line. One after the other: of a body of nothing but faults, the faults would need many times its memory.
+fn items(body: &str) -> Box<dyn Iterator<Item = Result<Item<'_>, String>> + '_> {
     let parse = |text| object::<Item<'_>>(text).map_err(|reason| format!("record: {reason}"));
     let body = body.trim();
     if body.starts_with('[') {
         return match serde_json::from_str::<Vec<&RawValue>>(body) {
-            Ok(elements) => elements.into_iter().map(|element| parse(element.get())).collect(),
-            Err(error) => vec![Err(format!("record: {error}"))],
+            Ok(elements) => Box::new(elements.into_iter().map(move |element| parse(element.get()))),
+            Err(error) => Box::new(iter::once(Err(format!("record: {error}")))),
         };
     }
     match parse(body) {
-        Ok(single) => vec![Ok(single)],
-        Err(reason) if body.lines().count() == 1 => vec![Err(reason)],
+        Ok(single) => Box::new(iter::once(Ok(single))),
+        Err(reason) if body.lines().count() == 1 => Box::new(iter::once(Err(reason))),
         // A faulty message over several lines reads as so many faulty lines; the first error names it.
-        Err(_) => body.lines().map(str::trim).filter(|line| !line.is_empty()).map(parse).collect(),
+        Err(_) => Box::new(body.lines().map(str::trim).filter(|line| !line.is_empty()).map(parse)),
     }
 }
 
-enum ItemOutcome {
-    Accepted,
-    Forbidden(String),
-    TooLarge(String),
-    Refused(String),
-}
+/// Why one message is refused: the status if it is the first, and the words.
+type ItemRefusal = (StatusCode, String);
 
-fn accept(batch: &mut PublishBatch<'_>, grant: &Grant, item: Result<Item<'_>, String>) -> ItemOutcome {
-    let item = match item {
-        Ok(item) => item,
-        Err(reason) => return ItemOutcome::Refused(reason),
-    };
+fn accept(batch: &mut PublishBatch<'_>, grant: &Grant, item: Result<Item<'_>, String>) -> Result<(), ItemRefusal> {
+    let item = item.map_err(|reason| (StatusCode::UNPROCESSABLE_ENTITY, reason))?;
     if !grant.allows(&item.channel) {
-        return ItemOutcome::Forbidden(format!("the token does not allow the channel {:?}", item.channel));
+        return Err((StatusCode::FORBIDDEN, format!("the token does not allow the channel {:?}", item.channel)));
     }
     let key = item.key.as_ref().map(String::as_bytes);
-    match batch.publish(&item.channel, &Input { key, ..Input::new(item.data.get().as_bytes()) }) {
-        Ok(()) => ItemOutcome::Accepted,
-        Err(reason @ InputError::TooLarge { .. }) => ItemOutcome::TooLarge(reason.to_string()),
-        Err(reason) => ItemOutcome::Refused(reason.to_string()),
-    }
+    let input = Input { key, ..Input::new(item.data.get().as_bytes()) };
+    batch.publish(&item.channel, &input).map_err(|reason| {
+        let status = match reason {
+            InputError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        (status, reason.to_string())
+    })
 }
 
-/// 200 if everything was accepted; otherwise the status of the first refusal.
-fn answer(outcomes: &[ItemOutcome]) -> Response {
-    let accepted = outcomes.iter().filter(|outcome| matches!(outcome, ItemOutcome::Accepted)).count();
-    let refusals = outcomes.iter().enumerate().filter_map(|(index, outcome)| match outcome {
-        ItemOutcome::Accepted => None,
-        ItemOutcome::Forbidden(reason) => Some((index, StatusCode::FORBIDDEN, reason)),
-        ItemOutcome::TooLarge(reason) => Some((index, StatusCode::PAYLOAD_TOO_LARGE, reason)),
-        ItemOutcome::Refused(reason) => Some((index, StatusCode::UNPROCESSABLE_ENTITY, reason)),
-    });
-    let Some((_, status, reason)) = refusals.clone().next() else {
-        return Json(json!({ "accepted": accepted })).into_response();
-    };
-    let told: Vec<_> =
-        refusals.take(TOLD).map(|(index, _, reason)| json!({ "index": index, "error": reason })).collect();
-    let refused = outcomes.len() - accepted;
-    let body = json!({ "error": reason, "accepted": accepted, "refused": refused, "refusals": told });
-    (status, Json(body)).into_response()
+/// What became of the messages of one body.
+#[derive(Default)]
+struct Outcome {
+    accepted: usize,
+    refused: usize,
+    /// The first ones, with their positions in the body.
+    told: Vec<(usize, ItemRefusal)>,
+}
+
+impl Outcome {
+    fn count(&mut self, item: Result<(), ItemRefusal>) {
+        match item {
+            Ok(()) => self.accepted += 1,
+            Err(refusal) => {
+                if self.told.len() < TOLD {
+                    self.told.push((self.accepted + self.refused, refusal));
+                }
+                self.refused += 1;
+            }
+        }
+    }
+
+    /// 200 if everything was accepted; otherwise the status of the first refusal.
+    fn answer(self) -> Response {
+        let Some((_, (status, reason))) = self.told.first() else {
+            return Json(json!({ "accepted": self.accepted })).into_response();
+        };
+        let told: Vec<_> =
+            self.told.iter().map(|(index, (_, reason))| json!({ "index": index, "error": reason })).collect();
+        let body = json!({ "error": reason, "accepted": self.accepted, "refused": self.refused, "refusals": told });
+        (*status, Json(body)).into_response()
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +180,7 @@ mod tests {
     use super::*;
 
     fn channels(body: &str) -> Vec<Result<String, String>> {
-        items(body).into_iter().map(|item| item.map(|item| item.channel)).collect()
+        items(body).map(|item| item.map(|item| item.channel)).collect()
     }
 
     #[test]

@@ -1,34 +1,36 @@
 //! Every route, and serving them on a listener.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::MethodRouter;
-use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, EXPECT, HOST};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use tower_service::Service;
 
+use super::answers::{self, AnswerBody};
 use super::app::{App, Peer, error};
 use super::control_access::is_listed_origin;
+use super::places::Place;
+use super::request_body::RequestBody;
 use super::route_table::{Access, ROUTES, Route};
+use crate::health::log_limit;
 
 /// The routes that this server has: those of [`ROUTES`] that its settings switch on.
 pub fn routes(app: &Arc<App>) -> Router {
     let served = ROUTES.iter().filter(|route| route.served.holds(app));
     served
         .fold(Router::new(), |router, route| router.route(route.path, handlers(route, app)))
-        .layer(DefaultBodyLimit::max(app.options.max_body_bytes))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .with_state(Arc::clone(app))
 }
@@ -64,7 +66,7 @@ fn is_read(parts: &Parts) -> bool {
 }
 
 /// Accepts on one listener until the process ends.
-pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>, permits: Arc<Semaphore>) {
+pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(app.options.http_timeout_seconds))
@@ -75,37 +77,78 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>, permits
             Ok(accepted) => accepted,
             Err(error) => {
                 // No file descriptor is free: some connection must end first.
-                tracing::warn!(%error, "cannot accept a connection");
+                if log_limit::client_line(tracing::Level::WARN) {
+                    tracing::warn!(%error, "cannot accept a connection");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        // A connection holds its permit until it is upgraded or ends. Without a free permit the next
-        // connections wait in the kernel's queue.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let connection = connection(&http, socket, peer, routes.clone());
+        // A connection holds its place until it is upgraded or ends. Without a place the next connections wait in the
+        // kernel's queue.
+        let taken = app.bounds.places.take().await;
+        let door = Door { app: Arc::clone(&app), routes: routes.clone(), peer, place: Arc::clone(taken.place()) };
+        let service = service_fn(move |request| door.clone().answer(request));
+        let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let app = Arc::clone(&app);
         tokio::spawn(async move {
-            connection.await;
-            drop(permit);
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "HTTP connection ended");
+                    }
+                }
+                () = taken.place().ousted() => tracing::debug!(%peer, "HTTP connection dropped for another"),
+                () = taken.place().stalled(app.bounds.answer_timeout) => app.bounds.places.count_stalled(),
+            }
         });
     }
 }
 
-/// Serves one HTTP connection; ends when it is upgraded.
-fn connection(
-    http: &http1::Builder,
-    socket: TcpStream,
-    peer: SocketAddr,
+/// One HTTP connection, as its requests see it.
+#[derive(Clone)]
+struct Door {
+    app: Arc<App>,
     routes: Router,
-) -> impl Future<Output = ()> + use<> {
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        routes.clone().call(request)
-    });
-    let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
-    async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "HTTP connection ended");
+    peer: SocketAddr,
+    place: Arc<Place>,
+}
+
+impl Door {
+    async fn answer(mut self, request: http::Request<Incoming>) -> Result<http::Response<AnswerBody>, Infallible> {
+        self.place.works();
+        let (mut parts, body) = request.into_parts();
+        let expects_go_ahead = parts.headers.contains_key(EXPECT);
+        let (body, unread) = RequestBody::new(body, Arc::clone(&self.place));
+        let response = match set_host(&mut parts) {
+            Ok(()) => {
+                let mut request = http::Request::from_parts(parts, body);
+                request.extensions_mut().insert(Peer(self.peer));
+                let Ok(response) = self.routes.call(request).await;
+                response
+            }
+            Err(refused) => {
+                drop(body);
+                error(StatusCode::BAD_REQUEST, refused)
+            }
+        };
+        // Who has not been told to go ahead sends no body after a refusal.
+        if !expects_go_ahead {
+            unread.discard(self.app.options.max_body_bytes).await;
         }
+        let response = answers::counted(&self.app, response).await;
+        Ok(response.map(|body| AnswerBody::new(body, self.place)))
     }
+}
+
+/// Checks that a request names one host, and has the header say that of an absolute target (RFC 9112 §3.2).
+fn set_host(parts: &mut Parts) -> Result<(), &'static str> {
+    if parts.version >= Version::HTTP_11 && parts.headers.get_all(HOST).iter().count() != 1 {
+        return Err("expected one Host header");
+    }
+    let of_target = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = of_target {
+        parts.headers.insert(HOST, host);
+    }
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The upgrade: from an HTTP request to a session on a shard.
 //!
-//! Everything that can be refused is refused here, before the `101`: a pinned Python client never
-//! learns a close code (`docs/protocols/webpubsub.md`, "Refused recoveries").
+//! Everything that can be refused is refused here, before the `101`, but for a recovery that cannot be granted: only
+//! close 1008 tells a client to give it up, and only a pinned Python client never learns a close code
+//! (`docs/protocols/webpubsub.md`, "Refused recoveries").
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
@@ -28,6 +29,7 @@ use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
 use crate::engine::hub::session_group;
 use crate::engine::wanted_form::WantedForm;
+use crate::health::log_limit;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
@@ -69,11 +71,24 @@ impl PendingUpgrade {
             return Err(UpgradeError::NotAnUpgrade);
         }
         let on_upgrade = hyper::upgrade::on(&mut request);
-        let (parts, _) = request.into_parts();
+        let (mut parts, _) = request.into_parts();
+        // Both headers are lists, on one line or several (RFC 9110 §5.3, §7.6.1 and §7.8; RFC 6455 §4.2.1); the library
+        // reads the first line, and of Upgrade the whole of it.
+        for (name, token) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
+            if lists(&parts.headers, &name, token) {
+                parts.headers.insert(name, HeaderValue::from_static(token));
+            }
+        }
         let request = http::Request::from_parts(parts, ());
         let response = create_response(&request).map_err(|error| UpgradeError::BadHandshake(error.to_string()))?;
         Ok(Self { request, response, on_upgrade })
     }
+}
+
+/// Whether a list header names this token.
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
 /// Why there is no upgrade.
@@ -154,7 +169,13 @@ async fn upgrade(
 
     let query = request.uri().query();
     let token = auth::parameter(query, "access_token");
-    let token = token.as_deref().or_else(|| auth::credential(request.headers())).ok_or(UpgradeError::NoToken)?;
+    let token = token.as_deref().or_else(|| auth::credential(request.headers()));
+    let recovery = recovery(query);
+    // A recovery has its reconnection token, and needs no other (`docs/protocols/webpubsub.md`, "Recovery").
+    if token.is_none() && recovery.is_none() {
+        return Err(UpgradeError::NoToken);
+    }
+    let token = token.unwrap_or_default();
     if token.len() > auth::MAX_TOKEN {
         return Err(UpgradeError::LongToken);
     }
@@ -167,32 +188,55 @@ async fn upgrade(
         return Err(UpgradeError::Full);
     }
 
-    // A session that is recovered has its assignment, and outlives its token.
-    let (recovery, assignment) = match recovery(query) {
-        Some(recovery) => (Some(claim(app, recovery, hub).await?), None),
-        None => (None, app.slots.connect(token, hub, monotonic_ms())?),
+    let entry = match recovery {
+        Some(recovery) => match claim(app, recovery, hub).await {
+            Err(UpgradeError::NoSession) if !loses_close_codes(request.headers()) => Entry::Refused,
+            claimed => claimed?,
+        },
+        None => Entry::New(app.slots.connect(token, hub, monotonic_ms())?),
     };
     // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
-    let wire = recovery.as_ref().map_or(wire, |(_, _, wire)| *wire);
+    let wire = if let Entry::Back(_, _, wire) = &entry { *wire } else { wire };
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
     let user: Box<str> = auth::key_of(token).into();
-    let session = if recovery.is_none() { clock_of(app, named_session, &user).await? } else { None };
-    if let Some((shard, id, _)) = recovery {
-        tokio::spawn(hand_over(on_upgrade, shard, move |socket, read| ShardMessage::Attach {
-            id,
-            socket,
-            read,
-            admitted,
-        }));
-    } else {
-        let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
-        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
-        let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
-        tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
-    }
+    let session = if let Entry::New(_) = &entry { clock_of(app, named_session, &user).await? } else { None };
+    let client = HubClient { user, wire, hub, session, admitted };
+    enter(app, entry, client, on_upgrade).await;
     Ok(response.map(|()| Body::empty()))
+}
+
+/// A client that is let in.
+struct HubClient {
+    user: Box<str>,
+    wire: PubSubWire,
+    hub: HubName,
+    /// The session whose clock it is on; `None`: the clock that all share.
+    session: Option<Box<str>>,
+    admitted: Admitted,
+}
+
+/// Has a client handed to its shard once it is upgraded. Returns when it may be: what it will be subscribed to is built.
+async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade) {
+    let HubClient { user, wire, hub, session, admitted } = client;
+    match entry {
+        Entry::Back(shard, id, _) => {
+            let attach = move |socket, read| ShardMessage::Attach { id, socket, read, admitted };
+            tokio::spawn(hand_over(on_upgrade, shard, attach));
+        }
+        Entry::New(assignment) => {
+            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
+            let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
+            let open =
+                move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
+            tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
+        }
+        Entry::Refused => {
+            let refuse = move |socket, _| ShardMessage::Refuse { socket, hub, wire, admitted };
+            tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), refuse));
+        }
+    }
 }
 
 /// Has the groups built that the server joins for the client: `connected` says that they are joined.
@@ -210,6 +254,22 @@ async fn build_assigned(
 /// The key of a group on the clock of a session, or on the one that all share.
 pub(super) fn group_key(session: Option<&str>, group: &str) -> String {
     session.map_or_else(|| group.to_owned(), |session| session_group(session, group))
+}
+
+/// What becomes of a client after the `101`.
+enum Entry {
+    /// It gets a session of its own, and the groups that it was negotiated with.
+    New(Option<Arc<Assignment>>),
+    /// It gets its session back, which has its assignment and outlives its token.
+    Back(ShardHandle, Uuid, PubSubWire),
+    /// It is told that there is no such session.
+    Refused,
+}
+
+/// Whether the client is one that cannot be told by a close code. Its name may have an application's before it.
+fn loses_close_codes(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    agent.is_some_and(|agent| agent.contains("azsdk-python-webpubsub-client/"))
 }
 
 /// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
@@ -252,16 +312,12 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
 }
 
 /// Asks the session's shard whether the session can be recovered, before the client is answered.
-async fn claim(
-    app: &App,
-    (id, token): (Uuid, u128),
-    hub: HubName,
-) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
+async fn claim(app: &App, (id, token): (Uuid, u128), hub: HubName) -> Result<Entry, UpgradeError> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
     shard.send(ShardMessage::Claim(SessionClaim { id, token, hub, reply })).map_err(|_| UpgradeError::Full)?;
     match answer.await {
-        Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
+        Ok(Some(wire)) => Ok(Entry::Back(shard.clone(), id, wire)),
         _ => Err(UpgradeError::NoSession),
     }
 }
@@ -280,7 +336,7 @@ pub(super) async fn hand_over(
     };
     match take_socket(upgraded) {
         Ok((socket, read)) => {
-            if shard.send(letter(socket, read)).is_err() {
+            if shard.send(letter(socket, read)).is_err() && log_limit::client_line(tracing::Level::WARN) {
                 tracing::warn!("a shard is overloaded and its mailbox is full; a new connection is dropped");
             }
         }
@@ -310,6 +366,26 @@ mod tests {
         assert!(matches!(chosen, Ok(Some((Syntax::Json, true)))));
         assert!(matches!(of(&[]), Ok(None)));
         assert!(matches!(of(&["mqtt"]), Err(UpgradeError::NoSubprotocol)));
+    }
+
+    #[test]
+    fn azures_python_sdk_is_known_by_its_name_whatever_stands_before_it() {
+        let agent = |agent: &'static str| HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(agent))]);
+        assert!(loses_close_codes(&agent("azsdk-python-webpubsub-client/1.1.0 Python/3.11 (Linux)")));
+        assert!(loses_close_codes(&agent("quant azsdk-python-webpubsub-client/1.1.0 Python/3.11 (Linux)")));
+        assert!(!loses_close_codes(&agent("azsdk-js-webpubsub-client/1.1.0")));
+        assert!(!loses_close_codes(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn list_headers_may_have_several_names_and_lines() {
+        let headers = |lines: &[&'static str]| {
+            lines.iter().map(|line| (UPGRADE, HeaderValue::from_static(line))).collect::<HeaderMap>()
+        };
+        for lines in [&["websocket"][..], &["WebSocket, h2c"], &["h2c", "websocket"], &["h2c ,  websocket"]] {
+            assert!(lists(&headers(lines), &UPGRADE, "websocket"), "{lines:?}");
+        }
+        assert!(!lists(&headers(&["websockets", "h2c"]), &UPGRADE, "websocket"));
     }
 
     #[test]

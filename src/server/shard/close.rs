@@ -17,6 +17,10 @@ pub enum Close {
     Malformed,
     /// It sent a message over `--max-message-bytes`.
     TooLarge,
+    /// Its unfinished message is more than `--unfinished-bytes` has room for.
+    NoRoom,
+    /// It began a message and did not finish it.
+    Unfinished,
     /// A plain Web PubSub connection fell too far behind.
     Slow,
     /// A connection of the JSON streams fell too far behind.
@@ -31,6 +35,8 @@ pub enum Close {
     WriteTimeout,
     /// The client recovered its session on another socket.
     Recovered,
+    /// It asked for a session that cannot be recovered.
+    NotRecovered,
     /// The client has negotiated again, and with that got new connections for its slot.
     Replaced,
     /// The replay session whose clock it was on has ended.
@@ -95,7 +101,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 18;
+pub const ROWS: usize = 21;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -105,6 +111,14 @@ pub const TABLE: [CloseRow; ROWS] = [
     row(Close::WrongFrameType, Sight::Code(1003), None, "protocol", ComeBack::AfterFix),
     row(Close::Malformed, Sight::Code(1007), None, "protocol", ComeBack::AfterFix),
     row(Close::TooLarge, Sight::Code(1009), None, "protocol", ComeBack::AfterFix),
+    row(Close::NoRoom, Sight::Code(1013), None, "unfinished", ComeBack::Yes),
+    row(
+        Close::Unfinished,
+        Sight::Code(1008),
+        Some("policy violation: a message was not finished in time"),
+        "unfinished",
+        ComeBack::AfterFix,
+    ),
     row(Close::Slow, Sight::Code(1008), Some("slow consumer"), "lag", ComeBack::Yes),
     row(Close::SlowStream, Sight::Code(1008), Some("policy violation: slow consumer"), "lag", ComeBack::Yes),
     row(Close::SlowReliable, Sight::Nothing, None, "lag", ComeBack::Recovering),
@@ -112,6 +126,7 @@ pub const TABLE: [CloseRow; ROWS] = [
     row(Close::PongTimeout, Sight::Nothing, None, "pong_timeout", ComeBack::Yes),
     row(Close::WriteTimeout, Sight::Nothing, None, "write_timeout", ComeBack::Yes),
     row(Close::Recovered, Sight::Nothing, None, "recovered", ComeBack::No),
+    row(Close::NotRecovered, Sight::Code(1008), Some("no such session to recover"), "not_recovered", ComeBack::Yes),
     row(Close::Replaced, Sight::Code(1008), Some("another negotiate took this slot"), "replaced", ComeBack::No),
     row(Close::ClockEnded, Sight::Code(1001), Some("the replay session has ended"), "session_ended", ComeBack::No),
     row(Close::Shutdown, Sight::Code(1001), Some("the server is shutting down"), "shutdown", ComeBack::Yes),
@@ -126,15 +141,17 @@ pub const TABLE: [CloseRow; ROWS] = [
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 13] = [
+pub const COUNTERS: [&str; 15] = [
     "client",
     "gone",
     "protocol",
+    "unfinished",
     "lag",
     "replies",
     "pong_timeout",
     "write_timeout",
     "recovered",
+    "not_recovered",
     "replaced",
     "session_ended",
     "shutdown",
@@ -248,6 +265,8 @@ mod tests {
     #[test]
     fn whatever_a_client_does_wrong_has_a_row_with_its_code() {
         let rfc = [Violation::Unmasked, Violation::NotUtf8, Violation::TooLarge { limit: 1 }].map(Violation::code);
+        let frame = CloseFrame::violation(Violation::NoRoom.code(), &"words");
+        assert_eq!((frame.code(), frame.close()), (1013, Close::NoRoom));
         let wrong_type = Malformed::WrongFrameType { expected: "text", actual: "binary" };
         let azure = [wrong_type, Malformed::BadGroupName(0)].map(|malformed| malformed.code());
         for code in rfc.into_iter().chain(azure) {

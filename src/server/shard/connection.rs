@@ -4,14 +4,17 @@
 //! buffer while a message is partial. Data frames are not queued here at all; a blocked connection
 //! keeps its cursors, and at most the rest of one frame.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use rustix::net::{SendFlags, send};
 
 use super::close::Close;
+use crate::engine::clock::monotonic_ms;
 use crate::wire::websocket::Inbound;
 
 /// Where a connection is in its life.
@@ -37,7 +40,7 @@ pub enum ConnectionState {
 pub struct Connection {
     /// Where it is in its life.
     pub state: ConnectionState,
-    /// When the client was last heard, ms.
+    /// When the client was last heard, or seen to read, ms.
     pub heard_ms: u64,
     /// Keeps bytes only while a message is incomplete.
     pub inbound: Inbound,
@@ -49,9 +52,41 @@ pub struct Connection {
 #[derive(Default)]
 struct Outbound {
     /// The rest of what was sent in part; goes before anything else.
-    tail: Vec<u8>,
+    tail: Bytes,
     /// Finished control frames; they go at the next frame boundary, before data.
     control: Vec<u8>,
+    /// The latest state of groups that were joined, with their lanes; they go before the groups' data. Each is shared
+    /// by all who join at the time, and there is one per group.
+    states: VecDeque<(u32, Bytes)>,
+}
+
+impl Outbound {
+    /// Removes the first `sent` bytes. What is left of a frame that went in part becomes the tail, because it must
+    /// be finished before any other. Returns how many of `sent` were more than there was.
+    fn taken(&mut self, sent: usize) -> usize {
+        let mut left = sent;
+        let of_tail = left.min(self.tail.len());
+        self.tail.advance(of_tail);
+        left -= of_tail;
+        if left > 0 && !self.control.is_empty() {
+            let rest = self.control.split_off(left.min(self.control.len()));
+            left -= self.control.len();
+            (self.tail, self.control) = (rest.into(), Vec::new());
+        }
+        while left > 0
+            && let Some((_, mut state)) = self.states.pop_front()
+        {
+            let of_state = left.min(state.len());
+            state.advance(of_state);
+            left -= of_state;
+            self.tail = state;
+        }
+        left
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tail.is_empty() && self.control.is_empty() && self.states.is_empty()
+    }
 }
 
 impl Connection {
@@ -115,40 +150,72 @@ impl Connection {
         self.outbound.is_some()
     }
 
-    /// Appends what goes before data to `out`.
-    pub fn copy_unsent(&self, out: &mut Vec<u8>) {
-        if let Some(outbound) = &self.outbound {
-            out.extend_from_slice(&outbound.tail);
-            out.extend_from_slice(&outbound.control);
+    /// Queues the latest state of a group that was joined: one finished frame.
+    pub fn push_state(&mut self, lane: u32, frame: Bytes) {
+        self.outbound.get_or_insert_default().states.push_back((lane, frame));
+    }
+
+    /// Drops the state of a group that was left, unless a part of it was sent.
+    pub fn drop_state(&mut self, lane: u32) {
+        self.retain_states(|of| of != lane);
+    }
+
+    /// Drops every state, because nothing but a close frame is sent from now on.
+    pub fn drop_states(&mut self) {
+        self.retain_states(|_| false);
+    }
+
+    fn retain_states(&mut self, keep: impl Fn(u32) -> bool) {
+        if let Some(outbound) = &mut self.outbound {
+            outbound.states.retain(|(lane, _)| keep(*lane));
+            if outbound.is_empty() {
+                self.outbound = None;
+            }
         }
+    }
+
+    /// Appends what goes before data to `out`, but of states only up to `limit` bytes in all. Returns whether that
+    /// was everything.
+    pub fn copy_unsent(&self, limit: usize, out: &mut Vec<u8>) -> bool {
+        let Some(outbound) = &self.outbound else { return true };
+        let tail = outbound.tail.len().min(limit);
+        out.extend_from_slice(&outbound.tail[..tail]);
+        if tail < outbound.tail.len() {
+            return false;
+        }
+        out.extend_from_slice(&outbound.control);
+        for (_, state) in &outbound.states {
+            let part = state.len().min(limit.saturating_sub(out.len()));
+            out.extend_from_slice(&state[..part]);
+            if part < state.len() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Notes that the first `sent` of the bytes that [`Connection::copy_unsent`] gave are gone. Returns how
     /// many of `sent` remain for the data after them.
     pub fn unsent_taken(&mut self, sent: usize) -> usize {
         let Some(outbound) = &mut self.outbound else { return sent };
-        let unsent = outbound.tail.len() + outbound.control.len();
-        if sent >= unsent {
+        let (was_partial, rest) = (!outbound.tail.is_empty(), outbound.taken(sent));
+        // The kernel has room again for a client that had filled its buffer: it reads. A ping may have to wait behind
+        // a large frame for longer than its answer may take.
+        if was_partial && sent > 0 {
+            self.heard_ms = monotonic_ms();
+        }
+        if outbound.is_empty() {
             self.outbound = None;
-            return sent - unsent;
         }
-        // A control frame that went in part must be finished before any other: what is left of
-        // the control frames becomes the tail.
-        if sent >= outbound.tail.len() {
-            let rest = sent - outbound.tail.len();
-            outbound.tail = outbound.control.split_off(rest);
-            outbound.control.clear();
-        } else {
-            outbound.tail.drain(..sent);
-        }
-        0
+        rest
     }
 
-    /// Keeps the rest of a data frame that went in part.
+    /// Keeps the rest of a data frame that went in part. It is copied, because a slice would keep the whole block in
+    /// which the frame lies.
     pub fn keep_tail(&mut self, rest: &[u8]) {
         let outbound = self.outbound.get_or_insert_default();
         debug_assert!(outbound.tail.is_empty(), "nothing is sent past a tail");
-        outbound.tail.extend_from_slice(rest);
+        outbound.tail = Bytes::copy_from_slice(rest);
     }
 
     /// Shuts our side: the client reads to the end and closes.
@@ -176,7 +243,7 @@ mod tests {
 
     fn unsent(connection: &Connection) -> Vec<u8> {
         let mut out = Vec::new();
-        connection.copy_unsent(&mut out);
+        assert!(connection.copy_unsent(usize::MAX, &mut out));
         out
     }
 
@@ -194,6 +261,31 @@ mod tests {
         assert_eq!(unsent(&connection), b"trol+later");
         assert_eq!(connection.unsent_taken(10 + 3), 3, "three bytes of data behind");
         assert!(!connection.has_unsent(), "nothing is kept");
+    }
+
+    #[test]
+    fn states_go_after_control_frames_and_one_sent_in_part_is_finished_first() {
+        let mut connection = connection();
+        connection.control().extend_from_slice(b"answer");
+        connection.push_state(1, Bytes::from_static(b"first"));
+        connection.push_state(2, Bytes::from_static(b"second"));
+        connection.push_state(3, Bytes::from_static(b"third"));
+        assert_eq!(connection.control_bytes(), 6, "states are no answers");
+        let mut out = Vec::new();
+        assert!(!connection.copy_unsent(8, &mut out));
+        assert_eq!(out, b"answerfi");
+        assert_eq!(connection.unsent_taken(8), 0);
+        connection.control().extend_from_slice(b"pong");
+        assert_eq!(unsent(&connection), b"rstpongsecondthird");
+        assert_eq!(connection.heard_ms, 0, "nothing had been sent in part before");
+        connection.drop_state(1);
+        connection.drop_state(2);
+        assert_eq!(unsent(&connection), b"rstpongthird");
+        connection.drop_states();
+        assert_eq!(unsent(&connection), b"rstpong");
+        assert_eq!(connection.unsent_taken(7 + 2), 2);
+        assert!(connection.heard_ms > 0, "it has taken more of a frame that went in part");
+        assert!(!connection.has_unsent());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::engine::sweep_report::SweepReport;
 use crate::health::log_limit::SeenNames;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
+use crate::wire::byte_budget::ByteBudget;
 
 /// Hubs, settings and channels: what all shards share.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct ShardContext {
     pub streams: Arc<Streams>,
     /// Groups without data that were logged already.
     pub silent: Arc<SeenNames>,
+    /// For the messages of all clients that are not finished yet.
+    pub unfinished: Arc<ByteBudget>,
 }
 
 /// The hubs of a server. A wire speaks for one of them.

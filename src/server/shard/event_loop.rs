@@ -13,14 +13,17 @@ use super::dialect::Dialects;
 use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
-use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
+use super::mailbox::{Admitted, Arrival, AssignmentNews, ClientProtocol, ShardHandle, ShardMessage};
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
 use super::session::Session;
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
 use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit;
 use crate::wire::Wire;
+use crate::wire::gexbot::HubName;
+use crate::wire::webpubsub::PubSubWire;
 
 /// One thread's connections and everything they need.
 pub struct Shard {
@@ -47,7 +50,7 @@ impl Shard {
             poller,
             lanes: Lanes::new(context, Arc::clone(&stats)),
             sessions: Sessions::new(index, &options, Arc::clone(&stats)),
-            inbox: Inbox::new(&options),
+            inbox: Inbox::new(&options, Arc::clone(&context.unfinished)),
             outbox: Outbox::new(options.lag, Arc::clone(&stats), report, Arc::clone(&context.streams)),
             dialects: Dialects::new(context, &stats),
         };
@@ -116,7 +119,7 @@ impl Shard {
 
     fn take(&mut self, message: ShardMessage) {
         match message {
-            ShardMessage::Open(_) if self.sessions.is_draining() => {}
+            ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
             ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted }) => {
                 let (key, admitted_stream) = self.sessions.add(user, protocol);
                 self.connect(key, socket, &read, (Some(admitted), admitted_stream));
@@ -129,6 +132,7 @@ impl Shard {
                     self.connect(key, socket, &read, (Some(admitted), None));
                 }
             }
+            ShardMessage::Refuse { socket, hub, wire, admitted } => self.refuse(socket, hub, wire, admitted),
             ShardMessage::Assigned(AssignmentNews { assignments, .. }) => {
                 for key in self.sessions.assigned(&assignments) {
                     self.converse(key, |_, dialects, wire, talk| dialects.of(wire).reassigned(talk));
@@ -157,6 +161,20 @@ impl Shard {
         }
     }
 
+    /// Closes a client that asked for a session which cannot be recovered. Nobody can recover what it has until then.
+    fn refuse(&mut self, socket: TcpStream, hub: HubName, wire: PubSubWire, admitted: Admitted) {
+        let wire = PubSubWire { reliable: false, ..wire };
+        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment: None, session: None };
+        let (key, _) = self.sessions.add("".into(), protocol);
+        let watched = self.poller.add(key, &socket);
+        self.sessions.connect(key, socket, monotonic_ms());
+        drop(admitted);
+        match watched {
+            Ok(()) => self.close(key, &Close::NotRecovered.into()),
+            Err(_) => self.sessions.report(key, Report::Lost(Close::Gone)),
+        }
+    }
+
     /// Gives a session its socket, greets the client and handles what it has sent already. Its places under the
     /// limits are held until the shard has counted it, and not longer: a client that was greeted counts once.
     fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8], places: (Option<Admitted>, Option<Admitted>)) {
@@ -165,7 +183,9 @@ impl Shard {
         self.sessions.connect(key, socket, now_ms);
         drop(places);
         if let Err(error) = watched {
-            tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
+            if log_limit::client_line(tracing::Level::ERROR) {
+                tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
+            }
             return self.sessions.report(key, Report::Lost(Close::Gone));
         }
         self.converse(key, |inbox, dialects, wire, talk| inbox.welcome(read, now_ms, dialects.of(wire), talk));

@@ -1,5 +1,7 @@
 //! Receiving: bytes from a socket, as messages for the client's dialect.
 
+use std::sync::Arc;
+
 use super::close::{Close, CloseFrame};
 use super::connection::ConnectionState;
 use super::dialect::Dialect;
@@ -7,7 +9,8 @@ use super::dialect::conversation::Conversation;
 use super::sessions::Report;
 use super::shard_options::ShardOptions;
 use crate::engine::clock::monotonic_ms;
-use crate::health::log_limit::{LogLimiter, any};
+use crate::health::log_limit;
+use crate::wire::byte_budget::ByteBudget;
 use crate::wire::websocket::{self, ClientMessage, Opcode};
 
 /// One read per readiness event; what is left raises the next event. It holds a thousand small requests: more
@@ -19,19 +22,15 @@ pub struct Inbox {
     buffer: Box<[u8]>,
     max_message_bytes: usize,
     max_reply_bytes: usize,
-    warnings: LogLimiter,
+    /// Shared with the other shards.
+    unfinished: Arc<ByteBudget>,
 }
 
 impl Inbox {
     /// An inbox for messages up to the configured size.
-    pub fn new(options: &ShardOptions) -> Self {
+    pub fn new(options: &ShardOptions, unfinished: Arc<ByteBudget>) -> Self {
         let ShardOptions { max_message_bytes, max_reply_bytes, .. } = *options;
-        Self {
-            buffer: vec![0; READ_BUFFER].into(),
-            max_message_bytes,
-            max_reply_bytes,
-            warnings: LogLimiter::default(),
-        }
+        Self { buffer: vec![0; READ_BUFFER].into(), max_message_bytes, max_reply_bytes, unfinished }
     }
 
     /// Greets a client that has connected or come back, and hears what it sent behind its handshake.
@@ -79,14 +78,14 @@ impl Inbox {
                 false
             })
         });
-        if let Err(violation) = read {
+        if let Err(violation) = read.and_then(|()| inbound.hold(&self.unfinished, monotonic_ms())) {
             refused = Some(CloseFrame::violation(violation.code(), &violation));
         }
         let Some(connection) = talk.sessions.connection_mut(talk.key) else { return };
         connection.inbound = inbound;
         let (unread, has_unsent) = (connection.control_bytes(), connection.has_unsent());
         if let Some(frame) = refused {
-            self.warn(&frame, talk);
+            warn(&frame, talk);
             talk.sessions.report(talk.key, Report::Close(frame));
         } else if unread > self.max_reply_bytes {
             talk.sessions.report(talk.key, Report::Close(Close::UnreadAnswers.into()));
@@ -94,16 +93,16 @@ impl Inbox {
             talk.flush();
         }
     }
+}
 
-    /// Logs how a client broke the protocol.
-    fn warn(&mut self, frame: &CloseFrame, talk: &mut Conversation<'_>) {
-        if frame.close().counter() == "protocol"
-            && let Some(session) = talk.session()
-            && let Some(suppressed) = self.warnings.pass(monotonic_ms())
-        {
-            let (connection, code, reason) = (session.id, frame.code(), frame.reason());
-            tracing::warn!(%connection, code, %reason, suppressed = any(suppressed), "a client broke the protocol and is closed");
-        }
+/// Logs how a client broke the protocol.
+fn warn(frame: &CloseFrame, talk: &mut Conversation<'_>) {
+    if frame.close().counter() == "protocol"
+        && let Some(session) = talk.session()
+        && log_limit::client_line(tracing::Level::WARN)
+    {
+        let (connection, code, reason) = (session.id, frame.code(), frame.reason());
+        tracing::warn!(%connection, code, %reason, "a client broke the protocol and is closed");
     }
 }
 

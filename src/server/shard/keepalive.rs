@@ -1,6 +1,7 @@
 //! Keep-alive: who is pinged when, and who left a ping unanswered.
 
-use super::sessions::Sessions;
+use super::close::Close;
+use super::sessions::{Report, Sessions};
 use super::timers::Timeouts;
 use crate::wire::websocket::{self, Opcode};
 
@@ -52,13 +53,19 @@ impl Keepalive {
         self.due.push(now_ms, (key, serial));
     }
 
-    /// Appends a ping for the next one whose turn it is. Returns its key, so that the ping can be sent.
+    /// Appends a ping for the next one whose turn it is. Returns its key, so that the ping can be sent. A client whose
+    /// message is unfinished since the ping before is reported instead.
     pub fn next_pinged(&mut self, now_ms: u64, sessions: &mut Sessions) -> Option<u32> {
         loop {
             let (key, serial) = self.due.pop(now_ms)?;
             let Some(connection) = sessions.current(key, serial).filter(|connection| connection.is_open()) else {
                 continue;
             };
+            if connection.inbound.unfinished_since_ms().is_some_and(|since_ms| since_ms + self.due.delay_ms() <= now_ms)
+            {
+                sessions.report(key, Report::Close(Close::Unfinished.into()));
+                continue;
+            }
             self.due.push(now_ms, (key, serial));
             self.answers.push(now_ms, SentPing { key, serial, at_ms: now_ms });
             // Control frames go before data, so a client that reads slowly answers all the same. One

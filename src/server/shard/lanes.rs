@@ -20,7 +20,7 @@ use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups, wire_name};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
-use crate::health::log_limit::{LogLimiter, SeenNames, any};
+use crate::health::log_limit::{self, SeenNames};
 use crate::wire::Wire;
 
 /// Position of a wire's hub among a shard's shares.
@@ -77,7 +77,6 @@ pub struct Lanes {
     options: LagOptions,
     stats: Arc<ShardStats>,
     silent: Arc<SeenNames>,
-    lines: LogLimiter,
     /// Indexed by [`share_of`].
     shares: [HubShare; 2],
     by_key: Slab<Lane>,
@@ -90,7 +89,7 @@ impl Lanes {
     pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
         let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
         let (options, silent) = (context.options.lag, Arc::clone(&context.silent));
-        Self { options, stats, silent, lines: LogLimiter::default(), shares, by_key: Slab::new(), revision: 1 }
+        Self { options, stats, silent, shares, by_key: Slab::new(), revision: 1 }
     }
 
     /// The lane with this key.
@@ -152,14 +151,10 @@ impl Lanes {
                 if !group.is_declared()
                     && !share.hub.is_filled()
                     && self.silent.is_new(name)
-                    && let Some(suppressed) = self.lines.pass(clock::monotonic_ms())
+                    && log_limit::client_line(tracing::Level::INFO)
                 {
                     let name: String = wire_name(name).0.chars().take(100).collect();
-                    tracing::info!(
-                        group = name,
-                        suppressed = any(suppressed),
-                        "a client joined a group without data; it stays silent"
-                    );
+                    tracing::info!(group = name, "a client joined a group without data; it stays silent");
                 }
                 let name = Arc::clone(group.name());
                 let key = share.groups.insert(ShardGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;

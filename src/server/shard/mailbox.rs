@@ -38,6 +38,17 @@ pub enum ShardMessage {
         /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
+    /// A client that asked for a session which cannot be recovered has been upgraded, to be told so.
+    Refuse {
+        /// The socket, in non-blocking mode.
+        socket: TcpStream,
+        /// The hub that the client connects to.
+        hub: HubName,
+        /// Its protocol.
+        wire: webpubsub::PubSubWire,
+        /// Counts the client against the limit until the shard counts it.
+        admitted: Admitted,
+    },
     /// Assignments have changed: their sessions follow, or end if another negotiate took their place.
     Assigned(AssignmentNews),
     /// A replay session has ended: the clients on its clock are closed.

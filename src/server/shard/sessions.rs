@@ -31,6 +31,7 @@ use super::timers::Timeouts;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::hub::TooManySilentGroups;
 use crate::engine::policy::LagOptions;
+use crate::health::log_limit;
 use crate::wire::gexbot::HubName;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{Wire, webpubsub};
@@ -272,7 +273,9 @@ impl Sessions {
         let gap = self.slab[key as usize].resume(lanes, &self.lag);
         self.stats.recoveries.add(1);
         self.stats.recovery_gap_frames.add(gap);
-        tracing::info!(connection = %id, gap, "session recovered");
+        if log_limit::client_line(tracing::Level::INFO) {
+            tracing::info!(connection = %id, gap, "session recovered");
+        }
         Some(key)
     }
 
@@ -303,6 +306,9 @@ impl Sessions {
         let Some(at) = session.memberships.iter().position(|membership| membership.lane == lane) else { return };
         tracing::debug!(connection = %session.id, group, "left");
         self.leave_at(key, at, lanes);
+        if let Some(connection) = self.connection_mut(key) {
+            connection.drop_state(lane);
+        }
     }
 
     fn leave_at(&mut self, key: u32, at: usize, lanes: &mut Lanes) {
@@ -333,6 +339,7 @@ impl Sessions {
         let session = &mut self.slab[key as usize];
         self.ids.remove(&session.id);
         let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) else { return };
+        connection.drop_states();
         connection.control().extend_from_slice(farewell);
         websocket::append_close(frame.code(), frame.reason(), connection.control());
         connection.state = ConnectionState::Closing { close: frame.close(), answered: false };
@@ -351,6 +358,7 @@ impl Sessions {
                 connection.state = ConnectionState::Closing { close, answered: true };
             }
             ConnectionState::Open => {
+                connection.drop_states();
                 match code {
                     Some(code) => websocket::append_close(code, "", connection.control()),
                     None => websocket::append(Opcode::Close, &[], connection.control()),
@@ -388,7 +396,9 @@ impl Sessions {
             self.stats.hub_connections[session.hub.index()].subtract(1);
         }
         self.stats.closed(close);
-        tracing::info!(connection = %session.id, reason = close.counter(), "connection closed");
+        if log_limit::client_line(tracing::Level::INFO) {
+            tracing::info!(connection = %session.id, reason = close.counter(), "connection closed");
+        }
         if self.ids.contains_key(&session.id) && !self.is_draining {
             self.detach(key, lanes);
         } else {

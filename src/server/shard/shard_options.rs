@@ -16,13 +16,20 @@ pub struct ShardOptions {
     pub io_uring: bool,
     /// Groups one connection may join
     #[arg(long, env = "FLOWCAST_MAX_GROUPS_PER_CONNECTION", default_value_t = 150, value_name = "GROUPS")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_groups_per_connection: usize,
     /// Largest message a client may send, bytes
     #[arg(long, env = "FLOWCAST_MAX_MESSAGE_BYTES", default_value_t = 512 << 10, value_name = "BYTES")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(125..=64 << 20))]
     pub max_message_bytes: usize,
+    /// Bytes of messages that clients have begun and not finished, over all connections; a client whose message has no
+    /// room is closed with 1013. At least --max-message-bytes
+    #[arg(long, env = "FLOWCAST_UNFINISHED_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(125..=1 << 40))]
+    pub unfinished_bytes: usize,
     /// Bytes of answers a client may leave unread before it is closed
     #[arg(long, env = "FLOWCAST_MAX_REPLY_BYTES", default_value_t = 256 << 10, value_name = "BYTES")]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(512..))]
     pub max_reply_bytes: usize,
     /// Milliseconds an ack is held back, because Azure's Python SDK hangs for 30 s if an ack arrives before its
     /// caller waits for it

@@ -17,6 +17,11 @@ impl<T> Timeouts<T> {
         Self { delay_ms, queue: VecDeque::new() }
     }
 
+    /// How long after it was pushed an item becomes due, ms.
+    pub fn delay_ms(&self) -> u64 {
+        self.delay_ms
+    }
+
     /// Sets a timer. `now_ms` never runs backwards.
     pub fn push(&mut self, now_ms: u64, item: T) {
         self.queue.push_back((now_ms + self.delay_ms, item));

@@ -384,6 +384,11 @@ mod tests {
             (&format!("{KITE}connections = 4"), "feeds[0].connections: expected a whole number from 1 to 3, got 4"),
             (&format!("{KITE}symbols = {{ A = 1, B = 1 }}"), "feeds[0].symbols.B: expected an instrument of its own"),
             (&format!("{KITE}symbols = {{ A = \"x\" }}"), "feeds[0].symbols.A: expected"),
+            (
+                &format!("{KITE}symbols = {{ A = 31132427 }}"),
+                "feeds[0].symbols.A: expected a token of a segment with a documented price unit (1 to 9 or 12, the low \
+                 byte of the instrument token), got segment 11",
+            ),
             (&format!("{KITE}symbols = {{ A = {{ token = 1, x = 2 }} }}"), "feeds[0].symbols.A.x: expected the name"),
             (&format!("{XTS}symbols = {{ A = 1 }}"), "feeds[0].symbols.A: expected { segment = 1, id = 2885 }"),
             (&format!("{XTS}eio = 5"), "feeds[0].eio: expected a whole number from 3 to 4"),

@@ -270,6 +270,18 @@ impl MarketData {
         }
     }
 
+    /// Forgets prices of 0. Before an instrument's first trade brokers send 0 for what does not exist yet; passed on, it
+    /// would be a day's low of 0 and a change of −100 %. While the day's low is below 0, as that of a spread may be, 0
+    /// is a price like any other; a previous close of 0 is none even then, for no change can be computed against it.
+    /// Source: `docs/protocols/market-data.md`, "Rules".
+    pub fn forget_zero_prices(&mut self) {
+        let goes_below_zero = self.low.is_some_and(|low| low < Decimal::ZERO);
+        let day = [&mut self.last_price, &mut self.average_price, &mut self.open, &mut self.high, &mut self.low];
+        for price in day.into_iter().filter(|_| !goes_below_zero).chain([&mut self.prev_close]) {
+            *price = price.filter(|price| !price.is_zero());
+        }
+    }
+
     /// Last price − previous close, rupees, exact.
     pub fn change(&self) -> Option<Decimal> {
         self.last_price?.checked_sub(self.prev_close?)
@@ -362,6 +374,28 @@ mod tests {
         assert_eq!(texts(&infy), ["1573.15", "1175986", "1575", "83.4525", "0", "1567.8"]);
         assert_eq!(infy.change(), Some(Decimal::new(535, 2)));
         assert_eq!(infy.change_pct(), Some(Decimal::new(341_243, 6)));
+    }
+
+    #[test]
+    fn zeros_are_no_prices_unless_the_day_went_below_zero() {
+        let prices = |record: &MarketData| {
+            [record.last_price, record.average_price, record.open, record.high, record.low, record.prev_close]
+                .map(|price| price.map(|price| price.to_string()))
+        };
+        let mut record = record("INFY", QuoteKind::Quote);
+        let (zero, close) = (Some(Decimal::new(0, 2)), Some(Decimal::new(156_780, 2)));
+        (record.last_price, record.average_price, record.prev_close) = (close, zero, close);
+        (record.open, record.high, record.low) = (zero, zero, zero);
+        record.forget_zero_prices();
+        assert_eq!(prices(&record), [Some("1567.80".into()), None, None, None, None, Some("1567.80".into())]);
+        (record.last_price, record.open, record.high) = (zero, zero, zero);
+        record.forget_zero_prices();
+        assert_eq!(record.price_update(), None, "an instrument that has not traded has no price");
+        (record.last_price, record.open, record.high, record.low) = (zero, zero, zero, Some(Decimal::new(-5, 2)));
+        record.prev_close = zero;
+        record.forget_zero_prices();
+        let zero = Some("0.00".to_owned());
+        assert_eq!(prices(&record), [zero.clone(), None, zero.clone(), zero, Some("-0.05".into()), None]);
     }
 
     #[test]

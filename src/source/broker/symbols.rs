@@ -120,6 +120,11 @@ fn kite(symbol: &str, path: &str, value: toml::Value) -> Result<MappedInstrument
     };
     let KiteSymbol { token: Whole(token), mode, exchange } = read(path, value)?;
     let token = token as u32;
+    if packet::places(token).is_none() {
+        // Kite gives no price unit for it, and a wrong one would be wrong by a factor of 100 or more.
+        let expected = format!("a token of a segment with a documented price unit ({})", packet::SEGMENTS);
+        return Err(SettingsError::new(path, expected, format_args!("segment {}", token & 0xff)));
+    }
     let exchange = exchange.unwrap_or_else(|| packet::exchange(token));
     let instrument = Instrument { symbol: symbol.into(), exchange, id: token.into() };
     Ok(MappedInstrument { instrument, address: Address::Kite(token), mode })
@@ -186,6 +191,7 @@ impl SymbolMap {
 pub fn unmapped_kite(symbol: &str) -> Option<MappedInstrument> {
     let (named, token) = symbol.split_once(':')?;
     let token: u32 = token.parse().ok()?;
+    packet::places(token)?;
     let exchange = packet::exchange(token);
     let instrument = Instrument { symbol: symbol.into(), exchange, id: token.into() };
     (exchange.to_string() == named).then_some(MappedInstrument {
@@ -215,6 +221,8 @@ mod tests {
         let kite = map(unmapped_kite as fn(&str) -> Option<MappedInstrument>);
         assert_eq!(kite.find("NSE:408065").unwrap().address, Address::Kite(408_065));
         assert_eq!(kite.find("NSE:2885"), None, "not a token of that segment");
+        assert_eq!(kite.find("NCO:31132428").unwrap().instrument.exchange, Exchange::Nco);
+        assert_eq!(kite.find("SEGMENT11:31132427"), None, "nobody documents its price unit");
         let xts = map(unmapped_xts as fn(&str) -> Option<MappedInstrument>);
         assert_eq!(xts.find("MCX:7").unwrap().address, Address::Xts(Key { segment: 51, id: 7 }));
         for symbol in ["NSE", "NSE:", "NSE:x", "NOWHERE:1", "NSE_INDEX:26000"] {

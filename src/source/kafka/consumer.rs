@@ -12,6 +12,7 @@ use crossbeam::channel::{Receiver, bounded};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::discovery::{Discovery, FOUND_WAITING, Finding};
 use super::intake::{Intake, Poison, TopicMessage};
@@ -21,7 +22,7 @@ use super::kafka_options::{KafkaOptions, ORDERFLOW_TOPIC};
 use super::librdkafka::KafkaError;
 use super::pace::Pace;
 use super::pause::sleep;
-use super::placement::{Placed, Placement};
+use super::placement::{ANSWER, Placed, Placement};
 use super::refill::Refill;
 use crate::engine::clock;
 use crate::health::status::Status;
@@ -65,6 +66,7 @@ impl KafkaSource {
         let shared = KafkaShared {
             health: Arc::new(KafkaHealth::new(watched, status)),
             placement: Arc::new(Placement::new(options.kafka_start)),
+            topic_changes: Arc::default(),
             figures: Arc::new(figures.clone()),
             stop: Arc::clone(&stop),
             assigned: Arc::default(),
@@ -170,9 +172,16 @@ impl ConsumerLoop {
                     tracing::debug!(%error, "cannot renew the committed offsets");
                 }
             }
-            match consumer.poll(POLL) {
+            let polled = consumer.poll(POLL);
+            let recreated = self.shared.topic_changes.take_recreated();
+            for topic in &recreated {
+                self.begin_anew(consumer, topic).map_err(|error| format!("cannot begin {topic} anew: {error}"))?;
+            }
+            match polled {
                 None if self.shared.health.is_up() => self.refill.quiet(),
                 None => {}
+                // From the old topic, or from the middle of the new one: all of that comes from its start on.
+                Some(Ok(message)) if recreated.iter().any(|topic| topic == message.topic()) => {}
                 Some(Ok(message)) => self.take(consumer, &message),
                 Some(Err(ClientError::MessageConsumptionFatal(code))) => return Err(code.to_string()),
                 Some(Err(error)) => self.note(&error),
@@ -192,6 +201,35 @@ impl ConsumerLoop {
             tracing::debug!(%error, "cannot store where the partitions start");
         }
         consumer.commit(starts, CommitMode::Async)
+    }
+
+    /// Reads a topic that was deleted and made anew from its first message on: all of its messages are new.
+    fn begin_anew(&self, consumer: &BaseConsumer<KafkaContext>, topic: &str) -> Result<(), ClientError> {
+        let assigned = consumer.assignment()?;
+        let (mut starts, mut beginnings) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for element in assigned.elements_for_topic(topic) {
+            starts.add_partition_offset(topic, element.partition(), Offset::Offset(0))?;
+            beginnings.add_partition_offset(topic, element.partition(), Offset::Beginning)?;
+        }
+        tracing::warn!(
+            topic,
+            partitions = starts.count(),
+            "the Kafka topic was deleted and made anew; reading the new one from its first message. What was not read \
+             of the old one is gone with it"
+        );
+        if let Some(figures) = self.shared.figures.get(topic) {
+            figures.recreated.fetch_add(1, Ordering::Relaxed);
+        }
+        self.shared.placement.forget(topic);
+        if starts.count() == 0 {
+            return Ok(());
+        }
+        self.shared.placement.begun(&starts);
+        consumer.seek_partitions(beginnings, ANSWER)?;
+        if let Err(error) = consumer.store_offsets(&starts) {
+            tracing::debug!(%error, topic, "cannot store where the new topic starts");
+        }
+        consumer.commit(&starts, CommitMode::Async)
     }
 
     fn take(&mut self, consumer: &BaseConsumer<KafkaContext>, message: &BorrowedMessage<'_>) {

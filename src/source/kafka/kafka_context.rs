@@ -12,7 +12,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -21,6 +21,7 @@ use super::kafka_options::KafkaOptions;
 use super::librdkafka::{self, KafkaError};
 use super::pause::sleep;
 use super::placement::{FoundPartition, Placement};
+use super::topic_changes::TopicChanges;
 
 /// How long the search for the starts in a shared group may take.
 const SETTLE: Duration = Duration::from_mins(1);
@@ -30,6 +31,7 @@ const SETTLE: Duration = Duration::from_mins(1);
 pub struct KafkaShared {
     pub health: Arc<KafkaHealth>,
     pub placement: Arc<Placement>,
+    pub topic_changes: Arc<TopicChanges>,
     pub figures: Arc<HashMap<String, TopicFigures>>,
     pub stop: Arc<AtomicBool>,
     /// The number of partitions being read.
@@ -53,9 +55,15 @@ impl KafkaShared {
 pub struct KafkaContext(KafkaShared);
 
 impl ClientContext for KafkaContext {
-    /// At debug: librdkafka logs every failed try, and [`KafkaHealth`] logs once what matters.
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", "{facility}: {message}");
+    /// At debug: librdkafka logs every failed try, and [`KafkaHealth`] logs once what matters. What it logs at debug
+    /// itself is for [`TopicChanges`], and only seen at trace.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if matches!(level, RDKafkaLogLevel::Debug) {
+            self.0.topic_changes.hear(message);
+            tracing::trace!(target: "librdkafka", "{facility}: {message}");
+        } else {
+            tracing::debug!(target: "librdkafka", "{facility}: {message}");
+        }
     }
 
     fn error(&self, error: ClientError, reason: &str) {
@@ -66,10 +74,27 @@ impl ClientContext for KafkaContext {
     fn stats(&self, statistics: Statistics) {
         for (name, topic) in &statistics.topics {
             let Some(figures) = self.0.figures.get(name) else { continue };
-            let lags = topic.partitions.values().map(|partition| partition.consumer_lag.max(0).unsigned_abs());
-            figures.lag.store(lags.sum(), Ordering::Relaxed);
+            figures.lag.store(topic.partitions.values().map(lag).sum(), Ordering::Relaxed);
         }
     }
+}
+
+/// Messages of a partition that were not passed on yet.
+///
+/// The distance between two offsets is no count of messages: the markers of transactions have offsets, as have
+/// the messages of those that were aborted, and neither ever comes. What is fetched and does not wait in the
+/// queue was passed on, or will never come.
+fn lag(partition: &Partition) -> u64 {
+    let end = partition.ls_offset;
+    // The last offset that was stored, or that another process committed; negative if there is none.
+    let passed_on = if partition.stored_offset < 0 { partition.committed_offset } else { partition.stored_offset };
+    if passed_on < 0 || end <= passed_on {
+        return 0;
+    }
+    let fetched = partition.next_offset.clamp(passed_on, end);
+    // The queue is that of all partitions, so this may count too many, and only while some wait.
+    let waiting = (fetched - passed_on).min(partition.fetchq_cnt.max(0));
+    (end - fetched + waiting).unsigned_abs()
 }
 
 impl ConsumerContext for KafkaContext {
@@ -129,5 +154,34 @@ impl KafkaContext {
         }
         tracing::warn!("cannot find where to start in the shared group's partitions; Kafka decides where");
         partitions.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_comes_is_no_lag() {
+        let lag = |ls_offset, next_offset, stored_offset, committed_offset, fetchq_cnt| {
+            let offsets = Partition {
+                ls_offset,
+                next_offset,
+                stored_offset,
+                committed_offset,
+                fetchq_cnt,
+                ..Partition::default()
+            };
+            lag(&offsets)
+        };
+        assert_eq!(lag(40, 40, 9, 9, 0), 0, "aborted messages and markers");
+        assert_eq!(lag(40, 40, 9, 9, 2), 2, "two of them may wait");
+        assert_eq!(lag(40, 40, 38, 9, 500), 2, "others wait, too");
+        assert_eq!(lag(40, 12, 9, 9, 0), 28, "not fetched yet");
+        assert_eq!(lag(40, -1001, 9, 9, 0), 31, "nothing is fetched: the broker is away");
+        assert_eq!(lag(40, 0, -1001, 30, 0), 10, "only a committed offset");
+        assert_eq!(lag(40, 0, -1001, -1001, 0), 0, "not read here");
+        assert_eq!(lag(-1001, 0, 9, 9, 0), 0, "the end is not known yet");
+        assert_eq!(lag(3, 3, 9, 9, 0), 0, "a topic made anew");
     }
 }

@@ -29,6 +29,8 @@ pub struct TopicFigures {
     pub bytes: Arc<AtomicU64>,
     /// Messages in Kafka that were not read yet.
     pub lag: Arc<AtomicU64>,
+    /// How often the topic was deleted and made anew.
+    pub recreated: Arc<AtomicU64>,
     /// Messages skipped, indexed by [`Poison::index`](super::intake::Poison::index).
     pub skipped: Vec<Arc<AtomicU64>>,
 }
@@ -133,8 +135,15 @@ pub fn figures(options: &KafkaOptions, status: &Status, poisons: &[&'static str]
             poisons.iter().map(count).collect()
         })
         .collect();
-    let columns = messages.into_iter().zip(bytes).zip(lag).zip(skipped);
-    let rows = columns.map(|(((messages, bytes), lag), skipped)| TopicFigures { messages, bytes, lag, skipped });
+    let recreated = all("kafka_topics_recreated", "Topics that were deleted and made anew while they were read");
+    let columns = messages.into_iter().zip(bytes).zip(lag).zip(recreated).zip(skipped);
+    let rows = columns.map(|((((messages, bytes), lag), recreated), skipped)| TopicFigures {
+        messages,
+        bytes,
+        lag,
+        recreated,
+        skipped,
+    });
     topics.iter().cloned().zip(rows).collect()
 }
 

@@ -61,6 +61,7 @@ pub struct KafkaOptions {
     pub kafka_refresh: Duration,
     /// Tickers that the orderflow topic may bring; records of further ones are skipped
     #[arg(long, env = "FLOWCAST_KAFKA_MAX_TICKERS", default_value_t = 10_000, value_name = "TICKERS")]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub kafka_max_tickers: usize,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
@@ -79,13 +80,14 @@ pub struct SecurityOptions {
     #[arg(ignore_case = true, value_name = "MECHANISM")]
     pub kafka_sasl_mechanism: Mechanism,
     /// User name, for the protocols with SASL
-    #[arg(long, env = "WS_KAFKA_SASL_USERNAME", value_name = "NAME")]
+    #[arg(long, env = "WS_KAFKA_SASL_USERNAME", value_name = "NAME", value_parser = set)]
     pub kafka_sasl_username: Option<String>,
     /// Password, for the protocols with SASL
     #[arg(long, env = "WS_KAFKA_SASL_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    #[arg(value_parser = password)]
     pub kafka_sasl_password: Option<SecretString>,
     /// File or folder with the certificates of the brokers' authority, PEM [default: the system's]
-    #[arg(long, env = "WS_KAFKA_SSL_CA_LOCATION", value_name = "PATH")]
+    #[arg(long, env = "WS_KAFKA_SSL_CA_LOCATION", value_name = "PATH", value_parser = set)]
     pub kafka_ssl_ca_location: Option<String>,
 }
 
@@ -241,6 +243,15 @@ impl SecurityOptions {
         }
         Ok(())
     }
+}
+
+/// A text that is not blank: the setting is left out where it is not needed.
+fn set(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("expected a text that is not empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn password(text: &str) -> Result<SecretString, String> {
+    set(text).map(SecretString::from)
 }
 
 pub(crate) fn broker(text: &str) -> Result<String, String> {

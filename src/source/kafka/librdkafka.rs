@@ -6,6 +6,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use secrecy::ExposeSecret as _;
 
 use super::kafka_options::{KafkaOptions, SecurityOptions};
+use super::topic_changes::DEBUG_CONTEXTS;
 
 /// Why there is no client. The operator must fix it; no connection was tried yet.
 #[derive(Debug, thiserror::Error)]
@@ -67,10 +68,26 @@ pub fn consumer(options: &KafkaOptions) -> ClientConfig {
         .set("fetch.error.backoff.ms", options.kafka_backoff.as_millis().to_string())
         .set("reconnect.backoff.ms", options.kafka_backoff.as_millis().to_string())
         .set("reconnect.backoff.max.ms", options.kafka_backoff_max.max(options.kafka_backoff).as_millis().to_string());
+    config.set("debug", DEBUG_CONTEXTS).set_log_level(RDKafkaLogLevel::Debug);
     // A fetch always brings at least one whole message, so one over our limit comes too and is skipped
     // by `intake`; librdkafka must not refuse the response that carries it.
     let response = (100_000_000_u64).max(2 * options.kafka_queue_bytes as u64);
     config.set("receive.message.max.bytes", response.min(2_147_483_647).to_string());
+    config
+}
+
+/// A consumer for `flowcast record`, which commits what it stores when the messages are on its disk.
+pub fn recorder(brokers: &[String], security: &SecurityOptions, group: &str) -> ClientConfig {
+    let mut config = base(brokers, security, "flowcast-record");
+    config
+        .set("group.id", group)
+        .set("enable.auto.offset.store", "false")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "latest")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "10000")
+        .set("allow.auto.create.topics", "false")
+        .set("topic.metadata.refresh.interval.ms", "5000");
     config
 }
 

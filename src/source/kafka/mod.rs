@@ -12,7 +12,7 @@
 //! - [`kafka_context`]: librdkafka's callbacks: statistics, errors, rebalances of a shared group.
 //! - [`discovery`]: which partitions there are, and whether the broker answers.
 //! - [`placement`]: where a partition starts. [`refill`]: what is read back before that, for clients that come back.
-//! - [`topic_ids`]: which topic it is, if one of its name was deleted.
+//! - [`topic_ids`]: which topic it is, if one of its name was deleted. [`topic_changes`]: which were made anew.
 //! - [`intake`]: where a message goes, and what happens to one that cannot go anywhere.
 //! - [`pace`], [`pause`]: how fast a backlog is passed on; pauses between tries.
 //! - [`kafka_health`]: what `/websocket/status` and the metrics say about Kafka.
@@ -45,6 +45,8 @@ pub(crate) mod pause;
 mod placement;
 #[cfg(feature = "kafka")]
 mod refill;
+#[cfg(feature = "kafka")]
+mod topic_changes;
 #[cfg(feature = "kafka")]
 mod topic_ids;
 

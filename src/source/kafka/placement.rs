@@ -69,6 +69,11 @@ impl Placement {
         }
     }
 
+    /// Forgets how far a topic was read: it was deleted.
+    pub fn forget(&self, topic: &str) {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
+    }
+
     /// The next offset of every partition.
     pub fn positions(&self) -> KafkaResult<TopicPartitionList> {
         let mut positions = TopicPartitionList::new();
@@ -202,5 +207,7 @@ mod tests {
         let told = ["lines", "lines", "orderflow"].into_iter().zip([0, 2, 1]);
         let told = told.map(|(topic, partition)| positions.find_partition(topic, partition).unwrap().offset());
         assert_eq!(told.collect::<Vec<_>>(), [8, 43, 0].map(Offset::Offset));
+        placement.forget("lines");
+        assert_eq!(placement.next(&partition), None);
     }
 }

@@ -14,7 +14,7 @@ pub const MAX_LINE: usize = 1 << 20;
 const TAIL: u64 = 64 << 10;
 
 /// Some editors put it at the start of a file.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The bytes of one block, up to the end of its last line. The next block uses the same buffer.
 #[derive(Debug, Default)]

@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::lines::BYTE_ORDER_MARK;
 use super::mapping::open_regular;
 use crate::streams::Streams;
+use crate::wire::streams::checks::TIMESTAMP;
 use crate::wire::streams::portfolio::Portfolio;
+use crate::wire::streams::rfc3339::UtcTime;
 use crate::wire::streams::shapes::{StreamRecord, Trade, TradingSignal};
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES, object};
 
@@ -61,6 +64,8 @@ pub struct TradingReport {
     pub path: PathBuf,
     /// Records that will be played.
     pub records: u64,
+    /// The earliest and the latest time of a record, Unix seconds.
+    pub span: Option<(i64, i64)>,
     /// Lines that are no record of the channel and are skipped.
     pub bad: u64,
     /// The first of them: line number, from 1, and reason.
@@ -130,7 +135,7 @@ fn read(
     session: (u32, u32),
     events: &mut Vec<TradingRecord>,
 ) -> io::Result<TradingReport> {
-    let mut report = TradingReport { path: path.to_owned(), records: 0, bad: 0, first_bad: Vec::new() };
+    let mut report = TradingReport { path: path.to_owned(), records: 0, span: None, bad: 0, first_bad: Vec::new() };
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     for number in 1.. {
@@ -144,11 +149,15 @@ fn read(
             line.clear();
             line.push(b'!');
         }
-        if line.trim_ascii().is_empty() {
+        let text = if number == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
+        let text = text.trim_ascii();
+        if text.is_empty() {
             continue;
         }
-        match event(channel, line.trim_ascii(), session) {
+        match event(channel, text, session) {
             Ok(event) => {
+                let (first, last) = report.span.unwrap_or((event.at, event.at));
+                report.span = Some((first.min(event.at), last.max(event.at)));
                 events.push(event);
                 report.records += 1;
             }
@@ -174,9 +183,9 @@ fn event(channel: &'static str, line: &[u8], session: (u32, u32)) -> Result<Trad
         .and_then(object)
         .map_err(|reason| format!("expected one JSON object of at most 1 MiB: {reason}"))?;
     let timestamp = timed.timestamp.and_then(|text| serde_json::from_str::<Cow<'_, str>>(text.get()).ok());
-    let timestamp: jiff::Timestamp = timestamp
-        .and_then(|text| text.parse().ok())
-        .ok_or("timestamp: expected RFC 3339, such as 2024-12-19T12:00:00Z; it says when the record is due")?;
+    let timestamp = timestamp
+        .and_then(|text| UtcTime::parse(&text)?.timestamp())
+        .ok_or_else(|| format!("timestamp: {TIMESTAMP}; it says when the record is due"))?;
     let record = match channel {
         SIGNALS => TradingSignal::parse(line)
             .map(|signal| StreamRecord::Signal(TradingSignal { timestamp: None, ..signal.into_owned() })),

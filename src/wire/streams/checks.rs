@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use rust_decimal::Decimal;
 
+use super::rfc3339::UtcTime;
+
 /// Bytes of the longest symbol.
 pub const MAX_SYMBOL: usize = 64;
 
@@ -25,6 +27,9 @@ impl ShapeError {
 
 /// Parses one JSON object. serde would also read a structure's fields from an array.
 pub fn object<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    if text.starts_with('\u{feff}') {
+        return Err("expected one JSON object, got a byte order mark before it".to_owned());
+    }
     if !text.trim_start().starts_with('{') {
         return Err("expected one JSON object".to_owned());
     }
@@ -61,11 +66,15 @@ pub(super) fn not_negative(field: &'static str, number: Option<Decimal>) -> Resu
     }
 }
 
-pub(super) fn timestamp(text: Option<&str>) -> Result<(), ShapeError> {
-    match text.map(str::parse::<jiff::Timestamp>) {
-        Some(Err(_)) => Err(ShapeError::new("timestamp", "expected RFC 3339, such as 2024-12-19T12:00:00Z")),
-        _ => Ok(()),
-    }
+/// What a `timestamp` must be.
+pub const TIMESTAMP: &str =
+    "expected RFC 3339 with seconds and a zone, such as 2024-12-19T12:00:00Z or 2024-12-19T17:30:00+05:30";
+
+/// The same time in UTC.
+pub(super) fn utc(text: Option<Cow<'_, str>>) -> Result<Option<Cow<'_, str>>, ShapeError> {
+    let Some(text) = text else { return Ok(None) };
+    let utc = UtcTime::parse(&text).ok_or_else(|| ShapeError::new("timestamp", TIMESTAMP))?.to_string();
+    Ok(Some(if utc == text { text } else { Cow::Owned(utc) }))
 }
 
 #[cfg(test)]
@@ -78,6 +87,12 @@ mod tests {
         for bad in ["", "A,B", "A\n", &"A".repeat(65)] {
             assert!(!is_symbol(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_named() {
+        let error = object::<serde_json::Value>("\u{feff}{}").unwrap_err();
+        assert!(error.contains("a byte order mark before it"), "{error}");
     }
 
     #[test]

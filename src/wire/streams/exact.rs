@@ -11,7 +11,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Reads a JSON number of at most 28 digits.
+/// Reads a JSON number of at most 28 digits, at most 28 of them behind the point. Zeros at the end of the fraction
+/// beyond that are dropped.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     parse(<&RawValue>::deserialize(deserializer)?.get()).map_err(D::Error::custom)
 }
@@ -70,8 +71,13 @@ fn parse(text: &str) -> Result<Decimal, &'static str> {
     if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return Err("expected a number");
     }
-    let exact = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) };
-    exact.map_err(|_| "expected a number of at most 28 digits")
+    let exact = if text.contains(['e', 'E']) {
+        Decimal::from_scientific(text)
+    } else {
+        let shorter = || text.contains('.').then(|| text.trim_end_matches('0').trim_end_matches('.'));
+        Decimal::from_str_exact(text).or_else(|error| shorter().map_or(Err(error), Decimal::from_str_exact))
+    };
+    exact.map_err(|_| "expected a number of at most 28 digits, at most 28 of them behind the point")
 }
 
 #[cfg(test)]
@@ -93,6 +99,13 @@ mod tests {
             assert_eq!(serde_json::to_string(&serde_json::from_str::<Numbers>(&json).unwrap()).unwrap(), json);
         }
         assert_eq!(parse("1.5e3").unwrap().to_string(), "1500");
+        assert_eq!(parse("1e-28").unwrap().to_string(), "0.0000000000000000000000000001");
+        assert_eq!(parse("0.50000000000000000000000000000").unwrap().to_string(), "0.5");
+        assert_eq!(parse("7.000000000000000000000000000000").unwrap().to_string(), "7");
+        assert_eq!(
+            parse("3.2e-34"),
+            Err("expected a number of at most 28 digits, at most 28 of them behind the point")
+        );
         for text in ["\"1\"", "true", "null", "[1]", "1e400", "12345678901234567890123456789012345"] {
             assert!(serde_json::from_str::<Numbers>(&format!(r#"{{"a":{text}}}"#)).is_err(), "{text}");
         }

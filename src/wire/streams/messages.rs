@@ -28,9 +28,12 @@ use crate::wire::websocket::{self, Opcode};
 /// A symbol, and its object in a message about several symbols.
 pub type Piece<'a> = (&'a str, &'a RawValue);
 
-/// UTC with milliseconds: RFC 3339, as every time here.
+/// UTC with milliseconds: RFC 3339, as every time here. It has the years 0 to 9999; a time outside, which a producer may
+/// give a Kafka message, is set to the nearer end.
 pub fn rfc3339(unix_ms: i64) -> String {
-    Timestamp::from_millisecond(unix_ms).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
+    const YEAR_0: i64 = -62_167_219_200_000;
+    let time = Timestamp::from_millisecond(unix_ms.max(YEAR_0)).unwrap_or(Timestamp::MAX);
+    format!("{time:.3}")
 }
 
 const SERIALIZES: &str = "strings, numbers and JSON always serialize";

@@ -11,7 +11,7 @@
 //! - [`messages`]: what the server sends.
 //! - [`position`]: where a client stands in a channel, and why it cannot go on from there.
 //! - [`slow_policy`]: what becomes of a subscription whose client reads too slowly.
-//! - [`checks`], [`exact`]: rules that requests and records share; decimals that keep their digits.
+//! - [`checks`], [`exact`], [`rfc3339`]: rules that requests and records share; decimals that keep their digits; times.
 
 pub mod channels;
 pub mod checks;
@@ -21,6 +21,7 @@ pub mod messages;
 pub mod portfolio;
 pub mod position;
 pub mod request;
+pub mod rfc3339;
 pub mod shapes;
 pub mod slow_policy;
 

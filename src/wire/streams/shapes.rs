@@ -102,7 +102,7 @@ pub struct TradingSignal<'a> {
     /// How sure the signal is, from 0 to 1.
     #[serde(default, with = "exact::option")]
     pub confidence: Option<Decimal>,
-    /// RFC 3339; the time of sending if it is missing.
+    /// RFC 3339, turned into UTC; the time of sending if it is missing.
     #[serde(borrow, default)]
     pub timestamp: Option<Cow<'a, str>>,
 }
@@ -110,7 +110,7 @@ pub struct TradingSignal<'a> {
 impl<'a> TradingSignal<'a> {
     /// Parses and checks a record.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
-        let signal: Self = checks::record(payload)?;
+        let mut signal: Self = checks::record(payload)?;
         if !["BUY", "SELL", "HOLD"].contains(&&*signal.signal_type) {
             return Err(ShapeError::new("signal_type", "expected BUY, SELL or HOLD"));
         }
@@ -119,7 +119,7 @@ impl<'a> TradingSignal<'a> {
         if signal.confidence.is_some_and(|value| !(Decimal::ZERO..=Decimal::ONE).contains(&value)) {
             return Err(ShapeError::new("confidence", "expected a number from 0 to 1"));
         }
-        checks::timestamp(signal.timestamp.as_deref())?;
+        signal.timestamp = checks::utc(signal.timestamp)?;
         Ok(signal)
     }
 
@@ -147,7 +147,7 @@ pub struct Trade<'a> {
     /// Price per unit, of any sign.
     #[serde(default, with = "exact::option")]
     pub price: Option<Decimal>,
-    /// RFC 3339; the time of sending if it is missing.
+    /// RFC 3339, turned into UTC; the time of sending if it is missing.
     #[serde(borrow, default)]
     pub timestamp: Option<Cow<'a, str>>,
 }
@@ -155,7 +155,7 @@ pub struct Trade<'a> {
 impl<'a> Trade<'a> {
     /// Parses and checks a record.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ShapeError> {
-        let trade: Self = checks::record(payload)?;
+        let mut trade: Self = checks::record(payload)?;
         checks::symbol(&trade.symbol)?;
         if !["BUY", "SELL"].contains(&&*trade.side) {
             return Err(ShapeError::new("side", "expected BUY or SELL"));
@@ -163,7 +163,7 @@ impl<'a> Trade<'a> {
         checks::required("quantity", trade.quantity)?;
         checks::required("price", trade.price)?;
         checks::not_negative("quantity", trade.quantity)?;
-        checks::timestamp(trade.timestamp.as_deref())?;
+        trade.timestamp = checks::utc(trade.timestamp)?;
         Ok(trade)
     }
 

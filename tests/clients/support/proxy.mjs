@@ -8,13 +8,16 @@ export class TcpProxy {
   requests = [];
   /** Bytes that the server sent and that no client will ever get. */
   swallowedBytes = 0;
+  /** Where new connections lead. A test may set another. */
+  serverPort;
   #pairs = new Set();
   #allowance = Infinity;
   #refusals = 0;
 
   static async start(serverPort) {
     const proxy = new TcpProxy();
-    proxy.listener = net.createServer((client) => proxy.#accept(client, serverPort));
+    proxy.serverPort = serverPort;
+    proxy.listener = net.createServer((client) => proxy.#accept(client));
     proxy.listener.listen(0, "127.0.0.1");
     await once(proxy.listener, "listening");
     return proxy;
@@ -48,14 +51,14 @@ export class TcpProxy {
     await once(this.listener, "close");
   }
 
-  #accept(client, serverPort) {
+  #accept(client) {
     client.on("error", () => {}); // ends in "close" as well
     if (this.#refusals > 0) {
       this.#refusals -= 1;
       client.resetAndDestroy();
       return;
     }
-    const server = net.connect(serverPort, "127.0.0.1");
+    const server = net.connect(this.serverPort, "127.0.0.1");
     server.on("error", () => {});
     const pair = [client, server];
     this.#pairs.add(pair);

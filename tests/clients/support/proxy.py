@@ -36,7 +36,8 @@ class TcpProxy:
 
     def __init__(self, server_port):
         self.connections = []
-        self._server_port = server_port
+        # Where new connections lead. A test may set another.
+        self.server_port = server_port
         self._allowance = None
         self._refusals = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -101,7 +102,7 @@ class TcpProxy:
                 reset(client)
                 continue
             try:
-                server = socket.create_connection(("127.0.0.1", self._server_port))
+                server = socket.create_connection(("127.0.0.1", self.server_port))
             except ConnectionError:
                 reset(client)
                 continue

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
@@ -28,13 +28,15 @@ use uuid::Uuid;
 
 use self::public_origin::public_origin;
 use super::app::{App, Peer, Stage, error};
+use super::auth;
 use super::readiness::until_served;
 use super::replay::replay_refusal::ReplayRefusal;
 use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
+use super::request_body::{self, ReadBody};
 use super::upgrade::group_key;
-use super::{auth, body};
 use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit;
 use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
 use crate::wire::gexbot::{HubName, HubTopic};
 use crate::wire::wanted_groups::{WantedError, WantedGroups, WantedLimits};
@@ -136,7 +138,9 @@ async fn post(
     let session = begun_session(app, query, &key).await?;
     let slot = app.slots.take(checked(&key)?, &wanted, monotonic_ms());
     let (token, replaced) = slot.map_err(|full| refuse(StatusCode::SERVICE_UNAVAILABLE, full.to_string()))?;
-    tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
+    if log_limit::client_line(tracing::Level::INFO) {
+        tracing::info!(memberships = wanted.memberships(), v2 = wanted.is_v2(), "a client negotiated its groups");
+    }
     tell(app, replaced).await;
     let token = on_session(token, session.as_ref());
     let hubs = HubTopic::ALL.into_iter().map(|topic| topic.hub(wanted.is_v2()));
@@ -218,11 +222,10 @@ fn refuse_wanted(wanted: &WantedError) -> Refusal {
     refuse(status, wanted.to_string())
 }
 
-/// The whole body, within the limits of the settings in length and time.
-async fn read(app: &App, body: Body) -> Result<Bytes, Refusal> {
-    let patience = Duration::from_secs(app.options.http_timeout_seconds);
-    let read = body::read(body, app.options.negotiate.max_body_bytes(), patience).await;
-    read.map_err(|(status, words)| refuse(status, words))
+/// The whole body.
+async fn read(app: &App, body: Body) -> Result<ReadBody, Refusal> {
+    let read = request_body::read(app, body, app.options.negotiate.max_body_bytes()).await;
+    read.map_err(|unread| refuse(unread.status(), unread.to_string()))
 }
 
 /// Tells every shard, and waits until all of them have acted. It goes on if the client leaves meanwhile.

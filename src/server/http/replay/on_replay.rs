@@ -1,9 +1,8 @@
 //! A request to a server that replays, and its body.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -12,7 +11,7 @@ use super::replay_refusal::ReplayRefusal;
 use crate::replay::remote::Remote;
 use crate::replay::replays::Replays;
 use crate::server::http::app::App;
-use crate::server::http::body;
+use crate::server::http::request_body::{self, ReadBody};
 
 /// Bytes of the longest body: a list of 366 dates has some 5,000.
 const MAX_BODY: usize = 16 << 10;
@@ -39,10 +38,9 @@ impl FromRequestParts<Arc<App>> for OnReplay {
 
 impl OnReplay {
     /// The whole body.
-    pub async fn read(&self, body: Body) -> Result<Bytes, ReplayRefusal> {
-        let patience = Duration::from_secs(self.app.options.http_timeout_seconds);
-        let read = body::read(body, MAX_BODY, patience).await;
-        read.map_err(|(status, reason)| ReplayRefusal::Body { status, reason })
+    pub async fn read(&self, body: Body) -> Result<ReadBody, ReplayRefusal> {
+        let read = request_body::read(&self.app, body, MAX_BODY).await;
+        read.map_err(|unread| ReplayRefusal::Body { status: unread.status(), reason: unread.to_string() })
     }
 
     /// The clock of a session.

@@ -2,7 +2,6 @@
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 
 use crate::replay::change::Refused;
 use crate::replay::change_json::ChangeError;
@@ -81,12 +80,6 @@ fn of_clock(refused: &Refused) -> StatusCode {
 impl IntoResponse for ReplayRefusal {
     fn into_response(self) -> Response {
         let status = self.status();
-        let answer = error(status, &self.to_string());
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                ([(RETRY_AFTER, "1")], answer).into_response()
-            }
-            _ => answer,
-        }
+        error(status, &self.to_string())
     }
 }

@@ -23,7 +23,7 @@ use crate::replay::moment::{Moment, Resolved, Span};
 use crate::replay::remote::{Answer, Console, Remote, remote};
 use crate::replay::replays::{LoadJob, LoadState, RecordedDate, Replays, SessionError, SessionInfo, SessionStart};
 use crate::replay::snapshot::{Axis, Cause, Epoch, Snapshot, State};
-use crate::server::http::app::{App, Peer, ServingState, Stage};
+use crate::server::http::app::{App, HttpBounds, Peer, ServingState, Stage};
 use crate::server::http::control_access::ControlAccess;
 use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::{AuthOptions, Authority};
@@ -203,6 +203,7 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
         replay: ReplayState::default(),
         control: ControlAccess::new(&http.control, &status),
         tick_readers: Arc::new(Semaphore::new(1)),
+        bounds: HttpBounds::new(&http, Duration::from_secs(30), &status),
         pending: Arc::default(),
         pending_streams: Arc::default(),
         state: ServingState::default(),

@@ -22,11 +22,16 @@ use super::caller::Caller;
 use super::path_names;
 use super::rest_refusal::{RestRefusal, names};
 use super::vocabulary;
+use crate::server::http::answers::{self, HeldPiece};
 use crate::server::http::app::App;
+use crate::wire::byte_budget::HeldBytes;
 use crate::wire::gexbot::{ORDERFLOW_HUB, Package};
 
-/// What a download holds in memory.
-const CHUNK: usize = 256 << 10;
+/// What is read of a file at once.
+const CHUNK: usize = 64 << 10;
+
+/// What a download holds in memory: a piece that waits for the client, and the next one.
+const HELD: usize = 2 * CHUNK;
 
 /// `GET /download/{date}/{ticker}/links`: the paths of a ticker's downloads, by package.
 pub async fn links(
@@ -104,7 +109,12 @@ async fn download(
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{file_name}\"")),
         (CONTENT_LENGTH, bytes.to_string()),
     ];
-    let body = if *method == Method::HEAD { Body::empty() } else { Body::from_stream(chunks(file, bytes)) };
+    let body = if *method == Method::HEAD {
+        Body::empty()
+    } else {
+        let held = answers::room(&caller.app, HELD).await.ok_or(RestRefusal::TooManyAnswers)?;
+        Body::from_stream(chunks(file, bytes, Arc::new(held)))
+    };
     Ok((headers, body).into_response())
 }
 
@@ -121,8 +131,8 @@ fn open(path: &FilePath, name: String) -> Result<(File, u64), RestRefusal> {
 
 /// The first `bytes` bytes of a file, a piece at a time: the next is read when the client has taken the one before. If
 /// the file has become shorter, the body ends with an error, so the client sees that the download is incomplete.
-fn chunks(file: File, bytes: u64) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((file, bytes), async |(file, left)| {
+fn chunks(file: File, bytes: u64, held: Arc<HeldBytes>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold((file, bytes, held), async |(file, left, held)| {
         if left == 0 {
             return Ok(None);
         }
@@ -138,6 +148,6 @@ fn chunks(file: File, bytes: u64) -> impl Stream<Item = io::Result<Bytes>> {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent"));
         }
         let left = left - chunk.len() as u64;
-        Ok(Some((Bytes::from(chunk), (file, left))))
+        Ok(Some((HeldPiece::of(chunk.into(), &held), (file, left, held))))
     })
 }

@@ -6,7 +6,6 @@ use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 
 use crate::server::http::app::error;
 use crate::server::http::auth::LongKey;
@@ -67,6 +66,9 @@ pub enum RestRefusal {
     /// The limit of readers is reached.
     #[error("too many readers of positions and ticks (--max-tick-readers)")]
     TooManyReaders,
+    /// What waits for clients is more than `--answers-bytes`.
+    #[error("too many answers wait for their clients; try again")]
+    TooManyAnswers,
     /// A bug of ours.
     #[error("the request failed; flowcast's log says why")]
     Failed,
@@ -88,7 +90,7 @@ impl RestRefusal {
             | Self::Exhausted
             | Self::NoRecord { .. }
             | Self::NoFile { .. } => StatusCode::NOT_FOUND,
-            Self::NotIndexed { .. } | Self::TooManyReaders => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotIndexed { .. } | Self::TooManyReaders | Self::TooManyAnswers => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreadable { .. } | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -100,11 +102,7 @@ impl IntoResponse for RestRefusal {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::debug!(error = %text, "a REST request failed");
         }
-        let answer = error(status, &text);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            return ([(RETRY_AFTER, "1")], answer).into_response();
-        }
-        answer
+        error(status, &text)
     }
 }
 

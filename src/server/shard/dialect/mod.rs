@@ -21,6 +21,7 @@ use super::outbox::Outbox;
 use super::session::Session;
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
+use crate::health::log_limit;
 use crate::wire::Wire;
 use crate::wire::websocket::ClientMessage;
 
@@ -92,7 +93,9 @@ impl Dialects {
     pub fn too_slow(&mut self, key: u32, sessions: &mut Sessions) {
         let Some(session) = sessions.get_mut(key) else { return };
         if session.connection.as_ref().is_some_and(Connection::is_open) {
-            tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");
+            if log_limit::client_line(tracing::Level::INFO) {
+                tracing::info!(connection = %session.id, "too slow: further behind than --client-buffer allows");
+            }
             let report = self.of(session.wire).too_slow(session);
             sessions.report(key, report);
         }

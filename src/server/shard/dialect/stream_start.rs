@@ -167,7 +167,8 @@ impl StreamStart {
     }
 }
 
-/// Sends the latest state of the groups just joined, where there is one.
+/// Queues the latest state of the groups just joined, where there is one. However large it is, it is no answer that
+/// the client leaves unread: it goes out as the client takes it, and costs no memory of its own.
 pub fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
     for &lane in joined {
         // One that is held gets its state when its turn comes.
@@ -175,12 +176,10 @@ pub fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
         if talk.session().and_then(|session| session.membership(lane)).is_none_or(is_held) {
             continue;
         }
-        if let Some(frame) = talk.lanes.retained(lane) {
-            if let Some(out) = talk.answer() {
-                out.extend_from_slice(&frame);
-            }
-            // Sent now, so that a large state does not count as unread answers.
-            talk.flush();
+        let state = talk.lanes.retained(lane);
+        let connection = talk.sessions.connection_mut(talk.key).filter(|connection| connection.is_open());
+        if let (Some(state), Some(connection)) = (state, connection) {
+            connection.push_state(lane, state);
         }
     }
 }

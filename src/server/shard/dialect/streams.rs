@@ -14,6 +14,7 @@ use super::conversation::Conversation;
 use super::stream_client::{Deferred, groups_of};
 use super::stream_start::{Answers, StreamStart, client, tell_retained};
 use crate::engine::clock;
+use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::grant::LEEWAY_SECONDS;
 use crate::server::shard::keepalive::Keepalive;
@@ -237,7 +238,9 @@ impl Dialect for StreamsDialect {
     /// Auto-subscription: every trading stream the token allows, until the client asks for something.
     fn greet(&mut self, talk: &mut Conversation<'_>) {
         let Some(session) = talk.session() else { return };
-        tracing::info!(connection = %session.id, "stream connection opened");
+        if log_limit::client_line(tracing::Level::INFO) {
+            tracing::info!(connection = %session.id, "stream connection opened");
+        }
         let Some(client) = session.client.as_ref() else { return };
         let automatic = client.automatic();
         let channels: Vec<usize> = automatic.iter().map(|(at, _)| *at).collect();

@@ -8,6 +8,7 @@ use super::Dialect;
 use super::ack::{AckFailure, HeldAck};
 use super::conversation::Conversation;
 use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::keepalive::Keepalive;
 use crate::server::shard::lanes::Lanes;
@@ -111,7 +112,9 @@ impl WebPubSubDialect {
             if let Err(failure) = self.join(group, talk) {
                 self.stats.refused.add(1);
                 let reason = failure.words(&self.prefix, self.max_groups);
-                tracing::warn!(connection = %id, %group, %reason, "an assigned group was not joined");
+                if log_limit::client_line(tracing::Level::WARN) {
+                    tracing::warn!(connection = %id, %group, %reason, "an assigned group was not joined");
+                }
             }
         }
     }
@@ -160,7 +163,9 @@ impl Dialect for WebPubSubDialect {
         };
         wire.append(&connected, connection.control());
         let (subprotocol, profile) = (wire.subprotocol(), wire.profile.name());
-        tracing::info!(connection = %session.id, hub = %session.hub, subprotocol, profile, "connection opened");
+        if log_limit::client_line(tracing::Level::INFO) {
+            tracing::info!(connection = %session.id, hub = %session.hub, subprotocol, profile, "connection opened");
+        }
         self.follow(talk);
     }
 

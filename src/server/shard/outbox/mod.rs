@@ -24,7 +24,7 @@ use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
 use crate::streams::Streams;
 use pulls::PullQueue;
-use send_batch::{SendBatch, Sending, append_frames, frame};
+use send_batch::{JOINED_BYTES, SendBatch, Sending, append_frames, frame};
 
 /// Sessions served per turn of the sweep.
 const TURN: usize = 128;
@@ -199,14 +199,14 @@ impl Outbox {
         Some(extent)
     }
 
-    /// Writes what waits for a session: the rest of a frame, control frames, then data in id order.
+    /// Writes what waits for a session: the rest of a frame, control frames, states, then data in id order.
     ///
     /// One `send` of everything due, up to [`send_batch::JOINED_BYTES`]; if there is more, the session queues
     /// behind the others. A connection that takes less than it is given is blocked: it keeps its
     /// cursors and is asked again when its socket is writable.
     pub fn flush(&mut self, key: u32, sessions: &mut Sessions, lanes: &Lanes) {
         self.picks.clear();
-        let Some(extent) = self.due(key, sessions, lanes) else { return };
+        let Some(mut extent) = self.due(key, sessions, lanes) else { return };
         let Some(connection) = sessions.connection(key) else { return };
         // A single frame is sent as it lies in the arena. Several are joined, because one send of copied bytes
         // costs a tenth of many sends.
@@ -217,8 +217,13 @@ impl Outbox {
             }
             picks => {
                 self.bytes.clear();
-                connection.copy_unsent(&mut self.bytes);
-                let picked = append_frames(lanes, picks, &mut self.bytes);
+                // Data goes behind everything else.
+                let picked = if connection.copy_unsent(JOINED_BYTES, &mut self.bytes) {
+                    append_frames(lanes, picks, &mut self.bytes)
+                } else {
+                    extent = Extent::More;
+                    0
+                };
                 (connection.send(&self.bytes), self.bytes.len(), picked)
             }
         };

@@ -141,7 +141,8 @@ impl Outbox {
         }
         let Some(connection) = session.connection.as_ref().filter(|connection| connection.is_open()) else { return 0 };
         self.bytes.clear();
-        connection.copy_unsent(&mut self.bytes);
+        // All of it: what is pulled goes behind everything else.
+        connection.copy_unsent(usize::MAX, &mut self.bytes);
         if self.pulls.find(key, session, &self.lag, lanes.drained(Wire::Streams), now_ms).is_err() {
             sessions.report(key, Report::Lagging);
             return 0;

@@ -14,11 +14,13 @@ use crate::source::broker::instrument::{Broker, Exchange, Instrument};
 use crate::source::broker::price::decimal;
 use crate::source::broker::quote::{DEPTH, Level, MarketData, QuoteKind, ReceivedAt};
 
-/// One packet. Prices are integers in units of [`places`]; times are seconds since 1970, UTC.
+/// One packet. Prices are integers, in units of its segment; times are seconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// The instrument; its low byte is the segment.
     pub token: u32,
+    /// Digits of its prices behind the point.
+    pub places: u32,
     /// The last price, or an index's value.
     pub last_price: i32,
     /// The fields besides the last price.
@@ -104,6 +106,9 @@ pub enum Fault {
     /// The packet is skipped, the rest is read. Lengths may grow some day.
     #[error("expected a packet of 8, 28, 32, 44 or 184 bytes, got {0}")]
     UnknownLength(usize),
+    /// The packet is skipped, the rest is read: its prices could be wrong by a factor of 100 or more.
+    #[error("expected an instrument of a segment with a documented price unit ({segments}), got segment {0}", segments = SEGMENTS)]
+    UnknownSegment(u8),
     /// The rest of the frame is not read.
     #[error("expected {missing} more packets, but the frame ends {short} bytes too early")]
     Truncated {
@@ -160,7 +165,7 @@ impl Iterator for Packets<'_> {
             return Some(Err(self.truncated(length - rest.len())));
         };
         (self.rest, self.left) = (rest, self.left - 1);
-        Some(Packet::read(packet).ok_or(Fault::UnknownLength(length)))
+        Some(Packet::read(packet))
     }
 }
 
@@ -172,9 +177,17 @@ impl Packets<'_> {
 }
 
 impl Packet {
+    fn read(packet: &[u8]) -> Result<Self, Fault> {
+        Self::body(packet).map_or(Err(Fault::UnknownLength(packet.len())), |body| {
+            let token = u(packet, 0);
+            let places = places(token).ok_or(Fault::UnknownSegment(token as u8))?;
+            Ok(Self { token, places, last_price: i(packet, 4), body })
+        })
+    }
+
     /// `None` for a length that nobody documents.
-    fn read(packet: &[u8]) -> Option<Self> {
-        let body = match packet.len() {
+    fn body(packet: &[u8]) -> Option<Body> {
+        Some(match packet.len() {
             8 => Body::Ltp,
             // Index packets carry high, low, open, close; the others open, high, low, close.
             // Offset 24 holds a change that no official client trusts: ours is computed.
@@ -185,8 +198,7 @@ impl Packet {
             44 => Body::Quote(Quote::read(packet.first_chunk()?)),
             184 => Body::Full(Quote::read(packet.first_chunk()?), Full::read(packet.first_chunk()?)),
             _ => return None,
-        };
-        Some(Self { token: u(packet, 0), last_price: i(packet, 4), body })
+        })
     }
 }
 
@@ -248,23 +260,29 @@ pub fn exchange(token: u32) -> Exchange {
         7 => Exchange::Mcx,
         8 => Exchange::Mcxsx,
         9 => Exchange::NseIndex,
+        12 => Exchange::Nco,
         other => Exchange::Unknown(other as u16),
     }
 }
 
-/// How many digits of an instrument's prices stand behind the point: paise, but for currencies.
-pub const fn places(token: u32) -> u32 {
+/// The segments whose price unit is documented, as error messages name them.
+pub const SEGMENTS: &str = "1 to 9 or 12, the low byte of the instrument token";
+
+/// How many digits of an instrument's prices stand behind the point; `None` for a segment whose price unit nobody
+/// documents.
+pub const fn places(token: u32) -> Option<u32> {
     match token & 0xff {
-        3 => 7,
-        6 => 4,
-        _ => 2,
+        3 => Some(7),
+        6 | 12 => Some(4),
+        1..=9 => Some(2),
+        _ => None,
     }
 }
 
 impl Packet {
     /// The record of this packet. `instrument` is that of its token.
     pub fn market_data(&self, feed: &Arc<str>, instrument: &Instrument, received: ReceivedAt) -> MarketData {
-        let places = places(self.token);
+        let places = self.places;
         let kind = match self.body {
             Body::Ltp => QuoteKind::Ltp,
             Body::Index { .. } => QuoteKind::Index,
@@ -286,6 +304,7 @@ impl Packet {
                 full.fill(&mut record, places);
             }
         }
+        record.forget_zero_prices();
         record
     }
 }
@@ -294,7 +313,7 @@ impl DayPrices {
     fn fill(&self, record: &mut MarketData, places: u32) {
         let price = |price: i32| Some(decimal(price.into(), places));
         (record.open, record.high, record.low) = (price(self.open), price(self.high), price(self.low));
-        record.prev_close = price(self.close).filter(|close| !close.is_zero());
+        record.prev_close = price(self.close);
     }
 }
 

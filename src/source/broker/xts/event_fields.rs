@@ -140,13 +140,14 @@ impl Fields {
         record.total_buy_quantity = self.total_buy_quantity;
         record.total_sell_quantity = self.total_sell_quantity;
         (record.open, record.high, record.low) = (self.open, self.high, self.low);
-        record.prev_close = self.prev_close.filter(|close| !close.is_zero());
+        record.prev_close = self.prev_close;
         (record.oi, record.underlying_oi) = (self.oi, self.underlying_oi);
         (record.bids, record.asks) = (levels(&self.bids, is_index), levels(&self.asks, is_index));
         record.last_trade_time = self.last_trade_time;
         record.exchange_time = self.exchange_time;
         record.sequence = self.sequence;
         record.extra = self.extra;
+        record.forget_zero_prices();
         record
     }
 

@@ -1,4 +1,4 @@
-//! Which groups `flowcast tail` is asked for, from the words that were typed.
+//! Which groups a client is asked for, from the words that were typed.
 
 use anyhow::bail;
 

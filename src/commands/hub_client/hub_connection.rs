@@ -4,38 +4,49 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
+use http::header::SEC_WEBSOCKET_PROTOCOL;
 use prost::Message as _;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::hub_address::{HubAddress, unprefixed};
-use super::record_line;
-use super::tail_options::TailOptions;
+use super::{HubRequest, record_line};
+use crate::source::broker::net::socket::{self, ConnectError, Socket, SocketTarget};
+use crate::source::broker::net::tls::client_config;
 use crate::wire::payload::Profile;
 use crate::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
 use crate::wire::webpubsub::received::{ServiceMessage, receive};
 use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax};
 
+/// How long name, TCP, TLS and upgrade may take together.
+const CONNECTING: Duration = Duration::from_secs(30);
+
+/// The largest message of a hub.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
 /// Where messages of all connections are stored unchanged.
 #[derive(Clone)]
-pub(super) struct Capture(Option<Arc<Mutex<BufWriter<File>>>>);
+pub struct Capture(Option<Arc<Mutex<BufWriter<File>>>>);
 
 impl Capture {
     /// Creates the file, if one is asked for.
     pub fn create(path: Option<&Path>) -> anyhow::Result<Self> {
         let file = path.map(File::create).transpose().context("cannot create the capture")?;
         Ok(Self(file.map(|file| Arc::new(Mutex::new(BufWriter::new(file))))))
+    }
+
+    /// Stores nothing.
+    pub const fn none() -> Self {
+        Self(None)
     }
 
     fn store(&self, subprotocol: &str, message: &Message) -> anyhow::Result<()> {
@@ -48,47 +59,62 @@ impl Capture {
 }
 
 /// Why there is no connection, in the server's own words if it has some.
-fn refused(error: Error) -> anyhow::Error {
-    const SHOWN: usize = 300;
-    let Error::Http(answer) = &error else { return anyhow::Error::new(error).context("cannot connect to the hub") };
-    let said = answer.body().as_deref().unwrap_or_default();
-    let said = String::from_utf8_lossy(&said[..said.len().min(SHOWN)]).into_owned();
-    let hint = match answer.status().as_u16() {
+fn refused(error: ConnectError) -> anyhow::Error {
+    let ConnectError::Refused { status, body, .. } = &error else {
+        return anyhow::Error::new(error).context("cannot connect to the hub");
+    };
+    let hint = match status {
         404 => "; expected a hub's URL, such as ws://127.0.0.1:8080/client/hubs/orderflow?access_token=KEY",
         _ => "",
     };
-    anyhow::anyhow!("cannot connect to the hub: expected HTTP 101, got {}: {said}{hint}", answer.status())
+    anyhow::anyhow!("cannot connect to the hub: expected HTTP 101, got {status}: {body}{hint}")
+}
+
+/// The service does not let this client join a group.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot join {group}: {name}: {reason}")]
+pub struct JoinRefused {
+    group: String,
+    /// The name of the error, such as `Forbidden`.
+    name: String,
+    reason: String,
 }
 
 /// A connection that has asked to join its groups.
-pub(super) struct HubConnection {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub struct HubConnection {
+    socket: Socket,
     address: HubAddress,
     subprotocol: String,
     syntax: Syntax,
     reliable: bool,
     profile: Profile,
+    silence: Option<Duration>,
     capture: Capture,
 }
 
 impl HubConnection {
     /// Connects, and asks to join.
-    pub async fn connect(address: HubAddress, options: &TailOptions, capture: Capture) -> anyhow::Result<Self> {
+    pub async fn connect(address: HubAddress, request: &HubRequest, capture: Capture) -> anyhow::Result<Self> {
         let (_, syntax, reliable) = SUBPROTOCOLS
             .into_iter()
-            .find(|(name, ..)| *name == options.subprotocol)
+            .find(|(name, ..)| *name == request.subprotocol)
             .context("checked when it was parsed")?;
-        let mut request = address.url.as_str().into_client_request().context("expected a ws:// or wss:// URL")?;
-        request.headers_mut().insert("Sec-WebSocket-Protocol", options.subprotocol.parse()?);
-        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.map_err(refused)?;
+        let target = SocketTarget {
+            url: address.url.clone(),
+            headers: vec![(SEC_WEBSOCKET_PROTOCOL, request.subprotocol.parse()?)],
+            tls: client_config(None)?,
+            timeout: CONNECTING,
+            max_message_bytes: MAX_MESSAGE_BYTES,
+        };
+        let mut socket = socket::connect(&target).await.map_err(refused)?;
         for (at, group) in address.join.iter().enumerate() {
             socket.send(join(syntax, group, at as u64 + 1)).await.context("cannot join")?;
         }
-        let (subprotocol, profile) = (options.subprotocol.clone(), options.profile);
-        Ok(Self { socket, address, subprotocol, syntax, reliable, profile, capture })
+        let (subprotocol, profile) = (request.subprotocol.clone(), request.profile);
+        Ok(Self { socket, address, subprotocol, syntax, reliable, profile, silence: request.silence, capture })
     }
 
-    /// Sends every line to be printed, and last the error that ended the connection. Closes it when nobody wants
+    /// Sends every record's line, and last the error that ended the connection. Closes it when nobody wants
     /// more.
     pub async fn forward(mut self, lines: mpsc::Sender<anyhow::Result<Value>>) {
         loop {
@@ -115,7 +141,15 @@ impl HubConnection {
 
     /// The next message. The end of the connection is an error.
     async fn next(&mut self) -> anyhow::Result<Message> {
-        match self.socket.next().await {
+        let next = self.socket.next();
+        let next = match self.silence {
+            Some(silence) => match tokio::time::timeout(silence, next).await {
+                Ok(next) => next,
+                Err(_) => bail!("nothing arrived for {silence:?}"),
+            },
+            None => next.await,
+        };
+        match next {
             Some(Ok(Message::Close(Some(close)))) => {
                 bail!("the service closed the connection: {} {}", close.code, close.reason)
             }
@@ -124,7 +158,7 @@ impl HubConnection {
         }
     }
 
-    /// Captures and understands a message; returns the line to print, if it is a record.
+    /// Captures and understands a message; returns the line, if it is a record.
     async fn heard(&mut self, message: &Message) -> anyhow::Result<Option<Value>> {
         let bytes = match message {
             Message::Text(text) => text.as_bytes(),
@@ -147,7 +181,7 @@ impl HubConnection {
                 let at = ack_id.saturating_sub(1) as usize;
                 let group = self.address.join.get(at).map_or("?", String::as_str);
                 let (name, reason) = error.unwrap_or_default();
-                bail!("cannot join {group}: {name}: {reason}");
+                bail!(JoinRefused { group: group.to_owned(), name, reason });
             }
             ServiceMessage::Disconnected { reason } => eprintln!("the service disconnects: {reason}"),
             ServiceMessage::Connected { .. } | ServiceMessage::Ack { .. } | ServiceMessage::Other => {}

@@ -1,7 +1,7 @@
-//! Where `flowcast tail` connects to: the hubs of its groups, from negotiate or as typed.
+//! Where to connect to: the hubs of the wanted groups, from negotiate or as typed.
 //!
-//! Records are negotiated for with GET, and tail joins its groups. Spot groups exist only on the v2 hubs, which
-//! GET does not name: with one of them tail negotiates with POST, and the server joins
+//! Records are negotiated for with GET, and the client joins its groups. Spot groups exist only on the v2 hubs, which
+//! GET does not name: with one of them it negotiates with POST, and the server joins
 //! (`docs/protocols/gexbot.md`, "Negotiate").
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use http::Method;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::tail_options::{DEFAULT_KEY, TailOptions};
+use super::HubRequest;
 use super::wanted::{Wanted, WantedGroup};
 use crate::source::broker::net::http_client::{Call, HttpClient};
 use crate::source::broker::net::tls::client_config;
@@ -19,13 +19,13 @@ use crate::wire::gexbot::{HubName, HubTopic, Package};
 use crate::wire::payload::Profile;
 
 /// A hub's URL, and what is expected there.
-#[derive(Debug)]
-pub(super) struct HubAddress {
+#[derive(Clone)]
+pub struct HubAddress {
     /// ws:// or wss://, with the access token in its query: a secret.
     pub url: String,
-    /// Groups that tail joins itself.
+    /// Groups that the client joins itself.
     pub join: Vec<String>,
-    /// Groups whose records are printed. A group that is on several hubs is printed from one of them.
+    /// Groups whose records are taken. A group that is on several hubs is taken from one of them.
     pub print: Vec<String>,
 }
 
@@ -33,38 +33,51 @@ pub(super) struct HubAddress {
 const USUAL_PREFIX: &str = "blue";
 
 /// Finds the hubs. Says on stderr which groups will stay silent.
-pub(super) async fn find(options: &TailOptions) -> anyhow::Result<Vec<HubAddress>> {
-    let (url, words) = options.place()?;
-    let mut wanted = Wanted::read(&words)?;
-    let url = if url.contains("://") { url } else { format!("http://{url}") };
-    let base = url.trim_end_matches('/');
-    match base.split_once("://") {
-        Some(("http" | "https", _)) => {
-            if let Some(server) = base.strip_suffix("/negotiate").map(|base| base.trim_end_matches("/v2")) {
-                bail!("expected the URL of a server, to which tail adds the path of negotiate: {server}; got {base}");
+pub async fn find(request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
+    let mut wanted = Wanted::read(&request.words)?;
+    let url = &request.url;
+    let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
+    let (scheme, rest) = url.split_once("://").context("expected a URL")?;
+    match scheme.to_ascii_lowercase().as_str() {
+        // Paths are appended to it.
+        scheme @ ("http" | "https") => {
+            if rest.contains(['?', '#']) {
+                bail!("expected an http(s):// URL without a query: negotiate adds its path to it");
             }
-            negotiated(base, &mut wanted, options).await
+            let base = format!("{scheme}://{}", rest.trim_end_matches('/'));
+            if let Some(server) = base.strip_suffix("/negotiate").map(|base| base.trim_end_matches("/v2")) {
+                bail!("expected the URL of a server, to which the path of negotiate is added: {server}; got {base}");
+            }
+            negotiated(&base, &mut wanted, request).await
         }
-        Some(("ws" | "wss", _)) => given(base, &wanted),
-        _ => bail!("expected an http(s):// or ws(s):// URL, got {base}"),
+        scheme @ ("ws" | "wss") => given(&format!("{scheme}://{}", with_path(rest)), &wanted),
+        _ => bail!("expected an http(s):// or ws(s):// URL, got {url}"),
+    }
+}
+
+/// What follows the scheme of a socket's URL, with a path before the query.
+fn with_path(rest: &str) -> String {
+    match rest.split_once('?') {
+        Some((authority, query)) if !authority.contains('/') => format!("{authority}/?{query}"),
+        _ => rest.to_owned(),
     }
 }
 
 /// A hub's own URL: every group is joined there.
 fn given(url: &str, wanted: &Wanted) -> anyhow::Result<Vec<HubAddress>> {
     if wanted.needs_tickers() {
-        bail!("expected tickers or whole group names: at a ws:// URL tail cannot ask which tickers there are");
+        bail!("expected tickers or whole group names: at a ws:// URL nobody can be asked which tickers there are");
     }
     let names: Vec<String> = wanted.groups(USUAL_PREFIX, &[]).into_iter().map(|group| group.name).collect();
     Ok(vec![HubAddress { url: url.to_owned(), join: names.clone(), print: names }])
 }
 
-async fn negotiated(base: &str, wanted: &mut Wanted, options: &TailOptions) -> anyhow::Result<Vec<HubAddress>> {
-    let negotiate = match options.profile {
+async fn negotiated(base: &str, wanted: &mut Wanted, request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
+    let negotiate = match request.profile {
         Profile::V2025_11 => format!("{base}/negotiate"),
         Profile::V2026_04 => format!("{base}/v2/negotiate"),
     };
-    let authorization = bearer(&options.key);
+    let authorization = bearer(&request.key);
     let answer = call(Method::GET, &negotiate, &authorization, None).await.context("cannot negotiate")?;
     let prefix = answer["prefix"].as_str().unwrap_or("red");
     let tickers = tickers(base, &authorization).await;
@@ -78,16 +91,16 @@ async fn negotiated(base: &str, wanted: &mut Wanted, options: &TailOptions) -> a
         }
     }
     let tickers = if wanted.needs_tickers() { tickers.context("cannot list the tickers")? } else { Vec::new() };
-    let groups = wanted.groups(prefix, &tickers);
+    let mut groups = wanted.groups(prefix, &tickers);
     anyhow::ensure!(!groups.is_empty(), "the server has no tickers");
+    if request.offered_only {
+        let is_offered =
+            |topic: HubTopic| answer["websocket_urls"][HubName { topic, v2: false }.name()].as_str().is_some();
+        groups.retain(|group| group.topic.is_none_or(is_offered));
+        anyhow::ensure!(!groups.is_empty(), "negotiate offers no hub of these groups");
+    }
     if groups.iter().any(|group| group.topic.is_none()) {
-        // Each POST ends the sockets of the one before with the same key, those of another tail too.
-        let key = if options.key == DEFAULT_KEY {
-            format!("{DEFAULT_KEY}-{}", std::process::id())
-        } else {
-            options.key.clone()
-        };
-        return joined_by_server(&negotiate, &bearer(&key), groups, prefix).await;
+        return joined_by_server(&negotiate, &bearer(&request.slot_key), groups, prefix).await;
     }
     by_topic(&groups, false, &answer, |group| group.topic)?
         .into_iter()
@@ -180,4 +193,16 @@ async fn call(method: Method, url: &str, authorization: &SecretString, body: Opt
     };
     anyhow::ensure!(answer.status == 200, "{method} {url}: expected HTTP 200, got {}: {said}{hint}", answer.status);
     Ok(serde_json::from_slice(&answer.body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sockets_url_gets_the_path_that_it_lacks() {
+        assert_eq!(with_path("h:1?access_token=a/b"), "h:1/?access_token=a/b");
+        assert_eq!(with_path("h/client/hubs/x?access_token=a"), "h/client/hubs/x?access_token=a");
+        assert_eq!(with_path("h"), "h");
+    }
 }

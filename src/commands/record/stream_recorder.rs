@@ -1,0 +1,122 @@
+//! Records the JSON streams of a `/ws`: each channel into its file of the folder `streams/`.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::{SinkExt, StreamExt};
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::heard::{Heard, Keeper, ToFiles, stream_file};
+use super::recorded_files::RecordedRecord;
+use super::stream_lines;
+use crate::source::broker::net::socket::{self, Socket, SocketTarget};
+use crate::source::broker::net::tls::client_config;
+
+/// How long name, TCP, TLS and upgrade may take together.
+const CONNECTING: Duration = Duration::from_secs(30);
+
+/// The largest message.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// Which streams, and where.
+#[derive(Debug, Clone)]
+pub struct StreamRequest {
+    /// The URL of a `/ws`. May hold a token.
+    pub url: String,
+    pub channels: Vec<String>,
+    pub token: Option<SecretString>,
+    /// A connection on which nothing arrives for this long counts as lost.
+    pub silence: Duration,
+}
+
+/// Subscribes and records until the receiver of `files` is gone. An error only if that fails at the start.
+pub async fn record(request: StreamRequest, files: ToFiles) -> anyhow::Result<()> {
+    let mut next = Some(subscribe(&request).await?);
+    eprintln!("recording {}", request.channels.join(", "));
+    let mut keeper = Keeper::new("the connection", files.clone());
+    loop {
+        let connected = match next.take() {
+            Some(socket) => Ok(socket),
+            None => subscribe(&request).await,
+        };
+        let ended = match connected {
+            Ok(socket) => {
+                keeper.back().await;
+                forward(socket, &request, &files).await
+            }
+            Err(error) => error,
+        };
+        if files.is_closed() || !keeper.lost(&ended).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Connects, subscribes, and waits for the answer.
+async fn subscribe(request: &StreamRequest) -> anyhow::Result<Socket> {
+    let mut headers = Vec::new();
+    if let Some(token) = &request.token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
+            .context("expected a token without line breaks")?;
+        value.set_sensitive(true);
+        headers.push((AUTHORIZATION, value));
+    }
+    let target = SocketTarget {
+        url: request.url.clone(),
+        headers,
+        tls: client_config(None)?,
+        timeout: CONNECTING,
+        max_message_bytes: MAX_MESSAGE_BYTES,
+    };
+    let mut socket = socket::connect(&target).await.context("cannot connect to the streams")?;
+    let ask = json!({ "type": "subscribe", "channels": request.channels }).to_string();
+    socket.send(Message::text(ask)).await.context("cannot subscribe")?;
+    Ok(socket)
+}
+
+/// Passes on records until the connection ends; returns why.
+async fn forward(mut socket: Socket, request: &StreamRequest, files: &ToFiles) -> anyhow::Error {
+    loop {
+        // Both are cancel-safe: a message that was read completely is returned.
+        let message = tokio::select! {
+            message = tokio::time::timeout(request.silence, socket.next()) => message,
+            () = files.closed() => {
+                let _ = socket.close(None).await;
+                return anyhow::anyhow!("the recording has ended");
+            }
+        };
+        let passed_on = match message {
+            Err(_) => return anyhow::anyhow!("nothing arrived for {:?}", request.silence),
+            Ok(Some(Ok(message))) => pass_on(&message, request, files).await,
+            Ok(Some(Err(error))) => return anyhow::anyhow!("{}", socket::broken(&error)),
+            Ok(None) => return anyhow::anyhow!("the server closed the connection"),
+        };
+        if let Err(ended) = passed_on {
+            return ended;
+        }
+    }
+}
+
+async fn pass_on(message: &Message, request: &StreamRequest, files: &ToFiles) -> anyhow::Result<()> {
+    let text = match message {
+        Message::Text(text) => text.as_str(),
+        Message::Close(Some(close)) => bail!("the server closed the connection: {} {}", close.code, close.reason),
+        // tungstenite answers pings.
+        _ => return Ok(()),
+    };
+    let heard = stream_lines::heard(text).unwrap_or_else(|reason| vec![Heard::LeftOut(reason)]);
+    for one in heard {
+        // A server sends what it likes; only what was asked for may name a file.
+        let is_asked =
+            |record: &RecordedRecord| request.channels.iter().any(|channel| record.series == stream_file(channel));
+        if matches!(&one, Heard::Record(record) if !is_asked(record)) {
+            continue;
+        }
+        files.send(one).await.context("the recording has ended")?;
+    }
+    Ok(())
+}
