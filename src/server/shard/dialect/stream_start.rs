@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use super::conversation::Conversation;
 use super::stream_client::StreamClient;
-use super::streams::{StreamsDialect, client};
 use crate::engine::clock;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::pull::Pull;
 use crate::server::shard::session::{Membership, Session};
+use crate::server::shard::stats::ShardStats;
+use crate::streams::Streams;
+use crate::streams::stream_options::StreamOptions;
 use crate::wire::Wire;
 use crate::wire::streams::messages::{self, ChannelState};
 use crate::wire::streams::position::{NotRecovered, Since};
@@ -21,7 +23,17 @@ use crate::wire::streams::slow_policy::SlowPolicy;
 /// Whether a client gets what it missed of a channel, by the channel's number.
 pub type Answers = Vec<(usize, Result<(), NotRecovered>)>;
 
-impl StreamsDialect {
+/// What a subscription begins with: the channels, the settings, the counters.
+pub struct StreamStart {
+    /// The channels and their histories.
+    pub streams: Arc<Streams>,
+    /// The policies of channels, and the limits of requests.
+    pub options: StreamOptions,
+    /// What the shard counts.
+    pub stats: Arc<ShardStats>,
+}
+
+impl StreamStart {
     /// The policy of a subscription: what is asked for, or what it has, or what the channel has.
     pub(super) fn policy(
         &self,
@@ -170,4 +182,9 @@ pub fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
             connection.push_state(lane, state);
         }
     }
+}
+
+/// What is remembered of the client; every session of this dialect has it.
+pub fn client<'a>(talk: &'a mut Conversation<'_>) -> Option<&'a mut StreamClient> {
+    talk.session()?.client.as_deref_mut()
 }

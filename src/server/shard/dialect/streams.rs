@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use super::Dialect;
 use super::conversation::Conversation;
-use super::stream_client::{Deferred, StreamClient, groups_of};
-use super::stream_start::{Answers, tell_retained};
+use super::stream_client::{Deferred, groups_of};
+use super::stream_start::{Answers, StreamStart, client, tell_retained};
 use crate::engine::clock;
 use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
@@ -34,11 +34,9 @@ const RETRY_MS: u64 = 20;
 
 /// What a shard does for clients of `/ws`.
 pub struct StreamsDialect {
-    pub(super) streams: Arc<Streams>,
-    pub(super) options: StreamOptions,
+    start: StreamStart,
     /// Bytes of answers a client may leave unread.
     max_reply_bytes: usize,
-    pub(super) stats: Arc<ShardStats>,
     keepalive: Keepalive,
     /// Sessions with requests that wait for a log, by key and serial, and when they are looked at again.
     deferring: Vec<(u32, u32)>,
@@ -58,12 +56,13 @@ impl StreamsDialect {
     pub fn new(streams: Arc<Streams>, options: StreamOptions, max_reply_bytes: usize, stats: Arc<ShardStats>) -> Self {
         let interval_ms = options.ping_interval * 1000;
         let keepalive = Keepalive::new(interval_ms, 2 * interval_ms);
-        Self { streams, options, max_reply_bytes, stats, keepalive, deferring: Vec::new(), retry_ms: 0 }
+        let start = StreamStart { streams, options, stats };
+        Self { start, max_reply_bytes, keepalive, deferring: Vec::new(), retry_ms: 0 }
     }
 
     /// The text of a message, if it may be a request.
     fn text<'a>(&self, message: &ClientMessage<'a>) -> Result<&'a str, RequestError> {
-        let limit = self.options.max_request_bytes;
+        let limit = self.start.options.max_request_bytes;
         match message {
             ClientMessage::Text(text) if text.len() <= limit => Ok(text),
             ClientMessage::Text(text) => {
@@ -97,7 +96,7 @@ impl StreamsDialect {
     fn may_come(&self, selection: &Selection<'_>) -> bool {
         let now_ms = clock::monotonic_ms();
         selection.since.iter().any(|(channel, since)| {
-            let history = self.streams.history_of_log(channel);
+            let history = self.start.streams.history_of_log(channel);
             history.is_some_and(|history| history.start_after(since, now_ms).is_err_and(|why| history.may_come(why)))
         })
     }
@@ -106,7 +105,7 @@ impl StreamsDialect {
     fn defer(&mut self, text: &str, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
         const REQUESTS: usize = 16;
         let now_ms = clock::monotonic_ms();
-        let wait_ms = u64::try_from(self.options.resume_wait.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = u64::try_from(self.start.options.resume_wait.as_millis()).unwrap_or(u64::MAX);
         let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
         let Some(client) = client(talk) else { return Ok(()) };
         let is_first = client.deferred().is_none();
@@ -114,10 +113,10 @@ impl StreamsDialect {
         let deferred =
             client.deferred().get_or_insert_with(|| Box::new(Deferred { requests: VecDeque::new(), until_ms }));
         let bytes = deferred.requests.iter().map(|request| request.len()).sum::<usize>() + text.len();
-        if deferred.requests.len() >= REQUESTS || bytes > self.options.max_request_bytes {
+        if deferred.requests.len() >= REQUESTS || bytes > self.start.options.max_request_bytes {
             let words = format!(
                 "expected at most {REQUESTS} requests and {} bytes while one waits",
-                self.options.max_request_bytes
+                self.start.options.max_request_bytes
             );
             return Err(RequestError::new(ErrorCode::LimitExceeded, words));
         }
@@ -158,28 +157,28 @@ impl StreamsDialect {
     }
 
     fn subscribe(&self, selection: &Selection<'_>, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
-        let channels = self.streams.channels();
+        let channels = self.start.streams.channels();
         let Some(client) = client(talk) else { return Ok(()) };
         let numbers = client.resolve(channels, selection)?;
-        let policies = numbers.iter().map(|&number| self.policy(number, selection.policy, client.pull(number)));
+        let policies = numbers.iter().map(|&number| self.start.policy(number, selection.policy, client.pull(number)));
         let policies = policies.collect::<Result<Vec<_>, _>>()?;
-        let filters = client.subscribed(channels, selection, self.options.max_symbols_per_channel)?;
+        let filters = client.subscribed(channels, selection, self.start.options.max_symbols_per_channel)?;
         let joined = self.change(filters, false, talk)?;
         let mut answers = Answers::new();
         for (&number, policy) in numbers.iter().zip(policies) {
             let name = &channels.all()[number].name;
             let since = selection.since.iter().find(|(channel, _)| channel == name).map(|(_, since)| since);
-            answers.extend(self.begin(number, policy, since, talk).map(|answer| (number, answer)));
+            answers.extend(self.start.begin(number, policy, since, talk).map(|answer| (number, answer)));
         }
-        self.confirm(&answers, &joined, talk);
+        self.start.confirm(&answers, &joined, talk);
         Ok(())
     }
 
     fn unsubscribe(&self, selection: &Selection<'_>, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
         let Some(client) = client(talk) else { return Ok(()) };
-        let filters = client.unsubscribed(self.streams.channels(), selection)?;
+        let filters = client.unsubscribed(self.start.streams.channels(), selection)?;
         let joined = self.change(filters, false, talk)?;
-        self.confirm(&Answers::new(), &joined, talk);
+        self.start.confirm(&Answers::new(), &joined, talk);
         Ok(())
     }
 
@@ -190,7 +189,7 @@ impl StreamsDialect {
         automatic: bool,
         talk: &mut Conversation<'_>,
     ) -> Result<Vec<u32>, RequestError> {
-        let channels = self.streams.channels();
+        let channels = self.start.streams.channels();
         let Some(client_now) = client(talk) else { return Ok(Vec::new()) };
         let (before, after) = (groups_of(channels, client_now.filters()), groups_of(channels, &filters));
         let mut joined = Vec::new();
@@ -215,19 +214,19 @@ impl StreamsDialect {
         {
             client.set_filters(filters, automatic);
             session.is_pulling = !client.pulls().is_empty();
-            self.hold_again(session, talk.lanes);
+            self.start.hold_again(session, talk.lanes);
         }
         Ok(joined)
     }
 
     /// Answers a refused request. An error means that there were too many, and closes the connection.
     fn refuse(&self, error: &RequestError, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
-        self.stats.request_errors.add(1);
+        self.start.stats.request_errors.add(1);
         if let Some(out) = talk.answer() {
             messages::append_error(error, (clock::unix_ns() / 1_000_000) as i64, out);
         }
         let Some(client) = client(talk) else { return Ok(()) };
-        if client.count_error(clock::monotonic_ms(), self.options.max_request_errors) {
+        if client.count_error(clock::monotonic_ms(), self.start.options.max_request_errors) {
             Ok(())
         } else {
             Err(Close::TooManyErrors.into())
@@ -251,12 +250,12 @@ impl Dialect for StreamsDialect {
             talk.sessions.set_expiry(talk.key, clock::monotonic_ms().saturating_add(left_ms));
         }
         // Cannot fail: these groups are declared.
-        if self.options.auto_subscribe
+        if self.start.options.auto_subscribe
             && let Ok(joined) = self.change(automatic, true, talk)
         {
             for channel in channels {
-                let policy = self.options.policy(&self.streams.channels().all()[channel].name);
-                self.begin(channel, policy, None, talk);
+                let policy = self.start.options.policy(&self.start.streams.channels().all()[channel].name);
+                self.start.begin(channel, policy, None, talk);
             }
             tell_retained(&joined, talk);
         }
@@ -310,9 +309,4 @@ impl Dialect for StreamsDialect {
         let retry_ms = (!self.deferring.is_empty()).then_some(self.retry_ms);
         self.keepalive.next_ms().into_iter().chain(retry_ms).min()
     }
-}
-
-/// What is remembered of the client; every session of this dialect has it.
-pub(super) fn client<'a>(talk: &'a mut Conversation<'_>) -> Option<&'a mut StreamClient> {
-    talk.session()?.client.as_deref_mut()
 }
