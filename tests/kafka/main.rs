@@ -11,6 +11,7 @@ mod delivery;
 mod feeding;
 mod listener;
 mod outage;
+mod resume;
 mod settings;
 mod topic;
 

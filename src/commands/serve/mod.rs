@@ -7,6 +7,7 @@ mod day;
 mod live_sources;
 mod progress;
 mod recorded_day;
+mod secret_watch;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -94,7 +95,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         prefix: Arc::clone(&prefix),
         options: Arc::new(options.shard.clone()),
         stream_options: options.streams.clone(),
-        channels: Arc::clone(streams.channels()),
+        streams: Arc::clone(&streams),
         silent: Arc::default(),
         unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
     };
@@ -121,7 +122,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         shards: handles,
         streams,
         stream_options: options.streams.clone(),
-        authority: Authority::new(&options.auth),
+        authority: Authority::new(&options.auth)?,
         options: options.http.clone(),
         prefix,
         pinned,
@@ -183,7 +184,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             tokio::task::spawn_blocking(move || day::begin(&options, &app, &stop))
         };
         tokio::select! {
-            loaded = loading => drop(loaded.context("loading panicked")??),
+            loaded = loading => app.replay.set_clocks(loaded.context("loading panicked")??),
             signal = signals.next() => {
                 tracing::info!(signal, "stopped while loading");
                 return Ok(());
@@ -191,6 +192,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
         }
     }
     let live = LiveSources::begin(&options, &app)?;
+    secret_watch::begin(&app)?;
     app.set_stage(Stage::Serving);
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 

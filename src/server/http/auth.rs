@@ -53,6 +53,12 @@ pub fn credential(headers: &HeaderMap) -> Option<&str> {
     Some(credential).filter(|credential| !credential.is_empty())
 }
 
+/// The token of an `Authorization: Bearer` header.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+}
+
 /// The key in a token: what stands before the first `:`.
 pub fn key_of(token: &str) -> &str {
     token.split(':').next().unwrap_or(token)

@@ -59,7 +59,7 @@ const GAUGES: [Row; 4] = [
     ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
 ];
 
-const COUNTERS: [Row; 11] = [
+const COUNTERS: [Row; 14] = [
     ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
     ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
     ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
@@ -71,6 +71,11 @@ const COUNTERS: [Row; 11] = [
     ("joins_silent", "Joins of groups without data", |stats| &stats.silent_joins),
     ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
     ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
+    ("stream_resumes", "Subscriptions that got everything they had missed", |stats| &stats.resumes),
+    ("stream_resumes_refused", "Subscriptions that asked for what they had missed and did not get it", |stats| {
+        &stats.resumes_refused
+    }),
+    ("stream_messages_skipped", "Messages left out for clients that read too slowly", |stats| &stats.skipped),
 ];
 
 type HubRow = (&'static str, &'static str, fn(&HubFigures) -> u64);

@@ -5,6 +5,7 @@ pub mod app;
 mod auth;
 pub mod control_access;
 pub mod control_options;
+mod controller;
 mod hs256;
 pub mod http_options;
 pub mod jwt;

@@ -16,11 +16,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::app::{App, error};
+use super::auth::bearer;
 use super::jwt::PUBLISHER;
 use super::request_body;
-use super::stream_upgrade::bearer;
-use crate::engine::sequencer::Outgoing;
 use crate::server::shard::grant::Grant;
+use crate::streams::publish_batch::ChannelMessage;
 use crate::streams::{Input, InputError, PublishBatch};
 use crate::wire::streams::object;
 
@@ -76,7 +76,7 @@ fn failed() -> Response {
 }
 
 /// The answer, and the messages that must wait to be published; mostly none.
-fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<Outgoing>) {
+fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<ChannelMessage>) {
     let Ok(body) = std::str::from_utf8(body) else {
         return (error(StatusCode::BAD_REQUEST, "expected JSON in UTF-8"), Vec::new());
     };
@@ -131,7 +131,7 @@ fn accept(batch: &mut PublishBatch<'_>, grant: &Grant, item: Result<Item<'_>, St
         return Err((StatusCode::FORBIDDEN, format!("the token does not allow the channel {:?}", item.channel)));
     }
     let key = item.key.as_ref().map(String::as_bytes);
-    let input = Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None };
+    let input = Input { key, ..Input::new(item.data.get().as_bytes()) };
     batch.publish(&item.channel, &input).map_err(|reason| {
         let status = match reason {
             InputError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -27,6 +27,8 @@ use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
+use crate::engine::hub::session_group;
+use crate::engine::wanted_form::WantedForm;
 use crate::health::log_limit;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
@@ -224,14 +226,7 @@ async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade
             tokio::spawn(hand_over(on_upgrade, shard, attach));
         }
         Entry::New(assignment) => {
-            // `connected` says that the assigned groups are joined.
-            let wanted = match &assignment {
-                Some(assignment) => {
-                    let form = Form::new(wire.plain_form().index());
-                    Some(build_ahead(&app.hub, &assignment.groups(), form).await)
-                }
-                None => None,
-            };
+            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
             let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
             let open =
                 move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
@@ -258,6 +253,23 @@ enum Entry {
 fn loses_close_codes(headers: &HeaderMap) -> bool {
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
     agent.is_some_and(|agent| agent.contains("azsdk-python-webpubsub-client/"))
+}
+
+/// Has the groups built that the server joins for the client: `connected` says that they are joined.
+async fn build_assigned(
+    app: &App,
+    assignment: Option<&Assignment>,
+    session: Option<&str>,
+    wire: PubSubWire,
+) -> Option<WantedForm> {
+    let groups = assignment?.groups();
+    let keys = groups.iter().map(|group| group_key(session, group));
+    Some(build_ahead(&app.hub, keys, Form::new(wire.plain_form().index())).await)
+}
+
+/// The key of a group on the clock of a session, or on the one that all share.
+pub(super) fn group_key(session: Option<&str>, group: &str) -> String {
+    session.map_or_else(|| group.to_owned(), |session| session_group(session, group))
 }
 
 /// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client

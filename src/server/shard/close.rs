@@ -39,6 +39,8 @@ pub enum Close {
     NotRecovered,
     /// The client has negotiated again, and with that got new connections for its slot.
     Replaced,
+    /// The replay session whose clock it was on has ended.
+    ClockEnded,
     /// The server shuts down.
     Shutdown,
     /// The `exp` of its token has passed, leeway included.
@@ -99,7 +101,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 20;
+pub const ROWS: usize = 21;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -126,6 +128,7 @@ pub const TABLE: [CloseRow; ROWS] = [
     row(Close::Recovered, Sight::Nothing, None, "recovered", ComeBack::No),
     row(Close::NotRecovered, Sight::Code(1008), Some("no such session to recover"), "not_recovered", ComeBack::Yes),
     row(Close::Replaced, Sight::Code(1008), Some("another negotiate took this slot"), "replaced", ComeBack::No),
+    row(Close::ClockEnded, Sight::Code(1001), Some("the replay session has ended"), "session_ended", ComeBack::No),
     row(Close::Shutdown, Sight::Code(1001), Some("the server is shutting down"), "shutdown", ComeBack::Yes),
     row(Close::TokenExpired, Sight::Code(4401), Some("token expired"), "token_expired", ComeBack::WithNewToken),
     row(
@@ -138,7 +141,7 @@ pub const TABLE: [CloseRow; ROWS] = [
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 14] = [
+pub const COUNTERS: [&str; 15] = [
     "client",
     "gone",
     "protocol",
@@ -150,6 +153,7 @@ pub const COUNTERS: [&str; 14] = [
     "recovered",
     "not_recovered",
     "replaced",
+    "session_ended",
     "shutdown",
     "token_expired",
     "errors",

@@ -51,7 +51,7 @@ impl Shard {
             lanes: Lanes::new(context, Arc::clone(&stats)),
             sessions: Sessions::new(index, &options, Arc::clone(&stats)),
             inbox: Inbox::new(&options, Arc::clone(&context.unfinished)),
-            outbox: Outbox::new(options.lag, Arc::clone(&stats), report),
+            outbox: Outbox::new(options.lag, Arc::clone(&stats), report, Arc::clone(&context.streams)),
             dialects: Dialects::new(context, &stats),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
@@ -65,7 +65,8 @@ impl Shard {
         let mut events = Vec::with_capacity(256);
         while !(self.sessions.is_draining() && self.sessions.is_empty()) {
             // While the sweep is not over, only poll: do not sleep.
-            let next_ms = self.sessions.next_ms().into_iter().chain(self.dialects.next_ms()).min();
+            let next_ms = [self.sessions.next_ms(), self.dialects.next_ms(), self.outbox.next_ms()];
+            let next_ms = next_ms.into_iter().flatten().min();
             self.poller.wait(if self.outbox.has_queued() { Some(0) } else { next_ms }, &mut events);
             for event in events.drain(..) {
                 if let Some(socket) = self.poller.take(event) {
@@ -80,6 +81,7 @@ impl Shard {
             }
             self.drain();
             self.outbox.sweep(&mut self.sessions, &self.lanes);
+            self.outbox.pull(&mut self.sessions, &self.lanes);
             self.settle();
             self.expire(monotonic_ms());
         }
@@ -93,6 +95,7 @@ impl Shard {
         if is_writable && self.sessions.unblock(key) {
             self.poller.set_interest(key, self.sessions.socket(key), Interest::Read);
             self.outbox.flush(key, &mut self.sessions, &self.lanes);
+            self.outbox.queue_pull(key, &mut self.sessions);
             self.settle();
         }
     }
@@ -134,6 +137,12 @@ impl Shard {
                 for key in self.sessions.assigned(&assignments) {
                     self.converse(key, |_, dialects, wire, talk| dialects.of(wire).reassigned(talk));
                     self.close_replaced(key);
+                }
+            }
+            ShardMessage::ClockEnded(clock) => {
+                for key in self.sessions.on_clock(&clock) {
+                    self.close(key, &Close::ClockEnded.into());
+                    self.sessions.end_detached(key, &mut self.lanes);
                 }
             }
             ShardMessage::Drain => {

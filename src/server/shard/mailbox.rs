@@ -51,6 +51,8 @@ pub enum ShardMessage {
     },
     /// Assignments have changed: their sessions follow, or end if another negotiate took their place.
     Assigned(AssignmentNews),
+    /// A replay session has ended: the clients on its clock are closed.
+    ClockEnded(Arc<str>),
     /// Tell everybody, close everything, and end.
     Drain,
 }

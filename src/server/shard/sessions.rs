@@ -186,8 +186,9 @@ impl Sessions {
         let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
         let mut session = Session::new(id, token, user, wire, &self.lag);
         let admitted = match protocol {
-            ClientProtocol::WebPubSub { hub, assignment, .. } => {
+            ClientProtocol::WebPubSub { hub, assignment, session: clock, .. } => {
                 session.hub = hub;
+                session.clock = clock.map(|clock| Box::new(clock.into()));
                 session.followed = assignment.map(|assignment| Box::new(FollowedAssignment::new(assignment)));
                 None
             }
@@ -217,6 +218,12 @@ impl Sessions {
             Some(_) => self.stats.stream_connections.add(1),
             None => self.stats.hub_connections[session.hub.index()].add(1),
         }
+    }
+
+    /// The sessions on the clock of a replay session.
+    pub fn on_clock(&self, clock: &str) -> Vec<u32> {
+        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|own| **own == clock);
+        self.slab.iter().filter(|(_, session)| is_on(session)).map(|(key, _)| key as u32).collect()
     }
 
     /// Sets when the connection ends, whatever the client does.

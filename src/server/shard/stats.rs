@@ -72,6 +72,12 @@ counts! {
     refused,
     /// Requests on the JSON streams answered with an error.
     request_errors,
+    /// Subscriptions that got everything they had missed.
+    resumes,
+    /// Subscriptions that asked for what they had missed and did not get it.
+    resumes_refused,
+    /// Messages left out for clients of the JSON streams that read too slowly.
+    skipped,
     /// Joins of groups without data.
     silent_joins,
 }

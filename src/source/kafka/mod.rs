@@ -11,7 +11,8 @@
 //! - [`consumer`]: the thread that reads; what it stores is committed every second, and at the end.
 //! - [`kafka_context`]: librdkafka's callbacks: statistics, errors, rebalances of a shared group.
 //! - [`discovery`]: which partitions there are, and whether the broker answers.
-//! - [`placement`]: where a partition starts.
+//! - [`placement`]: where a partition starts. [`refill`]: what is read back before that, for clients that come back.
+//! - [`topic_ids`]: which topic it is, if one of its name was deleted.
 //! - [`intake`]: where a message goes, and what happens to one that cannot go anywhere.
 //! - [`pace`], [`pause`]: how fast a backlog is passed on; pauses between tries.
 //! - [`kafka_health`]: what `/websocket/status` and the metrics say about Kafka.
@@ -42,6 +43,10 @@ mod pace;
 pub(crate) mod pause;
 #[cfg(feature = "kafka")]
 mod placement;
+#[cfg(feature = "kafka")]
+mod refill;
+#[cfg(feature = "kafka")]
+mod topic_ids;
 
 #[cfg(feature = "kafka")]
 pub use consumer::KafkaSource;

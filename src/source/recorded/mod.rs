@@ -41,6 +41,7 @@ pub mod tick_schedule;
 pub mod track;
 pub mod trading;
 mod walk;
+mod wall;
 pub mod window;
 pub mod window_figures;
 pub mod window_options;

@@ -34,6 +34,7 @@ use super::replay::replay_refusal::ReplayRefusal;
 use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
 use super::request_body::{self, ReadBody};
+use super::upgrade::group_key;
 use crate::engine::clock::monotonic_ms;
 use crate::health::log_limit;
 use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
@@ -160,12 +161,12 @@ async fn replace_groups(
     let body = read(app, body).await?;
     let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
     // It may be a token too, whose key was checked when it was made.
-    let (credential, _session) = session_choice::split(&key);
+    let (credential, session) = session_choice::split(&key);
     let patched = app.slots.patch(credential, &wanted, monotonic_ms());
     let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
     tell(app, reassigned).await;
     let groups = HubTopic::ALL.into_iter().flat_map(|topic| wanted.groups(topic));
-    until_served(&app.hub, groups.map(|group| format!("{}_{group}", app.prefix))).await;
+    until_served(&app.hub, groups.map(|group| group_key(session, &format!("{}_{group}", app.prefix)))).await;
     let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
     let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
     Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())

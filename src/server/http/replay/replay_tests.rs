@@ -212,7 +212,7 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
         status,
         shards: Vec::new(),
         stream_options: streams,
-        authority: Authority::new(&auth),
+        authority: Authority::new(&auth).unwrap(),
         options: http,
         prefix: "blue".into(),
         pinned: None,

@@ -28,7 +28,7 @@ use crate::replay::replays::{LoadJob, LoadState};
 use crate::replay::wanted_dates::{DatesError, WantedDates};
 use crate::server::http::app::error;
 use crate::server::http::auth;
-use crate::server::http::control_access::Controller;
+use crate::server::http::controller::Controller;
 use crate::server::http::replay::clock_json::{state_name, time};
 use crate::server::http::replay::loads::{begin, find_job, recorded};
 use crate::server::http::replay::on_replay::OnReplay;

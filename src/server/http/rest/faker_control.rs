@@ -18,7 +18,7 @@ use crate::replay::change::Change;
 use crate::replay::moment::{Moment, date_at};
 use crate::server::http::app::App;
 use crate::server::http::auth::{self, KeyDigest};
-use crate::server::http::control_access::Controller;
+use crate::server::http::controller::Controller;
 use crate::server::http::replay::replay_refusal::ReplayRefusal;
 use crate::wire::streams::messages;
 

@@ -2,7 +2,8 @@
 //!
 //! Paths and answers: `docs/rest.md`; where they come from: `docs/protocols/gexbot.md`, "REST data" and
 //! "The fakers". A request takes this way: [`caller`] (is there a day, is there a key) → [`vocabulary`] (which
-//! category is meant) → [`records`], [`catalogue`], [`faker_control`], [`downloads`] or [`position_stream`]. [`faker_clock`] steers the replay.
+//! category is meant) → [`records`], [`catalogue`], [`faker_control`], [`downloads`] or [`position_stream`].
+//! [`faker_clock`] steers the replay.
 //!
 //! Files are read on blocking threads: [`blocking`].
 
