@@ -36,6 +36,7 @@ UPGRADE = (
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
 MIB = 1 << 20
+BLANKS = b" " * 65536
 
 
 @dataclass
@@ -58,6 +59,11 @@ class Target:
         writer.write(data)
         self.sent_bytes += len(data)
         await writer.drain()
+
+    async def send_blanks(self, writer, size):
+        """Sends so many, a little at a time: a thousand attackers have no memory for more."""
+        for _ in range(size // 65536):
+            await self.send(writer, BLANKS)
 
     async def begin(self, line, *headers):
         """A connection on which a request's head was sent."""
@@ -116,21 +122,20 @@ async def large_head(target):
 async def strange_body(target):
     """bodies of 8 MiB without a token"""
     _, writer = await target.begin("POST /api/publish", f"Content-Length: {8 * MIB}")
-    for _ in range(128):
-        await target.send(writer, b"x" * 65536)
+    await target.send_blanks(writer, 8 * MIB)
 
 
 async def endless_body(target):
     """publishers' bodies of 8 MiB that stop in the middle"""
     reader, writer = await target.begin("POST /api/publish", bearer(), f"Content-Length: {8 * MIB}")
-    await target.send(writer, b" " * 4 * MIB)
+    await target.send_blanks(writer, 4 * MIB)
     await reader.read()
 
 
 async def large_body(target):
     """bodies announced with 1 GiB"""
     reader, writer = await target.begin("POST /api/publish", bearer(), f"Content-Length: {1 << 30}")
-    await target.send(writer, b" " * 65536)
+    await target.send_blanks(writer, 65536)
     await reader.read()
 
 
@@ -176,9 +181,11 @@ async def wrong_recoveries(target):
 
 
 async def unfinished_messages(target):
-    """messages of 400 KiB that are never finished"""
+    """messages of 448 KiB that are never finished"""
     reader, writer = await target.upgrade()
-    await target.send(writer, frame(b" " * (400 << 10), first=0x01))
+    header = frame(bytes(7 * 65536), first=0x01)[:14]
+    await target.send(writer, header)
+    await target.send_blanks(writer, 7 * 65536)
     await reader.read()
 
 

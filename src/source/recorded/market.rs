@@ -183,7 +183,7 @@ impl<'a> FirstLook<'a> {
         let samples = [0, file.len() / 2, file.len().saturating_sub(END)].map(|from| times_from(&file, from));
         let plausible = plausible(date, &samples);
         let is_plausible = |time: &u32| (plausible.0..=plausible.1).contains(time);
-        let last = samples.iter().rev().flatten().rev().copied().find(is_plausible).unwrap_or(plausible.0);
+        let last = samples.iter().flatten().rev().copied().find(is_plausible).unwrap_or(plausible.0);
         let index = Index::new(file.len(), TimeRules { plausible, shift, keeps_spots });
         let (mut lines, mut stats) = (BlockLines::default(), LineStats::default());
         for block in 0..index.blocks().min(FIRST_LOOK) {

@@ -141,8 +141,13 @@ impl Outbox {
         }
         let Some(connection) = session.connection.as_ref().filter(|connection| connection.is_open()) else { return 0 };
         self.bytes.clear();
-        // All of it: what is pulled goes behind everything else.
-        connection.copy_unsent(usize::MAX, &mut self.bytes);
+        if !connection.copy_unsent(JOINED_BYTES, &mut self.bytes) {
+            // States go first, a part at a time.
+            session.is_pull_queued = true;
+            self.pulls.ready.push_back(key);
+            self.flush(key, sessions, lanes);
+            return JOINED_BYTES;
+        }
         if self.pulls.find(key, session, &self.lag, lanes.drained(Wire::Streams), now_ms).is_err() {
             sessions.report(key, Report::Lagging);
             return 0;
