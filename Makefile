@@ -8,7 +8,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-programs test-rust test-loom test-memory test-kafka test-tools test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-market bench-streams fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-market bench-streams fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -37,6 +37,9 @@ test-loom: ## every interleaving of the engine's own primitives
 
 test-memory: ## AddressSanitizer over engine, shards, black-box tests and fuzz targets; valgrind over the shards' tests
 	bash tests/memory.sh
+
+test-protocol: ## Autobahn's cases of RFC 6455 against the framing, which needs Python 2.7; CASES= chooses, such as 6.*
+	WSTEST=$$(bash tests/protocol/setup.sh) && export WSTEST && cargo test $(LOCKED) --workspace --test protocol -- --nocapture
 
 # Unless the environment names other programs.
 test-clients test-swarm check-deploy: export FLOWCAST_BIN ?= $(CURDIR)/target/debug/flowcast
@@ -69,7 +72,7 @@ lint: ## formatting and clippy; warnings are errors
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo fmt --manifest-path tests/loom/Cargo.toml --check
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
-	cargo clippy $(LOCKED) --workspace --test kafka -- -D warnings
+	cargo clippy $(LOCKED) --workspace --test kafka --test protocol -- -D warnings
 	cargo clippy $(LOCKED) --workspace --all-targets --no-default-features -- -D warnings
 
 bench: ## all benchmarks; compares with the last run

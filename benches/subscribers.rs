@@ -19,15 +19,16 @@ use flowcast::engine::frames::{Form, FrameStore, Frames};
 use flowcast::engine::group::Group;
 use flowcast::engine::hub::{Hub, HubOptions};
 use flowcast::engine::ledger::LedgerOptions;
+use flowcast::health::status::Status;
 use flowcast::server::http::listen::raise_file_limit;
 use flowcast::server::shard::context::{Hubs, ShardContext};
 use flowcast::server::shard::event_loop::Shard;
 use flowcast::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use flowcast::server::shard::shard_options::ShardOptions;
+use flowcast::streams::Streams;
 use flowcast::streams::stream_options::StreamOptions;
 use flowcast::wire::gexbot::HubTopic;
 use flowcast::wire::payload::Profile;
-use flowcast::wire::streams::Channels;
 use flowcast::wire::webpubsub::{PubSubWire, Syntax};
 use flowcast::wire::websocket::{self, Opcode};
 
@@ -84,12 +85,15 @@ impl Bench {
         let command = StreamOptions::augment_args(ShardOptions::augment_args(Command::new("bench")));
         let matches = command.get_matches_from(["bench"]);
         let streams = HubOptions { max_silent_groups: 0, ledger: LedgerOptions { ledger_publications: 0 } };
+        let stream_options = StreamOptions::from_arg_matches(&matches).expect("defaults");
+        let streams = Arc::new(Hub::new("streams", &streams));
+        let streams = Streams::new(streams, [], stream_options.clone(), &Status::default());
         let context = ShardContext {
-            hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::new(Hub::new("streams", &streams)) },
+            hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
             prefix: "blue".into(),
             options: Arc::new(ShardOptions::from_arg_matches(&matches).expect("defaults")),
-            stream_options: StreamOptions::from_arg_matches(&matches).expect("defaults"),
-            channels: Arc::new(Channels::new([])),
+            stream_options: stream_options.clone(),
+            streams,
             silent: Arc::default(),
         };
         let (shard, _) = Shard::spawn(0, &context).expect("a thread");

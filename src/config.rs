@@ -23,6 +23,7 @@ use crate::source::recorded::player_options::ReplayOptions;
 use crate::source::recorded::trading::TradingOptions;
 use crate::source::recorded::window_options::WindowOptions;
 use crate::streams::stream_options::StreamOptions;
+use crate::wire::streams::Channels;
 
 /// Everything `serve` can be told.
 #[derive(Debug, Clone, clap::Args)]
@@ -129,8 +130,14 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
             keepalive.ping_interval_seconds, keepalive.pong_timeout_seconds
         ));
     }
+    options.replay.check()?;
     options.kafka.check()?;
-    if options.kafka.is_configured() && options.auth.auth_secret.is_none() && !options.auth.allow_anonymous {
+    options.auth.check()?;
+    let channels = Channels::new(options.kafka.channels());
+    if let Some((name, _)) = options.streams.channel_policy.iter().find(|(name, _)| channels.find(name).is_none()) {
+        return Err(format!("--channel-policy (FLOWCAST_CHANNEL_POLICY): {}", channels.unknown(name)));
+    }
+    if options.kafka.is_configured() && !options.auth.has_secret() && !options.auth.allow_anonymous {
         return Err("WS_KAFKA_BROKERS is set and WS_AUTH_SECRET is not: anybody could read the live data. Set \
              WS_AUTH_SECRET, or --allow-anonymous if that is intended"
             .to_owned());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use flowcast::commands::generate::{GenerateOptions, generate};
 
@@ -23,7 +24,7 @@ pub fn write(out: &Path, series: &str, tickers: &[&str], records: u32) {
         seed: 1,
         force: false,
     };
-    generate(&options).expect("an empty folder to write to");
+    generate(&options, &AtomicBool::new(false)).expect("an empty folder to write to");
 }
 
 /// The lines of a series of SPX's day, without line breaks.

@@ -1,6 +1,7 @@
 // A client of flowcast's JSON streams (`GET /ws`, docs/streams.md), for browsers and for Node.
 //
-//   connect ─▶ token() ─▶ WebSocket ─▶ what was subscribed is asked for again ─▶ messages ─▶ listeners
+//   connect ─▶ token() ─▶ WebSocket ─▶ what was subscribed is asked for again, ─▶ messages ─▶ listeners
+//      ▲                               with what was missed meanwhile                │
 //      ▲                                                                            │
 //      └──────────── a random wait, longer after each failure ◀── lost ◀────────────┘
 //
@@ -36,6 +37,7 @@ export const CLOSE_MEANINGS = new Map([
 ]);
 
 const SLOW_CONSUMER = /slow consumer/i;
+const STATES = ["price_updates", "portfolio"];
 const TRADING_STREAMS = ["price_updates", "signals", "trades", "portfolio"];
 
 // ---- shapes ----------------------------------------------------------------------------------------
@@ -88,6 +90,9 @@ function brief(value) {
   return shown.length > 60 ? `${shown.slice(0, 60)}…` : shown;
 }
 
+/** The number of a message, or one per partition. */
+const numbers = (value, path) => (isObject(value) ? mapOf(count)(value, path) : count(value, path));
+
 const price = shape({
   price: number,
   change: optional(number),
@@ -120,7 +125,15 @@ const topicMessage = shape({
 /** Every message a server may send, by its type. */
 const MESSAGES = new Map([
   ["pong", shape({})],
-  ["subscribed", shape({ channels: listOf(text), symbols: optional(mapOf(listOf(text))) })],
+  [
+    "subscribed",
+    shape({
+      channels: listOf(text),
+      symbols: optional(mapOf(listOf(text))),
+      positions: optional(mapOf(shape({ epoch: text, seq: numbers }))),
+    }),
+  ],
+  ["skipped", shape({ channel: text, epoch: text, count, from: numbers, to: numbers })],
   ["error", shape({ error: text, code: optional(text), timestamp: optional(time) })],
   ["message", (value, path) => topicMessage(value, path) ?? encoded(value, path)],
   ["price_update", shape({ symbols: mapOf(price), timestamp: time })],
@@ -196,6 +209,7 @@ export function parseMessage(data) {
  * - "open" `{ attempt }`: connected, and what was subscribed before is asked for again;
  * - "close" `{ code, reason, meaning, slow }`: a connection ended;
  * - "reconnecting" `{ attempt, delayMs, reason }`: the next try, and when;
+ * - "gap" `{ channel, reason }`: the server no longer has what was missed of a channel while away;
  * - "malformed" `{ problem, data }`: the server said something that is not in the protocol;
  * - "given_up" `{ reason }`: no more tries, until `connect` is called again.
  */
@@ -212,6 +226,8 @@ export class FlowcastClient {
   #confirmed; // the server's word on what is subscribed; undefined: nothing was ever asked for
   #latest; // the last "subscribed" while more answers are due
   #pending = []; // requests not answered yet; those with `replay` are made again from #confirmed
+  #positions = new Map(); // by channel: what has been heard of it, { epoch, seqs: Map(partition ▸ seq) }
+  #resuming = new Set(); // channels that were asked for with a position, and not answered yet
 
   /**
    * @param {object} options
@@ -266,6 +282,7 @@ export class FlowcastClient {
     const wasOpen = this.#state === "open";
     this.#confirmed = undefined;
     this.#pending = [];
+    this.#positions.clear();
     this.#end("disconnected");
     if (wasOpen) this.#emit("close", { code: 1000, reason: "disconnected", meaning: "closed", slow: false });
   }
@@ -342,7 +359,8 @@ export class FlowcastClient {
     this.#after("stable", this.#options.stableMs, () => (this.#attempt = 0));
     this.#every("ping", this.#options.pingIntervalMs, () => this.ping());
     const asked = this.#pending.filter(({ replay }) => !replay);
-    this.#pending = [...replayOf(this.#confirmed), ...asked];
+    this.#pending = [...replayOf(this.#confirmed, this.#positions), ...asked];
+    this.#resuming = new Set(this.#pending.filter(({ request }) => request.since).flatMap(({ request }) => request.channels));
     for (const { request } of this.#pending) this.#send(request);
     this.#emit("open", { attempt: this.#attempt });
     this.#opened?.resolve();
@@ -357,18 +375,47 @@ export class FlowcastClient {
     }
     if (message.type === "pong") this.#clear("pong");
     if (message.type === "subscribed" || message.type === "error") this.#answered(message);
+    const channel = channelOf(message);
+    if (channel !== undefined) {
+      // Comes from auto-subscription, and once more in its turn.
+      if (this.#resuming.has(channel)) return;
+      this.#moveOn(channel, message);
+    }
     this.#emit(message.type, message);
     this.#emit("any", message);
   }
 
   /** Requests are answered in their order, each with "subscribed" (all that is subscribed now) or "error". */
   #answered(message) {
-    this.#pending.shift();
+    const answered = this.#pending.shift();
+    for (const channel of answered?.request.since ? answered.request.channels : []) this.#resuming.delete(channel);
+    if (message.type === "subscribed") this.#settlePositions(message);
     // While a replay is under way the server knows a part only: what it says last counts.
     if (message.type === "subscribed") this.#latest = message;
     if (this.#pending.length === 0 && this.#latest) {
       this.#confirmed = { channels: this.#latest.channels, symbols: this.#latest.symbols ?? {} };
       this.#latest = undefined;
+    }
+  }
+
+  /** A message of a channel was heard: from now on the channel goes on after it. */
+  #moveOn(channel, { type, epoch, seq, partition = 0, to }) {
+    if (epoch === undefined) return; // an older server, or a message that is in no log
+    const known = this.#positions.get(channel);
+    const position = known?.epoch === epoch ? known : { epoch, seqs: new Map() };
+    for (const [part, number] of type === "skipped" ? pairsOf(to) : [[String(partition), seq]]) position.seqs.set(part, number);
+    this.#positions.set(channel, position);
+  }
+
+  /** Where the channels stand that begin now; those of which something was missed go on from where they are. */
+  #settlePositions({ channels, positions = {} }) {
+    for (const channel of [...this.#positions.keys()]) {
+      if (!channels.includes(channel) && !this.#resuming.has(channel)) this.#positions.delete(channel);
+    }
+    for (const [channel, { epoch, seq, recovered, reason }] of Object.entries(positions)) {
+      if (this.#positions.has(channel) && recovered !== false) continue;
+      this.#positions.set(channel, { epoch, seqs: new Map(pairsOf(seq)) });
+      if (recovered === false) this.#emit("gap", { channel, reason });
     }
   }
 
@@ -466,19 +513,31 @@ export class FlowcastClient {
 
 /** What brings a new connection to where the last one was: one request a channel, so that a token that
  *  may no longer have one of them still gets the others. */
-function replayOf(confirmed) {
+function replayOf(confirmed, positions) {
   if (!confirmed) return [];
   const { channels, symbols } = confirmed;
   const subscribe = (channel) => ({
     type: "subscribe",
     channels: [channel],
     ...(Object.hasOwn(symbols, channel) && { symbols: symbols[channel] }),
+    // The server sends the current prices and portfolio by itself.
+    ...(positions.has(channel) && !STATES.includes(channel) && { since: sinceOf(positions.get(channel)) }),
   });
   // A new connection has all trading streams until it asks for something.
   const unsubscribe = (channel) => ({ type: "unsubscribe", channels: [channel] });
   const requests = channels.length > 0 ? channels.map(subscribe) : TRADING_STREAMS.map(unsubscribe);
   return requests.map((request) => ({ request, replay: true }));
 }
+
+const sinceOf = ({ epoch, seqs }) => ({ epoch, seq: Object.fromEntries(seqs) });
+
+/** A number, or numbers by partition, as pairs. */
+const pairsOf = (numbers) => (isObject(numbers) ? Object.entries(numbers) : [["0", numbers]]);
+
+const CHANNELS = { price_update: "price_updates", signal: "signals", trade_executed: "trades", portfolio_update: "portfolio" };
+
+/** The channel that a message belongs to, if it belongs to one. */
+const channelOf = ({ type, channel }) => CHANNELS[type] ?? (type === "message" || type === "skipped" ? channel : undefined);
 
 function deferred() {
   let settle;

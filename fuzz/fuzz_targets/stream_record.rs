@@ -31,13 +31,13 @@ fuzz_target!(|input: &[u8]| {
         2 => {
             if let Ok(signal) = TradingSignal::parse(payload) {
                 assert_eq!(signal, signal.clone().into_owned());
-                same_digits(payload, text(&messages::signal(&signal, 0)), &["price", "quantity", "confidence"]);
+                same_digits(payload, text(&messages::signal(&signal, 0).finish(None)), &["price", "quantity", "confidence"]);
             }
         }
         3 => {
             if let Ok(trade) = Trade::parse(payload) {
                 assert_eq!(trade, trade.clone().into_owned());
-                same_digits(payload, text(&messages::trade(&trade, 0)), &["price", "quantity"]);
+                same_digits(payload, text(&messages::trade(&trade, 0).finish(None)), &["price", "quantity"]);
             }
         }
         _ => {
@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
                 .map(|(symbol, position)| (symbol, messages::position_piece(symbol, position)))
                 .collect();
             let pieces: Vec<_> = pieces.iter().map(|(symbol, piece)| (symbol.as_ref(), &**piece)).collect();
-            let frame = messages::portfolio_update(&pieces, portfolio.total_pnl, pieces.len() as u64, 0);
+            let frame = messages::portfolio_update(&pieces, portfolio.total_pnl, pieces.len() as u64, 0).finish(None);
             let message: Fields<'_> = serde_json::from_str(text(&frame)).expect("a message is JSON");
             same_digits(payload, message["data"].get(), &["total_pnl"]);
         }
@@ -62,7 +62,7 @@ fn text(frame: &[u8]) -> &str {
 
 /// JSON passes to the byte; the payload is its own key here.
 fn passthrough(payload: &[u8]) {
-    let frame = messages::message("lines", payload, Some(payload), 0);
+    let frame = messages::message("lines", payload, Some(payload), 0).finish(None);
     let message: Fields<'_> = serde_json::from_str(text(&frame)).expect("a message is JSON");
     let json = std::str::from_utf8(payload).ok().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
     match json {

@@ -20,11 +20,11 @@ once. Where the machine is busy with other programs, wall times are spoilt and C
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
-import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ import servers
 from cases import TICKERS_16
 from fanout import count, prepare, some_of
 from market_set import GB, NoRoom, drop_from_cache, files_of, market_set
-from meter import cpu_s, peak_resident_bytes
+from meter import Sampler, cpu_s, peak_resident_bytes
 from recorder import join, messages, received, upgraded
 from report import machine, number, shown, table
 from servers import flowcast, running
@@ -186,30 +186,18 @@ def start_up(asked, data):
     return Found(rows, [command], remarks)
 
 
-class Watch(threading.Thread):
+class Watch(Sampler):
     """Reads flowcast's metrics once a second while a block runs."""
 
     def __init__(self, server):
-        super().__init__(daemon=True)
-        self._server, self._done = server, threading.Event()
+        super().__init__(WATCH_S)
+        self._server = server
         self.samples = []
 
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._done.set()
-        self.join()
-
-    def run(self):
-        """Samples until the block ends or the server does."""
-        while not self._done.wait(WATCH_S):
-            try:
-                self.samples.append((time.monotonic_ns(), self._server.metrics()))
-            except OSError:
-                # A server that is too busy to answer is seen in what the swarm receives.
-                continue
+    def sample(self):
+        """Goes on without an answer: a server that is too busy for one is seen in what the swarm receives."""
+        with contextlib.suppress(OSError):
+            self.samples.append((time.monotonic_ns(), self._server.metrics()))
 
     def between(self, name, span):
         """A metric's values in a span of monotonic ns."""

@@ -49,16 +49,12 @@ def machine_busy_s():
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-class Meter(threading.Thread):
-    """Samples a server until it is stopped; answers for any span in between."""
+class Sampler(threading.Thread):
+    """Calls `sample` at an interval while a block runs, until it returns False."""
 
-    def __init__(self, pid, tid=None, with_memory=False):
+    def __init__(self, interval_s):
         super().__init__(daemon=True)
-        self._pid, self._tid, self._with_memory = pid, tid, with_memory
-        self._clock = process_clock(pid)
-        self._times, self._samples = [], []
-        self._memory, self._machine = [], []
-        self._done = threading.Event()
+        self._interval_s, self._done = interval_s, threading.Event()
 
     def __enter__(self):
         self.start()
@@ -68,21 +64,40 @@ class Meter(threading.Thread):
         self._done.set()
         self.join()
 
+    def sample(self):
+        """One sample."""
+        raise NotImplementedError
+
     def run(self):
-        """Samples until the block ends or the process does."""
-        count = 0
-        while not self._done.wait(SAMPLE_S):
-            try:
-                cpu_ns = time.clock_gettime_ns(self._clock)
-                self._samples.append((cpu_ns, thread_cpu_ns(self._pid, self._tid) if self._tid else cpu_ns))
-                self._times.append(time.monotonic_ns())
-                if count % MEMORY_EVERY == 0:
-                    self._machine.append((self._times[-1], machine_busy_s()))
-                    if self._with_memory:
-                        self._memory.append((self._times[-1], resident_bytes(self._pid)))
-            except OSError:
+        """Samples until the block ends or there is nothing more to sample."""
+        while not self._done.wait(self._interval_s):
+            if self.sample() is False:
                 return
-            count += 1
+
+
+class Meter(Sampler):
+    """Samples a server until it is stopped; answers for any span in between."""
+
+    def __init__(self, pid, tid=None, with_memory=False):
+        super().__init__(SAMPLE_S)
+        self._pid, self._tid, self._with_memory = pid, tid, with_memory
+        self._clock = process_clock(pid)
+        self._times, self._samples = [], []
+        self._memory, self._machine = [], []
+
+    def sample(self):
+        """False when the process has ended."""
+        try:
+            cpu_ns = time.clock_gettime_ns(self._clock)
+            self._samples.append((cpu_ns, thread_cpu_ns(self._pid, self._tid) if self._tid else cpu_ns))
+            self._times.append(time.monotonic_ns())
+            if len(self._times) % MEMORY_EVERY == 1:
+                self._machine.append((self._times[-1], machine_busy_s()))
+                if self._with_memory:
+                    self._memory.append((self._times[-1], resident_bytes(self._pid)))
+        except OSError:
+            return False
+        return True
 
     def _cpu_ns_at(self, at_ns, which):
         place = min(max(bisect_left(self._times, at_ns), 1), len(self._times) - 1)

@@ -8,7 +8,8 @@
 // subscribes to TOPIC and all trading streams. VU 1 publishes over POST /api/publish: RATE numbered messages a
 // second to TOPIC, and one signal, trade and price of the symbol K6 whose numbers everybody knows. The numbers
 // tell losses, repetitions and order, and the time in them the latency (Date.now() of one host). Without
-// PUBLISH_TOKEN nothing is published and only what the server sends by itself is checked.
+// PUBLISH_TOKEN nothing is published and only what the server sends by itself is checked. With RESUMES=n every
+// client disconnects n times while VU 1 publishes, and asks for what it missed: nothing may be lost or come twice.
 import http from 'k6/http';
 import { check, fail } from 'k6';
 import exec from 'k6/execution';
@@ -25,6 +26,7 @@ const TOKEN = __ENV.TOKEN || '';
 const PUBLISH_TOKEN = __ENV.PUBLISH_TOKEN || '';
 const TOPIC = __ENV.TOPIC || 'lines';
 const RATE = Number(__ENV.RATE || 10);
+const RESUMES = Number(__ENV.RESUMES || 0);
 const P99_MS = Number(__ENV.P99_MS || 250);
 
 // Connections and closing, on top of DURATION.
@@ -105,33 +107,55 @@ export function setup() {
 
 export default function () {
   const id = exec.vu.idInTest;
-  const state = { kinds: new Set(), asked: [], stage: 'unasked', topic: null, isDone: false, hasOpened: false };
+  const state = {
+    kinds: new Set(), asked: [], stage: 'unasked', topic: null, position: null, isDone: false, hasOpened: false,
+  };
   const token = TOKEN && `token=${TOKEN}&`;
-  const socket = new WebSocket(`${SOCKET_URL}?${token}client_id=k6-${id}`);
+  const url = `${SOCKET_URL}?${token}client_id=k6-${id}`;
+  let socket;
   const say = (message) => socket.send(typeof message === 'string' ? message : JSON.stringify(message));
   const later = [];
   const at = (second, step) => later.push(setTimeout(step, second * 1000));
 
-  socket.addEventListener('open', () => {
+  const connect = (whenOpen) => {
+    socket = new WebSocket(url);
+    listen(state, socket, later, id, () => socket, whenOpen);
+  };
+  const comeBack = () => {
+    const left = socket;
+    state.asked = [];
+    connect(() => resume(state, say));
+    left.close();
+  };
+  connect(() => {
     state.hasOpened = true;
     at(0, () => ask(state, say, { type: 'ping' }, (answer) => answer.type === 'pong'));
     at(0.2, () => askWrongly(state, say));
     at(1, () => subscribe(state, say));
     if (id === 1 && PUBLISH_TOKEN) at(LEAD_S, () => keepPublishing(later));
+    // Apart from one another, and done a while before the end.
+    const stay = (DURATION_S - LEAD_S - TRAIL_S - 1) / (RESUMES + 1);
+    for (let n = 1; n <= RESUMES; n += 1) at(LEAD_S + stay * (n - 1 + Math.random()), comeBack);
     at(DURATION_S, () => {
       state.isDone = true;
       finish(state);
       socket.close();
     });
   });
-  socket.addEventListener('message', ({ data }) => onMessage(state, data));
+}
+
+// Only the newest socket of a client is heard.
+function listen(state, socket, later, id, newest, whenOpen) {
+  socket.addEventListener('open', whenOpen);
+  socket.addEventListener('message', ({ data }) => socket === newest() && onMessage(state, data));
   socket.addEventListener('error', ({ error }) => {
-    if (state.isDone) return;
+    if (state.isDone || socket !== newest()) return;
     connectionFailures.add(1);
     console.error(`client ${id}: ${error}`);
     if (!state.hasOpened) later.forEach(clearTimeout);
   });
   socket.addEventListener('close', () => {
+    if (socket !== newest()) return;
     if (!state.isDone) connectionFailures.add(1);
     later.forEach(clearTimeout);
   });
@@ -169,6 +193,15 @@ function subscribe(state, say) {
   });
 }
 
+// A new connection goes on where the last one was, and says so before anything else.
+function resume(state, say) {
+  const { position } = state;
+  const since = position && { since: position };
+  ask(state, say, { type: 'subscribe', channels: [TOPIC], ...since }, (answer) => answer.type === 'subscribed'
+    && (!position || answer.positions[TOPIC].recovered === true));
+  ask(state, say, { type: 'subscribe', channels: TRADING }, (answer) => answer.type === 'subscribed');
+}
+
 function onMessage(state, data) {
   const now = Date.now();
   let message;
@@ -204,12 +237,13 @@ function onAnswer(state, answer) {
   }
 }
 
-function onTopic(state, { channel, payload }, now) {
+function onTopic(state, { channel, payload, epoch, seq }, now) {
   if (state.stage === 'unasked' || channel !== TOPIC) {
     badMessages.add(1);
     console.error(`a message of ${channel}, which was not subscribed to`);
     return;
   }
+  if (epoch) state.position = { epoch, seq };
   if (!payload || payload.by !== 'k6') return;
   if (state.topic !== null && payload.seq !== state.topic + 1) {
     orderFaults.add(1);

@@ -125,6 +125,16 @@ pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
     arguments.map(hide).collect()
 }
 
+/// What a subscription gets of the messages that its client is too slow for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowPolicy {
+    /// The newest ones, and word of which are left out: the two together must be all of them.
+    Skip,
+    /// The newest of each key: numbers rise.
+    Latest,
+}
+
 /// `--protocols streams`: what clients subscribe to, and where the sequence comes from that is verified.
 #[derive(Clone, Args)]
 #[command(next_help_heading = "JSON streams (--protocols streams)")]
@@ -155,6 +165,13 @@ pub struct StreamArgs {
     /// with readings of CLOCK_MONOTONIC.
     #[arg(long)]
     pub external_producer: bool,
+    /// Clients that come back (`--reset`, `--reconnect`) ask for what they missed, and must get each message
+    /// once.
+    #[arg(long)]
+    pub resume: bool,
+    /// What slow and stalled clients ask for in place of being dropped.
+    #[arg(long, value_enum)]
+    pub policy: Option<SlowPolicy>,
     /// The last number the external producer gives, if it ends before the run does.
     #[arg(long, value_name = "SEQ", requires = "external_producer")]
     pub last_seq: Option<u64>,
@@ -163,7 +180,9 @@ pub struct StreamArgs {
 impl std::fmt::Debug for StreamArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Without the credentials.
-        let Self { channels, symbols, publish_rate, publish_bytes, external_producer, last_seq, .. } = self;
+        let Self {
+            channels, symbols, publish_rate, publish_bytes, external_producer, last_seq, resume, policy, ..
+        } = self;
         f.debug_struct("StreamArgs")
             .field("channels", channels)
             .field("symbols", symbols)
@@ -171,6 +190,8 @@ impl std::fmt::Debug for StreamArgs {
             .field("publish_bytes", publish_bytes)
             .field("external_producer", external_producer)
             .field("last_seq", last_seq)
+            .field("resume", resume)
+            .field("policy", policy)
             .finish_non_exhaustive()
     }
 }

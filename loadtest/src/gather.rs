@@ -87,6 +87,7 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
         reconnected: tally.reconnected,
         resets: tally.resets,
         resent: tally.resent,
+        skipped: tally.skipped,
         stream_messages: tally.stream_messages,
         connect: Pairs::of(&tally.setup),
         shed: Pairs::of(&tally.shed),

@@ -3,7 +3,7 @@
 //!
 //! Reading order of a run: [`cli`] (what was typed) → [`preflight`] (whether server and machine
 //! can do it) → [`membership`] (which groups, at which hubs) → [`plan`] (what will be done) → [`run`] (start, ramp, measure, finish) → [`worker`] (one
-//! receiving thread) → [`verify`] (compares what was received with what was published) ← [`reference`]
+//! receiving thread) → [`verify`] (compares what was received with what was published) ← [`mod@reference`]
 //! (where that is known from) → [`report`]. [`processes`] does the same in several processes.
 //!
 //! What was published is known from the server's tick ledger ([`ledger`]). The JSON streams have none,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Negotiate, RunArgs};
+use crate::cli::{Negotiate, RunArgs, SlowPolicy};
 use crate::clock::SECOND;
 use crate::membership::{GroupsError, Hub, unprefixed};
 use crate::negotiate::Wish;
@@ -67,6 +67,7 @@ pub enum PlanError {
 
 /// Everything the workers need to know.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "settings that have nothing to do with one another")]
 pub struct Plan {
     /// Clients of this process; each has a connection per hub ([`Plan::hubs_of`]).
     pub clients: u32,
@@ -92,6 +93,10 @@ pub struct Plan {
     pub channels: Vec<String>,
     /// Symbols of its trading streams.
     pub symbols: Vec<String>,
+    /// Whether its clients that come back ask for what they missed.
+    pub resumes: bool,
+    /// What its slow and stalled clients ask for.
+    pub slow_policy: Option<SlowPolicy>,
     /// New connections per second in this process.
     pub ramp: u32,
     /// Receiving threads.
@@ -179,6 +184,15 @@ fn check_sequence(args: &RunArgs, is_streams: bool) -> Result<(), &'static str> 
     }
     if (publishes || streams.external_producer) && !streams.channels.iter().any(|name| is_topic(name)) {
         return Err("a sequence needs --channels with a topic, such as lines: trading streams carry no numbers");
+    }
+    if (streams.resume || streams.policy.is_some()) && !(publishes || streams.external_producer) {
+        return Err("--resume and --policy need a sequence: --publish-rate or --external-producer");
+    }
+    if streams.resume && args.reset <= 0.0 && !args.reconnect {
+        return Err("--resume needs clients that come back: --reset or --reconnect");
+    }
+    if streams.policy.is_some() && args.slow <= 0.0 && args.stalled <= 0.0 {
+        return Err("--policy is for slow clients: --slow or --stalled");
     }
     if streams.publish_bytes < publisher::MIN_BYTES || streams.publish_bytes > publisher::MAX_BYTES {
         return Err("--publish-bytes must be from 80 to 262144");
@@ -330,6 +344,8 @@ pub(crate) mod tests {
             mix: Mix::default(),
             channels: Vec::new(),
             symbols: Vec::new(),
+            resumes: false,
+            slow_policy: None,
             ramp: 1_000,
             workers: 1,
             source_addresses: Vec::new(),

@@ -221,6 +221,8 @@ fn plan(
         mix: Mix { stalled: args.stalled, slow: args.slow, resetting: args.reset },
         channels: args.streams.channels.clone(),
         symbols: args.streams.symbols.clone(),
+        resumes: args.streams.resume,
+        slow_policy: args.streams.policy,
         ramp: args.ramp,
         workers: args.workers.unwrap_or_else(default_workers).min(args.connections),
         source_addresses: Vec::new(),

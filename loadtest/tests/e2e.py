@@ -216,6 +216,26 @@ def check_streams_in_processes(url, _pid, folder):
     assert report["facts"]["verified"] > 100 * 100, result.stdout
 
 
+def check_streams_resume(url, _pid, folder):
+    """Clients of /ws that come back again and again miss nothing and get nothing twice, over all their connections."""
+    load = ["-c", 200, "-d", "6s", "--publish-rate", 100, "--reset", 50, "--reset-after", "500ms", "--resume"]
+    result = swarm("--url", url, *STREAMS, *load, "--json", folder / "resume.json")
+    report = json.loads((folder / "resume.json").read_text())
+    proven(report, result.stdout)
+    assert report["facts"]["recovered"] > 200, result.stdout
+
+
+def check_streams_slow_policies(url, _pid, folder):
+    """Slow clients of /ws with a policy stay, and are told what is left out; the others get everything."""
+    for policy in ("skip", "latest"):
+        load = ["-c", 100, "-d", "6s", "--publish-rate", 200, "--publish-bytes", 8000, "--slow", 10, "--slow-rate", 100_000]
+        result = swarm("--url", url, *STREAMS, *load, "--policy", policy, "--json", folder / "policy.json")
+        report = json.loads((folder / "policy.json").read_text())
+        proven(report, result.stdout)
+        assert not report["facts"]["shed_causes"], result.stdout
+        assert policy == "latest" or report["facts"]["skipped"] > 0, result.stdout
+
+
 def check_streams_need_a_token(url, _pid, _folder):
     """Without a token /ws refuses, and a run says so."""
     without = swarm("--url", url, *STREAMS, "-c", 5, "-d", "1s", seconds=30, secret=None)
@@ -275,6 +295,12 @@ def check_k6_streams(url, _pid, _folder):
     assert re.search(r"ws_sessions\.+: 50 ", result.stdout), result.stdout
 
 
+def check_k6_streams_resume(url, _pid, _folder):
+    """streams.js with clients that come back three times each, and lose nothing."""
+    result = k6_streams(url, "VUS=10", "P99_MS=5000", "RESUMES=3")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def check_k6_streams_can_fail(url, _pid, _folder):
     """Slow delivery, a publisher that may not publish and a stale token break thresholds (exit code 99)."""
     few = ("VUS=2", "DURATION=10s")
@@ -296,8 +322,11 @@ CHECKS = [
     check_k6_can_fail,
     check_streams,
     check_streams_in_processes,
+    check_streams_resume,
+    check_streams_slow_policies,
     check_streams_need_a_token,
     check_k6_streams,
+    check_k6_streams_resume,
     check_k6_streams_can_fail,
 ]
 

@@ -116,7 +116,7 @@ fn try_run() -> anyhow::Result<()> {
     match parse(&Cli::command(), &line) {
         CliCommand::Serve(args) => serve(&line, args.config.as_deref()),
         CliCommand::Inspect(options) => Ok(inspect::inspect(&options)?),
-        CliCommand::Generate(options) => print(generate::generate(&options)?),
+        CliCommand::Generate(options) => print(generate::generate(&options, &*shutdown::raised_by_signal()?)?),
         CliCommand::Import(options) => print(import::import(&options)?),
         CliCommand::Tail(options) => tail::tail(options),
         CliCommand::Record(options) => record::record(&options),

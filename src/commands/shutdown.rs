@@ -8,7 +8,7 @@ use std::thread;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGINT and SIGTERM.
+/// SIGINT and SIGTERM, which end the process by themselves only before this exists.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,

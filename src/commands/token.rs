@@ -1,5 +1,6 @@
 //! `flowcast token`: makes a token for `/ws` and `POST /api/publish`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -27,15 +28,19 @@ pub struct TokenOptions {
     pub audience: Option<String>,
     /// The server's secret
     #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = jwt::secret)]
-    pub secret: SecretString,
+    #[arg(required_unless_present = "secret_file")]
+    pub secret: Option<SecretString>,
+    /// The server's file of secrets, whose first line signs
+    #[arg(long, env = "WS_AUTH_SECRET_FILE", value_name = "FILE", conflicts_with = "secret")]
+    pub secret_file: Option<PathBuf>,
 }
 
 /// How long a token is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
-    /// From now on.
+    /// This long from now on.
     For(Duration),
-    /// Without an end.
+    /// The token has no `exp`; only another secret ends it.
     Never,
 }
 
@@ -47,8 +52,13 @@ fn ttl(text: &str) -> Result<Ttl, String> {
     ttl.map(Ttl::For).map_err(|error| format!("expected a duration such as 1h or 30m, or never: {error}"))
 }
 
-/// A signed token.
-pub fn token(options: &TokenOptions) -> Result<String, jsonwebtoken::errors::Error> {
+/// Signs a token with HS256; an error if a secret cannot be read, or the claims cannot be written as JSON.
+pub fn token(options: &TokenOptions) -> anyhow::Result<String> {
+    let secret = match (&options.secret, &options.secret_file) {
+        (Some(secret), _) => secret.clone(),
+        (None, Some(file)) => jwt::secrets_of(file)?.swap_remove(0),
+        (None, None) => anyhow::bail!("expected --secret or --secret-file"),
+    };
     let now = (clock::unix_ns() / 1_000_000_000) as f64;
     let claims = Claims {
         sub: options.sub.clone(),
@@ -61,7 +71,7 @@ pub fn token(options: &TokenOptions) -> Result<String, jsonwebtoken::errors::Err
         role: options.role.clone(),
         aud: options.audience.clone().map(Into::into),
     };
-    jwt::sign(&claims, options.secret.expose_secret().as_bytes())
+    Ok(jwt::sign(&claims, secret.expose_secret().as_bytes())?)
 }
 
 #[cfg(test)]
@@ -77,14 +87,18 @@ mod tests {
             channels: Some(vec!["lines".to_owned()]),
             role: Some(PUBLISHER.to_owned()),
             audience: None,
-            secret: "secret".into(),
+            secret: Some("secret".into()),
+            secret_file: None,
         };
         let authority = Authority::new(&AuthOptions {
             auth_secret: Some("secret".into()),
+            auth_secret_previous: None,
+            auth_secret_file: None,
             auth_audience: None,
             allowed_origins: Vec::new(),
             allow_anonymous: false,
-        });
+        })
+        .unwrap();
         let claims = authority.check(Some(&token(&options).unwrap())).unwrap().unwrap();
         assert_eq!((claims.sub.as_str(), claims.role.as_deref()), ("me", Some(PUBLISHER)));
         let grant = claims.grant();

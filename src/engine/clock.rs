@@ -5,7 +5,8 @@
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// `CLOCK_MONOTONIC`, ns.
+/// `CLOCK_MONOTONIC`, ns since some moment before the boot: the clock of the ledger, comparable between the processes
+/// of a host.
 pub fn monotonic_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
 }

@@ -64,17 +64,17 @@ impl Frames {
         Self { store, record }
     }
 
-    /// See [`FrameStore::frame`].
+    /// The record as one whole WebSocket message of `form`; empty if it is not built in this form.
     pub fn frame(&self, form: Form) -> Bytes {
         self.store.frame(self.record, form)
     }
 
-    /// See [`FrameStore::timestamp`].
+    /// The time of the record, Unix seconds.
     pub fn timestamp(&self) -> i64 {
         self.store.timestamp(self.record)
     }
 
-    /// See [`FrameStore::hashes`].
+    /// The hashes of its payload, by which a client can prove what it received.
     pub fn hashes(&self) -> PayloadHashes {
         self.store.hashes(self.record)
     }

@@ -105,7 +105,7 @@ impl Group {
         self.subscribers.load(Ordering::Relaxed)
     }
 
-    /// Publications so far.
+    /// How many publications it has had since the start; none while it has no subscriber.
     pub fn publications(&self) -> u64 {
         self.publications.load(Ordering::Relaxed)
     }

@@ -29,7 +29,7 @@ pub struct HubOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} groups without data are joined already; --max-silent-groups allows no more")]
 pub struct TooManySilentGroups {
-    /// The configured [`HubOptions::max_silent_groups`].
+    /// How many groups without data may be joined at once: [`HubOptions::max_silent_groups`].
     pub limit: usize,
 }
 

@@ -25,7 +25,23 @@ use super::watermark::Watermark;
 use crate::replay::snapshot::Epoch;
 
 /// What is to be published, and where.
-pub type Outgoing = (Arc<Group>, Frames);
+pub trait Outgoing {
+    /// The groups that may carry it.
+    fn groups(&self) -> impl Iterator<Item = &Arc<Group>>;
+
+    /// Its turn has come: nothing else is published before it, and it is published once.
+    fn publish(self, batch: &mut Batch<'_>);
+}
+
+impl Outgoing for (Arc<Group>, Frames) {
+    fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        std::iter::once(&self.0)
+    }
+
+    fn publish(self, batch: &mut Batch<'_>) {
+        batch.publish(&self.0, self.1);
+    }
+}
 
 /// When a batch was due, and on which clock. A batch that no clock schedules is due when it begins.
 #[derive(Debug, Clone, Default)]
@@ -152,14 +168,14 @@ impl Sequencer {
 
     /// Publishes `messages` as one batch, if that needs no waiting: nobody else is publishing, and the channels
     /// have room. Otherwise returns them, for [`Sequencer::publish_all`].
-    pub fn try_publish_all(&self, messages: Vec<Outgoing>) -> Result<(), Vec<Outgoing>> {
+    pub fn try_publish_all<M: Outgoing>(&self, messages: Vec<M>) -> Result<(), Vec<M>> {
         // All of them may be for one group. Meanwhile shards only make room, and nobody else takes it.
         let has_room = |group: &Group| group.queued() + messages.len() <= CHANNEL_SLOTS;
         match self.open.try_lock() {
-            Ok(open) if messages.iter().all(|(group, _)| has_room(group)) => {
+            Ok(open) if messages.iter().flat_map(Outgoing::groups).all(|group| has_room(group)) => {
                 let mut batch = self.batch(open, None);
-                for (group, frames) in messages {
-                    batch.publish(&group, frames);
+                for message in messages {
+                    message.publish(&mut batch);
                 }
                 Ok(())
             }
@@ -169,14 +185,15 @@ impl Sequencer {
 
     /// Publishes `messages` in order, as one batch while the channels have room. When one is full the batch
     /// ends, other publishers get their turn, and the next batch waits for room.
-    pub fn publish_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
+    pub fn publish_all<M: Outgoing>(&self, messages: impl IntoIterator<Item = M>) {
         let mut messages = messages.into_iter().peekable();
-        while let Some((group, frames)) = messages.next() {
+        while let Some(message) = messages.next() {
             let mut batch = self.begin(None);
-            batch.wait_for_room(&group);
-            batch.publish(&group, frames);
-            while let Some((group, frames)) = messages.next_if(|(group, _)| group.queued() < CHANNEL_SLOTS) {
-                batch.publish(&group, frames);
+            message.groups().for_each(|group| batch.wait_for_room(group));
+            message.publish(&mut batch);
+            let has_room = |message: &M| message.groups().all(|group| group.queued() < CHANNEL_SLOTS);
+            while let Some(message) = messages.next_if(has_room) {
+                message.publish(&mut batch);
             }
         }
     }
@@ -211,9 +228,26 @@ impl Batch<'_> {
         self.sequencer.room.wait(PATIENCE, || self.sequencer.ring_shards(), has_room);
     }
 
+    /// The id of the next record.
+    pub fn next_id(&self) -> u64 {
+        self.open.last_id + 1
+    }
+
     /// Numbers one record and sends it to `group`.
     pub fn publish(&mut self, group: &Arc<Group>, frames: Frames) {
         self.open.last_id += 1;
+        self.send(group, frames);
+    }
+
+    /// Numbers one record and sends it to several groups. No subscriber may be in two of them.
+    pub fn publish_to<'g>(&mut self, groups: impl IntoIterator<Item = &'g Arc<Group>>, frames: &Frames) {
+        self.open.last_id += 1;
+        for group in groups {
+            self.send(group, frames.clone());
+        }
+    }
+
+    fn send(&mut self, group: &Arc<Group>, frames: Frames) {
         let id = self.open.last_id;
         if self.sequencer.ledger.is_kept() {
             self.open.batch.push(TickPublication {

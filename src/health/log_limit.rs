@@ -44,6 +44,11 @@ impl LogLimiter {
     }
 }
 
+/// How many lines were suppressed, as a field of the next line: `None`, when there are none, is left out.
+pub fn any(suppressed: u64) -> Option<u64> {
+    Some(suppressed).filter(|&suppressed| suppressed > 0)
+}
+
 /// Names that were seen already, so that each is logged once. Bounded: when it is full it is emptied.
 #[derive(Debug, Default)]
 pub struct SeenNames(Mutex<HashSet<Box<str>>>);
@@ -72,6 +77,7 @@ mod tests {
         let passed: Vec<_> = (0..8).map(|_| limiter.pass(1500)).collect();
         assert_eq!(passed, [Some(0), Some(0), Some(0), Some(0), Some(0), None, None, None]);
         assert_eq!(limiter.pass(2000), Some(3));
+        assert_eq!([any(0), any(3)], [None, Some(3)]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum ChangeError {
 /// The body, with every value as it came. `Some(Value::Null)` is a null that was written.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Body {
+struct ChangeBody {
     #[serde(deserialize_with = "written")]
     state: Option<Value>,
     #[serde(deserialize_with = "written")]
@@ -75,7 +75,7 @@ impl Change {
         if body.trim_ascii_start().first() == Some(&b'[') {
             return Err(ChangeError::NotAChange { reason: "got an array".to_owned() });
         }
-        let body: Body = serde_json::from_slice(body)
+        let body: ChangeBody = serde_json::from_slice(body)
             .map_err(|error| ChangeError::NotAChange { reason: cut_reason(&error.to_string()) })?;
         if body.speed.is_some() && body.interval.is_some() {
             return Err(ChangeError::TwoPaces);

@@ -71,7 +71,7 @@ impl WantedDates {
     pub fn of_json(body: &[u8]) -> Result<Self, DatesError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Body {
+        struct DatesBody {
             date: Option<String>,
             from: Option<String>,
             to: Option<String>,
@@ -82,13 +82,15 @@ impl WantedDates {
         if body.trim_ascii_start().first() == Some(&b'[') {
             return Err(bad("got an array"));
         }
-        let body: Body = serde_json::from_slice(body).map_err(|error| bad(&error.to_string()))?;
+        let body: DatesBody = serde_json::from_slice(body).map_err(|error| bad(&error.to_string()))?;
         match body {
-            Body { date: Some(date), from: None, to: None, dates: None } => list([date.as_str()].into_iter()),
-            Body { date: None, from: Some(from), to: Some(to), dates: None } => range(&from, &to),
-            Body { date: None, from: None, to: None, dates: Some(dates) } => list(dates.iter().map(String::as_str)),
-            Body { date: None, from: None, to: None, dates: None } => Err(bad("got none of them")),
-            Body { date: None, dates: None, .. } => Err(bad("got from or to without the other")),
+            DatesBody { date: Some(date), from: None, to: None, dates: None } => list([date.as_str()].into_iter()),
+            DatesBody { date: None, from: Some(from), to: Some(to), dates: None } => range(&from, &to),
+            DatesBody { date: None, from: None, to: None, dates: Some(dates) } => {
+                list(dates.iter().map(String::as_str))
+            }
+            DatesBody { date: None, from: None, to: None, dates: None } => Err(bad("got none of them")),
+            DatesBody { date: None, dates: None, .. } => Err(bad("got from or to without the other")),
             _ => Err(bad("got more than one of them")),
         }
     }

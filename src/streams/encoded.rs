@@ -22,6 +22,6 @@ impl FrameStore for EncodedMessage {
 }
 
 /// A finished frame as the engine takes it; `unix_ms` is when it was made.
-pub fn frames(frame: Vec<u8>, unix_ms: i64) -> Frames {
-    Frames::new(Arc::new(EncodedMessage { frame: frame.into(), unix_s: unix_ms.div_euclid(1000) }), 0)
+pub fn frames(frame: Bytes, unix_ms: i64) -> Frames {
+    Frames::new(Arc::new(EncodedMessage { frame, unix_s: unix_ms.div_euclid(1000) }), 0)
 }

@@ -13,12 +13,14 @@ pub struct Input<'a> {
     pub key: Option<&'a [u8]>,
     /// The time that a passthrough message carries, Unix ms; `None`: the time of sending.
     pub timestamp_ms: Option<i64>,
+    /// Partition and number in the log that it comes from.
+    pub log: Option<(u32, u64)>,
 }
 
 impl<'a> Input<'a> {
-    /// A payload without key and time.
+    /// A payload without key, time and place in a log.
     pub fn new(payload: &'a [u8]) -> Self {
-        Self { payload, key: None, timestamp_ms: None }
+        Self { payload, key: None, timestamp_ms: None, log: None }
     }
 }
 

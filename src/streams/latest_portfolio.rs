@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 
+use super::StateNumber;
 use super::encoded::frames;
 use super::retained::RetainedMessages;
 use crate::engine::frames::Frames;
@@ -20,6 +22,7 @@ pub struct LatestPortfolio {
     /// What was sent last.
     sent: Option<LatestPositions>,
     flushed_ms: i64,
+    number: StateNumber,
     retained: RetainedMessages,
 }
 
@@ -44,13 +47,13 @@ impl LatestPortfolio {
         self.next = Some(positions);
     }
 
-    /// Makes what came since the last flush the current portfolio. False if nothing came, or it is the same as
-    /// before.
-    pub fn flush(&mut self, unix_ms: i64) -> bool {
+    /// Makes what came since the last flush the current portfolio, and numbers it. False if nothing came, or it is
+    /// the same as before.
+    pub fn flush(&mut self, unix_ms: i64, number: impl FnOnce() -> StateNumber) -> bool {
         match self.next.take() {
             Some(next) if self.sent.as_ref().is_none_or(|sent| !sent.is_same(&next)) => {
                 self.sent = Some(next);
-                self.flushed_ms = unix_ms;
+                (self.flushed_ms, self.number) = (unix_ms, number());
                 self.retained.forget();
                 true
             }
@@ -59,7 +62,7 @@ impl LatestPortfolio {
     }
 
     /// The portfolio as `group` gets it: all positions, or those of its symbols.
-    pub fn state_for(&self, group: &str) -> Option<Vec<u8>> {
+    pub fn state_for(&self, group: &str) -> Option<Bytes> {
         let sent = self.sent.as_ref()?;
         let pieces: Vec<Piece<'_>> = match symbols_of_group(group) {
             None => sent.pieces.iter().map(|(name, piece)| (&**name, &**piece)).collect(),
@@ -68,7 +71,8 @@ impl LatestPortfolio {
                 .map(|(name, piece)| (&**name, &**piece))
                 .collect(),
         };
-        Some(messages::portfolio_update(&pieces, sent.total_pnl, sent.position_count, self.flushed_ms))
+        let draft = messages::portfolio_update(&pieces, sent.total_pnl, sent.position_count, self.flushed_ms);
+        Some(self.number.finish(draft))
     }
 
     /// The same for a client that joins now.

@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 
+use super::StateNumber;
 use super::encoded::frames;
 use super::retained::RetainedMessages;
 use crate::engine::frames::Frames;
@@ -21,7 +23,7 @@ use crate::wire::streams::symbols_of_group;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected at most {limit} symbols (--max-symbols), got one more")]
 pub struct TooManySymbols {
-    /// The setting `--max-symbols`.
+    /// How many symbols may have a price at once: `--max-symbols`.
     pub limit: usize,
 }
 
@@ -30,6 +32,7 @@ pub struct LatestPrices {
     symbols: BTreeMap<Box<str>, LatestPrice>,
     limit: usize,
     flushed_ms: i64,
+    number: StateNumber,
     retained: RetainedMessages,
 }
 
@@ -46,7 +49,13 @@ struct LatestPrice {
 impl LatestPrices {
     /// No prices yet, and never more than `limit` of them.
     pub fn new(limit: usize) -> Self {
-        Self { symbols: BTreeMap::new(), limit, flushed_ms: 0, retained: RetainedMessages::default() }
+        Self {
+            symbols: BTreeMap::new(),
+            limit,
+            flushed_ms: 0,
+            number: StateNumber::default(),
+            retained: RetainedMessages::default(),
+        }
     }
 
     /// Updates a symbol's price. Fields that the record lacks keep their values.
@@ -65,8 +74,8 @@ impl LatestPrices {
         Ok(())
     }
 
-    /// Makes what changed since the last flush the current state. False if nothing did.
-    pub fn flush(&mut self, unix_ms: i64) -> bool {
+    /// Makes what changed since the last flush the current state, and numbers it. False if nothing did.
+    pub fn flush(&mut self, unix_ms: i64, number: impl FnOnce() -> StateNumber) -> bool {
         let mut any = false;
         for symbol in self.symbols.values_mut() {
             symbol.flushed = std::mem::take(&mut symbol.changed);
@@ -76,14 +85,14 @@ impl LatestPrices {
             }
         }
         if any {
-            self.flushed_ms = unix_ms;
+            (self.flushed_ms, self.number) = (unix_ms, number());
             self.retained.forget();
         }
         any
     }
 
     /// The message of the last flush for `group`: its symbols that changed.
-    pub fn update_for(&self, group: &str) -> Option<Vec<u8>> {
+    pub fn update_for(&self, group: &str) -> Option<Bytes> {
         self.message(group, |symbol| symbol.flushed)
     }
 
@@ -99,7 +108,7 @@ impl LatestPrices {
     }
 
     /// The message for `group` of those of its symbols that are `wanted` and have been flushed.
-    fn message(&self, group: &str, wanted: impl Fn(&LatestPrice) -> bool) -> Option<Vec<u8>> {
+    fn message(&self, group: &str, wanted: impl Fn(&LatestPrice) -> bool) -> Option<Bytes> {
         let pieces: Vec<Piece<'_>> = match symbols_of_group(group) {
             None => self.symbols.iter().filter_map(|(name, symbol)| symbol.piece(name, &wanted)).collect(),
             Some(names) => names
@@ -107,7 +116,7 @@ impl LatestPrices {
                 .filter_map(|(name, symbol)| symbol.piece(name, &wanted))
                 .collect(),
         };
-        (!pieces.is_empty()).then(|| messages::price_update(&pieces, self.flushed_ms))
+        (!pieces.is_empty()).then(|| self.number.finish(messages::price_update(&pieces, self.flushed_ms)))
     }
 }
 

@@ -12,13 +12,17 @@
 //! once more for those of its symbol; a price update or portfolio per set of symbols in use.
 //!
 //! - [`input`]: what may be handed in, and why it is refused.
+//! - [`publish_batch`]: inputs that arrived together, checked, encoded, and numbered when their turn has come.
+//! - [`history`]: the last messages of a channel, for clients that were away or read at their own pace.
 //! - [`latest_prices`], [`latest_portfolio`]: the state behind the channels that send at an interval.
 //! - [`retained`]: messages of that state, kept for clients that join later.
 
 mod encoded;
+pub mod history;
 pub mod input;
 pub mod latest_portfolio;
 pub mod latest_prices;
+pub mod publish_batch;
 mod retained;
 pub mod stream_options;
 
@@ -28,20 +32,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use self::encoded::frames;
+use self::history::{ChannelHistory, HistoryFigures, HistoryOptions, new_epoch};
 pub use self::input::{Input, InputError};
 use self::latest_portfolio::LatestPortfolio;
 use self::latest_prices::{LatestPrices, TooManySymbols};
+pub use self::publish_batch::PublishBatch;
 use self::stream_options::StreamOptions;
 use crate::engine::clock;
 use crate::engine::frames::Frames;
 use crate::engine::group::Group;
 use crate::engine::hub::{Hub, Retain};
-use crate::engine::sequencer::Outgoing;
 use crate::health::status::{SourceHealth, Status};
-use crate::wire::streams::portfolio::Portfolio;
-use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
-use crate::wire::streams::{ChannelKind, Channels, PORTFOLIO, PRICE_UPDATES, group_of_symbol, messages};
+use crate::wire::streams::messages::{Draft, Stamp};
+use crate::wire::streams::shapes::{Price, StreamRecord};
+use crate::wire::streams::{ChannelKind, Channels, PORTFOLIO, PRICE_UPDATES};
 
 /// The name of the hub that carries the streams.
 pub const STREAMS_HUB: &str = "streams";
@@ -52,7 +59,7 @@ pub struct Streams {
     options: StreamOptions,
     channels: Arc<Channels>,
     /// Indexed by channel number.
-    outputs: Vec<ChannelOutput>,
+    outputs: Vec<Arc<ChannelOutput>>,
     prices: Mutex<LatestPrices>,
     portfolio: Mutex<LatestPortfolio>,
     /// Called before each price update.
@@ -67,6 +74,8 @@ struct ChannelOutput {
     group: Arc<Group>,
     health: Arc<SourceHealth>,
     encoded: Arc<AtomicU64>,
+    /// Of a conflated channel it keeps no message, only the count of them.
+    history: Mutex<ChannelHistory>,
 }
 
 impl ChannelOutput {
@@ -81,6 +90,19 @@ impl ChannelOutput {
 
 fn now_ms() -> i64 {
     (clock::unix_ns() / 1_000_000) as i64
+}
+
+/// The number of a conflated channel's message.
+#[derive(Debug, Clone, Default)]
+pub struct StateNumber {
+    epoch: Arc<str>,
+    seq: u64,
+}
+
+impl StateNumber {
+    fn finish(&self, draft: Draft) -> Bytes {
+        draft.finish(Some(Stamp { epoch: &self.epoch, partition: 0, seq: self.seq }))
+    }
 }
 
 /// The first deadline after `now`, in whole intervals from `due`. A thread that was held up skips intervals and
@@ -99,19 +121,30 @@ impl Streams {
         status: &Status,
     ) -> Arc<Self> {
         let channels = Arc::new(Channels::new(named));
+        let epoch: Arc<str> = new_epoch().into();
         let interval = |kind| match kind {
             ChannelKind::Prices => Some(Duration::from_secs(options.price_update_interval)),
             ChannelKind::Portfolio => Some(Duration::from_secs(options.portfolio_update_interval)),
             ChannelKind::Passthrough | ChannelKind::Signals | ChannelKind::Trades => None,
         };
         let output = |(name, kind): (&str, ChannelKind)| {
-            let labels = vec![("channel", Cow::Owned(name.to_owned()))];
+            let labels = || vec![("channel", Cow::Owned(name.to_owned()))];
             let help = "Messages encoded, once for all their subscribers or once per filter";
-            ChannelOutput {
+            let figures = if kind.is_conflated() {
+                HistoryFigures::default()
+            } else {
+                let (messages, bytes) = ("Messages kept for clients that come back", "Bytes of the messages kept");
+                HistoryFigures {
+                    messages: status.gauge("stream_history_messages", messages, labels()),
+                    bytes: status.gauge("stream_history_bytes", bytes, labels()),
+                }
+            };
+            Arc::new(ChannelOutput {
                 group: hub.declare(name, name),
                 health: status.register(name, interval(kind)),
-                encoded: status.count("stream_messages_encoded", help, labels),
-            }
+                encoded: status.count("stream_messages_encoded", help, labels()),
+                history: Mutex::new(ChannelHistory::new(Arc::clone(&epoch), options.history, figures)),
+            })
         };
         let outputs = channels.all().iter().map(|channel| output((&channel.name, channel.kind))).collect();
         let prices = Mutex::new(LatestPrices::new(options.max_symbols));
@@ -139,6 +172,39 @@ impl Streams {
         &self.channels
     }
 
+    /// The last messages of a channel, by the channel's number. Publishers wait while the guard is held.
+    pub fn history(&self, channel: usize) -> MutexGuard<'_, ChannelHistory> {
+        locked(&self.outputs[channel].history)
+    }
+
+    /// The history of a channel whose messages come from a log; `None` if it is unknown, or carries states.
+    pub fn history_of_log(&self, channel: &str) -> Option<MutexGuard<'_, ChannelHistory>> {
+        let (at, known) = self.channels.find(channel)?;
+        (!known.kind.is_conflated()).then(|| self.history(at))
+    }
+
+    /// How many messages of each channel are kept.
+    pub fn history_options(&self) -> &HistoryOptions {
+        &self.options.history
+    }
+
+    /// The newest number of a conflated channel, and its current state as `group` gets it.
+    pub fn state(&self, channel: usize, group: &str) -> (u64, Option<Frames>) {
+        let count = |streams: &Self| streams.history(channel).seqs().of(0);
+        match self.channels.all()[channel].kind {
+            // Under the state's lock, so that number and state belong together.
+            ChannelKind::Prices => {
+                let mut prices = locked(&self.prices);
+                (count(self), prices.retained(group))
+            }
+            ChannelKind::Portfolio => {
+                let mut portfolio = locked(&self.portfolio);
+                (count(self), portfolio.retained(group))
+            }
+            ChannelKind::Passthrough | ChannelKind::Signals | ChannelKind::Trades => (0, None),
+        }
+    }
+
     /// A channel's entry in the stream health; its sources report their connection there.
     pub fn health(&self, channel: &str) -> Option<&Arc<SourceHealth>> {
         self.channels.find(channel).map(|(at, _)| &self.outputs[at].health)
@@ -157,7 +223,7 @@ impl Streams {
 
     /// Starts a batch for inputs that arrived together.
     pub fn batch(&self) -> PublishBatch<'_> {
-        PublishBatch { streams: self, messages: Vec::new() }
+        PublishBatch::new(self)
     }
 
     /// Takes a symbol's price without counting it as an update of the channel. A source that offers many
@@ -197,6 +263,7 @@ impl Streams {
                 due[0] = next_due(due[0], intervals[0], now);
                 locked(&self.price_sources).iter_mut().for_each(|source| source(self));
                 self.send_prices();
+                self.outputs.iter().for_each(|output| locked(&output.history).trim(clock::monotonic_ms()));
             }
             if due[1] <= now {
                 due[1] = next_due(due[1], intervals[1], now);
@@ -209,20 +276,27 @@ impl Streams {
     // afterwards, so this state is at least as new as what its group has carried.
     fn send_prices(&self) {
         let mut prices = locked(&self.prices);
-        if prices.flush(now_ms()) {
+        if prices.flush(now_ms(), || self.count_state(PRICE_UPDATES)) {
             self.send(PRICE_UPDATES, |group| prices.update_for(group));
         }
     }
 
     fn send_portfolio(&self) {
         let mut portfolio = locked(&self.portfolio);
-        if portfolio.flush(now_ms()) {
+        if portfolio.flush(now_ms(), || self.count_state(PORTFOLIO)) {
             self.send(PORTFOLIO, |group| portfolio.state_for(group));
         }
     }
 
+    /// Counts one more message of a conflated channel.
+    fn count_state(&self, channel: &str) -> StateNumber {
+        let Some((at, _)) = self.channels.find(channel) else { return StateNumber::default() };
+        let mut history = self.history(at);
+        StateNumber { epoch: Arc::clone(history.epoch()), seq: history.count() }
+    }
+
     /// Sends each live group of a conflated channel its message, if it has one.
-    fn send(&self, channel: &str, mut message: impl FnMut(&str) -> Option<Vec<u8>>) {
+    fn send(&self, channel: &str, mut message: impl FnMut(&str) -> Option<Bytes>) {
         let Some((at, _)) = self.channels.find(channel) else { return };
         let now = now_ms();
         let mut groups = Vec::new();
@@ -238,103 +312,11 @@ impl Streams {
             self.outputs[at].encoded.fetch_add(1, Ordering::Relaxed);
             Some((group, frames(message, now)))
         };
-        let messages: Vec<Outgoing> = groups.into_iter().filter_map(encoded).collect();
+        let messages: Vec<(Arc<Group>, Frames)> = groups.into_iter().filter_map(encoded).collect();
         let mut batch = self.hub.sequencer().begin(None);
         for (group, frames) in messages {
             batch.publish(&group, frames);
         }
-    }
-}
-
-/// Inputs that arrived together: their messages leave together when this is dropped, so that a client of
-/// several channels gets them in one piece.
-pub struct PublishBatch<'a> {
-    streams: &'a Streams,
-    /// One or two for each input: for its channel, and for its symbol.
-    messages: Vec<Outgoing>,
-}
-
-impl PublishBatch<'_> {
-    /// Checks one input and adds it to the batch. A refusal is counted in the channel's health.
-    pub fn publish(&mut self, channel: &str, input: &Input<'_>) -> Result<(), InputError> {
-        let streams = self.streams;
-        let Some((at, known)) = streams.channels.find(channel) else {
-            return Err(streams.channels.unknown(channel).into());
-        };
-        let output = &streams.outputs[at];
-        let accepted = self.accept(output, known.kind, input);
-        output.count(accepted.is_ok());
-        accepted
-    }
-
-    /// Adds a record that is checked already. A refusal is counted, too.
-    pub fn publish_record(&mut self, record: &StreamRecord<'_>) -> Result<(), TooManySymbols> {
-        let streams = self.streams;
-        let Some((at, _)) = streams.channels.find(record.channel()) else { return Ok(()) };
-        let output = &streams.outputs[at];
-        let accepted = self.take(output, record);
-        output.count(accepted.is_ok());
-        accepted
-    }
-
-    fn accept(&mut self, output: &ChannelOutput, kind: ChannelKind, input: &Input<'_>) -> Result<(), InputError> {
-        let limit = self.streams.options.max_publish_bytes;
-        let &Input { payload, key, timestamp_ms } = input;
-        if payload.len() > limit {
-            return Err(InputError::TooLarge { limit, actual: payload.len() });
-        }
-        let record = match kind {
-            ChannelKind::Passthrough => {
-                let now = now_ms();
-                let channel = output.group.name();
-                self.add(output, None, now, || messages::message(channel, payload, key, timestamp_ms.unwrap_or(now)));
-                return Ok(());
-            }
-            ChannelKind::Prices => StreamRecord::Price(Price::parse(payload)?),
-            ChannelKind::Signals => StreamRecord::Signal(TradingSignal::parse(payload)?),
-            ChannelKind::Trades => StreamRecord::Trade(Trade::parse(payload)?),
-            ChannelKind::Portfolio => StreamRecord::Portfolio(Portfolio::parse(payload)?),
-        };
-        Ok(self.take(output, &record)?)
-    }
-
-    fn take(&mut self, output: &ChannelOutput, record: &StreamRecord<'_>) -> Result<(), TooManySymbols> {
-        let now = now_ms();
-        match record {
-            StreamRecord::Price(price) => return self.streams.offer_price(price),
-            StreamRecord::Portfolio(portfolio) => locked(&self.streams.portfolio).replace(portfolio),
-            StreamRecord::Signal(signal) => {
-                self.add(output, Some(&signal.symbol), now, || messages::signal(signal, now));
-            }
-            StreamRecord::Trade(trade) => self.add(output, Some(&trade.symbol), now, || messages::trade(trade, now)),
-        }
-        Ok(())
-    }
-
-    /// Adds one message for the channel's group and the symbol's. Without subscribers nothing is encoded.
-    fn add(&mut self, output: &ChannelOutput, symbol: Option<&str>, now: i64, encode: impl FnOnce() -> Vec<u8>) {
-        let filtered = symbol.and_then(|symbol| self.streams.hub.find(&group_of_symbol(output.group.name(), symbol)));
-        let groups = [Some(&output.group), filtered.as_ref()].into_iter().flatten();
-        let mut live = groups.filter(|group| group.is_live()).peekable();
-        if live.peek().is_some() {
-            let frames = frames(encode(), now);
-            output.encoded.fetch_add(1, Ordering::Relaxed);
-            self.messages.extend(live.map(|group| (Arc::clone(group), frames.clone())));
-        }
-    }
-}
-
-impl PublishBatch<'_> {
-    /// Publishes now if that needs no waiting; otherwise returns the messages, for [`Sequencer::publish_all`](crate::engine::sequencer::Sequencer::publish_all)
-    /// on a thread that may wait.
-    pub fn try_send(mut self) -> Result<(), Vec<Outgoing>> {
-        self.streams.hub.sequencer().try_publish_all(std::mem::take(&mut self.messages))
-    }
-}
-
-impl Drop for PublishBatch<'_> {
-    fn drop(&mut self) {
-        self.streams.hub.sequencer().publish_all(self.messages.drain(..));
     }
 }
 

@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_and_forgotten_with_the_state() {
         let mut retained = RetainedMessages::default();
-        let message = frames(vec![0; BYTES / 4 - 1], 0);
+        let message = frames(vec![0; BYTES / 4 - 1].into(), 0);
         for group in ["a", "b", "c", "d"] {
             retained.keep(group, &message);
         }

@@ -1,5 +1,10 @@
 //! Settings of the JSON streams.
 
+use std::time::Duration;
+
+use super::history::HistoryOptions;
+use crate::wire::streams::slow_policy::SlowPolicy;
+
 /// Settings of the JSON streams on `/ws`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StreamOptions {
@@ -52,4 +57,29 @@ pub struct StreamOptions {
     #[arg(long, env = "FLOWCAST_MAX_PUBLISH_BYTES", default_value_t = 1 << 20, value_name = "BYTES")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=2 << 20))]
     pub max_publish_bytes: usize,
+    /// What becomes of clients that read a channel too slowly, CHANNEL=POLICY, comma-separated: drop (the
+    /// connection is closed; what is not named has this), skip, latest, latest@RATE
+    #[arg(long, env = "FLOWCAST_CHANNEL_POLICY", value_delimiter = ',', value_name = "CHANNEL=POLICY")]
+    #[arg(value_parser = channel_policy)]
+    pub channel_policy: Vec<(String, SlowPolicy)>,
+    /// How long the answer to a client that comes back may wait until Kafka's log has been read far enough
+    #[arg(long, env = "FLOWCAST_RESUME_WAIT", default_value = "5s", value_name = "DURATION")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub resume_wait: Duration,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub history: HistoryOptions,
+}
+
+impl StreamOptions {
+    /// The policy of a channel.
+    pub fn policy(&self, channel: &str) -> SlowPolicy {
+        let named = self.channel_policy.iter().rev().find(|(name, _)| name == channel);
+        named.map_or(SlowPolicy::Drop, |(_, policy)| *policy)
+    }
+}
+
+fn channel_policy(text: &str) -> Result<(String, SlowPolicy), String> {
+    let (channel, policy) = text.split_once('=').ok_or("expected CHANNEL=POLICY, such as lines=skip")?;
+    Ok((channel.to_owned(), policy.parse()?))
 }

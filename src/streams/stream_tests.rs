@@ -3,6 +3,7 @@ use crate::engine::frames::Form;
 use crate::engine::group::Publication;
 use crate::engine::hub::HubOptions;
 use crate::engine::ledger::LedgerOptions;
+use crate::wire::streams::shapes::{Trade, TradingSignal};
 use crate::wire::websocket;
 use clap::{Args as _, Command, FromArgMatches as _};
 use serde_json::{Value, json};
@@ -39,16 +40,20 @@ fn encoded(streams: &Streams, channel: &str) -> u64 {
 }
 
 #[test]
-fn a_passthrough_message_is_encoded_once_for_all_and_not_at_all_for_nobody() {
+fn a_passthrough_message_is_encoded_once_for_all_its_subscribers_and_the_history() {
     let streams = streams();
     publish(&streams, "lines", &json!({"n": 1}));
-    assert_eq!(encoded(&streams, "lines"), 0);
+    assert_eq!(encoded(&streams, "lines"), 1);
     let mut receivers: Vec<_> = (0..5).map(|_| join(&streams, "lines")).collect();
     publish(&streams, "lines", &json!({"n": 2}));
     for receiver in &mut receivers {
         assert_eq!(next(receiver).unwrap()["payload"], json!({"n": 2}));
     }
-    assert_eq!(encoded(&streams, "lines"), 1);
+    assert_eq!(encoded(&streams, "lines"), 2);
+    let (at, _) = streams.channels.find("lines").unwrap();
+    let history = streams.history(at);
+    let kept: Vec<_> = history.range(0..9).map(|(_, kept)| kept.place.unwrap().1).collect();
+    assert_eq!((kept, history.seqs().of(0)), (vec![1, 2], 2));
 }
 
 #[test]
@@ -164,10 +169,14 @@ fn a_record_of_this_process_says_what_its_text_would_have_said() {
         .publish_record(&StreamRecord::Signal(TradingSignal::parse(signal.to_string().as_bytes()).unwrap()))
         .unwrap();
     let without_time = |mut message: Value| {
-        message.as_object_mut().unwrap().remove("timestamp");
+        for key in ["timestamp", "seq"] {
+            message.as_object_mut().unwrap().remove(key);
+        }
         message
     };
-    assert_eq!(without_time(next(&mut signals).unwrap()), without_time(next(&mut signals).unwrap()));
+    let [first, second] = [(); 2].map(|()| next(&mut signals).unwrap());
+    assert_eq!([&first["seq"], &second["seq"]], [&json!(1), &json!(2)]);
+    assert_eq!(without_time(first), without_time(second));
     let trade = br#"{"symbol":"A","side":"BUY","quantity":1,"price":2}"#;
     streams.publish_record(&StreamRecord::Trade(Trade::parse(trade).unwrap())).unwrap();
     assert_eq!(next(&mut trades).unwrap()["price"], 2);

@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use jiff::civil::Date;
+
 /// The hub of orderflow records, and the package of its groups.
 pub const ORDERFLOW_HUB: &str = Package::Orderflow.name();
 
@@ -48,9 +50,9 @@ impl PayloadKind {
 /// The subject of a hub. Each exists in two generations, see [`HubName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HubTopic {
-    /// Classic GEX.
+    /// GEX by open interest and volume: the package classic.
     Classic,
-    /// State GEX.
+    /// GEX by the state of the book: the GEX categories of the package state.
     StateGex,
     /// Greeks of the nearest expiry.
     StateGreeksZero,
@@ -58,7 +60,7 @@ pub enum HubTopic {
     StateGreeksOne,
     /// Greeks of an expiry that the group names.
     StateGreeks,
-    /// Orderflow.
+    /// The 35 figures of a record of the package orderflow.
     Orderflow,
 }
 
@@ -119,7 +121,15 @@ impl HubName {
         }
     }
 
-    /// All twelve.
+    /// How many there are.
+    pub const COUNT: usize = 2 * HubTopic::ALL.len();
+
+    /// Its place in [`HubName::all`].
+    pub const fn index(self) -> usize {
+        self.topic as usize + if self.v2 { HubTopic::ALL.len() } else { 0 }
+    }
+
+    /// All twelve, those without `v2` first, in the order of [`HubName::index`].
     pub fn all() -> impl Iterator<Item = Self> {
         [false, true].into_iter().flat_map(|v2| HubTopic::ALL.map(|topic| topic.hub(v2)))
     }
@@ -153,7 +163,7 @@ pub enum Package {
     Classic,
     /// The state of the book: gamma exposure and greeks.
     State,
-    /// Orderflow.
+    /// Figures of the trades and of the book of all expiries.
     Orderflow,
 }
 
@@ -173,6 +183,15 @@ impl Package {
     /// The package of this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|package| package.name() == name)
+    }
+
+    /// Its categories, for error messages.
+    pub const fn categories(self) -> &'static str {
+        match self {
+            Self::Classic => "gex_full, gex_zero, gex_one or gex_YYYYMMDD",
+            Self::State => "gex_full, gex_zero, gex_one, gex_YYYYMMDD or {delta|gamma|vanna|charm}_{zero|one|YYYYMMDD}",
+            Self::Orderflow => "orderflow or YYYYMMDD",
+        }
     }
 }
 
@@ -255,9 +274,9 @@ fn is_gex(category: &str) -> bool {
     GEX.contains(&category) || category.strip_prefix("gex_").is_some_and(is_expiry)
 }
 
-/// A date as `20251219`.
+/// A date as `20251219`, one that the calendar has.
 fn is_expiry(text: &str) -> bool {
-    text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit())
+    text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<Date>().is_ok()
 }
 
 /// Whether the name of a folder, or the key of a live record, can be a ticker: part of a group's name and of a log
@@ -397,10 +416,11 @@ mod tests {
 
     #[test]
     fn hub_names_are_unique_and_read_without_case() {
-        for hub in HubName::all() {
+        for (at, hub) in HubName::all().enumerate() {
             assert_eq!(HubName::parse(&hub.name().to_uppercase()), Some(hub));
+            assert_eq!(hub.index(), at);
         }
-        assert_eq!((HubName::all().count(), HubName::parse("v3_classic")), (12, None));
+        assert_eq!((HubName::all().count(), HubName::parse("v3_classic")), (HubName::COUNT, None));
     }
 
     #[test]
@@ -415,6 +435,9 @@ mod tests {
             ("blue_SPX_orderflow_gamma", NameError::Malformed),
             ("blue_SPX_state_gex", NameError::Malformed),
             ("blue_SPX_state_gamma_2026071", NameError::Malformed),
+            ("blue_SPX_state_gamma_20260230", NameError::Malformed),
+            ("blue_SPX_classic_gex_20261301", NameError::Malformed),
+            ("blue_SPX_orderflow_00000000", NameError::Malformed),
             ("blue_S X_orderflow_orderflow", NameError::Malformed),
             ("blue_SPX_classic_gex_full", NameError::OtherHub { topic: Some(HubTopic::Classic) }),
             ("blue_SPX_state_gamma_zero", NameError::OtherHub { topic: Some(HubTopic::StateGreeksZero) }),

@@ -134,6 +134,10 @@ pub struct Inbound(Option<Box<PartialMessage>>);
 struct PartialMessage {
     /// Bytes of an incomplete frame, still masked.
     frame: Vec<u8>,
+    /// Bytes of its payload that `text` has seen.
+    seen: usize,
+    /// What is there of an incomplete text message.
+    text: TextCheck,
     /// Payload of the fragments so far, unmasked, and the opcode of the first.
     message: Vec<u8>,
     opcode: Option<Data>,
@@ -187,6 +191,7 @@ impl PartialMessage {
             check(&header, length, self.message.len(), limit)?;
             let end = body + length as usize;
             if end > bytes.len() {
+                self.check_early(&header, &bytes[body..])?;
                 return Ok(start);
             }
             let payload = &mut bytes[body..end];
@@ -196,6 +201,26 @@ impl PartialMessage {
             }
             start = end;
         }
+    }
+
+    /// Looks at what is there of a text frame, so that its client hears of an error before it has sent the rest
+    /// (RFC 6455 §8.1).
+    fn check_early(&mut self, header: &FrameHeader, masked: &[u8]) -> Result<(), Violation> {
+        let is_text = matches!(
+            (header.opcode, self.opcode),
+            (OpCode::Data(Data::Text), None) | (OpCode::Data(Data::Continue), Some(Data::Text))
+        );
+        let mask = header.mask.ok_or(Violation::Unmasked)?;
+        let mut piece = [0; 1024];
+        while is_text && self.seen < masked.len() {
+            let length = piece.len().min(masked.len() - self.seen);
+            for (at, byte) in piece[..length].iter_mut().enumerate() {
+                *byte = masked[self.seen + at] ^ mask[(self.seen + at) % 4];
+            }
+            self.text.add(&piece[..length])?;
+            self.seen += length;
+        }
+        Ok(())
     }
 
     fn frame_read(
@@ -215,8 +240,13 @@ impl PartialMessage {
             }
             (OpCode::Data(_), _) => return Err(Violation::BadContinuation),
         };
+        let seen = std::mem::take(&mut self.seen);
         if header.is_final && self.opcode.is_none() {
+            self.text = TextCheck::default();
             return Ok(deliver(data(opcode, payload)?));
+        }
+        if opcode == Data::Text {
+            self.text.add(&payload[seen..])?;
         }
         self.opcode = Some(opcode);
         self.message.extend_from_slice(payload);
@@ -224,8 +254,38 @@ impl PartialMessage {
             return Ok(true);
         }
         self.opcode = None;
+        self.text = TextCheck::default();
         let message = std::mem::take(&mut self.message);
         Ok(deliver(data(opcode, &message)?))
+    }
+}
+
+/// Whether text that comes in pieces can still become UTF-8.
+#[derive(Debug, Default)]
+struct TextCheck {
+    /// The beginning of a character whose end has not come.
+    begun: Vec<u8>,
+}
+
+impl TextCheck {
+    fn add(&mut self, mut piece: &[u8]) -> Result<(), Violation> {
+        while let ([first, rest @ ..], false) = (piece, self.begun.is_empty()) {
+            self.begun.push(*first);
+            piece = rest;
+            match std::str::from_utf8(&self.begun) {
+                Ok(_) => self.begun.clear(),
+                Err(error) if error.error_len().is_some() => return Err(Violation::NotUtf8),
+                Err(_) => {}
+            }
+        }
+        match std::str::from_utf8(piece) {
+            Ok(_) => Ok(()),
+            Err(error) if error.error_len().is_some() => Err(Violation::NotUtf8),
+            Err(error) => {
+                self.begun.extend_from_slice(&piece[error.valid_up_to()..]);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -365,6 +425,51 @@ mod tests {
         let mut inbound = Inbound::default();
         inbound.read(&mut masked(0x82, b"whole"), 100, |_| true).unwrap();
         assert!(inbound.0.is_none());
+    }
+
+    #[test]
+    fn text_that_cannot_become_utf8_is_refused_before_the_rest_of_it_comes() {
+        // Autobahn's cases 6.4.1 to 6.4.4: a character behind the last one of Unicode.
+        let (good, bad, rest) = ("κόσμε".as_bytes(), b"\xf4\x90\x80\x80", b"edited");
+        let whole = [good, bad, rest].concat();
+        for cut in 0..whole.len() {
+            let refuses = cut > good.len() + 1;
+            let expected = if refuses { Err(Violation::NotUtf8) } else { Ok(()) };
+            let mut in_fragments = Inbound::default();
+            let read = in_fragments.read(&mut masked(0x01, &whole[..cut]), 1 << 20, |_| true);
+            assert_eq!(read, expected, "a fragment of {cut} bytes");
+            let mut frame = masked(0x81, &whole);
+            let header = frame.len() - whole.len();
+            let mut in_pieces = Inbound::default();
+            let piece = header + cut;
+            let read = frame[..piece].chunks_mut(3).try_for_each(|bytes| in_pieces.read(bytes, 1 << 20, |_| true));
+            assert_eq!(read, expected, "{cut} bytes of a frame");
+        }
+    }
+
+    #[test]
+    fn text_in_any_pieces_is_the_same_text() {
+        let text = "κόσμε 😀 é".repeat(200);
+        for size in [1, 2, 3, 5, 700, 2000] {
+            let mut stream: Vec<u8> = Vec::new();
+            let mut fragments = text.as_bytes().chunks(size).peekable();
+            let mut opcode = 0x01;
+            while let Some(fragment) = fragments.next() {
+                let last = if fragments.peek().is_none() { 0x80 } else { 0 };
+                stream.extend(masked(opcode | last, fragment));
+                opcode = 0;
+            }
+            stream.extend(masked(0x81, text.as_bytes()));
+            let (mut inbound, mut heard) = (Inbound::default(), 0);
+            for bytes in stream.chunks_mut(7) {
+                let mut deliver = |message: ClientMessage<'_>| {
+                    heard += u32::from(message == ClientMessage::Text(&text));
+                    true
+                };
+                inbound.read(bytes, 1 << 20, &mut deliver).unwrap();
+            }
+            assert_eq!(heard, 2, "fragments of {size} bytes");
+        }
     }
 
     #[test]

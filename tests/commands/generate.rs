@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use crate::common::eventually;
 use crate::common::server::{Server, program, refusal};
 use crate::{said, url};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -130,4 +133,18 @@ fn a_category_alone_has_the_same_bytes_as_among_all() {
     assert!(some.iter().all(|(path, bytes)| all.get(path) == Some(bytes)));
     let refused = refusal(&mut program(&["generate", "--categories", "state/gex_all"]));
     assert!(refused.contains("classic/gex_full"), "it lists the categories: {refused}");
+}
+
+#[test]
+fn an_interrupted_generate_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("data");
+    let mut command = program(&["generate", "--out", out.to_str().unwrap(), "--date", "2026-03-03"]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let _ = eventually("an unfinished file is there", || fs::read_dir(out.join("2026-03-03/SPX/classic")).ok()?.next());
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("interrupted; nothing was written"), "{said}");
+    assert!(!out.exists(), "neither files nor folders");
 }

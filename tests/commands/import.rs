@@ -118,7 +118,8 @@ fn single_files_and_folders_are_imported_too_and_spread_elements_become_one_line
     let desk = Desk::new();
     let spread = GEX.trim().replace(",\"", ",\r\n \"");
     desk.put("in/a/2025-11-28_SPX_classic_gex_full.json.gz", gzip(&format!("[\n{spread}\n]")));
-    desk.put("in/2025-11-28_NDX_state_gamma_one.json", array(&[GREEK]));
+    let greek = GREEK.replace("\"SPX\"", "\"NDX\"");
+    desk.put("in/2025-11-28_NDX_state_gamma_one.json", array(&[&greek]));
     desk.put("in/notes.txt", "none of ours");
     desk.put("in/settings.json", "{}");
     let folder = desk.folder.path().join("in").display().to_string();
@@ -266,4 +267,56 @@ fn what_is_not_there_is_named() {
     let other = desk.put("other.json", "[]");
     assert!(desk.refuse(&[&other]).contains("2026-07-17_SPX_classic_gex_full.json.gz"));
     assert!(Path::new(&other).exists());
+}
+
+#[test]
+fn of_two_imports_at_once_one_finds_the_place_taken_and_leaves_nothing() {
+    let desk = Desk::new();
+    let own = desk.put("a/2025-11-28_SPX_classic_gex_full.json", array(&[GEX]));
+    // Long enough for the other import to come and go.
+    let thousand = gzip(&format!("{},", GEX.trim()).repeat(1000));
+    let long = [gzip("["), thousand.repeat(200), gzip(&format!("{}]", GEX.trim()))].concat();
+    let long = desk.put("a/2025-11-28_SPX_classic_gex_one.json.gz", long);
+    let short = desk.put("b/2025-11-28_SPX_classic_gex_one.json", array(&[GEX]));
+    let data = desk.data().display().to_string();
+    let mut slow = program(&import_into(&[&own, &long], &data));
+    let slow = slow.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let beside = desk.data().join(DATE).join("SPX/classic");
+    let unfinished = || (fs::read_dir(&beside).ok()?.count() == 2).then_some(());
+    eventually("both of its files are begun", unfinished);
+    kill_process(Pid::from_child(&slow), Signal::STOP).unwrap();
+    desk.import(&[&short]);
+    kill_process(Pid::from_child(&slow), Signal::CONT).unwrap();
+    let output = slow.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("gex_one.jsonl exists already; --force"), "{said}");
+    assert_eq!(desk.written("SPX/classic/gex_one.jsonl"), GEX);
+    assert_eq!(fs::read_dir(&beside).unwrap().count(), 1, "neither its other file nor an unfinished one");
+}
+
+#[test]
+fn records_of_another_ticker_are_bad_records() {
+    let desk = Desk::new();
+    let path = desk.put("2025-11-28_NDX_classic_gex_full.json", array(&[GEX]));
+    let refused = desk.refuse(&[&path]);
+    assert!(refused.contains("element 1: ticker: expected NDX as in the file's name, got \"SPX\""), "{refused}");
+    assert!(desk.is_untouched());
+}
+
+#[test]
+fn a_name_with_an_unknown_category_is_told_with_those_there_are() {
+    let desk = Desk::new();
+    for category in ["volume_zero", "gex_20260230"] {
+        let path = desk.put(&format!("in/2025-11-28_SPX_classic_{category}.json"), array(&[GEX]));
+        let folder = desk.folder.path().join("in").display().to_string();
+        for path in [&path, &folder] {
+            let refused = desk.refuse(&[path]);
+            assert!(
+                refused.contains(&format!("gex_full, gex_zero, gex_one or gex_YYYYMMDD; got {category}")),
+                "{refused}"
+            );
+        }
+        fs::remove_file(path).unwrap();
+    }
+    assert!(desk.is_untouched());
 }

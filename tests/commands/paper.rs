@@ -263,6 +263,17 @@ fn every_page_below_docs_is_named_by_another_file() {
 }
 
 #[test]
+fn the_loop_of_a_shard_is_one_short_file() {
+    const FILE: &str = "src/server/shard/event_loop.rs";
+    let sources = sources();
+    let of_shard = |source: &&Source| source.text.lines().any(|line| line.starts_with("impl Shard "));
+    let files: Vec<&str> = sources.iter().filter(of_shard).map(|source| source.path.as_str()).collect();
+    assert_eq!(files, [FILE]);
+    let lines = sources.iter().find(|source| source.path == FILE).expect("it is in the tree").text.lines().count();
+    assert!(lines <= 200, "{FILE}: expected at most 200 lines, got {lines}");
+}
+
+#[test]
 fn titles_follow_a_citation_in_quotes() {
     let text = "see `docs/streams.md`, \"Connecting\", \"Channels\" and \"Publishing\"; or not";
     let (path, after) = paths_in(text).find(|(path, _)| is_citation(path)).unwrap();

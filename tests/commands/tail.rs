@@ -103,6 +103,32 @@ fn tail_says_which_ticker_the_server_does_not_have() {
 }
 
 #[test]
+fn a_ticker_may_be_typed_in_lower_case() {
+    let server = Server::start(&Dataset::usual());
+    let output = run(&mut program(&["tail", &url(&server), "spx", "--count", "1"]));
+    let (out, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && out.contains(&group("SPX")), "{out}{said}");
+    assert!(said.contains("reading spx as SPX"), "{said}");
+}
+
+#[test]
+fn a_mistyped_group_is_named_and_so_is_a_url_that_leads_nowhere() {
+    let server = Server::start(&Dataset::usual());
+    let refuse = |args: &[&str]| refusal(&mut program(&[&["tail"], args].concat()));
+    let refused = refuse(&[&url(&server), "blue_SPX_classic_gex_nope"]);
+    assert!(refused.contains("classic has no category \"gex_nope\"; it has gex_full, "), "{refused}");
+    for path in ["/negotiate", "/v2/negotiate", "/v2/negotiate/"] {
+        let refused = refuse(&[&format!("{}{path}", url(&server)), "SPX"]);
+        assert!(refused.contains(&format!("adds the path of negotiate: {}; got", url(&server))), "{refused}");
+    }
+    let refused = refuse(&[&format!("{}/elsewhere", url(&server)), "SPX"]);
+    assert!(refused.contains("/elsewhere/v2/negotiate: expected HTTP 200, got 404"), "{refused}");
+    assert!(refused.contains("expected the URL of a server without a path"), "{refused}");
+    let refused = refuse(&[&format!("ws://{}/", server.address), "SPX"]);
+    assert!(refused.contains("got 404") && refused.contains("expected a hub's URL, such as ws://"), "{refused}");
+}
+
+#[test]
 fn tail_says_when_a_group_stays_silent() {
     let server = Server::start(&Dataset::usual());
     let hub = format!("ws://{}/client/hubs/orderflow?access_token=k:1", server.address);

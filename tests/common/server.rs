@@ -149,7 +149,7 @@ impl Server {
 
     /// The replay clock's tick.
     pub fn ordinal(&self) -> u64 {
-        self.get("/websocket/status").json()["hubs"]["orderflow"]["replay_ordinal"].as_u64().unwrap()
+        self.get("/websocket/status").json()["gexbot"]["replay_ordinal"].as_u64().unwrap()
     }
 
     /// Waits until the clock has beaten so many times more.

@@ -58,7 +58,7 @@ fn a_file_of_one_endless_line_is_left_out_and_its_neighbours_play() {
     let mixed_data = Client::open(&server, JSON).joined(&["MIXED"]).take(3);
     assert!(mixed_data.iter().all(|data| data.index() == 0));
     let log = server.log();
-    assert!(log.contains(&format!("{path}: expected records, got 1 bad lines and no good one")), "{log}");
+    assert!(log.contains(&format!("{path}: expected records, got 1 bad line and no good one")), "{log}");
     assert!(log.contains(&format!("{mixed}:2: expected a line of at most 1048576 bytes")), "{log}");
 }
 
@@ -120,7 +120,18 @@ fn files_of_no_known_category_are_named_and_left_out() {
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("gamma_zero.jsonl"), line("SPX", 0)).unwrap();
     let server = Server::start(&dataset);
-    let named =
-        format!("{}: ignored; expected a name such as gex_full.jsonl", folder.join("gamma_zero.jsonl").display());
+    let named = format!("{}: ignored; expected a category of classic, ", folder.join("gamma_zero.jsonl").display());
     assert!(server.log().contains(&named), "{}", server.log());
+}
+
+#[test]
+fn folders_that_are_no_tickers_are_named_in_one_warning() {
+    let dataset = Dataset::new(&[("SPX", 5)]);
+    for folder in ["S P X", "$NDX"] {
+        fs::create_dir_all(dataset.path().join(DATE).join(folder).join("orderflow")).unwrap();
+    }
+    let server = Server::start(&dataset);
+    let log = server.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("ignored folders: ")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("S P X") && warnings[0].contains("$NDX"), "{log}");
 }

@@ -9,7 +9,7 @@ use std::thread;
 use crate::common::client::{Client, JSON, Said};
 use crate::common::dataset::{DATE, Dataset, FIRST, Profile, line, payload};
 use crate::common::eventually;
-use crate::common::server::{Server, refusal, serve};
+use crate::common::server::{Server, refusal, run, serve};
 
 /// The records a server has for a ticker, in file order, from one whole round of the replay.
 fn records(server: &Server, ticker: &str, count: usize) -> Vec<i64> {
@@ -170,15 +170,25 @@ fn each_kind_of_nothing_has_its_own_error() {
     let path = dataset.path().display().to_string();
     let said = refusal(&mut serve(&dataset, &[]));
     assert!(said.contains(&format!("{path}: expected folders named YYYY-MM-DD")), "{said}");
-    let said = refusal(serve(&dataset, &[]).env("DATA_DIR", dataset.path().join("missing")));
+    let output = run(serve(&dataset, &[]).env("DATA_DIR", dataset.path().join("missing")));
+    let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("missing: expected a folder of recorded days (DATA_DIR)"), "{said}");
+    assert!(output.stdout.is_empty() && !said.contains("listening"), "nothing says that it serves: {said}");
+
+    let packed = dataset.path().join(DATE).join("SPX/classic/gex_full.json.gz");
+    fs::create_dir_all(packed.parent().unwrap()).unwrap();
+    fs::write(&packed, b"\x1f\x8b\x08").unwrap();
+    let command = format!("flowcast import --data-dir {path} {path}/{DATE}");
+    let said = refusal(&mut serve(&dataset, &[]));
+    assert!(said.contains("gex_full.json.gz") && said.contains(&command), "{said}");
+    fs::remove_file(packed).unwrap();
 
     let empty = dataset.write("SPX", "").display().to_string();
     let said = refusal(&mut serve(&dataset, &[]));
     assert!(said.contains(&format!("{empty}: expected records, got an empty file")), "{said}");
     dataset.write("SPX", "nonsense\n");
     let said = refusal(&mut serve(&dataset, &[]));
-    assert!(said.contains(&format!("{empty}: expected records, got 1 bad lines and no good one")), "{said}");
+    assert!(said.contains(&format!("{empty}: expected records, got 1 bad line and no good one")), "{said}");
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn what_the_server_joins_begins_with_the_next_publication_in_a_form_that_nobody_
 
     let both = [("orderflow", "SPX_orderflow_orderflow"), ("orderflow", "NDX_orderflow_orderflow")];
     assert_eq!(patch(&server, &both).status, 200);
-    let told = server.get("/websocket/status").json()["hubs"]["orderflow"]["sequence_id"].as_u64().unwrap();
+    let told = server.get("/websocket/status").json()["gexbot"]["sequence_id"].as_u64().unwrap();
     let ndx = loop {
         let data = client.data();
         if data.group == group("NDX") && data.id() > told {

@@ -114,7 +114,7 @@ fn a_joiner_is_served_from_the_next_tick_on() {
     let server = Server::with(&Dataset::new(&TICKERS), &[("WS_STREAM_INTERVAL", "5ms")]);
     let mut first = Client::open(&server, JSON_RELIABLE).joined(&["SPX"]);
     first.take(10);
-    let before = server.get("/websocket/status").json()["hubs"]["orderflow"]["sequence_id"].as_u64().unwrap();
+    let before = server.get("/websocket/status").json()["gexbot"]["sequence_id"].as_u64().unwrap();
     let mut second = Client::open(&server, JSON_RELIABLE).joined(&["SPX"]);
     let data = second.take(3);
     assert!(data[0].id() > before, "nothing that was published before the join");

@@ -211,6 +211,32 @@ fn a_bad_line_is_skipped_and_many_bad_lines_end_the_search() {
 }
 
 #[test]
+fn long_bad_lines_end_the_search_sooner_and_the_next_request_goes_on() {
+    let dataset = Dataset::usual();
+    let bad = format!("{{\"x\":\"{}\"}}\n", "x".repeat(100_000));
+    write(&dataset, "SPX/classic/gex_full", &format!("{}\n{}{}\n", gex(0), bad.repeat(200), gex(1)));
+    let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "1h"), BY_KEY]);
+    assert_eq!(number(&get(&server, "/SPX/classic/full")), 0);
+    let mut skipped = 0;
+    let found = loop {
+        let answer = get(&server, "/SPX/classic/full");
+        if answer.status == 200 {
+            break number(&answer);
+        }
+        let (status, reason) = refused(&answer);
+        if status == 503 {
+            // The file is still being indexed.
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            continue;
+        }
+        let lines: u64 = reason.split_whitespace().nth(3).and_then(|word| word.parse().ok()).unwrap_or_default();
+        assert!(status == 404 && (1..100).contains(&lines), "{reason}");
+        skipped += lines;
+    };
+    assert!(found == 1 && skipped <= 200, "{found} after {skipped} lines");
+}
+
+#[test]
 fn the_oldest_position_is_forgotten_when_there_are_too_many() {
     let dataset = with_gex();
     let server = Server::with(&dataset, &[BY_KEY, ("FLOWCAST_REST_MAX_CURSORS", "2")]);
@@ -240,7 +266,7 @@ fn any_key_in_any_form_will_do_and_none_is_refused() {
     }
     assert_eq!(server.get("/SPX/classic/full?key=some-key").status, 200);
     let answer = server.get(&format!("/SPX/classic/full?key={}", "k".repeat(3000)));
-    assert_eq!(refused(&answer), (400, "expected a key of at most 2048 bytes, got 3000".to_owned()));
+    assert_eq!(refused(&answer), (400, "expected a key of at most 1024 bytes, got 3000".to_owned()));
 }
 
 #[test]

@@ -49,9 +49,26 @@ fn the_status_has_the_shape_its_monitors_know() {
         let time = health[time].as_str().unwrap();
         assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
     }
-    assert_eq!(status["hubs"]["orderflow"]["connections"], 2);
-    assert_eq!(status["hubs"]["orderflow"]["subscribers"], 2);
-    assert_eq!(status["hubs"]["orderflow"]["groups"], 4, "of each ticker: records and spot");
+    for (key, value) in [("connections", 2), ("subscribers", 2), ("groups", 4)] {
+        assert_eq!(status["gexbot"][key], value, "{key}: of each ticker records and spot");
+    }
+    assert_eq!(status["hubs"]["streams"]["connections"], 1);
+}
+
+#[test]
+fn connections_and_groups_are_told_by_the_hub_that_the_client_knows() {
+    let server = Server::start(&Dataset::usual());
+    let clients = ["orderflow", "v2_classic", "v2_classic"].map(|hub| Client::open_hub(&server, hub, JSON_RELIABLE));
+    let status = server.get("/websocket/status").json();
+    for (hub, connections, groups) in
+        [("orderflow", 1, 2), ("v2_classic", 2, 2), ("v2_orderflow", 0, 4), ("classic", 0, 0)]
+    {
+        assert_eq!(status["hubs"][hub], json!({ "connections": connections, "groups": groups }), "{hub}");
+        let metric = |name: &str| server.metric(&format!("{name}{{hub=\"{hub}\"}}"));
+        assert_eq!((metric("flowcast_hub_connections"), metric("flowcast_hub_groups")), (connections, groups), "{hub}");
+    }
+    drop(clients);
+    server.metric_until("flowcast_hub_connections{hub=\"v2_classic\"}", |connections| connections == 0);
 }
 
 #[test]

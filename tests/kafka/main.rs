@@ -13,6 +13,7 @@ mod listener;
 mod outage;
 mod recording;
 mod recreated;
+mod resume;
 mod settings;
 mod topic;
 mod transactions;

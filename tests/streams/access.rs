@@ -199,3 +199,43 @@ fn kafka_without_a_secret_refuses_to_start_unless_that_is_meant() {
     let said = refusal(&mut serve(&dataset, &[("WS_KAFKA_BROKERS", "127.0.0.1:1")]));
     assert!(said.contains("--allow-anonymous"), "{said}");
 }
+
+#[test]
+fn a_secret_is_replaced_while_the_server_runs_and_old_tokens_hold_as_long_as_it_says() {
+    let dataset = Dataset::usual();
+    let file = dataset.path().join("secrets");
+    std::fs::write(&file, "the old secret of the tests, of 32 bytes\n").unwrap();
+    let server = Server::with(&dataset, &[("WS_AUTH_SECRET_FILE", file.to_str().unwrap())]);
+    let (old, new) = ("the old secret of the tests, of 32 bytes", "the new secret of the tests, of 32 bytes");
+    let is_let_in = |secret: &str| {
+        let token = signed(&json!({"sub": "test"}), "HS256", secret);
+        StreamClient::at(&server, &format!("/ws?token={token}")).is_ok()
+    };
+    assert_eq!([old, new].map(is_let_in), [true, false]);
+    std::fs::write(&file, format!("{new}\n{old}\n")).unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    common::eventually("the new secret is accepted", || is_let_in(new).then_some(()));
+    assert!(is_let_in(old));
+    std::fs::write(&file, "").unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    server.logged("the secrets stay as they were");
+    assert_eq!([old, new].map(is_let_in), [true, true]);
+    std::fs::write(&file, new).unwrap();
+    common::eventually("the old secret is refused, unasked", || (!is_let_in(old)).then_some(()));
+    assert!(is_let_in(new) && !server.log().contains(new));
+}
+
+#[test]
+fn two_places_for_one_secret_and_a_policy_for_no_channel_are_refused_at_the_start() {
+    let dataset = Dataset::usual();
+    for (settings, words) in [
+        (&[("WS_AUTH_SECRET", SECRET), ("WS_AUTH_SECRET_FILE", "/nowhere")][..], "expected one of them"),
+        (&[("WS_AUTH_SECRET_PREVIOUS", SECRET)], "expected WS_AUTH_SECRET with it"),
+        (&[("WS_AUTH_SECRET_FILE", "/nowhere")], "cannot read the secrets in /nowhere"),
+        (&[("FLOWCAST_CHANNEL_POLICY", "linse=skip")], "unknown channel \"linse\""),
+        (&[("FLOWCAST_CHANNEL_POLICY", "lines=lossy")], "expected the policy drop, skip or latest"),
+    ] {
+        let said = refusal(&mut serve(&dataset, settings));
+        assert!(said.contains(words), "{said}");
+    }
+}

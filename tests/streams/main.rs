@@ -5,3 +5,5 @@ mod common;
 
 mod access;
 mod messages;
+mod policies;
+mod resume;

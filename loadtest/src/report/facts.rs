@@ -229,6 +229,9 @@ pub struct Facts {
     pub resets: u64,
     /// Frames that came again after a recovery, as they may.
     pub resent: u64,
+    /// Messages that the server told slow clients it left out for them.
+    #[serde(default)]
+    pub skipped: u64,
     /// Messages of the stream protocol without a number.
     pub stream_messages: u64,
     /// Clients up at the end.
@@ -295,6 +298,7 @@ impl Facts {
         self.reconnected += other.reconnected;
         self.resets += other.resets;
         self.resent += other.resent;
+        self.skipped += other.skipped;
         self.stream_messages += other.stream_messages;
         self.up_at_end += other.up_at_end;
         self.ramp_ns = self.ramp_ns.max(other.ramp_ns);

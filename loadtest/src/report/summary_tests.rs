@@ -52,6 +52,7 @@ pub(crate) fn perfect() -> Facts {
         reconnected: 0,
         resets: 0,
         resent: 0,
+        skipped: 0,
         stream_messages: 0,
         up_at_end: 2,
         ramp_ns: SECOND,

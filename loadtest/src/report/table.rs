@@ -129,6 +129,9 @@ fn write_clients(out: &mut String, report: &Report) -> std::fmt::Result {
             row(out, "", &format!("{count}: {cause}"))?;
         }
     }
+    if facts.skipped > 0 {
+        row(out, "left out for slow", &format!("{} messages, each told", facts.skipped))?;
+    }
     if facts.recovered + facts.reconnected + facts.resets > 0 {
         row(
             out,

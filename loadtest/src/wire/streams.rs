@@ -5,6 +5,7 @@
 //! streams only shape and the time of sending (milliseconds, the server's wall clock) can be checked.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -39,6 +40,8 @@ pub enum StreamMessage<'a> {
     Subscribed {
         /// Everything that is subscribed to now.
         channels: Vec<String>,
+        /// Of the channels that were asked for with a position, whether all that was missed follows, or why not.
+        recovered: HashMap<String, Result<(), String>>,
     },
     /// A topic's message.
     Topic {
@@ -48,6 +51,17 @@ pub enum StreamMessage<'a> {
         payload: &'a RawValue,
         /// Unix nanoseconds, to the millisecond.
         sent_unix_ns: u64,
+        /// The channel's own number of it, if the server gives one.
+        seq: Option<u64>,
+    },
+    /// Messages of a channel are left out: those with numbers in this range.
+    Skipped {
+        /// The channel.
+        channel: Cow<'a, str>,
+        /// The first number left out.
+        from: u64,
+        /// The last.
+        to: u64,
     },
     /// A message of a trading stream, with its time of sending (Unix ns) if it carries one.
     Data {
@@ -93,6 +107,39 @@ struct Shape<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
     channels: Option<Vec<String>>,
+    #[serde(default)]
+    positions: HashMap<String, Told>,
+    seq: Option<u64>,
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+/// What `subscribed` says of a channel.
+#[derive(Deserialize)]
+struct Told {
+    recovered: Option<bool>,
+    reason: Option<String>,
+}
+
+/// Where a message stands: what a client says to get everything after it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+pub struct Position {
+    /// In which epoch.
+    pub epoch: String,
+    /// Its number.
+    pub seq: u64,
+}
+
+/// The position of a message that [`read`] understood; `None` if it has none, or one in another partition than 0.
+pub fn position(message: &[u8]) -> Option<Position> {
+    #[derive(Deserialize)]
+    struct Placed {
+        partition: Option<u32>,
+        #[serde(flatten)]
+        position: Position,
+    }
+    let placed: Placed = serde_json::from_slice(message).ok()?;
+    placed.partition.is_none().then_some(placed.position)
 }
 
 /// Reads one text message.
@@ -107,7 +154,17 @@ pub fn read(message: &[u8]) -> Result<StreamMessage<'_>, StreamError> {
         "message" => return topic(shape),
         "subscribed" => {
             let channels = shape.channels.ok_or(StreamError::Lacks("subscribed", "channels"))?;
-            return Ok(StreamMessage::Subscribed { channels });
+            let recovered = shape.positions.into_iter().filter_map(|(channel, Told { recovered, reason })| {
+                let outcome = if recovered? { Ok(()) } else { Err(reason.unwrap_or_default()) };
+                Some((channel, outcome))
+            });
+            return Ok(StreamMessage::Subscribed { channels, recovered: recovered.collect() });
+        }
+        "skipped" => {
+            let (Some(channel), Some(from), Some(to)) = (shape.channel, shape.from, shape.to) else {
+                return Err(StreamError::Lacks("skipped", "channel, from or to"));
+            };
+            return Ok(StreamMessage::Skipped { channel, from, to });
         }
         "error" => return Err(StreamError::Refused(shape.error.unwrap_or_default().into_owned())),
         _ => return Ok(StreamMessage::Other),
@@ -123,7 +180,7 @@ fn topic(shape: Shape<'_>) -> Result<StreamMessage<'_>, StreamError> {
     let channel = shape.channel.ok_or(StreamError::Lacks("message", "channel"))?;
     let payload = shape.payload.ok_or(StreamError::Lacks("message", "payload"))?;
     let timestamp = shape.timestamp.ok_or(StreamError::Lacks("message", "timestamp"))?;
-    Ok(StreamMessage::Topic { channel, payload, sent_unix_ns: sent(&timestamp)? })
+    Ok(StreamMessage::Topic { channel, payload, sent_unix_ns: sent(&timestamp)?, seq: shape.seq })
 }
 
 fn sent(timestamp: &str) -> Result<u64, StreamError> {
@@ -143,7 +200,9 @@ mod tests {
     fn data_messages_give_their_time_of_sending() {
         let message =
             br#"{"type":"message","channel":"lines","payload":{"a":1},"timestamp":"2024-12-19T12:00:00.123Z"}"#;
-        let Ok(StreamMessage::Topic { channel, payload, sent_unix_ns }) = read(message) else { panic!("a topic") };
+        let Ok(StreamMessage::Topic { channel, payload, sent_unix_ns, seq: None }) = read(message) else {
+            panic!("a topic")
+        };
         assert_eq!((&*channel, payload.get(), sent_unix_ns), ("lines", r#"{"a":1}"#, 1_734_609_600_123_000_000));
         let signal = br#"{"type":"signal","symbol":"A","timestamp":"2024-12-19T12:00:00Z"}"#;
         let Ok(StreamMessage::Data { sent_unix_ns }) = read(signal) else { panic!("data") };
@@ -180,6 +239,18 @@ mod tests {
     fn other_kinds_are_not_counted_as_data() {
         assert!(matches!(read(br#"{"type":"pong"}"#), Ok(StreamMessage::Other)));
         let subscribed = read(br#"{"type":"subscribed","channels":["lines"]}"#);
-        assert!(matches!(subscribed, Ok(StreamMessage::Subscribed { channels }) if channels == ["lines"]));
+        assert!(matches!(subscribed, Ok(StreamMessage::Subscribed { channels, .. }) if channels == ["lines"]));
+    }
+
+    #[test]
+    fn numbers_positions_and_what_is_left_out_are_read() {
+        let message = br#"{"type":"message","channel":"lines","payload":1,"timestamp":"2024-12-19T12:00:00Z","seq":7,"epoch":"e"}"#;
+        assert!(matches!(read(message), Ok(StreamMessage::Topic { seq: Some(7), .. })));
+        assert_eq!(position(message), Some(Position { epoch: "e".to_owned(), seq: 7 }));
+        let skipped = br#"{"type":"skipped","channel":"lines","epoch":"e","count":3,"from":8,"to":10}"#;
+        assert!(matches!(read(skipped), Ok(StreamMessage::Skipped { from: 8, to: 10, .. })));
+        let told = br#"{"type":"subscribed","channels":["a","b","c"],"positions":{"a":{"epoch":"e","seq":1},"b":{"epoch":"e","seq":1,"recovered":true},"c":{"epoch":"e","seq":1,"recovered":false,"reason":"too_old"}}}"#;
+        let Ok(StreamMessage::Subscribed { recovered, .. }) = read(told) else { panic!("subscribed") };
+        assert_eq!((recovered.get("a"), &recovered["b"], &recovered["c"]), (None, &Ok(()), &Err("too_old".to_owned())));
     }
 }

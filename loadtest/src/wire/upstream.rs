@@ -1,13 +1,16 @@
 //! What a client says: joins, sequence acks, pongs, and the close at the end, as finished frames.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 use serde_json::json;
 
 use super::form::Protocol;
 use super::frame::{Opcode, write_masked};
-use super::streams::is_topic;
+use super::streams::{Position, is_topic};
 use super::webpubsub::UpstreamMessage;
 use super::webpubsub::upstream_message::{JoinGroup, Message, SequenceAck};
+use crate::cli::SlowPolicy;
 
 /// Appends a request to join `group`.
 pub fn join(out: &mut Vec<u8>, protocol: Protocol, group: &str, ack_id: u64) {
@@ -29,10 +32,26 @@ pub fn sequence_ack(out: &mut Vec<u8>, protocol: Protocol, sequence_id: u64) {
 }
 
 /// Appends the subscriptions of the JSON stream protocol; returns how many answers they get. Topics
-/// have no symbols, so with symbols the trading streams are asked for apart.
-pub fn subscribe(out: &mut Vec<u8>, channels: &[String], symbols: &[String]) -> u32 {
+/// have no symbols, so with symbols the trading streams are asked for apart, and positions and policy not at
+/// all.
+pub fn subscribe(
+    out: &mut Vec<u8>,
+    channels: &[String],
+    symbols: &[String],
+    since: &BTreeMap<&str, Position>,
+    policy: Option<SlowPolicy>,
+) -> u32 {
     if symbols.is_empty() {
-        text(out, &json!({"type": "subscribe", "channels": channels}));
+        let mut request = json!({"type": "subscribe", "channels": channels});
+        match (since.len(), since.values().next()) {
+            (1, Some(position)) if channels.len() == 1 => request["since"] = json!(position),
+            (1.., _) => request["since"] = json!(since),
+            _ => {}
+        }
+        if let Some(policy) = policy {
+            request["policy"] = json!(policy);
+        }
+        text(out, &request);
         return 1;
     }
     let (topics, trading): (Vec<&String>, Vec<&String>) = channels.iter().partition(|name| is_topic(name));
@@ -92,11 +111,17 @@ mod tests {
     fn symbols_go_with_trading_streams_only() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut out = Vec::new();
-        assert_eq!(subscribe(&mut out, &names(&["lines", "signals"]), &names(&["AAPL"])), 2);
+        assert_eq!(subscribe(&mut out, &names(&["lines", "signals"]), &names(&["AAPL"]), &BTreeMap::new(), None), 2);
         let value: serde_json::Value = serde_json::from_slice(&unmask(&out[..6 + usize::from(out[1] & 0x7f)])).unwrap();
         assert_eq!(value, json!({"type": "subscribe", "channels": ["signals"], "symbols": ["AAPL"]}));
         out.clear();
-        assert_eq!(subscribe(&mut out, &names(&["lines", "signals"]), &[]), 1);
+        assert_eq!(subscribe(&mut out, &names(&["lines", "signals"]), &[], &BTreeMap::new(), None), 1);
+        out.clear();
+        let since = BTreeMap::from([("lines", Position { epoch: "e".to_owned(), seq: 7 })]);
+        assert_eq!(subscribe(&mut out, &names(&["lines"]), &[], &since, Some(SlowPolicy::Skip)), 1);
+        let value: serde_json::Value = serde_json::from_slice(&unmask(&out)).unwrap();
+        let since = json!({"epoch": "e", "seq": 7});
+        assert_eq!(value, json!({"type": "subscribe", "channels": ["lines"], "since": since, "policy": "skip"}));
     }
 
     #[test]

@@ -149,6 +149,10 @@ pub struct Client {
     pub resent_until: u64,
     /// For recovery; only kept when the plan reconnects.
     pub session: Option<Box<Session>>,
+    /// The channels' own numbers of what came last, for a client with a policy; by group.
+    pub seqs: Vec<u64>,
+    /// Whether its subscription named what it has.
+    pub asked_since: bool,
     /// A return under way.
     pub reconnect: Option<Reconnect>,
     /// What it received since measuring began.
@@ -180,6 +184,8 @@ impl Client {
             next_due_ns: 0,
             resent_until: 0,
             session: None,
+            seqs: Vec::new(),
+            asked_since: false,
             reconnect: None,
             receipts: ClientReceipts::default(),
         }

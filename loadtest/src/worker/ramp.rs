@@ -4,6 +4,7 @@ use super::Worker;
 use super::client::Phase;
 use super::ending::Ending;
 use crate::clock::SECOND;
+use crate::wire::form::Protocol;
 
 /// Connections negotiated for ahead of their time.
 const LOOKAHEAD: u64 = 64;
@@ -70,7 +71,7 @@ impl Worker {
         self.negotiations.request(self.plan.wish(client, index, &[hub]));
     }
 
-    /// Begins a new session: nothing of the old one counts any more.
+    /// Begins a new session: nothing of the old one counts any more, unless the client asks for what it missed.
     fn renew(&mut self, index: usize) {
         let client = &mut self.clients.list[index];
         for member in &mut client.members {
@@ -78,12 +79,15 @@ impl Worker {
                 self.verifier.judge_first(client.number, member);
             }
         }
+        client.session = None;
+        if self.plan.resumes && client.protocol == Protocol::Streams {
+            return;
+        }
         client.session_number += 1;
         client.members = Vec::new();
         client.hint = 0;
         client.last_sequence = 0;
         client.acked_sequence = 0;
         client.resent_until = 0;
-        client.session = None;
     }
 }

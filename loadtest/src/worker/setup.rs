@@ -157,6 +157,7 @@ impl Worker {
         match client.reconnect.take() {
             None => self.tally.arrived += 1,
             Some(Reconnect::Recover { .. }) => self.tally.recovered += 1,
+            Some(Reconnect::Fresh { .. }) if self.plan.resumes => self.tally.recovered += 1,
             Some(Reconnect::Fresh { .. }) => self.tally.reconnected += 1,
         }
         match client.class {

@@ -5,19 +5,25 @@
 //!                                     └▶ of any other ─▶ counted, shape and time of sending checked
 //! ```
 
+use std::collections::{BTreeMap, HashMap};
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Worker;
 use super::client::Phase;
 use super::ending::Ending;
 use super::message::NO_GROUP;
+use crate::cli::SlowPolicy;
 use crate::clock::unix_ns;
+use crate::plan::Class;
 use crate::sequence::witness::HeardNumber;
 use crate::verify::Identity;
 use crate::verify::fault::FaultKind;
 use crate::verify::log::Arrival;
 use crate::verify::member::Member;
-use crate::wire::streams::{self, StreamMessage};
+use crate::verify::verifier::Verifier;
+use crate::wire::frame::parse_header;
+use crate::wire::streams::{self, Position, StreamMessage};
 use crate::wire::upstream;
 
 impl Worker {
@@ -27,13 +33,29 @@ impl Worker {
         if plan.channels.is_empty() {
             return self.arrive(index, now);
         }
-        self.scratch.clear();
-        let answers = upstream::subscribe(&mut self.scratch, &plan.channels, &plan.symbols);
         let client = &mut self.clients.list[index];
-        client.phase = Phase::Joining(answers);
+        let policy = plan.slow_policy.filter(|_| matches!(client.class, Class::Slow | Class::Stalled));
         let first_log = client.form * plan.groups.len() as u32;
-        client.members.reserve_exact(plan.groups.len());
-        client.members.extend((0..plan.groups.len() as u32).map(|group| Member::new(first_log + group, now)));
+        let mut since = BTreeMap::new();
+        for group in 0..plan.groups.len() as u32 {
+            let log = first_log + group;
+            let place = client.members.iter().position(|member| member.log == log);
+            match place.and_then(|place| last_position(&self.verifier, &client.members[place])) {
+                Some(position) => drop(since.insert(plan.groups[group as usize].as_str(), position)),
+                // It has had nothing: it begins anew.
+                None if policy.is_none() => {
+                    client.members.retain(|member| member.log != log);
+                    client.members.push(Member::new(log, now));
+                }
+                None => {}
+            }
+        }
+        client.members.sort_by_key(|member| member.log);
+        client.seqs = if policy.is_some() { vec![0; plan.groups.len()] } else { Vec::new() };
+        client.asked_since = !since.is_empty();
+        self.scratch.clear();
+        let answers = upstream::subscribe(&mut self.scratch, &plan.channels, &plan.symbols, &since, policy);
+        client.phase = Phase::Joining(answers);
         self.send_scratch(index);
     }
 
@@ -46,8 +68,21 @@ impl Worker {
         now: u64,
     ) -> Result<(), Ending> {
         match streams::read(message) {
-            Ok(StreamMessage::Subscribed { channels }) => return self.on_subscribed(index, &channels, now),
-            Ok(StreamMessage::Topic { channel, payload, sent_unix_ns }) => match self.groups.number(&channel) {
+            Ok(StreamMessage::Subscribed { channels, recovered }) => {
+                return self.on_subscribed(index, &channels, &recovered, now);
+            }
+            Ok(StreamMessage::Skipped { channel, from, to }) => {
+                if let Some(group) = self.groups.number(&channel) {
+                    self.tally.skipped += to.saturating_sub(from) + 1;
+                    self.follow_seqs(index, group, from, to, now);
+                }
+            }
+            Ok(StreamMessage::Topic { channel, payload, sent_unix_ns, seq }) => match self.groups.number(&channel) {
+                Some(group) if !self.clients.list[index].seqs.is_empty() => {
+                    self.count_decoded(index, now);
+                    let seq = seq.unwrap_or(0);
+                    self.follow_seqs(index, group, seq, seq, now);
+                }
                 Some(group) => self.on_numbered(index, group, payload.get(), frame, now),
                 None => self.on_counted(index, Some(sent_unix_ns), now),
             },
@@ -66,7 +101,13 @@ impl Worker {
 
     /// A subscription has been answered. The last answer must name every channel asked for: a client
     /// that is not told of one would miss all of it and look complete.
-    fn on_subscribed(&mut self, index: usize, channels: &[String], now: u64) -> Result<(), Ending> {
+    fn on_subscribed(
+        &mut self,
+        index: usize,
+        channels: &[String],
+        recovered: &HashMap<String, Result<(), String>>,
+        now: u64,
+    ) -> Result<(), Ending> {
         let client = &mut self.clients.list[index];
         let Phase::Joining(missing) = client.phase else { return Ok(()) };
         if missing > 1 {
@@ -76,9 +117,34 @@ impl Worker {
         if let Some(absent) = self.plan.channels.iter().find(|asked| !channels.contains(asked)) {
             return Err(Ending::broken(format!("subscribed without {absent}, which was asked for")));
         }
-        client.members.iter_mut().for_each(|member| member.acked_ns = now);
+        if client.asked_since {
+            let answers = self.plan.groups.iter().filter_map(|name| recovered.get_key_value(name));
+            if let Some((channel, Err(reason))) = answers.clone().find(|(_, answer)| answer.is_err()) {
+                return Err(Ending::broken(format!("what was missed of {channel} was not sent again: {reason}")));
+            }
+            if answers.count() == 0 {
+                return Err(Ending::broken("since was not answered".to_owned()));
+            }
+        }
+        client.members.iter_mut().filter(|member| member.acked_ns == 0).for_each(|member| member.acked_ns = now);
         self.arrive(index, now);
         Ok(())
+    }
+
+    /// Numbers `from..=to` of a channel came to a client with a policy, or were told to be left out. Every number
+    /// must be one or the other, unless only the latest are wanted.
+    fn follow_seqs(&mut self, index: usize, group: u32, from: u64, to: u64, now: u64) {
+        let client = &mut self.clients.list[index];
+        let Some(last) = client.seqs.get_mut(group as usize) else { return };
+        let before = std::mem::replace(last, to);
+        let number = client.number;
+        if from <= before {
+            let detail = format!("number {from} after {before}");
+            self.verifier.blame_frame(FaultKind::Duplicate, number, group, detail, now);
+        } else if before > 0 && from > before + 1 && self.plan.slow_policy == Some(SlowPolicy::Skip) {
+            let detail = format!("numbers {} to {} neither came nor were told to be left out", before + 1, from - 1);
+            self.verifier.blame_frame(FaultKind::Missing, number, group, detail, now);
+        }
     }
 
     /// A message without a number: all that can be said of it is when it was sent.
@@ -126,4 +192,12 @@ impl Worker {
         self.clients.list[index].hint = (place + 1) % self.clients.list[index].members.len();
         self.judge(member_id, &Arrival { identity, frame, at_ns: now });
     }
+}
+
+/// The position of the last message that a member had.
+fn last_position(verifier: &Verifier, member: &Member) -> Option<Position> {
+    let last = member.has_started().then(|| member.cursor.checked_sub(1))??;
+    let frame = verifier.logs[member.log as usize].slot(last)?.frame.as_deref()?;
+    let header = parse_header(frame).ok()??;
+    streams::position(&frame[header.header_len..])
 }

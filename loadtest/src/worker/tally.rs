@@ -72,6 +72,8 @@ pub struct Tally {
     pub resets: u64,
     /// Frames that came again after a recovery, as they may.
     pub resent: u64,
+    /// Messages that the server told slow clients it left out for them.
+    pub skipped: u64,
     /// From coming up to being dropped by the server, for stalled and slow clients.
     pub shed: Histogram<u64>,
     /// How connections of stalled and slow clients ended.
@@ -97,6 +99,7 @@ impl Default for Tally {
             reconnected: 0,
             resets: 0,
             resent: 0,
+            skipped: 0,
             shed: histogram::new(),
             shed_causes: Causes::default(),
             stream_messages: 0,
@@ -121,6 +124,7 @@ impl Tally {
         self.reconnected += other.reconnected;
         self.resets += other.resets;
         self.resent += other.resent;
+        self.skipped += other.skipped;
         self.stream_messages += other.stream_messages;
         self.unhashed += other.unhashed;
         self.ledger_incomplete |= other.ledger_incomplete;

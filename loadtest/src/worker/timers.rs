@@ -101,13 +101,15 @@ impl Worker {
 
     /// Drops what every client has passed.
     fn trim(&mut self, now: u64) {
-        let Self { clients, verifier, ticks, .. } = self;
+        let Self { clients, verifier, ticks, plan, .. } = self;
         let mut keep_from = vec![u64::MAX; verifier.logs.len()];
         for client in &clients.list {
             let reads_on = client.class != Class::Stalled && !matches!(client.phase, Phase::Gone);
             for member in client.members.iter().filter(|_| reads_on) {
                 let keep = &mut keep_from[member.log as usize];
-                *keep = (*keep).min(verifier.keep_from(member));
+                // One that comes back says which message it had last.
+                let last = u64::from(plan.resumes);
+                *keep = (*keep).min(verifier.keep_from(member).saturating_sub(last));
             }
         }
         for (log, keep_from) in (0..).zip(keep_from) {

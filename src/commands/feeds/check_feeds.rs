@@ -26,7 +26,7 @@ use crate::source::broker::quote::MarketData;
 /// Which feeds to try, and for how long.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CheckOptions {
-    /// TOML file with [[feeds]] blocks
+    /// TOML file with `[[feeds]]` blocks
     #[arg(long, env = "FLOWCAST_CONFIG", value_name = "FILE")]
     pub config: PathBuf,
     /// Ids of the feeds to try; all by default

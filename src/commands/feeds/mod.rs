@@ -15,7 +15,7 @@ use crate::source::broker::net::tls::TlsError;
 use crate::source::broker::receiver::{AddError, SubscribeError};
 use crate::source::broker::subscriptions::ReceiverEnd;
 
-/// `flowcast feeds …`.
+/// Which of the commands about broker feeds: check or tail.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FeedsOptions {
     #[command(subcommand)]

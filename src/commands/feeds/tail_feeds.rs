@@ -21,7 +21,7 @@ use crate::source::broker::receiver::{Receiver, Subscribed};
 /// Which feeds and symbols to print.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TailFeedsOptions {
-    /// TOML file with [[feeds]] blocks
+    /// TOML file with `[[feeds]]` blocks
     #[arg(long, env = "FLOWCAST_CONFIG", value_name = "FILE")]
     pub config: PathBuf,
     /// Id of a feed to print; may be given several times; all by default

@@ -14,7 +14,7 @@ pub enum CategoryChoice {
     All,
     /// All of a package.
     Package(Package),
-    /// One alone.
+    /// A single category, such as `state/gamma_zero`.
     One(Category),
 }
 

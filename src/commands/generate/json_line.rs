@@ -30,7 +30,7 @@ impl JsonLine {
         self.text(",\"").text(key).text("\":")
     }
 
-    /// A whole number.
+    /// A value without decimals: a count, a time.
     pub fn integer(&mut self, value: i64) -> &mut Self {
         self.text(itoa::Buffer::new().format(value))
     }

@@ -18,6 +18,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use jiff::{civil::Date, tz::TimeZoneDatabase};
 use rayon::prelude::*;
@@ -27,7 +28,8 @@ use self::category_choice::chosen;
 use self::price_series::{SESSION, draws};
 use self::ticker_day::TickerDay;
 use self::trading_records::trading_day;
-use crate::commands::unfinished_file::UnfinishedFile;
+use crate::commands::unfinished_file::{Existing, NewFolders, UnfinishedFile};
+use crate::source::recorded::line_stats::counted;
 use crate::source::recorded::trading::STREAMS_FOLDER;
 use crate::wire::streams::{PORTFOLIO, SIGNALS, TRADES};
 
@@ -72,7 +74,7 @@ pub(in crate::commands) fn is_ticker_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_uppercase()) && name.len() <= 32 && name.bytes().all(fits)
 }
 
-/// What was written.
+/// How much a call of [`generate`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Generated {
     /// Tickers, each with a file per category.
@@ -87,7 +89,8 @@ pub struct Generated {
 
 impl fmt::Display for Generated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "wrote {} records of {} tickers, {} bytes; ", self.records, self.tickers, self.bytes)?;
+        let (records, tickers) = (counted(self.records, "record", "records"), self.tickers as u64);
+        write!(f, "wrote {records} of {}, {} bytes; ", counted(tickers, "ticker", "tickers"), self.bytes)?;
         write!(f, "{} signals, trades and portfolios", self.trading)
     }
 }
@@ -101,17 +104,26 @@ pub enum GenerateError {
     /// Before Unix time, or at the end of jiff's.
     #[error("expected a date from 1970-01-01 to 9999-12-30, got {0}")]
     Date(Date),
-    /// A file of the day exists; nothing was written.
+    /// A file of the day exists: nothing was written, or only what came before the file that appeared meanwhile.
     #[error("{0} exists already; --force overwrites it, --out chooses another directory")]
     Exists(PathBuf),
-    /// This ticker's files are as they were; those of other tickers may be written.
+    /// Files of other tickers may be in their places already.
     #[error("could not write {0}: {1}; check that the directory is writable and that the disk has free space")]
     Write(PathBuf, io::Error),
+    /// Ctrl-C, or SIGTERM.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
 }
 
-/// Writes the day, a file per ticker and category. A ticker's files appear complete or not at all. Memory grows by
-/// one price per second of the day, and by nothing else.
-pub fn generate(options: &GenerateOptions) -> Result<Generated, GenerateError> {
+impl GenerateError {
+    fn of_publishing(place: PathBuf, error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::AlreadyExists { Self::Exists(place) } else { Self::Write(place, error) }
+    }
+}
+
+/// Writes the day, a file per ticker and category, until `stop` is raised. The files appear together, when all of
+/// them are complete. Memory grows by one price per second of the day, and by nothing else.
+pub fn generate(options: &GenerateOptions, stop: &AtomicBool) -> Result<Generated, GenerateError> {
     let opening = opening(options.date)?;
     // The command line has checked this; a caller who has not could leave the directory with a `..`.
     options.tickers.iter().try_for_each(|name| ticker(name).map(drop))?;
@@ -119,19 +131,28 @@ pub fn generate(options: &GenerateOptions) -> Result<Generated, GenerateError> {
     let mut seen = HashSet::new();
     tickers.retain(|ticker| seen.insert(ticker.clone()));
     let categories = chosen(&options.categories);
-    let mut paths = tickers
+    let paths = tickers
         .iter()
         .flat_map(|ticker| categories.iter().map(move |&category| ticker_day::path(options, ticker, category)));
-    let existing = paths.find(|path| path.exists());
-    if let Some(path) = existing.filter(|_| !options.force) {
-        return Err(GenerateError::Exists(path));
+    let mut folders = NewFolders::default();
+    for path in paths {
+        if !options.force && path.exists() {
+            return Err(GenerateError::Exists(path));
+        }
+        folders.note(&path);
     }
     let seconds = options.records.unwrap_or(SESSION);
     // No fsync anywhere: what a power cut takes, the seed brings back.
-    let days = tickers.par_iter().map(|ticker| TickerDay::write(options, ticker, &categories, opening, seconds));
+    let days = tickers.par_iter().map(|ticker| TickerDay::write(options, ticker, &categories, opening, seconds, stop));
     let days: Vec<TickerDay> = days.collect::<Result<_, _>>()?;
-    let (records, bytes) = days.iter().fold((0, 0), |(records, bytes), day| (records + day.records, bytes + day.bytes));
-    let spots: Vec<Vec<i64>> = days.into_iter().map(|day| day.spots).collect();
+    let (mut records, mut bytes, mut spots) = (0, 0, Vec::new());
+    let existing = if options.force { Existing::Replace } else { Existing::Keep };
+    for mut day in days {
+        spots.push(std::mem::take(&mut day.spots));
+        let (more_records, more_bytes) = day.publish(existing)?;
+        records += more_records;
+        bytes += more_bytes;
+    }
     let trading = write_streams(options, &tickers, &spots, opening)?;
     Ok(Generated { tickers: tickers.len(), records, bytes, trading })
 }
@@ -159,7 +180,7 @@ fn write_streams(
 fn replace(path: &Path, content: &[u8]) -> io::Result<u64> {
     let mut file = UnfinishedFile::create(path)?;
     file.write(content)?;
-    file.publish()
+    file.publish(Existing::Replace)
 }
 
 /// Unix seconds of 9:30:00 in New York, by the bundled zone data: the machine's may be old.
@@ -190,7 +211,7 @@ mod tests {
         let parsed = Cli::parse_from(["generate"].into_iter().chain(arguments.split_whitespace()));
         let categories = vec!["orderflow".parse().unwrap()];
         let options = GenerateOptions { out: out.to_owned(), categories, ..parsed.options };
-        let summary = generate(&options)?;
+        let summary = generate(&options, &AtomicBool::new(false))?;
         let day = out.join(options.date.to_string());
         let files = options.tickers.iter().map(|ticker| day.join(ticker).join("orderflow/orderflow.jsonl"));
         let text: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();

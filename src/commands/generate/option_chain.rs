@@ -85,7 +85,7 @@ pub struct GexValues {
 /// Which greek a record is of, in the order of the categories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Greek {
-    /// By price.
+    /// The value by the price of the underlying.
     Delta,
     /// Delta by price.
     Gamma,
@@ -96,7 +96,7 @@ pub enum Greek {
 }
 
 impl Greek {
-    /// All of them.
+    /// The four, in the order of the categories.
     pub const ALL: [Self; 4] = [Self::Delta, Self::Gamma, Self::Vanna, Self::Charm];
 
     /// Of an option `u` widths above the price; between −1 and 1. Gamma is delta's slope, and vanna gamma's.

@@ -20,9 +20,9 @@ const MAJORS: [[usize; 4]; 2] = [[5, 6, 1, 2], [7, 8, 3, 4]];
 
 /// One second of a ticker.
 pub struct Moment<'a> {
-    /// Unix seconds.
+    /// Unix seconds; the same in all files of a ticker.
     pub timestamp: i64,
-    /// Whose it is.
+    /// The name in the records, such as `ES_SPX`.
     pub ticker: &'a str,
     /// Its numbers, spot first, see [`KEYS`](super::price_series::KEYS).
     pub cents: &'a [i64; 35],

@@ -1,24 +1,24 @@
 //! The files of one ticker, written second by second.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::category_choice::Category;
 use super::json_line::JsonLine;
 use super::option_records::{Moment, OptionBook};
 use super::price_series::{KEYS, PricePath};
 use super::{GenerateError, GenerateOptions};
-use crate::commands::unfinished_file::UnfinishedFile;
+use crate::commands::unfinished_file::{Existing, UnfinishedFile};
 use crate::wire::gexbot::Package;
 
 /// What was written of a ticker.
-#[derive(Debug)]
 pub struct TickerDay {
     /// Its price each second, in cents.
     pub spots: Vec<i64>,
     /// Lines in its files.
-    pub records: u64,
-    /// Bytes in its files.
-    pub bytes: u64,
+    records: u64,
+    /// Written, but not in their place yet.
+    files: Vec<UnfinishedFile>,
 }
 
 /// Where a ticker's category goes.
@@ -28,14 +28,14 @@ pub fn path(options: &GenerateOptions, ticker: &str, (package, name): Category) 
 }
 
 impl TickerDay {
-    /// Writes a ticker's categories, a record each for every second from `opening` on. All files appear at the end, or
-    /// none.
+    /// Writes a ticker's categories beside their places, a record each for every second from `opening` on.
     pub fn write(
         options: &GenerateOptions,
         ticker: &str,
         categories: &[Category],
         opening: i64,
         seconds: u32,
+        stop: &AtomicBool,
     ) -> Result<Self, GenerateError> {
         let mut files = Vec::new();
         for &category in categories {
@@ -49,6 +49,9 @@ impl TickerDay {
             .then(|| OptionBook::new(options.seed, options.date, ticker, &series.grid(), options.strikes as usize));
         let (mut spots, mut line) = (Vec::new(), JsonLine::default());
         for (second, timestamp) in (0..seconds).zip(opening..) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(GenerateError::Interrupted);
+            }
             let cents = series.step(second);
             spots.push(cents[0]);
             if let Some(book) = &mut book {
@@ -66,12 +69,18 @@ impl TickerDay {
         for (_, file) in &mut files {
             file.end(false).map_err(|error| failed(file, error))?;
         }
-        let (mut bytes, records) = (0, spots.len() as u64 * files.len() as u64);
-        for (_, file) in files {
+        let records = spots.len() as u64 * files.len() as u64;
+        Ok(Self { spots, records, files: files.into_iter().map(|(_, file)| file).collect() })
+    }
+
+    /// Puts its files into their places; how many lines and bytes they have.
+    pub fn publish(self, existing: Existing) -> Result<(u64, u64), GenerateError> {
+        let mut bytes = 0;
+        for file in self.files {
             let place = file.place().to_owned();
-            bytes += file.publish().map_err(|error| GenerateError::Write(place, error))?;
+            bytes += file.publish(existing).map_err(|error| GenerateError::of_publishing(place, error))?;
         }
-        Ok(Self { spots, records, bytes })
+        Ok((self.records, bytes))
     }
 }
 

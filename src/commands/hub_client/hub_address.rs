@@ -21,7 +21,7 @@ use crate::wire::payload::Profile;
 /// A hub's URL, and what is expected there.
 #[derive(Debug, Clone)]
 pub struct HubAddress {
-    /// Where it is.
+    /// ws:// or wss://, with the access token in its query: a secret.
     pub url: String,
     /// Groups that the client joins itself.
     pub join: Vec<String>,
@@ -34,7 +34,7 @@ const USUAL_PREFIX: &str = "blue";
 
 /// Finds the hubs. Says on stderr which groups will stay silent.
 pub async fn find(request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
-    let wanted = Wanted::read(&request.words)?;
+    let mut wanted = Wanted::read(&request.words)?;
     let url = &request.url;
     let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
     let base = url.trim_end_matches('/');
@@ -42,7 +42,12 @@ pub async fn find(request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
         Some(("http" | "https", rest)) if rest.contains(['?', '#']) => {
             bail!("expected an http(s):// URL without a query: negotiate adds its path to it");
         }
-        Some(("http" | "https", _)) => negotiated(base, &wanted, request).await,
+        Some(("http" | "https", _)) => {
+            if let Some(server) = base.strip_suffix("/negotiate").map(|base| base.trim_end_matches("/v2")) {
+                bail!("expected the URL of a server, to which tail adds the path of negotiate: {server}; got {base}");
+            }
+            negotiated(base, &mut wanted, request).await
+        }
         Some(("ws" | "wss", _)) => given(base, &wanted),
         _ => bail!("expected an http(s):// or ws(s):// URL, got {base}"),
     }
@@ -57,7 +62,7 @@ fn given(url: &str, wanted: &Wanted) -> anyhow::Result<Vec<HubAddress>> {
     Ok(vec![HubAddress { url: url.to_owned(), join: names.clone(), print: names }])
 }
 
-async fn negotiated(base: &str, wanted: &Wanted, request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
+async fn negotiated(base: &str, wanted: &mut Wanted, request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
     let negotiate = match request.profile {
         Profile::V2025_11 => format!("{base}/negotiate"),
         Profile::V2026_04 => format!("{base}/v2/negotiate"),
@@ -67,6 +72,9 @@ async fn negotiated(base: &str, wanted: &Wanted, request: &HubRequest) -> anyhow
     let prefix = answer["prefix"].as_str().unwrap_or("red");
     let tickers = tickers(base, &authorization).await;
     if let Ok(known) = &tickers {
+        for (typed, meant) in wanted.correct_case(known) {
+            eprintln!("reading {typed} as {meant}");
+        }
         let some: Vec<&str> = known.iter().take(20).map(String::as_str).collect();
         for ticker in wanted.unknown(known) {
             eprintln!("the server has no data for {ticker}; it has {}", some.join(", "));
@@ -167,8 +175,12 @@ async fn call(method: Method, url: &str, authorization: &SecretString, body: Opt
     const SHOWN: usize = 300;
     let http = HttpClient { tls: client_config(None)?, timeout: Duration::from_secs(30), max_answer_bytes: LIMIT };
     let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
-    let answer = http.call(Call { method, url, token: Some(authorization), body }).await?;
+    let answer = http.call(Call { method: method.clone(), url, token: Some(authorization), body }).await?;
     let said = String::from_utf8_lossy(&answer.body[..answer.body.len().min(SHOWN)]);
-    anyhow::ensure!(answer.status == 200, "expected HTTP 200, got {}: {said}", answer.status);
+    let hint = match answer.status {
+        404 => "; expected the URL of a server without a path, such as http://127.0.0.1:8080",
+        _ => "",
+    };
+    anyhow::ensure!(answer.status == 200, "{method} {url}: expected HTTP 200, got {}: {said}{hint}", answer.status);
     Ok(serde_json::from_slice(&answer.body)?)
 }

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::hub_address::{HubAddress, unprefixed};
 use super::{HubRequest, record_line};
-use crate::source::broker::net::socket::{self, Socket, SocketTarget};
+use crate::source::broker::net::socket::{self, ConnectError, Socket, SocketTarget};
 use crate::source::broker::net::tls::client_config;
 use crate::wire::payload::Profile;
 use crate::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
@@ -55,6 +55,22 @@ impl Capture {
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(file, "{}", captured(subprotocol, message)).context("cannot write the capture")?;
         file.flush().context("cannot write the capture")
+    }
+}
+
+/// Why there is no connection, with a hint where the URL may be wrong.
+fn refused(error: ConnectError) -> anyhow::Error {
+    let hint = match &error {
+        ConnectError::Refused { status: 404, .. } => {
+            "; expected a hub's URL, such as ws://127.0.0.1:8080/client/hubs/orderflow?access_token=KEY"
+        }
+        _ => "",
+    };
+    match error {
+        ConnectError::Refused { status, body, .. } => {
+            anyhow::anyhow!("cannot connect to the hub: expected HTTP 101, got {status}: {body}{hint}")
+        }
+        error => anyhow::Error::new(error).context("cannot connect to the hub"),
     }
 }
 
@@ -94,7 +110,7 @@ impl HubConnection {
             timeout: CONNECTING,
             max_message_bytes: MAX_MESSAGE_BYTES,
         };
-        let mut socket = socket::connect(&target).await.context("cannot connect to the hub")?;
+        let mut socket = socket::connect(&target).await.map_err(refused)?;
         for (at, group) in address.join.iter().enumerate() {
             socket.send(join(syntax, group, at as u64 + 1)).await.context("cannot join")?;
         }

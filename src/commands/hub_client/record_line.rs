@@ -45,14 +45,14 @@ pub(super) fn of_payload(
 }
 
 /// Keys in the order of the source.
-type Record = Vec<(&'static str, Value)>;
+type RecordKeys = Vec<(&'static str, Value)>;
 
-fn of_orderflow(record: &Orderflow, profile: Profile) -> Record {
+fn of_orderflow(record: &Orderflow, profile: Profile) -> RecordKeys {
     let numbers = orderflow::values(record, profile).map(|(key, value, factor)| (key, scaled(value, factor)));
     head(record.timestamp, &record.ticker).into_iter().chain(numbers).collect()
 }
 
-fn gex(record: &Gex) -> Record {
+fn gex(record: &Gex) -> RecordKeys {
     let mut keys = head(record.timestamp, &record.ticker);
     keys.extend(days(record.min_dte, record.sec_min_dte));
     keys.extend([
@@ -80,7 +80,7 @@ fn strike(row: &Strike) -> Value {
     cells.into()
 }
 
-fn greek(record: &OptionProfile) -> Record {
+fn greek(record: &OptionProfile) -> RecordKeys {
     let mut keys = head(record.timestamp, &record.ticker);
     keys.push(("spot", price(record.spot)));
     keys.extend(days(record.min_dte, record.sec_min_dte));
@@ -106,18 +106,18 @@ fn contract(row: &MiniContract) -> Value {
     ])
 }
 
-fn spot(record: &SpotPrice) -> Record {
+fn spot(record: &SpotPrice) -> RecordKeys {
     let mut keys = head(record.timestamp, &record.ticker);
     keys.push(("spot", price(record.spot)));
     keys.extend(record.source_timestamp_ms.map(|time| ("source_timestamp_ms", time.into())));
     keys
 }
 
-fn head(timestamp: i64, ticker: &str) -> Record {
+fn head(timestamp: i64, ticker: &str) -> RecordKeys {
     vec![("timestamp", timestamp.into()), ("ticker", ticker.into())]
 }
 
-fn days(min_dte: Option<i32>, sec_min_dte: Option<i32>) -> Record {
+fn days(min_dte: Option<i32>, sec_min_dte: Option<i32>) -> RecordKeys {
     [("min_dte", min_dte), ("sec_min_dte", sec_min_dte)]
         .into_iter()
         .filter_map(|(key, days)| Some((key, days?.into())))

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 
-use crate::wire::gexbot::{CATEGORIES, GroupName, HubTopic, ORDERFLOW_HUB, Package, Series};
+use crate::wire::gexbot::{CATEGORIES, GroupName, HubTopic, ORDERFLOW_HUB, Package, Series, is_ticker};
 
 /// What was typed, before the prefix and the server's tickers are known.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Wanted {
 /// A group to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WantedGroup {
-    /// Its whole name.
+    /// With the prefix, as on the wire.
     pub name: String,
     /// The subject of its hub; `None` for spot, which every v2 hub carries.
     pub topic: Option<HubTopic>,
@@ -38,7 +38,7 @@ impl Wanted {
             } else if GroupName::parse(word).is_ok() {
                 wanted.names.push(word.to_owned());
             } else {
-                wanted.tickers.push(word.to_owned());
+                wanted.tickers.push(ticker(word)?.to_owned());
             }
         }
         let only_names = wanted.series.is_empty() && wanted.tickers.is_empty() && !wanted.names.is_empty();
@@ -51,6 +51,20 @@ impl Wanted {
     /// Whether the server's tickers are needed.
     pub fn needs_tickers(&self) -> bool {
         !self.series.is_empty() && self.tickers.is_empty()
+    }
+
+    /// Takes tickers that were typed in another case than the server has them as those that it has; says which.
+    pub fn correct_case(&mut self, known: &[String]) -> Vec<(String, String)> {
+        let mut corrected = Vec::new();
+        for typed in &mut self.tickers {
+            let is_meant = |known: &&String| known.eq_ignore_ascii_case(typed);
+            if !known.contains(typed)
+                && let Some(meant) = known.iter().find(is_meant)
+            {
+                corrected.push((std::mem::replace(typed, meant.clone()), meant.clone()));
+            }
+        }
+        corrected
     }
 
     /// The tickers that were typed and are not among `known`.
@@ -89,6 +103,28 @@ impl Wanted {
     }
 }
 
+/// A word that is nothing else must be a ticker. What has the parts of a group's name is a mistyped one.
+fn ticker(word: &str) -> anyhow::Result<&str> {
+    for package in Package::ALL {
+        let Some((before, category)) = word.rsplit_once(&format!("_{}_", package.name())) else { continue };
+        if Series::records(package, category).is_none() {
+            bail!("{word}: {} has no category {category:?}; it has {}", package.name(), package.categories());
+        }
+        if !before.contains('_') {
+            bail!(
+                "expected a group's whole name, such as blue_{word}, or words such as SPX classic/gex_full; got {word}"
+            );
+        }
+    }
+    if word.ends_with("_spot") {
+        bail!("expected a group's whole name, such as blue_{word}, or a ticker and the word spot; got {word}");
+    }
+    if is_ticker(word) {
+        return Ok(word);
+    }
+    bail!("expected a ticker, package/category, package/*, spot or a group's whole name; got {word:?}")
+}
+
 /// What `package/category` means: one category, or all that a recorded day has of the package.
 fn series(word: &str, package: &str, category: &str) -> anyhow::Result<Vec<Option<(Package, String)>>> {
     let Some(package) = Package::parse(package) else {
@@ -99,8 +135,7 @@ fn series(word: &str, package: &str, category: &str) -> anyhow::Result<Vec<Optio
         return Ok(listed.iter().map(|category| Some((package, (*category).to_owned()))).collect());
     }
     if Series::records(package, category).is_none() {
-        let listed = listed.join(", ");
-        bail!("{} has no category {category:?}; it has {listed}, and those of one expiry date", package.name());
+        bail!("{} has no category {category:?}; it has {}", package.name(), package.categories());
     }
     Ok(vec![Some((package, category.to_owned()))])
 }
@@ -133,10 +168,28 @@ mod tests {
 
     #[test]
     fn a_category_that_is_none_is_named() {
-        for (word, named) in [("classic/gamma_zero", "classic has no category"), ("futures/x", "expected a package")] {
+        for (word, named) in [
+            ("classic/gamma_zero", "classic has no category"),
+            ("futures/x", "expected a package"),
+            ("blue_SPX_classic_gex_nope", "classic has no category \"gex_nope\"; it has gex_full, "),
+            ("blue_SPX_state_gamma_20260230", "state has no category \"gamma_20260230\""),
+            ("SPX_classic_gex_full", "such as blue_SPX_classic_gex_full"),
+            ("SPX_spot", "such as blue_SPX_spot"),
+            ("S&P", "expected a ticker, "),
+        ] {
             let error = Wanted::read(&[word.to_owned()]).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn a_ticker_in_another_case_is_the_one_that_the_server_has() {
+        let mut wanted = Wanted::read(&["spx".to_owned(), "NDX".to_owned(), "nope".to_owned()]).unwrap();
+        let known = ["SPX".to_owned(), "NDX".to_owned()];
+        assert_eq!(wanted.correct_case(&known), [("spx".to_owned(), "SPX".to_owned())]);
+        assert_eq!(wanted.unknown(&known).collect::<Vec<_>>(), ["nope"]);
+        let mut both = Wanted::read(&["spx".to_owned()]).unwrap();
+        assert!(both.correct_case(&["SPX".to_owned(), "spx".to_owned()]).is_empty(), "it has this one");
     }
 
     #[test]

@@ -37,14 +37,15 @@ pub fn read(path: &Path, import: &mut Import<'_>) -> Result<(), ImportError> {
     found.iter().try_for_each(|path| read_file(path, import))
 }
 
-/// Finds archives, and files whose name says what they are; ignores other files. Links are not followed.
+/// Finds archives, and files whose name has the form of an archive's; ignores other files. Links are not followed.
 fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);
         let name = path.to_string_lossy();
         let is_wanted = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("zip"))
-            || ((name.ends_with(".json") || name.ends_with(".gz")) && ArchiveName::parse(&path).is_some());
+            || ((name.ends_with(".json") || name.ends_with(".gz"))
+                && ArchiveName::parse(&path).map_or_else(|problem| problem.is_of_an_archive(), |_| true));
         if kind.is_dir() && depth > 0 {
             find(&path, depth - 1, found)?;
         } else if kind.is_file() && is_wanted {
@@ -67,13 +68,12 @@ fn read_file(path: &Path, import: &mut Import<'_>) -> Result<(), ImportError> {
         return read_archive(path, file, import);
     }
     let name = path.display().to_string();
-    let Some(what) = ArchiveName::parse(path) else {
-        let hint = if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("zip")) {
-            "; it is not a zip archive, or a damaged one"
-        } else {
-            ""
-        };
-        return Err(ImportError::UnknownName { name, hint });
+    let what = match ArchiveName::parse(path) {
+        Ok(what) => what,
+        Err(_) if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("zip")) => {
+            return Err(ImportError::Archive { name, reason: "no zip archive, or a damaged one".to_owned() });
+        }
+        Err(problem) => return import.unknown(name, problem),
     };
     import.bar.inc_length(file.metadata().map_err(unreadable)?.len());
     let rest = import.bar.clone().wrap_read(file);
@@ -134,9 +134,12 @@ fn members(
         }
         let inner = String::from_utf8_lossy(entry.name_raw()).replace(char::is_control, "\u{fffd}");
         let name = format!("{}: {inner}", path.display());
-        let Some(what) = ArchiveName::parse(Path::new(&inner)) else {
-            import.unknown(name, " in the archive; --skip-bad leaves other files out")?;
-            continue;
+        let what = match ArchiveName::parse(Path::new(&inner)) {
+            Ok(what) => what,
+            Err(problem) => {
+                import.unknown(name, problem)?;
+                continue;
+            }
         };
         if entry.encrypted() {
             return Err(ImportError::Archive {

@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 
 use crate::source::recorded::lines::MAX_LINE;
 
+/// Bytes that an error shows of the text before it.
+const EXCERPT: usize = 48;
+
 /// How much may still be read. It stops a text that never ends, or that unpacks to more than a disk holds.
 pub struct ReadLimit {
     element: Cell<u64>,
@@ -33,10 +36,54 @@ impl ReadLimit {
     }
 }
 
+/// What was read last, so that an error can show where it is: a column says little in a line of 80 MB.
+struct Trail {
+    /// The line that is being read, from 1.
+    line: Cell<u64>,
+    /// The bytes read last; the oldest is overwritten next.
+    last: [Cell<u8>; EXCERPT],
+    /// How many were read in all.
+    read: Cell<usize>,
+}
+
+impl Trail {
+    fn new() -> Self {
+        Self { line: Cell::new(1), last: std::array::from_fn(|_| Cell::new(0)), read: Cell::new(0) }
+    }
+
+    fn note(&self, bytes: &[u8]) {
+        for &byte in bytes {
+            let read = self.read.get();
+            self.last[read % EXCERPT].set(byte);
+            self.read.set(read + 1);
+            self.line.set(self.line.get() + u64::from(byte == b'\n'));
+        }
+    }
+
+    /// The text that was read last, on one line.
+    fn excerpt(&self) -> String {
+        let read = self.read.get();
+        let bytes: Vec<u8> = (read.saturating_sub(EXCERPT)..read).map(|at| self.last[at % EXCERPT].get()).collect();
+        String::from_utf8_lossy(&bytes).trim().replace(char::is_control, " ")
+    }
+
+    /// What is wrong with the text, and where.
+    fn explain(&self, error: &serde_json::Error) -> String {
+        let text = error.to_string();
+        match text.strip_suffix(&format!(" at line {} column {}", error.line(), error.column())) {
+            Some(reason) if error.line() > 0 => {
+                format!("{reason}, at the end of `{}` (line {})", self.excerpt(), self.line.get())
+            }
+            _ => text,
+        }
+    }
+}
+
 /// A reader under a [`ReadLimit`].
 struct LimitedReader<'l, R> {
     inner: R,
     limit: &'l ReadLimit,
+    trail: &'l Trail,
 }
 
 impl<R: Read> Read for LimitedReader<'_, R> {
@@ -52,6 +99,7 @@ impl<R: Read> Read for LimitedReader<'_, R> {
             }));
         }
         self.limit.spend(read as u64);
+        self.trail.note(&buffer[..read]);
         Ok(read)
     }
 }
@@ -63,12 +111,13 @@ pub fn for_each<E>(
     limit: &ReadLimit,
     mut each: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<(), ElementError<E>> {
+    let trail = Trail::new();
     let mut elements = Elements { limit, count: 0, each: &mut each, failed: None };
-    match walk(&mut reader, &mut elements) {
+    match walk(&mut reader, &mut elements, &trail) {
         Ok(()) => Ok(()),
         Err(error) => Err(match elements.failed {
             Some(failed) => ElementError::Each(failed),
-            None => ElementError::Text { element: elements.count + 1, reason: error.to_string() },
+            None => ElementError::Text { element: elements.count + 1, reason: trail.explain(&error) },
         }),
     }
 }
@@ -87,11 +136,11 @@ pub enum ElementError<E> {
     Each(E),
 }
 
-fn walk<E>(reader: &mut impl BufRead, elements: &mut Elements<'_, E>) -> serde_json::Result<()> {
-    let is_array = begins_array(reader).map_err(serde_json::Error::custom)?;
+fn walk<E>(reader: &mut impl BufRead, elements: &mut Elements<'_, E>, trail: &Trail) -> serde_json::Result<()> {
+    let is_array = begins_array(reader, trail).map_err(serde_json::Error::custom)?;
     let limit = elements.limit;
     limit.begin_element();
-    let mut text = Deserializer::from_reader(LimitedReader { inner: reader, limit });
+    let mut text = Deserializer::from_reader(LimitedReader { inner: reader, limit, trail });
     if is_array {
         text.deserialize_seq(&mut *elements)?;
         return text.end();
@@ -103,7 +152,7 @@ fn walk<E>(reader: &mut impl BufRead, elements: &mut Elements<'_, E>) -> serde_j
 }
 
 /// Skips a byte order mark and spaces; whether an array begins there.
-fn begins_array(reader: &mut impl BufRead) -> io::Result<bool> {
+fn begins_array(reader: &mut impl BufRead, trail: &Trail) -> io::Result<bool> {
     const NEITHER: &str = "expected a JSON array of records, or one record a line";
     const MARK: &[u8] = "\u{feff}".as_bytes();
     if reader.fill_buf()?.starts_with(MARK) {
@@ -116,6 +165,7 @@ fn begins_array(reader: &mut impl BufRead) -> io::Result<bool> {
         };
         match first {
             b' ' | b'\t' | b'\r' | b'\n' if spaces < MAX_LINE => {
+                trail.note(&[first]);
                 reader.consume(1);
                 spaces += 1;
             }
@@ -210,6 +260,16 @@ mod tests {
             let error = read(text, 1000).1.unwrap();
             assert!(error.starts_with(element), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_error_shows_the_line_and_the_text_before_it() {
+        let long = format!("\n[{}{{\"spot\":1,\n\"strikes\":[1,]}}]", "{},".repeat(9000));
+        let error = read(&long, u64::MAX).1.unwrap();
+        assert!(error.starts_with("9001: expected value, at the end of `"), "{error}");
+        assert!(error.ends_with(",{},{\"spot\":1, \"strikes\":[1,]` (line 3)"), "{error}");
+        let error = read("[{},", 1000).1.unwrap();
+        assert_eq!(error, "2: EOF while parsing a value, at the end of `[{},` (line 1)");
     }
 
     #[test]

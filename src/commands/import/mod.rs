@@ -15,15 +15,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use self::archive_name::ArchiveName;
+use self::archive_name::{ArchiveName, NameProblem};
 use self::elements::{ElementError, ReadLimit};
 use crate::commands::shutdown;
-use crate::commands::unfinished_file::UnfinishedFile;
+use crate::commands::unfinished_file::{Existing, NewFolders, UnfinishedFile};
 use crate::source::recorded::line_stats::counted;
 use crate::wire::payload::{Parsed, Record};
 
 /// Bad records that are listed.
 const REPORTED: usize = 5;
+
+/// Characters of a record's ticker that a report repeats.
+const SHOWN: usize = 64;
 
 /// What to read, and where it goes.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,7 +41,7 @@ pub struct ImportOptions {
     /// Overwrite existing files. Without it nothing is written if one exists
     #[arg(long)]
     pub force: bool,
-    /// Leave out bad records, and files in an archive whose name says no category; by default they stop the import
+    /// Leave out bad records, and files whose name says no known category; by default they stop the import
     #[arg(long)]
     pub skip_bad: bool,
     /// Largest number of bytes that all files together may unpack to; a day of one ticker takes some 2 GB
@@ -46,7 +49,7 @@ pub struct ImportOptions {
     pub max_bytes: u64,
 }
 
-/// What was imported.
+/// How much an import wrote, and what it left out.
 #[derive(Debug, Default)]
 pub struct Imported {
     /// Files written.
@@ -85,17 +88,15 @@ pub enum ImportError {
     )]
     NothingFound { path: PathBuf },
     /// The name does not say what is in the file.
-    #[error(
-        "{name}: expected {{date}}_{{ticker}}_{{package}}_{{category}}.json.gz of a known category, such as 2026-07-17_SPX_classic_gex_full.json.gz{hint}"
-    )]
-    UnknownName { name: String, hint: &'static str },
+    #[error("{name}: {problem}; --skip-bad leaves such files out")]
+    UnknownName { name: String, problem: NameProblem },
     /// The archive is damaged, encrypted, or compressed in another way.
     #[error("{name}: expected a file stored or deflated in a zip archive, got: {reason}")]
     Archive { name: String, reason: String },
     /// There is too much in it.
     #[error("{name}: expected {expected}, got {actual}")]
     TooMuch { name: String, expected: String, actual: String },
-    /// The target exists.
+    /// The place has a file already, perhaps since a moment ago: nothing is overwritten without `--force`.
     #[error("{place} exists already; --force overwrites it, --data-dir chooses another directory")]
     Exists { place: PathBuf },
     /// Two of the files are of the same day, ticker and category.
@@ -127,21 +128,12 @@ pub enum ImportError {
 pub fn import(options: &ImportOptions) -> Result<Imported, ImportError> {
     let stop = shutdown::raised_by_signal()
         .map_err(|source| ImportError::Write { place: options.data_dir.clone(), source })?;
-    let mut made = BTreeSet::new();
-    let imported = read_all(options, &stop, &mut made);
-    if imported.is_err() {
-        // The deepest come last. One that has something in it stays.
-        made.iter().rev().for_each(|folder| drop(std::fs::remove_dir(folder)));
-    }
-    imported
-}
-
-/// Reads everything and puts it into its place. Adds to `made` the folders that were not there before.
-fn read_all(options: &ImportOptions, stop: &AtomicBool, made: &mut BTreeSet<PathBuf>) -> Result<Imported, ImportError> {
+    // It outlives the files in its folders.
+    let mut folders = NewFolders::default();
     let mut import = Import {
         options,
-        stop,
-        made,
+        stop: &stop,
+        folders: &mut folders,
         limit: ReadLimit::new(options.max_bytes),
         bar: bar(),
         unfinished: Vec::new(),
@@ -170,8 +162,7 @@ struct Import<'a> {
     /// Written, but not in their place yet.
     unfinished: Vec<UnfinishedFile>,
     places: BTreeSet<PathBuf>,
-    /// Folders that were made.
-    made: &'a mut BTreeSet<PathBuf>,
+    folders: &'a mut NewFolders,
     done: Imported,
 }
 
@@ -186,7 +177,7 @@ impl Import<'_> {
             return Err(ImportError::Twice { name: name.to_owned(), place });
         }
         let write_failed = |source| ImportError::Write { place: place.clone(), source };
-        self.made.extend(place.ancestors().skip(1).take_while(|folder| !folder.exists()).map(Path::to_owned));
+        self.folders.note(&place);
         let mut target = UnfinishedFile::create(&place).map_err(write_failed)?;
         let (mut element, mut records, mut bad) = (0_u64, 0_u64, 0_u64);
         let (done, stop, kind) = (&mut self.done, self.stop, what.kind());
@@ -199,18 +190,21 @@ impl Import<'_> {
             // A record is one line: line breaks between the values of an element become spaces.
             line.clear();
             line.extend(text.chars().map(|c| if c == '\n' || c == '\r' { ' ' } else { c }));
-            match Record::parse(kind, line.as_bytes()) {
-                Ok(Parsed { .. }) => {
+            let problem = match Record::parse(kind, line.as_bytes()) {
+                Ok(Parsed { record, .. }) if record.ticker() == what.ticker => {
                     records += 1;
                     line.push('\n');
-                    target.write(line.as_bytes()).map_err(write_failed)
+                    return target.write(line.as_bytes()).map_err(write_failed);
                 }
-                Err(error) => {
-                    bad += 1;
-                    done.note_bad(|| format!("{name}, element {element}: {error}"));
-                    Ok(())
+                Ok(Parsed { record, .. }) => {
+                    let other: String = record.ticker().chars().take(SHOWN).collect();
+                    format!("ticker: expected {} as in the file's name, got {other:?}", what.ticker)
                 }
-            }
+                Err(error) => error.to_string(),
+            };
+            bad += 1;
+            done.note_bad(|| format!("{name}, element {element}: {problem}"));
+            Ok(())
         });
         read.map_err(|error| match error {
             ElementError::Each(error) => error,
@@ -229,13 +223,13 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// A file in an archive whose name says no category.
-    fn unknown(&mut self, name: String, hint: &'static str) -> Result<(), ImportError> {
+    /// A file whose name does not say where its records belong.
+    fn unknown(&mut self, name: String, problem: NameProblem) -> Result<(), ImportError> {
         if !self.options.skip_bad {
-            return Err(ImportError::UnknownName { name, hint });
+            return Err(ImportError::UnknownName { name, problem });
         }
         if self.done.notes.len() < 2 * REPORTED {
-            self.done.notes.push(format!("{name}: left out, its name says no known category"));
+            self.done.notes.push(format!("{name}: left out; {problem}"));
         }
         Ok(())
     }
@@ -252,16 +246,32 @@ impl Import<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(ImportError::Interrupted);
         }
+        let existing = if self.options.force { Existing::Replace } else { Existing::Keep };
+        let mut published: Vec<PathBuf> = Vec::new();
         for file in self.unfinished {
             let place = file.place().to_owned();
-            let published = file.publish().and_then(|bytes| keep_name(&place).map(|()| bytes));
-            done.bytes += published.map_err(|source| ImportError::Publish {
-                place: place.clone(),
-                source,
-                published: done.files,
-            })?;
-            done.files += 1;
+            match file.publish(existing) {
+                Ok(bytes) => done.bytes += bytes,
+                // Nothing was in these places before: without these files the folder is as it was.
+                Err(source) if existing == Existing::Keep => {
+                    for place in &published {
+                        // If this fails too, the first error is still the one to tell.
+                        let _ = std::fs::remove_file(place);
+                    }
+                    return Err(match source.kind() {
+                        io::ErrorKind::AlreadyExists => ImportError::Exists { place },
+                        _ => ImportError::Publish { place, source, published: 0 },
+                    });
+                }
+                Err(source) => return Err(ImportError::Publish { place, source, published: published.len() }),
+            }
+            published.push(place);
         }
+        for place in &published {
+            let unsure = |source| ImportError::Publish { place: place.clone(), source, published: published.len() };
+            keep_name(place).map_err(unsure)?;
+        }
+        done.files = published.len();
         Ok(done)
     }
 }

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use super::day_span::DaySpan;
 use super::file_figures::FileFigures;
 use crate::source::recorded::dataset::{Dataset, RecordFile};
-use crate::source::recorded::file_kind::NotJsonLines;
 use crate::source::recorded::line_stats::GAP_SECONDS;
 use crate::source::recorded::line_stats::counted;
 use crate::source::recorded::trading::{STREAMS_FOLDER, TradingReport};
@@ -16,15 +15,8 @@ use crate::wire::webpubsub::PlainForm;
 type Row<'a> = (&'a RecordFile, &'a FileFigures);
 
 /// Prints the day: one table if every ticker has orderflow alone, else one per ticker. `figures` are in the order of
-/// the day's files; `streams` are those of its folder `streams/`; `misplaced` are files that are not read, but could be
-/// imported.
-pub fn print(
-    dataset: &Dataset,
-    day: &DaySpan,
-    figures: &[FileFigures],
-    streams: &[TradingReport],
-    misplaced: &[NotJsonLines],
-) -> io::Result<()> {
+/// the day's files; `streams` are those of its folder `streams/`.
+pub fn print(dataset: &Dataset, day: &DaySpan, figures: &[FileFigures], streams: &[TradingReport]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let rows: Vec<Row<'_>> = dataset.files.iter().zip(figures).collect();
     writeln!(out, "date {}, times in New York; encoded sizes are bytes per record", dataset.date)?;
@@ -48,7 +40,7 @@ pub fn print(
     for report in streams {
         stream_problems(&mut out, report)?;
     }
-    misplaced.iter().try_for_each(|file| writeln!(out, "{file}"))
+    dataset.remarks().iter().try_for_each(|remark| writeln!(out, "{remark}"))
 }
 
 fn table(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::day_span::DaySpan;
 use crate::source::recorded::dataset::RecordFile;
 use crate::source::recorded::file_kind::{ENOUGH, NotJsonLines};
-use crate::source::recorded::line_stats::LineStats;
+use crate::source::recorded::line_stats::{LineStats, counted};
 use crate::source::recorded::lines::{BYTE_ORDER_MARK, MAX_LINE};
 use crate::wire::gexbot::{GroupName, PayloadKind};
 use crate::wire::payload::{Encoder, EncoderOptions, Parsed, Profile, Record};
@@ -35,11 +35,11 @@ pub enum UnreadFile {
     /// It must be imported first.
     #[error(transparent)]
     Kind(#[from] NotJsonLines),
-    /// It is empty.
+    /// It has no byte.
     #[error("{path}: expected records, got an empty file")]
     Empty { path: PathBuf },
     /// It has lines, but no good one.
-    #[error("{path}: expected records, got {bad} bad lines and no good one")]
+    #[error("{path}: expected records, got {} and no good one", counted(*.bad, "bad line", "bad lines"))]
     NoRecords { path: PathBuf, bad: u64 },
 }
 
@@ -113,13 +113,6 @@ impl FileFigures {
             Err(error) => self.lines.bad(error),
         }
     }
-}
-
-/// Whether a file that the server ignores could be imported, by its first bytes.
-pub fn importable(path: &Path) -> Option<NotJsonLines> {
-    let mut first = [0; ENOUGH];
-    let read = open(path).and_then(|mut reader| reader.read(&mut first)).ok()?;
-    NotJsonLines::check(path, &first[..read]).err()
 }
 
 /// Only a regular file: opening a FIFO would wait for a writer.

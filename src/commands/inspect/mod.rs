@@ -43,7 +43,7 @@ pub enum InspectError {
     /// Every file was left out.
     #[error("none of the day's files has a record that can be read")]
     NothingRead,
-    /// With `--strict`.
+    /// With `--strict`: a bad line, an unreadable file, or records that were not imported.
     #[error("the data has errors, and --strict refuses them")]
     Strict,
 }
@@ -56,10 +56,9 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     let day = DaySpan::new(dataset.date);
     let read = dataset.files.par_iter().map(|file| FileFigures::read(file, &day, options.encoder));
     let figures: Vec<FileFigures> = read.collect::<io::Result<_>>()?;
-    let misplaced = dataset.others.iter().filter_map(|path| file_figures::importable(path)).collect::<Vec<_>>();
     let (_, streams) = Trading::load(&dataset.path, session(&figures, &day))?;
 
-    match day_table::print(&dataset, &day, &figures, &streams, &misplaced) {
+    match day_table::print(&dataset, &day, &figures, &streams) {
         // `inspect | head` is fine.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed?,
@@ -67,7 +66,7 @@ pub fn inspect(options: &InspectOptions) -> Result<(), InspectError> {
     if figures.iter().all(|figures| figures.failed.is_some()) {
         return Err(InspectError::NothingRead);
     }
-    let is_clean = misplaced.is_empty()
+    let is_clean = !dataset.strays.have_records()
         && figures.iter().all(FileFigures::is_clean)
         && streams.iter().all(|report| report.bad == 0);
     if wanted.strict && !is_clean { Err(InspectError::Strict) } else { Ok(()) }

@@ -17,7 +17,7 @@ use crate::config::ServeOptions;
 use crate::replay::change::Pace;
 use crate::server::http::app::App;
 use crate::source::recorded::clocks::{ClockParts, Clocks, shift_days};
-use crate::source::recorded::dataset::Dataset;
+use crate::source::recorded::dataset::{self, Dataset};
 use crate::source::recorded::market::Market;
 use crate::source::recorded::stage::{Stage, datasets, report};
 use crate::source::recorded::trading::{Trading, TradingReport};
@@ -75,7 +75,7 @@ pub fn begin(options: &ServeOptions, app: &Arc<App>, stop: &Arc<AtomicBool>) -> 
 /// The files of the dates that are to be played, in order.
 fn find(options: &ServeOptions) -> anyhow::Result<Vec<Dataset>> {
     let Some(wanted) = &options.replay.dates else { return Ok(vec![Dataset::find(&options.dataset)?]) };
-    let mut dates = wanted.among(&Dataset::dates(&options.dataset.data_dir)?).context("--dates")?;
+    let mut dates = wanted.among(&dataset::dates(&options.dataset.data_dir)?).context("--dates")?;
     dates.sort_unstable();
     dates.dedup();
     datasets(&options.dataset, &dates).context("--dates")

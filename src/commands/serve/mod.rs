@@ -1,12 +1,13 @@
 //! Serving: starts the parts in order, and stops them in order.
 //!
-//! The port is bound first, so that a port in use is reported immediately and probes get 503 while the
-//! data loads. Nothing here looks at data.
+//! The port is bound when the day's files are found and before they are read, so that a missing folder and a port in use
+//! are reported immediately, and probes get 503 while the data loads.
 
 mod day;
 mod live_sources;
 mod progress;
 mod recorded_day;
+mod secret_watch;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -25,15 +26,23 @@ use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
 use crate::health::status::Status;
-use crate::server::http::app::{App, AppParts, Stage};
+use crate::server::http::app::{App, ServingState, Stage};
+use crate::server::http::control_access::ControlAccess;
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
+use crate::server::http::negotiate::api_slots::ApiSlots;
+use crate::server::http::replay::replay_state::ReplayState;
+use crate::server::http::rest::rest_state::RestState;
 use crate::server::http::routes;
 use crate::server::shard::context::{Hubs, ShardContext};
 use crate::server::shard::event_loop::Shard;
 use crate::server::shard::mailbox::{ShardHandle, ShardMessage};
+use crate::source::recorded::dataset::Dataset;
 use crate::streams::{STREAMS_HUB, Streams};
 use crate::wire::gexbot::ORDERFLOW_HUB;
+
+/// Open files beside connections and the day's: listeners, logs, the shards' own, sources of live data.
+const OWN_FILES: u64 = 64;
 
 /// How long live sources may take to store how far they have read.
 const COMMIT: Duration = Duration::from_secs(5);
@@ -69,15 +78,12 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     // kernels that have none.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let signals = Signals::new().context("cannot listen for signals")?;
-    let files = raise_file_limit();
+    // What is wrong with the data folder is said before anything says that the server is there.
+    let dataset = options.replays().then(|| Dataset::find(&options.dataset)).transpose()?;
+    let limit = raise_file_limit();
     let listeners = listen(&options.listen)?;
-    if let Some(files) = files.filter(|&files| files < (options.http.max_connections as u64).saturating_add(64)) {
-        let connections = files.saturating_sub(64);
-        tracing::info!(
-            files,
-            connections,
-            "the limit of open files (ulimit -n) allows fewer connections than --max-connections"
-        );
+    if let Some(limit) = limit {
+        tell_file_limit(limit, dataset.map_or(0, |dataset| dataset.files.len()), options.http.max_connections);
     }
 
     let status = Arc::new(Status::default());
@@ -89,7 +95,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         prefix: Arc::clone(&prefix),
         options: Arc::new(options.shard.clone()),
         stream_options: options.streams.clone(),
-        channels: Arc::clone(streams.channels()),
+        streams: Arc::clone(&streams),
         silent: Arc::default(),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
@@ -100,20 +106,42 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         .unzip();
 
     let pinned = options.window.pin_profile.then_some(options.window.profile);
-    let app = Arc::new(App::new(AppParts {
+    let app = Arc::new(App {
+        slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
+        rest: RestState::new(&options.http.rest, &status),
+        replay: ReplayState::default(),
+        control: ControlAccess::new(&options.http.control, &status),
+        tick_readers: Arc::new(Semaphore::new(options.http.max_tick_readers)),
+        pending: Arc::default(),
+        pending_streams: Arc::default(),
+        state: ServingState::default(),
         hub,
         status,
         shards: handles,
         streams,
         stream_options: options.streams.clone(),
-        authority: Authority::new(&options.auth),
+        authority: Authority::new(&options.auth)?,
         options: options.http.clone(),
         prefix,
         pinned,
         max_groups_per_connection: options.shard.max_groups_per_connection,
-    }));
+    });
     accept(listeners, &app)?;
     Ok(Started { app, shards: threads, signals, began })
+}
+
+/// Says how many connections the limit of open files allows if it is not as many as the settings do. Each file of the
+/// day stays open while it is served.
+fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
+    let connections = limit.saturating_sub(OWN_FILES).saturating_sub(data_files as u64);
+    if connections < max_connections as u64 {
+        tracing::warn!(
+            limit,
+            data_files,
+            connections,
+            "the limit of open files (ulimit -n) allows fewer connections than --max-connections"
+        );
+    }
 }
 
 /// Accepts on every listener, and prints the address of the first.
@@ -155,7 +183,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
             tokio::task::spawn_blocking(move || day::begin(&options, &app, &stop))
         };
         tokio::select! {
-            loaded = loading => drop(loaded.context("loading panicked")??),
+            loaded = loading => app.replay.set_clocks(loaded.context("loading panicked")??),
             signal = signals.next() => {
                 tracing::info!(signal, "stopped while loading");
                 return Ok(());
@@ -163,6 +191,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
         }
     }
     let live = LiveSources::begin(&options, &app)?;
+    secret_watch::begin(&app)?;
     app.set_stage(Stage::Serving);
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 

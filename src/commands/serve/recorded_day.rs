@@ -7,7 +7,9 @@ use std::sync::Arc;
 use jiff::civil::Date;
 
 use crate::server::http::rest::rest_state::RestState;
-use crate::server::http::rest::series::{RecordedDay, RecordedSeries};
+use crate::server::http::rest::series::{RecordedDay, RecordedSeries, SeriesReader};
+use crate::source::recorded::dataset::{self, DatasetError, RecordFile};
+use crate::source::recorded::slot_reader::SlotReader;
 use crate::source::recorded::stand::Stand;
 
 /// A day that is replayed.
@@ -53,10 +55,6 @@ impl RecordedDay for ReplayedDay {
         self.date
     }
 
-    fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-
     fn wraps(&self) -> bool {
         self.is_loop
     }
@@ -73,7 +71,38 @@ impl RecordedDay for ReplayedDay {
         self.stand.places()[self.tracks[series]].shown()
     }
 
-    fn line(&self, series: usize, slot: u64) -> io::Result<Option<Vec<u8>>> {
-        self.stand.market().tracks[self.tracks[series]].line(slot).map_err(io::Error::other)
+    fn reader(&self, series: usize) -> Box<dyn SeriesReader + '_> {
+        Box::new(SlotReader::new(&self.stand.market().tracks[self.tracks[series]]))
     }
+
+    fn dates(&self) -> io::Result<Vec<Date>> {
+        // Its text would have the path of the data folder, which is not the caller's to know.
+        dataset::dates(&self.data_dir).map_err(|error| match error {
+            DatasetError::Unreadable { source, .. } => source,
+            other => io::Error::other(other),
+        })
+    }
+
+    fn files(&self, date: Date, only: Option<&str>) -> Vec<RecordedSeries> {
+        let files = dataset::files(&self.data_dir, date, only).into_iter();
+        // Neither folders nor links to nowhere.
+        let mut files: Vec<RecordedSeries> = files.filter(|file| file.path.is_file()).map(recorded_series).collect();
+        files.sort_by(|a, b| (&a.ticker, a.package, &a.category).cmp(&(&b.ticker, b.package, &b.category)));
+        files
+    }
+}
+
+impl SeriesReader for SlotReader<'_> {
+    fn line(&mut self, slot: u64) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.record(slot).map_err(io::Error::other)?.map(<[u8]>::to_vec))
+    }
+
+    fn cost(&self) -> u64 {
+        self.bytes()
+    }
+}
+
+fn recorded_series(file: RecordFile) -> RecordedSeries {
+    let RecordFile { ticker, package, category, path } = file;
+    RecordedSeries { ticker, package, category, path }
 }

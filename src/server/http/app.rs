@@ -23,7 +23,7 @@ use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
-use crate::wire::gexbot::HubTopic;
+use crate::wire::gexbot::{GroupName, HubName, HubTopic};
 use crate::wire::payload::Profile;
 
 /// The stage of the server between start and end. It only moves forward.
@@ -74,69 +74,33 @@ pub struct App {
     pub max_groups_per_connection: usize,
     /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
+    /// The stage, and which hubs have data.
+    pub state: ServingState,
+}
+
+/// How far the server is, and whose turn it is: changed while it serves, only through [`App`].
+pub struct ServingState {
     stage: AtomicU8,
     /// The topics of hubs that have data, a bit each, in the order of [`HubTopic::ALL`].
     topics: AtomicU8,
     turn: AtomicUsize,
 }
 
-/// The parts that an [`App`] is made of.
-#[expect(missing_docs, reason = "see App")]
-pub struct AppParts {
-    pub hub: Arc<Hub>,
-    pub status: Arc<Status>,
-    pub shards: Vec<ShardHandle>,
-    pub streams: Arc<Streams>,
-    pub stream_options: StreamOptions,
-    pub authority: Authority,
-    pub options: HttpOptions,
-    pub prefix: Arc<str>,
-    pub pinned: Option<Profile>,
-    pub max_groups_per_connection: usize,
-}
-
-impl App {
-    /// An app that is [`Stage::Loading`].
-    pub fn new(parts: AppParts) -> Self {
-        let AppParts {
-            hub,
-            status,
-            shards,
-            streams,
-            stream_options,
-            authority,
-            options,
-            prefix,
-            pinned,
-            max_groups_per_connection,
-        } = parts;
+impl Default for ServingState {
+    /// [`Stage::Loading`], with data for orderflow alone.
+    fn default() -> Self {
         Self {
-            slots: ApiSlots::new(&options.negotiate, &prefix, &status),
-            max_groups_per_connection,
-            tick_readers: Arc::new(Semaphore::new(options.max_tick_readers)),
-            rest: RestState::new(&options.rest, &status),
-            replay: ReplayState::default(),
-            control: ControlAccess::new(&options.control, &status),
-            hub,
-            status,
-            shards,
-            streams,
-            stream_options,
-            authority,
-            options,
-            prefix,
-            pinned,
-            pending: Arc::default(),
-            pending_streams: Arc::default(),
             stage: AtomicU8::new(Stage::Loading as u8),
             topics: AtomicU8::new(bit(HubTopic::Orderflow)),
             turn: AtomicUsize::new(0),
         }
     }
+}
 
+impl App {
     /// The stage that the server is in.
     pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Relaxed) {
+        match self.state.stage.load(Ordering::Relaxed) {
             0 => Stage::Loading,
             1 => Stage::Serving,
             _ => Stage::Draining,
@@ -145,7 +109,7 @@ impl App {
 
     /// Moves to a later stage. A server that drains never serves again, even if loading finishes later.
     pub fn set_stage(&self, stage: Stage) {
-        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+        self.state.stage.fetch_max(stage as u8, Ordering::Relaxed);
     }
 
     /// The 503 of a server that loads or drains; `None` while it serves.
@@ -161,18 +125,32 @@ impl App {
     /// Sets which hubs have data: `GET /negotiate` lists these. Before it is called it lists orderflow alone. Clients
     /// may connect to the other hubs, and receive nothing there.
     pub fn set_topics(&self, topics: impl IntoIterator<Item = HubTopic>) {
-        self.topics.store(topics.into_iter().fold(0, |bits, topic| bits | bit(topic)), Ordering::Relaxed);
+        self.state.topics.store(topics.into_iter().fold(0, |bits, topic| bits | bit(topic)), Ordering::Relaxed);
     }
 
     /// The topics of the hubs that have data, in the order in which negotiate lists them.
     pub fn topics(&self) -> impl Iterator<Item = HubTopic> {
-        let bits = self.topics.load(Ordering::Relaxed);
+        let bits = self.state.topics.load(Ordering::Relaxed);
         HubTopic::ALL.into_iter().filter(move |&topic| bits & bit(topic) != 0)
     }
 
     /// Open WebSocket connections on all shards.
     pub fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.stats().connections.get()).sum()
+    }
+
+    /// Open connections and groups of each of GexBot's hubs. A group that several hubs carry counts on each of them.
+    pub fn gexbot_hubs(&self) -> impl Iterator<Item = (HubName, HubFigures)> {
+        let mut groups = [0; HubName::COUNT];
+        self.hub.for_each_group(|group| {
+            if let Ok((_, name)) = GroupName::parse(group.name()) {
+                HubName::all().filter(|hub| hub.carries(&name.series)).for_each(|hub| groups[hub.index()] += 1);
+            }
+        });
+        HubName::all().map(move |hub| {
+            let connections = self.shards.iter().map(|shard| shard.stats().hub_connections[hub.index()].get()).sum();
+            (hub, HubFigures { connections, groups: groups[hub.index()] })
+        })
     }
 
     /// Open connections of the JSON streams.
@@ -182,8 +160,17 @@ impl App {
 
     /// The shard for the next connection: each in turn.
     pub fn next_shard(&self) -> &ShardHandle {
-        &self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
+        &self.shards[self.state.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()]
     }
+}
+
+/// How much a hub is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubFigures {
+    /// Open WebSocket connections, of plain and reliable clients.
+    pub connections: u64,
+    /// Groups that can be joined there, those without data included if somebody has joined them.
+    pub groups: u64,
 }
 
 fn bit(topic: HubTopic) -> u8 {

@@ -8,28 +8,19 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::FromRequestParts;
-use axum::response::{IntoResponse, Response};
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, ORIGIN, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, ORIGIN, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
-use super::app::{App, Peer, error};
+use super::auth::bearer;
 use super::control_options::{Control, ControlOptions};
-use super::stream_upgrade::bearer;
-use crate::engine::clock::monotonic_ms;
 use crate::health::log_limit::LogLimiter;
 use crate::health::status::Status;
 
 /// A proxy says with it whom it forwards for, so the client may be anywhere.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// A request that may steer: to be the first argument of each handler that changes something.
-pub struct Controller;
 
 /// What the requests that steer have in common.
 pub struct ControlAccess {
@@ -41,6 +32,7 @@ pub struct ControlAccess {
 
 /// Why a request may not steer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ControlRefusal {
     /// `--control off`.
     #[error("this server takes no requests that steer it (--control off)")]
@@ -68,37 +60,6 @@ pub enum ControlRefusal {
     TooMany { limit: u32 },
 }
 
-impl IntoResponse for ControlRefusal {
-    fn into_response(self) -> Response {
-        let status = match self {
-            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
-            Self::NotJson { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Off | Self::NotLocal | Self::ForeignHost { .. } | Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
-        };
-        let answer = error(status, &self.to_string());
-        match status {
-            StatusCode::UNAUTHORIZED => ([(WWW_AUTHENTICATE, "Bearer")], answer).into_response(),
-            StatusCode::TOO_MANY_REQUESTS => ([(RETRY_AFTER, "1")], answer).into_response(),
-            _ => answer,
-        }
-    }
-}
-
-impl FromRequestParts<Arc<App>> for Controller {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
-        if let Some(unavailable) = app.unavailable() {
-            return Err(unavailable);
-        }
-        let Ok(peer) = Peer::from_request_parts(parts, app).await;
-        let is_allowed = check(&app.options.control, peer, parts).and_then(|()| app.control.pass(monotonic_ms()));
-        app.control.count(is_allowed.is_ok());
-        is_allowed.map(|()| Self).map_err(IntoResponse::into_response)
-    }
-}
-
 impl ControlAccess {
     /// Nothing was asked yet.
     pub fn new(options: &ControlOptions, status: &Status) -> Self {
@@ -114,25 +75,34 @@ impl ControlAccess {
         }
     }
 
+    /// Whether the request of these parts, from this address, may steer. Counts it.
+    pub fn admit(
+        &self,
+        options: &ControlOptions,
+        peer: IpAddr,
+        parts: &Parts,
+        now_ms: u64,
+    ) -> Result<(), ControlRefusal> {
+        let admitted = check(options, peer, parts).and_then(|()| self.pass(now_ms));
+        let counter = if admitted.is_ok() { &self.allowed } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+        admitted
+    }
+
     fn pass(&self, now_ms: u64) -> Result<(), ControlRefusal> {
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
         limiter.pass(now_ms).map(drop).ok_or(ControlRefusal::TooMany { limit: self.rate })
     }
-
-    fn count(&self, is_allowed: bool) {
-        let counter = if is_allowed { &self.allowed } else { &self.refused };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// Everything but the rate, which counts only requests that pass here.
-fn check(options: &ControlOptions, peer: Peer, parts: &Parts) -> Result<(), ControlRefusal> {
+fn check(options: &ControlOptions, peer: IpAddr, parts: &Parts) -> Result<(), ControlRefusal> {
     if options.control == Control::Off {
         return Err(ControlRefusal::Off);
     }
     match &options.control_token {
         Some(token) => check_token(token, bearer(&parts.headers))?,
-        None => check_peer(peer.0.ip(), &parts.headers)?,
+        None => check_peer(peer, &parts.headers)?,
     }
     let host = check_host(options, &parts.headers, &parts.uri)?;
     check_origin(options, &parts.headers, host)?;
@@ -206,6 +176,8 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use clap::Parser;
     use http::Request;
 
@@ -229,7 +201,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        check(&options, Peer(peer.parse().unwrap()), &parts)
+        check(&options, peer.parse::<SocketAddr>().unwrap().ip(), &parts)
     }
 
     const HERE: &str = "127.0.0.1:5";

@@ -4,8 +4,13 @@
 //! credentials: no error and no log line contains them.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use jsonwebtoken::errors::ErrorKind;
+use arc_swap::ArcSwap;
+use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -27,6 +32,13 @@ pub struct AuthOptions {
     /// publish
     #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
     pub auth_secret: Option<SecretString>,
+    /// A secret whose tokens are accepted too, while clients change from it to WS_AUTH_SECRET
+    #[arg(long, env = "WS_AUTH_SECRET_PREVIOUS", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
+    pub auth_secret_previous: Option<SecretString>,
+    /// File with the secret in its first line and, if there is one, the previous secret in its second, in place of
+    /// WS_AUTH_SECRET; read again when it changes, and on SIGHUP
+    #[arg(long, env = "WS_AUTH_SECRET_FILE", value_name = "FILE")]
+    pub auth_secret_file: Option<PathBuf>,
     /// Audience that the claim `aud` of a token must name; without it `aud` is ignored
     #[arg(long, env = "FLOWCAST_AUTH_AUDIENCE", value_name = "AUDIENCE")]
     pub auth_audience: Option<String>,
@@ -37,6 +49,61 @@ pub struct AuthOptions {
     #[arg(long, env = "FLOWCAST_ALLOW_ANONYMOUS", default_value_t = false, value_parser = clap::value_parser!(bool))]
     #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub allow_anonymous: bool,
+}
+
+impl AuthOptions {
+    /// Whether the settings name a secret.
+    pub fn has_secret(&self) -> bool {
+        self.auth_secret.is_some() || self.auth_secret_file.is_some()
+    }
+
+    /// Checks settings against each other. `Err` says what is accepted.
+    pub fn check(&self) -> Result<(), String> {
+        if self.auth_secret.is_some() && self.auth_secret_file.is_some() {
+            return Err(
+                "--auth-secret and --auth-secret-file (WS_AUTH_SECRET, WS_AUTH_SECRET_FILE): expected one of them"
+                    .to_owned(),
+            );
+        }
+        if self.auth_secret_previous.is_some() && self.auth_secret.is_none() {
+            return Err("--auth-secret-previous (WS_AUTH_SECRET_PREVIOUS): expected WS_AUTH_SECRET with it".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Why a file of secrets cannot be used. The operator must fix it.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFileError {
+    /// The system refuses it.
+    #[error("cannot read the secrets in {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// It holds something else.
+    #[error("expected the secret in the first line of {}, and the previous one or nothing in the second", path.display())]
+    Lines {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The secrets in a file: the one that signs, then the one that is accepted too.
+pub fn secrets_of(path: &Path) -> Result<Vec<SecretString>, SecretFileError> {
+    const LIMIT: u64 = 64 << 10;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
+    read.map_err(|error| SecretFileError::Read { path: path.to_owned(), error })?;
+    let text = SecretString::from(text);
+    let lines: Vec<&str> = text.expose_secret().lines().map(str::trim_end).collect();
+    match lines[..] {
+        [first] | [first, ""] if !first.is_empty() => Ok(vec![first.into()]),
+        [first, second] if !first.is_empty() => Ok(vec![first.into(), second.into()]),
+        _ => Err(SecretFileError::Lines { path: path.to_owned() }),
+    }
 }
 
 /// A secret from the command line.
@@ -99,40 +166,57 @@ pub enum TokenError {
 
 /// Checks tokens and the origins of pages.
 pub struct Authority {
-    key: Option<(DecodingKey, Validation)>,
+    /// The secrets that a token may be signed with; `None`: tokens are not asked for.
+    keys: Option<ArcSwap<Vec<DecodingKey>>>,
+    file: Option<PathBuf>,
+    validation: Validation,
     origins: Vec<String>,
 }
 
 impl Authority {
-    /// Takes secret, audience and origins from the settings. Warns if the secret is short.
-    pub fn new(options: &AuthOptions) -> Self {
+    /// Takes secrets, audience and origins from the settings. Warns if a secret is short.
+    pub fn new(options: &AuthOptions) -> Result<Self, SecretFileError> {
         hs256::install();
-        let key = options.auth_secret.as_ref().map(|secret| {
-            let secret = secret.expose_secret();
-            if secret.len() < STRONG_SECRET {
-                tracing::warn!(
-                    bytes = secret.len(),
-                    "WS_AUTH_SECRET is short and could be guessed: expected at least {STRONG_SECRET} bytes"
-                );
-            }
-            (DecodingKey::from_secret(secret.as_bytes()), validation(options.auth_audience.as_deref()))
-        });
+        let secrets = match &options.auth_secret_file {
+            Some(file) => secrets_of(file)?,
+            None => [&options.auth_secret, &options.auth_secret_previous].into_iter().flatten().cloned().collect(),
+        };
+        let keys = options.has_secret().then(|| ArcSwap::from_pointee(keys(&secrets)));
         let origins = options.allowed_origins.iter().map(|origin| origin.trim().to_ascii_lowercase()).collect();
-        Self { key, origins }
+        let (file, validation) = (options.auth_secret_file.clone(), validation(options.auth_audience.as_deref()));
+        Ok(Self { keys, file, validation, origins })
+    }
+
+    /// The file of its secrets, if they are in one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Reads the file of secrets again. If that fails, the secrets before stay. Connections stay as they are.
+    pub fn reload(&self) -> Result<(), SecretFileError> {
+        if let (Some(file), Some(held)) = (&self.file, &self.keys) {
+            held.store(Arc::new(keys(&secrets_of(file)?)));
+        }
+        Ok(())
     }
 
     /// Whether everybody may connect without a token.
     pub fn is_open(&self) -> bool {
-        self.key.is_none()
+        self.keys.is_none()
     }
 
     /// The claims of a good token. `None`: this server does not ask for tokens.
     pub fn check(&self, token: Option<&str>) -> Result<Option<Claims>, TokenError> {
-        let Some((key, validation)) = &self.key else { return Ok(None) };
+        let Some(keys) = &self.keys else { return Ok(None) };
         let token = token.ok_or(TokenError::Missing)?;
         // To the library a bad header and bad claims are one error; for whoever made the token they are two.
         decode_header(token).map_err(|_| TokenError::Invalid)?;
-        let claims = decode::<Claims>(token, key, validation).map_err(|error| match error.kind() {
+        let keys = keys.load();
+        let decoded = keys.iter().map(|key| decode::<Claims>(token, key, &self.validation));
+        // What the secret before the newest has signed is judged by that one.
+        let is_judged = |decoded: &Result<_, Error>| !matches!(decoded, Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature));
+        let decoded = { decoded }.find(is_judged).unwrap_or_else(|| Err(ErrorKind::InvalidSignature.into()));
+        let claims = decoded.map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
             ErrorKind::ImmatureSignature => TokenError::NotYet,
             ErrorKind::InvalidAudience => TokenError::Audience,
@@ -153,6 +237,20 @@ impl Authority {
         let allowed = |known: &String| known == "*" || known.eq_ignore_ascii_case(origin);
         self.origins.is_empty() || self.origins.iter().any(allowed)
     }
+}
+
+fn keys(secrets: &[SecretString]) -> Vec<DecodingKey> {
+    let key = |secret: &SecretString| {
+        let secret = secret.expose_secret();
+        if secret.len() < STRONG_SECRET {
+            tracing::warn!(
+                bytes = secret.len(),
+                "WS_AUTH_SECRET is short and could be guessed: expected at least {STRONG_SECRET} bytes"
+            );
+        }
+        DecodingKey::from_secret(secret.as_bytes())
+    };
+    secrets.iter().map(key).collect()
 }
 
 fn validation(audience: Option<&str>) -> Validation {
@@ -186,8 +284,20 @@ mod tests {
             auth_secret: Some("secret".into()),
             auth_audience: audience.map(str::to_owned),
             allowed_origins: vec!["https://a.example".to_owned()],
-            allow_anonymous: false,
+            ..options()
         })
+        .unwrap()
+    }
+
+    fn options() -> AuthOptions {
+        AuthOptions {
+            auth_secret: None,
+            auth_secret_previous: None,
+            auth_secret_file: None,
+            auth_audience: None,
+            allowed_origins: Vec::new(),
+            allow_anonymous: false,
+        }
     }
 
     fn token(claims: &Value) -> String {
@@ -232,6 +342,36 @@ mod tests {
     }
 
     #[test]
+    fn either_secret_is_accepted_while_clients_change_and_a_file_may_change_both() {
+        let claims = json!({"sub": "me"});
+        let by = |secret: &str| signed(&claims, Algorithm::HS256, secret);
+        let both =
+            AuthOptions { auth_secret: Some("new".into()), auth_secret_previous: Some("old".into()), ..options() };
+        let authority = Authority::new(&both).unwrap();
+        assert!(authority.check(Some(&by("new"))).is_ok() && authority.check(Some(&by("old"))).is_ok());
+        assert_eq!(authority.check(Some(&by("older"))).unwrap_err(), TokenError::Invalid);
+        let expired = signed(&json!({"sub": "me", "exp": now() - 100}), Algorithm::HS256, "old");
+        assert_eq!(authority.check(Some(&expired)).unwrap_err(), TokenError::Expired, "not: invalid");
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secrets");
+        std::fs::write(&file, "old\n").unwrap();
+        let authority = Authority::new(&AuthOptions { auth_secret_file: Some(file.clone()), ..options() }).unwrap();
+        assert!(authority.check(Some(&by("old"))).is_ok() && authority.check(Some(&by("new"))).is_err());
+        std::fs::write(&file, "new\nold\n").unwrap();
+        authority.reload().unwrap();
+        assert!(authority.check(Some(&by("old"))).is_ok() && authority.check(Some(&by("new"))).is_ok());
+        for bad in ["", "\nold", "a\nb\nc"] {
+            std::fs::write(&file, bad).unwrap();
+            let error = authority.reload().unwrap_err().to_string();
+            assert!(error.contains("first line") && !error.contains("old"), "{error}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(authority.reload().is_err());
+        assert!(authority.check(Some(&by("new"))).is_ok(), "the last good ones stay");
+    }
+
+    #[test]
     fn times_are_honoured_with_a_minute_of_leeway() {
         let with = |name: &str, at: u64| checked(&json!({"sub": "me", name: at})).map(|_| ());
         assert_eq!(with("exp", now() - 50), Ok(()));
@@ -259,12 +399,8 @@ mod tests {
 
     #[test]
     fn debug_output_hides_the_secret() {
-        let options = AuthOptions {
-            auth_secret: Some("hush".into()),
-            auth_audience: None,
-            allowed_origins: Vec::new(),
-            allow_anonymous: false,
-        };
+        let hush = || Some("hush".into());
+        let options = AuthOptions { auth_secret: hush(), auth_secret_previous: hush(), ..options() };
         assert!(!format!("{options:?}").contains("hush"));
     }
 }

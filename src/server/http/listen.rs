@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Where to listen.
+/// Where to listen, and what the kernel does for each connection.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListenOptions {
     /// Port to listen on, on the loopback addresses 127.0.0.1 and ::1; 0 takes a free one

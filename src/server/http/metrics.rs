@@ -17,10 +17,11 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::app::{App, error};
+use super::app::{App, HubFigures, error};
 use crate::health::status::{Figure, SourceSnapshot};
 use crate::server::shard::close::COUNTERS as CLOSES;
 use crate::server::shard::stats::{Count, ShardStats};
+use crate::wire::gexbot::HubName;
 
 /// The current value of everything that is counted.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -57,7 +58,7 @@ const GAUGES: [Row; 4] = [
     ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
 ];
 
-const COUNTERS: [Row; 11] = [
+const COUNTERS: [Row; 14] = [
     ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
     ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
     ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
@@ -69,6 +70,18 @@ const COUNTERS: [Row; 11] = [
     ("joins_silent", "Joins of groups without data", |stats| &stats.silent_joins),
     ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
     ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
+    ("stream_resumes", "Subscriptions that got everything they had missed", |stats| &stats.resumes),
+    ("stream_resumes_refused", "Subscriptions that asked for what they had missed and did not get it", |stats| {
+        &stats.resumes_refused
+    }),
+    ("stream_messages_skipped", "Messages left out for clients that read too slowly", |stats| &stats.skipped),
+];
+
+type HubRow = (&'static str, &'static str, fn(&HubFigures) -> u64);
+
+const HUB_GAUGES: [HubRow; 2] = [
+    ("hub_connections", "Open WebSocket connections of each of GexBot's hubs", |hub| hub.connections),
+    ("hub_groups", "Groups of each of GexBot's hubs; one that several carry counts on each", |hub| hub.groups),
 ];
 
 type StreamRow = (&'static str, &'static str, fn(&SourceSnapshot) -> u64);
@@ -124,7 +137,15 @@ fn encode_hub(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
         silent += u64::from(!group.is_declared());
         publications += group.publications();
     });
-    gauge(encoder, "groups", "Groups of GexBot's hubs", groups)?;
+    let hubs: Vec<(HubName, HubFigures)> = app.gexbot_hubs().collect();
+    for (name, help, value) in HUB_GAUGES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (hub, figures) in &hubs {
+            let value = ConstGauge::new(i64::try_from(value(figures)).unwrap_or(i64::MAX));
+            value.encode(family.encode_family(&[("hub", hub.name())])?)?;
+        }
+    }
+    gauge(encoder, "groups", "Groups of GexBot's hubs, each once", groups)?;
     gauge(encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
     counter(encoder, "publications", "Records published to groups with subscribers", publications)
 }

@@ -3,8 +3,9 @@
 pub mod app;
 mod auth;
 mod body;
-mod control_access;
+pub mod control_access;
 pub mod control_options;
+mod controller;
 mod hs256;
 pub mod http_options;
 pub mod jwt;

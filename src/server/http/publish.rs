@@ -16,10 +16,10 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::app::{App, error};
+use super::auth::bearer;
 use super::jwt::PUBLISHER;
-use super::stream_upgrade::bearer;
-use crate::engine::sequencer::Outgoing;
 use crate::server::shard::grant::Grant;
+use crate::streams::publish_batch::ChannelMessage;
 use crate::streams::{Input, InputError, PublishBatch};
 use crate::wire::streams::object;
 
@@ -78,7 +78,7 @@ fn failed() -> Response {
 }
 
 /// The answer, and the messages that must wait to be published; mostly none.
-fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<Outgoing>) {
+fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<ChannelMessage>) {
     let Ok(body) = std::str::from_utf8(body) else {
         return (error(StatusCode::BAD_REQUEST, "expected JSON in UTF-8"), Vec::new());
     };
@@ -138,7 +138,7 @@ fn accept(batch: &mut PublishBatch<'_>, grant: &Grant, item: Result<Item<'_>, St
         return ItemOutcome::Forbidden(format!("the token does not allow the channel {:?}", item.channel));
     }
     let key = item.key.as_ref().map(String::as_bytes);
-    match batch.publish(&item.channel, &Input { payload: item.data.get().as_bytes(), key, timestamp_ms: None }) {
+    match batch.publish(&item.channel, &Input { key, ..Input::new(item.data.get().as_bytes()) }) {
         Ok(()) => ItemOutcome::Accepted,
         Err(reason @ InputError::TooLarge { .. }) => ItemOutcome::TooLarge(reason.to_string()),
         Err(reason) => ItemOutcome::Refused(reason.to_string()),

@@ -17,8 +17,8 @@ const LOOK: Duration = Duration::from_millis(2);
 
 /// Has a form of these groups built, for a client that will join them. Groups that nobody has declared or joined
 /// have no frames to wait for. Hold the result until the client has joined.
-pub async fn build_ahead(hub: &Hub, groups: &[Box<str>], form: Form) -> WantedForm {
-    let wanted = WantedForm::new(groups.iter().filter_map(|group| hub.find(group)).collect(), form);
+pub async fn build_ahead(hub: &Hub, groups: impl Iterator<Item = String>, form: Form) -> WantedForm {
+    let wanted = WantedForm::new(groups.filter_map(|group| hub.find(&group)).collect(), form);
     wait_until(|| wanted.is_ready()).await;
     wanted
 }

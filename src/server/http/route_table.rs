@@ -37,9 +37,9 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     Always,
-    /// With `--ws-enabled`.
+    /// Only with `--ws-enabled`: GexBot's hubs.
     Hubs,
-    /// With `--websocket-enabled`.
+    /// Only with `--websocket-enabled`: the JSON streams.
     Streams,
 }
 
@@ -93,7 +93,7 @@ const CLOCK: &[Method] = &[Method::GET, Method::PATCH, Method::POST];
 const SESSION: &[Method] = &[Method::GET, Method::PATCH, Method::POST, Method::DELETE];
 const POST: &[Method] = &[Method::POST];
 
-/// All routes.
+/// All routes. One that is not in it does not exist; `openapi.yaml` describes the same.
 pub const ROUTES: &[Route] = &[
     // Hubs.
     open("/negotiate", || get(negotiate::get_v1).post(negotiate::post_v1).patch(negotiate::patch))

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, ORIGIN};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::header::ORIGIN;
 use uuid::Uuid;
 
 use super::app::{App, error};
@@ -40,7 +40,7 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
     }
     let query = request.uri().query();
     let parameter = auth::parameter(query, "token");
-    let token = parameter.as_deref().or_else(|| bearer(request.headers()));
+    let token = parameter.as_deref().or_else(|| auth::bearer(request.headers()));
     let claims = app.authority.check(token).map_err(|reason| refuse(StatusCode::UNAUTHORIZED, &reason.to_string()))?;
     let client_id = auth::parameter(query, "client_id").unwrap_or_else(|| Uuid::new_v4().to_string());
     if client_id.chars().count() > MAX_CLIENT_ID {
@@ -62,10 +62,4 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
     let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted: None, admitted });
     tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     Ok(response.map(|()| Body::empty()))
-}
-
-/// The token of an `Authorization: Bearer` header.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }

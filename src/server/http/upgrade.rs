@@ -26,8 +26,11 @@ use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
 use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
+use crate::engine::hub::session_group;
+use crate::engine::wanted_form::WantedForm;
+use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
-use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
 use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
@@ -184,19 +187,29 @@ async fn upgrade(
             admitted,
         }));
     } else {
-        // `connected` says that the assigned groups are joined.
-        let wanted = match &assignment {
-            Some(assignment) => {
-                let form = Form::new(wire.plain_form().index());
-                Some(build_ahead(&app.hub, &assignment.groups(), form).await)
-            }
-            None => None,
-        };
+        let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
         let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
         let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
         tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     }
     Ok(response.map(|()| Body::empty()))
+}
+
+/// Has the groups built that the server joins for the client: `connected` says that they are joined.
+async fn build_assigned(
+    app: &App,
+    assignment: Option<&Assignment>,
+    session: Option<&str>,
+    wire: PubSubWire,
+) -> Option<WantedForm> {
+    let groups = assignment?.groups();
+    let keys = groups.iter().map(|group| group_key(session, group));
+    Some(build_ahead(&app.hub, keys, Form::new(wire.plain_form().index())).await)
+}
+
+/// The key of a group on the clock of a session, or on the one that all share.
+pub(super) fn group_key(session: Option<&str>, group: &str) -> String {
+    session.map_or_else(|| group.to_owned(), |session| session_group(session, group))
 }
 
 /// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
@@ -246,7 +259,7 @@ async fn claim(
 ) -> Result<(ShardHandle, Uuid, PubSubWire), UpgradeError> {
     let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
     let (reply, answer) = oneshot::channel();
-    shard.send(ShardMessage::Claim { id, token, hub, reply }).map_err(|_| UpgradeError::Full)?;
+    shard.send(ShardMessage::Claim(SessionClaim { id, token, hub, reply })).map_err(|_| UpgradeError::Full)?;
     match answer.await {
         Ok(Some(wire)) => Ok((shard.clone(), id, wire)),
         _ => Err(UpgradeError::NoSession),

@@ -9,9 +9,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::app::App;
+use super::replay::clock_json::{clock_json, session_json};
 use crate::engine::hub::Hub;
 use crate::health::status::{Figure, SourceSnapshot, SourceState};
-use crate::wire::streams::messages;
+use crate::replay::replays::SessionInfo;
+use crate::streams::Streams;
+use crate::wire::streams::{Channel, messages};
 
 /// 200 only while clients are served.
 pub async fn healthz(State(app): State<Arc<App>>) -> Response {
@@ -25,7 +28,13 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
     let health: Map<String, Value> =
         streams.iter().map(|stream| (stream.name.clone(), health(stream, &figures))).collect();
     let position = streams.iter().find(|stream| stream.name == app.hub.name()).map(|stream| stream.position);
-    Json(json!({
+    let gexbot = app.connections() - app.stream_connections().min(app.connections());
+    let mut hubs: Map<String, Value> = app
+        .gexbot_hubs()
+        .map(|(hub, told)| (hub.name().to_owned(), json!({ "connections": told.connections, "groups": told.groups })))
+        .collect();
+    hubs.insert(app.streams.hub().name().to_owned(), hub(app.streams.hub(), app.stream_connections(), None));
+    let mut told = json!({
         "enabled": app.stream_options.enabled,
         "active_connections": app.stream_connections(),
         "max_connections": app.stream_options.max_connections,
@@ -33,13 +42,29 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         "price_update_interval": app.stream_options.price_update_interval,
         "portfolio_update_interval": app.stream_options.portfolio_update_interval,
         "stream_health": health,
+        "stream_history": history(&app.streams),
         "stage": format!("{:?}", app.stage()).to_lowercase(),
-        "hubs": {
-            app.hub.name(): hub(&app.hub, app.connections() - app.stream_connections().min(app.connections()), position),
-            app.streams.hub().name(): hub(app.streams.hub(), app.stream_connections(), None),
-        },
-    }))
-    .into_response()
+        // Those hubs share their groups and one sequence of ids.
+        "gexbot": hub(&app.hub, gexbot, position),
+        "hubs": hubs,
+    });
+    if let Some(clocks) = app.replay.clocks() {
+        let session = |info: &SessionInfo| session_json(&info.name, info.connections, &info.remote);
+        told["replay"] = clock_json(&clocks.common().snapshot(), app.connections()).into();
+        told["replay_sessions"] = clocks.sessions().iter().map(session).collect();
+    }
+    Json(told).into_response()
+}
+
+/// Where each channel stands, and how much of it can be sent again.
+fn history(streams: &Streams) -> Map<String, Value> {
+    let told = |(at, channel): (usize, &Channel)| {
+        let history = streams.history(at);
+        let (messages, bytes) = history.behind(0);
+        let told = json!({ "epoch": **history.epoch(), "seq": history.seqs(), "messages": messages, "bytes": bytes });
+        (channel.name.to_string(), told)
+    };
+    streams.channels().all().iter().enumerate().map(told).collect()
 }
 
 fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {

@@ -42,7 +42,7 @@ impl Assignment {
         self.hub
     }
 
-    /// The groups now.
+    /// The groups of the last POST or PATCH.
     pub fn groups(&self) -> AssignedGroups {
         Arc::clone(&self.groups.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -71,7 +71,7 @@ impl Assignment {
 
 /// The assignment of a session, and how far the session has followed it.
 pub struct FollowedAssignment {
-    /// What HTTP says.
+    /// What HTTP keeps, and changes under the feet of the session.
     pub assignment: Arc<Assignment>,
     /// What the session was subscribed to last.
     pub groups: AssignedGroups,

@@ -33,6 +33,8 @@ pub enum Close {
     Recovered,
     /// The client has negotiated again, and with that got new connections for its slot.
     Replaced,
+    /// The replay session whose clock it was on has ended.
+    ClockEnded,
     /// The server shuts down.
     Shutdown,
     /// The `exp` of its token has passed, leeway included.
@@ -93,7 +95,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 17;
+pub const ROWS: usize = 18;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -111,6 +113,7 @@ pub const TABLE: [CloseRow; ROWS] = [
     row(Close::WriteTimeout, Sight::Nothing, None, "write_timeout", ComeBack::Yes),
     row(Close::Recovered, Sight::Nothing, None, "recovered", ComeBack::No),
     row(Close::Replaced, Sight::Code(1008), Some("another negotiate took this slot"), "replaced", ComeBack::No),
+    row(Close::ClockEnded, Sight::Code(1001), Some("the replay session has ended"), "session_ended", ComeBack::No),
     row(Close::Shutdown, Sight::Code(1001), Some("the server is shutting down"), "shutdown", ComeBack::Yes),
     row(Close::TokenExpired, Sight::Code(4401), Some("token expired"), "token_expired", ComeBack::WithNewToken),
     row(
@@ -123,7 +126,7 @@ pub const TABLE: [CloseRow; ROWS] = [
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 12] = [
+pub const COUNTERS: [&str; 13] = [
     "client",
     "gone",
     "protocol",
@@ -133,6 +136,7 @@ pub const COUNTERS: [&str; 12] = [
     "write_timeout",
     "recovered",
     "replaced",
+    "session_ended",
     "shutdown",
     "token_expired",
     "errors",

@@ -7,8 +7,8 @@ use super::shard_options::ShardOptions;
 use crate::engine::hub::Hub;
 use crate::engine::sweep_report::SweepReport;
 use crate::health::log_limit::SeenNames;
+use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
-use crate::wire::streams::Channels;
 
 /// Hubs, settings and channels: what all shards share.
 #[derive(Clone)]
@@ -21,8 +21,8 @@ pub struct ShardContext {
     pub options: Arc<ShardOptions>,
     /// Further settings of connections on `/ws`.
     pub stream_options: StreamOptions,
-    /// The channels of the JSON streams.
-    pub channels: Arc<Channels>,
+    /// The channels of the JSON streams, and their histories.
+    pub streams: Arc<Streams>,
     /// Groups without data that were logged already.
     pub silent: Arc<SeenNames>,
 }

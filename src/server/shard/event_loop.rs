@@ -14,9 +14,9 @@ use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
 use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
-use super::marks::Mark;
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
+use super::session::Session;
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
 use crate::engine::clock::monotonic_ms;
@@ -48,7 +48,7 @@ impl Shard {
             lanes: Lanes::new(context, Arc::clone(&stats)),
             sessions: Sessions::new(index, &options, Arc::clone(&stats)),
             inbox: Inbox::new(&options),
-            outbox: Outbox::new(options.lag, Arc::clone(&stats), report),
+            outbox: Outbox::new(options.lag, Arc::clone(&stats), report, Arc::clone(&context.streams)),
             dialects: Dialects::new(context, &stats),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
@@ -62,7 +62,8 @@ impl Shard {
         let mut events = Vec::with_capacity(256);
         while !(self.sessions.is_draining() && self.sessions.is_empty()) {
             // While the sweep is not over, only poll: do not sleep.
-            let next_ms = self.sessions.next_ms().into_iter().chain(self.dialects.next_ms()).min();
+            let next_ms = [self.sessions.next_ms(), self.dialects.next_ms(), self.outbox.next_ms()];
+            let next_ms = next_ms.into_iter().flatten().min();
             self.poller.wait(if self.outbox.has_queued() { Some(0) } else { next_ms }, &mut events);
             for event in events.drain(..) {
                 if let Some(socket) = self.poller.take(event) {
@@ -77,6 +78,7 @@ impl Shard {
             }
             self.drain();
             self.outbox.sweep(&mut self.sessions, &self.lanes);
+            self.outbox.pull(&mut self.sessions, &self.lanes);
             self.settle();
             self.expire(monotonic_ms());
         }
@@ -87,10 +89,10 @@ impl Shard {
         if is_readable {
             self.receive(key);
         }
-        if is_writable && self.sessions.mark(key) == Mark::Blocked {
-            self.sessions.set_mark(key, Mark::Ready);
-            self.set_interest(key, Interest::Read);
+        if is_writable && self.sessions.unblock(key) {
+            self.poller.set_interest(key, self.sessions.socket(key), Interest::Read);
             self.outbox.flush(key, &mut self.sessions, &self.lanes);
+            self.outbox.queue_pull(key, &mut self.sessions);
             self.settle();
         }
     }
@@ -121,21 +123,22 @@ impl Shard {
                 drop(wanted);
                 self.close_replaced(key);
             }
-            ShardMessage::Claim { id, token, hub, reply } => {
-                let claimed = self.sessions.claim(id, token, hub, &mut self.lanes);
-                // Fails if the upgrade was given up; the session keeps waiting for its client.
-                let _ = reply.send(claimed);
-            }
+            ShardMessage::Claim(claim) => self.sessions.claim(claim, &mut self.lanes),
             ShardMessage::Attach { id, socket, read, admitted } => {
                 if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
                     self.connect(key, socket, &read, (Some(admitted), None));
                 }
             }
             ShardMessage::Assigned(AssignmentNews { assignments, .. }) => {
-                let keys = assignments.iter().flat_map(|&id| self.sessions.assigned(id)).collect::<Vec<_>>();
-                for key in keys {
+                for key in self.sessions.assigned(&assignments) {
                     self.converse(key, |_, dialects, wire, talk| dialects.of(wire).reassigned(talk));
                     self.close_replaced(key);
+                }
+            }
+            ShardMessage::ClockEnded(clock) => {
+                for key in self.sessions.on_clock(&clock) {
+                    self.close(key, &Close::ClockEnded.into());
+                    self.sessions.end_detached(key, &mut self.lanes);
                 }
             }
             ShardMessage::Drain => {
@@ -148,8 +151,7 @@ impl Shard {
 
     /// Ends a session whose client has negotiated again; others stay.
     fn close_replaced(&mut self, key: u32) {
-        let followed = self.sessions.get(key).and_then(|session| session.followed.as_ref());
-        if followed.is_some_and(|followed| followed.assignment.is_replaced()) {
+        if self.sessions.get(key).is_some_and(Session::is_replaced) {
             self.close(key, &Close::Replaced.into());
             self.sessions.end_detached(key, &mut self.lanes);
         }
@@ -162,37 +164,25 @@ impl Shard {
         let now_ms = monotonic_ms();
         self.sessions.connect(key, socket, now_ms);
         drop(places);
-        self.converse(key, |inbox, dialects, wire, talk| {
-            let dialect = dialects.of(wire);
-            dialect.keepalive().start(now_ms, key, talk.sessions.serial(key));
-            dialect.greet(talk);
-            if let Err(error) = watched {
-                tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
-                return talk.sessions.report(key, Report::Lost(Close::Gone));
-            }
-            if !read.is_empty() {
-                inbox.hear(&mut read.to_vec(), dialect, talk);
-            }
-            talk.flush();
-        });
+        if let Err(error) = watched {
+            tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
+            return self.sessions.report(key, Report::Lost(Close::Gone));
+        }
+        self.converse(key, |inbox, dialects, wire, talk| inbox.welcome(read, now_ms, dialects.of(wire), talk));
     }
 
     /// Acts on what the parts have reported about connections.
     fn settle(&mut self) {
         while let Some((key, report)) = self.sessions.next_report() {
             match report {
-                Report::Blocked => self.set_interest(key, Interest::ReadAndWrite),
+                Report::Blocked => {
+                    self.poller.set_interest(key, self.sessions.socket(key), Interest::ReadAndWrite);
+                }
                 Report::Lagging => self.dialects.too_slow(key, &mut self.sessions),
                 Report::Close(frame) => self.close(key, &frame),
                 Report::Finished(close) => self.sessions.depart(key, close, &mut self.lanes),
                 Report::Lost(close) => self.sessions.lose(key, close, &mut self.lanes),
             }
-        }
-    }
-
-    fn set_interest(&self, key: u32, interest: Interest) {
-        if let Some(connection) = self.sessions.connection(key) {
-            self.poller.set_interest(key, connection.socket(), interest);
         }
     }
 

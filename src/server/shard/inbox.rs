@@ -7,7 +7,7 @@ use super::dialect::conversation::Conversation;
 use super::sessions::Report;
 use super::shard_options::ShardOptions;
 use crate::engine::clock::monotonic_ms;
-use crate::health::log_limit::LogLimiter;
+use crate::health::log_limit::{LogLimiter, any};
 use crate::wire::websocket::{self, ClientMessage, Opcode};
 
 /// One read per readiness event; what is left raises the next event. It holds a thousand small requests: more
@@ -32,6 +32,16 @@ impl Inbox {
             max_reply_bytes,
             warnings: LogLimiter::default(),
         }
+    }
+
+    /// Greets a client that has connected or come back, and hears what it sent behind its handshake.
+    pub fn welcome(&mut self, read: &[u8], now_ms: u64, dialect: &mut dyn Dialect, talk: &mut Conversation<'_>) {
+        dialect.keepalive().start(now_ms, talk.key, talk.sessions.serial(talk.key));
+        dialect.greet(talk);
+        if !read.is_empty() {
+            self.hear(&mut read.to_vec(), dialect, talk);
+        }
+        talk.flush();
     }
 
     /// Reads once from a client's socket, and hears what it says.
@@ -92,7 +102,7 @@ impl Inbox {
             && let Some(suppressed) = self.warnings.pass(monotonic_ms())
         {
             let (connection, code, reason) = (session.id, frame.code(), frame.reason());
-            tracing::warn!(%connection, code, %reason, suppressed, "a client broke the protocol and is closed");
+            tracing::warn!(%connection, code, %reason, suppressed = any(suppressed), "a client broke the protocol and is closed");
         }
     }
 }

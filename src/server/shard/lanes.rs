@@ -20,7 +20,7 @@ use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups, wire_name};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
-use crate::health::log_limit::{LogLimiter, SeenNames};
+use crate::health::log_limit::{LogLimiter, SeenNames, any};
 use crate::wire::Wire;
 
 /// Position of a wire's hub among a shard's shares.
@@ -86,7 +86,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// No groups yet.
+    /// The shard's part of both hubs, before anybody has joined.
     pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
         let shares = [&context.hubs.orderflow, &context.hubs.streams].map(|hub| HubShare::new(Arc::clone(hub)));
         let (options, silent) = (context.options.lag, Arc::clone(&context.silent));
@@ -155,7 +155,11 @@ impl Lanes {
                     && let Some(suppressed) = self.lines.pass(clock::monotonic_ms())
                 {
                     let name: String = wire_name(name).0.chars().take(100).collect();
-                    tracing::info!(group = name, suppressed, "a client joined a group without data; it stays silent");
+                    tracing::info!(
+                        group = name,
+                        suppressed = any(suppressed),
+                        "a client joined a group without data; it stays silent"
+                    );
                 }
                 let name = Arc::clone(group.name());
                 let key = share.groups.insert(ShardGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;

@@ -26,16 +26,7 @@ pub enum ShardMessage {
     /// A client has been upgraded.
     Open(Arrival),
     /// A client wants its session back, before it is answered.
-    Claim {
-        /// The connection id that the client names.
-        id: Uuid,
-        /// The reconnection token it was given.
-        token: u128,
-        /// The hub that the client connects to; only its own sessions can be recovered there.
-        hub: HubName,
-        /// The session's wire, or nothing if it cannot be recovered.
-        reply: oneshot::Sender<Option<webpubsub::PubSubWire>>,
-    },
+    Claim(SessionClaim),
     /// A client whose claim was granted has been upgraded.
     Attach {
         /// The connection id of the session that was claimed.
@@ -49,14 +40,28 @@ pub enum ShardMessage {
     },
     /// Assignments have changed: their sessions follow, or end if another negotiate took their place.
     Assigned(AssignmentNews),
+    /// A replay session has ended: the clients on its clock are closed.
+    ClockEnded(Arc<str>),
     /// Tell everybody, close everything, and end.
     Drain,
 }
 
-/// Assignments that changed.
+/// What a client says about the session that it wants back.
+pub struct SessionClaim {
+    /// The connection id that the client names.
+    pub id: Uuid,
+    /// The reconnection token it was given.
+    pub token: u128,
+    /// The hub that the client connects to; only its own sessions can be recovered there.
+    pub hub: HubName,
+    /// The session's wire, or nothing if it cannot be recovered.
+    pub reply: oneshot::Sender<Option<webpubsub::PubSubWire>>,
+}
+
+/// Assignments whose groups changed, or that were replaced, for every shard alike.
 #[derive(Clone)]
 pub struct AssignmentNews {
-    /// Their ids.
+    /// Their ids; a shard ignores those of which it has no session.
     pub assignments: Arc<[u64]>,
     /// Dropped when the shard has acted.
     pub done: mpsc::Sender<Infallible>,
@@ -91,7 +96,7 @@ pub enum ClientProtocol {
         /// The session whose clock it is on; without, the clock that all share.
         session: Option<Box<str>>,
     },
-    /// JSON, on `/ws`.
+    /// The JSON streams, on `/ws`.
     Streams {
         /// The channels its token allows, and when it expires.
         grant: Grant,

@@ -30,7 +30,7 @@ impl Marks {
         self.marks.get(key as usize).copied().unwrap_or(Mark::Away)
     }
 
-    /// Marks a session.
+    /// Marks a session; keys that were never marked are [`Mark::Away`].
     pub fn set(&mut self, key: u32, mark: Mark) {
         let key = key as usize;
         if key >= self.marks.len() {

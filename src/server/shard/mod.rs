@@ -15,7 +15,7 @@
 //! - [`lanes`]: the groups with members here, and their rings.
 //! - [`sessions`]: the [`session`]s, their [`connection`]s, and how they begin and end; [`marks`].
 //! - [`assignment`]: groups that the server joins for a client.
-//! - [`outbox`]: what is due, joined, sent, settled; [`uring`].
+//! - [`outbox`]: what is due, joined, sent, settled; [`uring`]. [`pull`]: what is read from histories.
 //! - [`inbox`]: what clients send; [`dialect`]: what the two client protocols make of it.
 //! - [`keepalive`], [`timers`]: what happens later. [`close`]: every way a connection ends.
 
@@ -35,6 +35,7 @@ pub mod mailbox;
 mod marks;
 mod outbox;
 mod poller;
+mod pull;
 mod session;
 mod sessions;
 pub mod shard_options;

@@ -123,8 +123,9 @@ impl Poller {
         Ok(epoll::add(&self.epoll, socket, data, Interest::Read.flags())?)
     }
 
-    /// Changes what the kernel tells about a session's socket.
-    pub fn set_interest(&self, key: u32, socket: &TcpStream, interest: Interest) {
+    /// Changes what the kernel tells about a session's socket; nothing while the session is detached.
+    pub fn set_interest(&self, key: u32, socket: Option<&TcpStream>, interest: Interest) {
+        let Some(socket) = socket else { return };
         let data = epoll::EventData::new_u64(u64::from(key));
         // Cannot fail: the socket was added when it was connected and leaves with its descriptor.
         let _ = epoll::modify(&self.epoll, socket, data, interest.flags());

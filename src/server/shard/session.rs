@@ -13,10 +13,12 @@ use super::assignment::FollowedAssignment;
 use super::connection::Connection;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
+use super::pull::Pull;
 use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
 use crate::wire::Wire;
 use crate::wire::gexbot::{HubName, HubTopic};
+use crate::wire::streams::Channels;
 
 /// Ack ids remembered per session, as Azure's service does (`docs/protocols/webpubsub.md`, "Acks").
 const REMEMBERED_ACKS: u64 = 1000;
@@ -28,10 +30,15 @@ pub struct Membership {
     pub lane: u32,
     /// This session's place among the lane's subscribers.
     pub place: u32,
-    /// Position of the next frame to send.
+    /// Position of the next frame to send; [`Membership::HELD`]: the session reads its channel's history instead.
     pub cursor: u64,
     /// The hub's last id at the join: what was published before is not for this subscriber.
     pub since: u64,
+}
+
+impl Membership {
+    /// The cursor of a membership that gets nothing from its ring: no position is larger.
+    pub const HELD: u64 = u64::MAX;
 }
 
 /// What a client is to its hub, with or without a socket.
@@ -62,6 +69,10 @@ pub struct Session {
     pub serial: u32,
     /// Whether its last socket was reset for lag.
     pub lagged: bool,
+    /// Whether it reads from histories.
+    pub is_pulling: bool,
+    /// Whether it is in the queue of those that do.
+    pub is_pull_queued: bool,
     /// Frames it may be behind in a group: more than configured while it catches up after a
     /// recovery.
     pub allowance: u64,
@@ -112,6 +123,8 @@ impl Session {
             connection: None,
             serial: 0,
             lagged: false,
+            is_pulling: false,
+            is_pull_queued: false,
             allowance: options.client_buffer,
             allowance_bytes: options.client_buffer_bytes,
             acked: 0,
@@ -147,6 +160,11 @@ impl Session {
         self.followed.as_ref().map(|followed| followed.assignment.id())
     }
 
+    /// Whether its client has negotiated again, so that its assignment holds no more.
+    pub fn is_replaced(&self) -> bool {
+        self.followed.as_ref().is_some_and(|followed| followed.assignment.is_replaced())
+    }
+
     /// Whether a request with this id was executed before.
     pub fn is_duplicate(&self, ack_id: u64) -> bool {
         self.acks.contains(ack_id)
@@ -165,7 +183,7 @@ impl Session {
         let mut complete_to = u64::MAX;
         for (at, membership) in self.memberships.iter().enumerate() {
             let ring = &lanes.lane(membership.lane).ring;
-            let end = ring.head().min(membership.cursor + share);
+            let end = ring.head().min(membership.cursor.saturating_add(share));
             for position in membership.cursor..end {
                 let Some(entry) = ring.get(position) else { return Extent::FellOff };
                 picks.push(Pick { id: entry.id, position, lane: membership.lane, membership: at as u32 });
@@ -190,8 +208,44 @@ impl Session {
     /// Whether it is further behind than it may be, in one group or in all together.
     pub fn is_lagging(&self, lanes: &Lanes) -> bool {
         let rings = || self.memberships.iter().map(|membership| (&lanes.lane(membership.lane).ring, membership.cursor));
-        rings().any(|(ring, cursor)| ring.head() - cursor > self.allowance || cursor < ring.oldest())
+        rings().any(|(ring, cursor)| ring.head().saturating_sub(cursor) > self.allowance || cursor < ring.oldest())
             || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
+    }
+
+    /// The channel's memberships get nothing from the rings any more; or, with a cursor at the head, everything
+    /// from now on.
+    fn set_cursors(&mut self, channel: usize, channels: &Channels, lanes: &Lanes, is_held: bool) {
+        let Some(filter) = self.client.as_ref().and_then(|client| client.filter(channel)) else { return };
+        for group in filter.groups(&channels.all()[channel]) {
+            if let Some(lane) = lanes.find(&group, self.wire)
+                && let Some(membership) = self.membership(lane)
+            {
+                membership.cursor = if is_held { Membership::HELD } else { lanes.lane(lane).ring.head() };
+            }
+        }
+    }
+
+    /// The channel's memberships get nothing from the rings any more.
+    pub fn hold_lanes(&mut self, channel: usize, channels: &Channels, lanes: &Lanes) {
+        self.set_cursors(channel, channels, lanes, true);
+    }
+
+    /// The client reads a channel's history from now on, as `pull` says.
+    pub fn hold(&mut self, pull: Pull, channels: &Channels, lanes: &Lanes) {
+        self.set_cursors(pull.channel, channels, lanes, true);
+        if let Some(client) = &mut self.client {
+            client.set_pull(pull);
+            self.is_pulling = true;
+        }
+    }
+
+    /// The client has read everything up to what is drained: the lanes have the rest.
+    pub fn go_live(&mut self, channel: usize, channels: &Channels, lanes: &Lanes) {
+        self.set_cursors(channel, channels, lanes, false);
+        if let Some(client) = &mut self.client {
+            client.remove_pull(channel);
+            self.is_pulling = !client.pulls().is_empty();
+        }
     }
 
     /// Called when it has caught up: the usual allowance applies again.

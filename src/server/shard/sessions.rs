@@ -22,7 +22,7 @@ use super::connection::{Connection, ConnectionState};
 use super::connection_id::connection_id;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
-use super::mailbox::{Admitted, ClientProtocol};
+use super::mailbox::{Admitted, ClientProtocol, SessionClaim};
 use super::marks::{Mark, Marks};
 use super::session::{Membership, Session};
 use super::shard_options::ShardOptions;
@@ -121,7 +121,12 @@ impl Sessions {
         self.get(key)?.connection.as_ref()
     }
 
-    /// The same, to be changed.
+    /// What the kernel knows of a session; `None` while it is detached.
+    pub fn socket(&self, key: u32) -> Option<&TcpStream> {
+        self.connection(key).map(Connection::socket)
+    }
+
+    /// A session's connection, to be changed.
     pub fn connection_mut(&mut self, key: u32) -> Option<&mut Connection> {
         self.get_mut(key)?.connection.as_mut()
     }
@@ -151,6 +156,15 @@ impl Sessions {
         self.marks.set(key, mark);
     }
 
+    /// Lets a blocked session be sent to again; `false` if it was not blocked.
+    pub fn unblock(&mut self, key: u32) -> bool {
+        let was_blocked = self.marks.get(key) == Mark::Blocked;
+        if was_blocked {
+            self.marks.set(key, Mark::Ready);
+        }
+        was_blocked
+    }
+
     /// Tells the loop what is to become of a session's connection.
     pub fn report(&mut self, key: u32, report: Report) {
         self.reports.push_back((key, report));
@@ -171,8 +185,9 @@ impl Sessions {
         let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
         let mut session = Session::new(id, token, user, wire, &self.lag);
         let admitted = match protocol {
-            ClientProtocol::WebPubSub { hub, assignment, .. } => {
+            ClientProtocol::WebPubSub { hub, assignment, session: clock, .. } => {
                 session.hub = hub;
+                session.clock = clock.map(|clock| Box::new(clock.into()));
                 session.followed = assignment.map(|assignment| Box::new(FollowedAssignment::new(assignment)));
                 None
             }
@@ -198,9 +213,16 @@ impl Sessions {
         self.marks.set(key, Mark::Ready);
         self.stats.connections.add(1);
         self.stats.opened.add(1);
-        if session.client.is_some() {
-            self.stats.stream_connections.add(1);
+        match session.client {
+            Some(_) => self.stats.stream_connections.add(1),
+            None => self.stats.hub_connections[session.hub.index()].add(1),
         }
+    }
+
+    /// The sessions on the clock of a replay session.
+    pub fn on_clock(&self, clock: &str) -> Vec<u32> {
+        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|own| **own == clock);
+        self.slab.iter().filter(|(_, session)| is_on(session)).map(|(key, _)| key as u32).collect()
     }
 
     /// Sets when the connection ends, whatever the client does.
@@ -211,9 +233,14 @@ impl Sessions {
         }
     }
 
-    /// Prepares a session of this hub to be recovered; `None` if it cannot be. Its old socket, if it has one, is aborted
+    /// Answers whether a session can be recovered. The old socket of one that can, if it has one, is aborted
     /// immediately, and the session waits again, for the socket that is being upgraded.
-    pub fn claim(&mut self, id: Uuid, token: u128, hub: HubName, lanes: &mut Lanes) -> Option<webpubsub::PubSubWire> {
+    pub fn claim(&mut self, SessionClaim { id, token, hub, reply }: SessionClaim, lanes: &mut Lanes) {
+        // Fails if the upgrade was given up; the session keeps waiting for its client.
+        let _ = reply.send(self.claimed(id, token, hub, lanes));
+    }
+
+    fn claimed(&mut self, id: Uuid, token: u128, hub: HubName, lanes: &mut Lanes) -> Option<webpubsub::PubSubWire> {
         let key = *self.ids.get(&id)?;
         let session = &self.slab[key as usize];
         if session.token != token || session.hub != hub || self.is_draining {
@@ -357,6 +384,8 @@ impl Sessions {
             if let Some(expires_ms) = client.expires_ms.take() {
                 self.expiries.remove(&(expires_ms, key));
             }
+        } else {
+            self.stats.hub_connections[session.hub.index()].subtract(1);
         }
         self.stats.closed(close);
         tracing::info!(connection = %session.id, reason = close.counter(), "connection closed");
@@ -405,9 +434,10 @@ impl Sessions {
         }
     }
 
-    /// The keys of the sessions with this assignment, detached ones included.
-    pub fn assigned(&self, assignment: u64) -> Vec<u32> {
-        self.assigned.range((assignment, 0)..=(assignment, u32::MAX)).map(|(_, key)| *key).collect()
+    /// The keys of the sessions with one of these assignments, detached ones included.
+    pub fn assigned(&self, assignments: &[u64]) -> Vec<u32> {
+        let of = |&id: &u64| self.assigned.range((id, 0)..=(id, u32::MAX)).map(|(_, key)| *key);
+        assignments.iter().flat_map(of).collect()
     }
 
     /// Ends a session that waits for its client; one with a socket stays.

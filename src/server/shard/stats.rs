@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::close::{Close, CloseRow, ROWS, TABLE};
+use crate::wire::gexbot::HubName;
 
 /// A counter or gauge with a single writer: plain loads and stores, no locked instruction.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ macro_rules! counts {
         #[repr(align(128))]
         pub struct ShardStats {
             $($(#[$doc])* pub $name: Count,)*
+            /// Open connections of each of GexBot's hubs, by [`HubName::index`] (gauge).
+            pub hub_connections: [Count; HubName::COUNT],
             /// Connections that ended, by row of the table.
             closes: [Count; ROWS],
         }
@@ -69,6 +72,12 @@ counts! {
     refused,
     /// Requests on the JSON streams answered with an error.
     request_errors,
+    /// Subscriptions that got everything they had missed.
+    resumes,
+    /// Subscriptions that asked for what they had missed and did not get it.
+    resumes_refused,
+    /// Messages left out for clients of the JSON streams that read too slowly.
+    skipped,
     /// Joins of groups without data.
     silent_joins,
 }

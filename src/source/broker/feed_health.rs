@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::instrument::Broker;
 use super::quote::ReceivedAt;
 use crate::engine::clock;
-use crate::health::log_limit::LogLimiter;
+use crate::health::log_limit::{LogLimiter, any};
 use crate::health::status::{SourceHealth, Status};
 
 /// What a feed is doing.
@@ -181,7 +181,7 @@ impl FeedFigures {
         self.malformed.fetch_add(1, Ordering::Relaxed);
         self.stream.count_errors(1);
         let Some(suppressed) = self.may_log() else { return };
-        tracing::warn!(feed = %self.id, suppressed, "{what}");
+        tracing::warn!(feed = %self.id, suppressed = any(suppressed), "{what}");
     }
 
     /// Whether a line may be written now, and how many were not since the last one.

@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::discovery::{Discovery, STARTS_WAITING};
+use super::discovery::{Discovery, FOUND_WAITING, Finding};
 use super::intake::{Intake, Poison, TopicMessage};
 use super::kafka_context::{KafkaContext, KafkaShared};
 use super::kafka_health::{self, KafkaHealth};
@@ -22,7 +22,8 @@ use super::kafka_options::{KafkaOptions, ORDERFLOW_TOPIC};
 use super::librdkafka::KafkaError;
 use super::pace::Pace;
 use super::pause::sleep;
-use super::placement::{ANSWER, Placement};
+use super::placement::{ANSWER, Placed, Placement};
+use super::refill::Refill;
 use crate::engine::clock;
 use crate::health::status::Status;
 use crate::source::live::LiveOrderflow;
@@ -71,9 +72,17 @@ impl KafkaSource {
             assigned: Arc::default(),
             options: Arc::clone(&options),
         };
+        if !options.kafka_shared_group {
+            // A shared group gives every node other messages: their places say nothing to the others.
+            options
+                .channels()
+                .filter_map(|topic| streams.history_of_log(topic))
+                .for_each(|mut history| history.await_log());
+        }
+        let refill = Refill::new(Arc::clone(&streams), options.kafka_reread_rate);
         let intake = Intake::new(streams, orderflow, figures, options.kafka_max_message_bytes);
         let consumer = shared.consumer()?;
-        let reader = ConsumerLoop { shared, intake, pace: Pace::new(options.kafka_catch_up_speed) };
+        let reader = ConsumerLoop { shared, intake, refill, pace: Pace::new(options.kafka_catch_up_speed) };
         let thread = thread::Builder::new().name("kafka".to_owned());
         let thread = thread.spawn(move || reader.run(consumer)).map_err(KafkaError::Thread)?;
         tracing::info!(group = options.group(), topics = ?options.kafka_topics, "reading from Kafka");
@@ -98,6 +107,7 @@ impl KafkaSource {
 struct ConsumerLoop {
     shared: KafkaShared,
     intake: Intake,
+    refill: Refill,
     pace: Pace,
 }
 
@@ -125,7 +135,7 @@ impl ConsumerLoop {
             let topics: Vec<&str> = options.kafka_topics.iter().map(String::as_str).collect();
             consumer.subscribe(&topics).map_err(|error| error.to_string())?;
         }
-        let (found, placed) = bounded(STARTS_WAITING);
+        let (found, placed) = bounded(FOUND_WAITING);
         let ended = Arc::new(AtomicBool::new(false));
         let discovery = {
             let KafkaShared { health, placement, options, .. } = self.shared.clone();
@@ -146,15 +156,14 @@ impl ConsumerLoop {
         result
     }
 
-    fn poll(
-        &mut self,
-        consumer: &BaseConsumer<KafkaContext>,
-        placed: &Receiver<TopicPartitionList>,
-    ) -> Result<(), String> {
+    fn poll(&mut self, consumer: &BaseConsumer<KafkaContext>, placed: &Receiver<Finding>) -> Result<(), String> {
         let mut renewed = Instant::now();
         while !self.shared.is_stopped() {
-            for starts in placed.try_iter() {
-                self.begin(consumer, &starts).map_err(|error| error.to_string())?;
+            for found in placed.try_iter() {
+                match found {
+                    Finding::Id { topic, id } => self.refill.identified(&topic, &id, &self.shared.placement),
+                    Finding::Partitions(placed) => self.begin(consumer, &placed).map_err(|error| error.to_string())?,
+                }
             }
             if renewed.elapsed() >= RENEWAL && !self.shared.options.kafka_shared_group {
                 renewed = Instant::now();
@@ -169,6 +178,7 @@ impl ConsumerLoop {
                 self.begin_anew(consumer, topic).map_err(|error| format!("cannot begin {topic} anew: {error}"))?;
             }
             match polled {
+                None if self.shared.health.is_up() => self.refill.quiet(),
                 None => {}
                 // From the old topic, or from the middle of the new one: all of that comes from its start on.
                 Some(Ok(message)) if recreated.iter().any(|topic| topic == message.topic()) => {}
@@ -182,8 +192,9 @@ impl ConsumerLoop {
 
     /// Adds partitions. Their starts are stored and committed before anything is read: a node that dies
     /// before its first message continues there, and not at the message that is newest by then.
-    fn begin(&self, consumer: &BaseConsumer<KafkaContext>, starts: &TopicPartitionList) -> Result<(), ClientError> {
-        consumer.incremental_assign(starts)?;
+    fn begin(&mut self, consumer: &BaseConsumer<KafkaContext>, placed: &Placed) -> Result<(), ClientError> {
+        let starts = &placed.starts;
+        consumer.incremental_assign(&self.refill.begin(placed)?)?;
         self.shared.placement.begun(starts);
         self.shared.assigned.fetch_add(starts.count(), Ordering::Relaxed);
         if let Err(error) = consumer.store_offsets(starts) {
@@ -223,6 +234,13 @@ impl ConsumerLoop {
 
     fn take(&mut self, consumer: &BaseConsumer<KafkaContext>, message: &BorrowedMessage<'_>) {
         let timestamp_ms = message.timestamp().to_millis();
+        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+        let (key, payload) = (message.key(), message.payload());
+        let message_of_topic = TopicMessage { topic, partition, offset, key, payload, timestamp_ms };
+        if self.refill.takes(topic, partition, offset) {
+            self.intake.keep(&message_of_topic);
+            return self.refill.handled(topic, partition, offset);
+        }
         if let Some(timestamp_ms) = timestamp_ms {
             let now_ms = (clock::unix_ns() / 1_000_000) as i64;
             let partitions = self.shared.assigned.load(Ordering::Relaxed);
@@ -232,9 +250,10 @@ impl ConsumerLoop {
                 thread::sleep(delay);
             }
         }
-        let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-        let (key, payload) = (message.key(), message.payload());
-        self.intake.take(&TopicMessage { topic, partition, offset, key, payload, timestamp_ms });
+        if !self.intake.take(&message_of_topic) {
+            self.refill.passed_over(topic, partition, offset);
+        }
+        self.refill.handled(topic, partition, offset);
         self.shared.placement.passed_on(topic, partition, offset);
         // Fails when Kafka has just given the partition to another node, which continues at the committed
         // offset.

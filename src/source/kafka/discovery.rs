@@ -11,18 +11,31 @@ use crossbeam::channel::{Sender, TrySendError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::kafka_context::KafkaContext;
 use super::kafka_health::KafkaHealth;
-use super::kafka_options::KafkaOptions;
+use super::kafka_options::{KafkaOptions, ORDERFLOW_TOPIC};
 use super::pause::{RetryPauses, sleep};
-use super::placement::{ANSWER, FoundPartition, Partition, Placement};
+use super::placement::{ANSWER, FoundPartition, Partition, Placed, Placement};
+use super::topic_ids::topic_ids;
 
-/// Lists of new partitions that may wait until the consumer takes them. It takes all of them after each
-/// message; a list that finds no room is made again by the next round.
-pub const STARTS_WAITING: usize = 8;
+/// Findings that may wait until the consumer takes them. It takes all of them after each message; one that finds
+/// no room is made again by the next round.
+pub const FOUND_WAITING: usize = 64;
+
+/// What the consumer must know.
+pub enum Finding {
+    /// A topic has this id, which is new, or another than before.
+    Id {
+        /// The topic's name.
+        topic: String,
+        /// Its id.
+        id: String,
+    },
+    /// Partitions to read.
+    Partitions(Placed),
+}
 
 /// Finds partitions for one consumer.
 pub struct Discovery {
@@ -30,13 +43,15 @@ pub struct Discovery {
     health: Arc<KafkaHealth>,
     placement: Arc<Placement>,
     options: Arc<KafkaOptions>,
-    /// Partitions to read, with their starts; unused in a shared group.
-    found: Sender<TopicPartitionList>,
+    /// What was found; unused in a shared group.
+    found: Sender<Finding>,
     /// The partitions that each topic had in the first answer: any other is new.
     known: HashMap<String, HashSet<i32>>,
     placed: HashSet<Partition>,
     /// Topics that were reported missing.
     missing: HashSet<String>,
+    /// The ids of topics, as the consumer knows them.
+    ids: HashMap<String, String>,
 }
 
 impl Discovery {
@@ -46,10 +61,10 @@ impl Discovery {
         health: Arc<KafkaHealth>,
         placement: Arc<Placement>,
         options: Arc<KafkaOptions>,
-        found: Sender<TopicPartitionList>,
+        found: Sender<Finding>,
     ) -> Self {
-        let (known, placed, missing) = (HashMap::new(), HashSet::new(), HashSet::new());
-        Self { consumer, health, placement, options, found, known, placed, missing }
+        let (known, placed, missing, ids) = (HashMap::new(), HashSet::new(), HashSet::new(), HashMap::new());
+        Self { consumer, health, placement, options, found, known, placed, missing, ids }
     }
 
     /// Asks until `stop` is set. Blocks: call it on a thread of its own.
@@ -108,22 +123,46 @@ impl Discovery {
                 }
             }
         }
-        if fresh.is_empty() || self.options.kafka_shared_group {
+        if self.options.kafka_shared_group || !self.identify() {
+            return Ok(self.options.kafka_shared_group);
+        }
+        if fresh.is_empty() {
             return Ok(true);
         }
         let placed = self.placement.place(&self.consumer, &fresh)?;
-        let is_complete = placed.count() == fresh.len();
-        match self.found.try_send(placed.clone()) {
+        let is_complete = placed.starts.count() == fresh.len();
+        match self.found.try_send(Finding::Partitions(placed.clone())) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Ok(false),
             // The consumer's thread has ended, and stops this one next.
             Err(TrySendError::Disconnected(_)) => return Ok(true),
         }
-        for element in placed.elements() {
+        for element in placed.starts.elements() {
             tracing::info!(topic = element.topic(), partition = element.partition(), start = ?element.offset(), "reading");
             self.placed.insert((element.topic().to_owned(), element.partition()));
         }
         Ok(is_complete)
+    }
+}
+
+impl Discovery {
+    /// Asks for the topics' ids, before partitions are read: their histories are named by them. False if the
+    /// consumer has not taken the last ones yet.
+    fn identify(&mut self) -> bool {
+        let known: Vec<&str> =
+            self.known.keys().map(String::as_str).filter(|topic| *topic != ORDERFLOW_TOPIC).collect();
+        for (topic, id) in topic_ids(self.consumer.client(), &known, ANSWER) {
+            if self.ids.get(&topic) == Some(&id) {
+                continue;
+            }
+            if let Err(TrySendError::Full(_)) =
+                self.found.try_send(Finding::Id { topic: topic.clone(), id: id.clone() })
+            {
+                return false;
+            }
+            self.ids.insert(topic, id);
+        }
+        true
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 
 use super::kafka_health::TopicFigures;
 use super::kafka_options::ORDERFLOW_TOPIC;
+use super::refill::seq_of;
 use crate::engine::clock::monotonic_ms;
-use crate::health::log_limit::LogLimiter;
+use crate::health::log_limit::{LogLimiter, any};
 use crate::source::live::{LiveError, LiveOrderflow};
 use crate::streams::{Input, InputError, Streams};
 
@@ -26,6 +27,13 @@ pub struct TopicMessage<'a> {
     pub payload: Option<&'a [u8]>,
     /// The producer's or the broker's time, Unix ms.
     pub timestamp_ms: Option<i64>,
+}
+
+impl<'a> TopicMessage<'a> {
+    fn input(&self, payload: &'a [u8]) -> Input<'a> {
+        let log = u32::try_from(self.partition).ok().map(|partition| (partition, seq_of(self.offset)));
+        Input { payload, key: self.key, timestamp_ms: self.timestamp_ms, log }
+    }
 }
 
 /// Why a message cannot be passed on. Such messages are counted and skipped.
@@ -81,16 +89,26 @@ impl Intake {
         Self { streams, orderflow, topics: figures.into_iter().map(topic).collect(), max_message_bytes }
     }
 
-    /// Passes one message on. When it returns, the hub has the message, or the message is skipped for good.
-    pub fn take(&mut self, message: &TopicMessage<'_>) {
+    /// Keeps a message that was passed on earlier, for clients that come back.
+    pub fn keep(&self, message: &TopicMessage<'_>) {
+        if let Some(payload) = message.payload.filter(|payload| payload.len() <= self.max_message_bytes) {
+            self.streams.batch().keep(message.topic, &message.input(payload));
+        }
+    }
+
+    /// Passes one message on. When it returns, the hub has the message, or the message is skipped for good, and
+    /// the answer is false.
+    pub fn take(&mut self, message: &TopicMessage<'_>) -> bool {
         let taken = self.pass_on(message);
-        let Some(topic) = self.topics.get_mut(message.topic) else { return };
+        let is_taken = taken.is_ok();
+        let Some(topic) = self.topics.get_mut(message.topic) else { return is_taken };
         topic.figures.messages.fetch_add(1, Ordering::Relaxed);
         topic.figures.bytes.fetch_add(message.payload.map_or(0, <[u8]>::len) as u64, Ordering::Relaxed);
         if let Err((poison, reason)) = taken {
             topic.figures.skipped[poison.index()].fetch_add(1, Ordering::Relaxed);
             log_skipped(&mut topic.log[poison.index()], message, poison, &reason, monotonic_ms());
         }
+        is_taken
     }
 
     fn pass_on(&mut self, message: &TopicMessage<'_>) -> Result<(), (Poison, String)> {
@@ -116,7 +134,7 @@ impl Intake {
         {
             health.count_errors(1);
         }
-        let input = Input { payload: fits?, key: message.key, timestamp_ms: message.timestamp_ms };
+        let input = message.input(fits?);
         // The channel counts what it refuses in its own health.
         self.streams.publish(message.topic, &input).map_err(|refused| (kind(&refused), refused.to_string()))
     }
@@ -140,10 +158,10 @@ fn kind(refused: &InputError) -> Poison {
 
 /// Logs a skipped message, unless the limiter of its kind suppresses the line. Returns whether it did.
 fn log_skipped(log: &mut LogLimiter, message: &TopicMessage<'_>, poison: Poison, reason: &str, now_ms: u64) -> bool {
-    let Some(more) = log.pass(now_ms) else { return false };
+    let Some(suppressed) = log.pass(now_ms) else { return false };
     let TopicMessage { topic, partition, offset, .. } = message;
     let kind = Poison::NAMES[poison.index()];
-    tracing::warn!(topic, partition, offset, kind, more, "skipped a Kafka message: {reason}");
+    tracing::warn!(topic, partition, offset, kind, suppressed = any(suppressed), "skipped a Kafka message: {reason}");
     true
 }
 

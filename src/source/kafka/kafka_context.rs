@@ -146,7 +146,7 @@ impl KafkaContext {
         let deadline = Instant::now() + SETTLE;
         while !self.0.is_stopped() && Instant::now() < deadline {
             match self.0.placement.place(consumer, &found) {
-                Ok(starts) if starts.count() == found.len() => return starts,
+                Ok(placed) if placed.starts.count() == found.len() => return placed.starts,
                 Ok(_) => tracing::debug!("some partitions have no leader yet"),
                 Err(error) => tracing::debug!(%error, "cannot look up where the partitions start; trying again"),
             }

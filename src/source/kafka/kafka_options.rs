@@ -47,6 +47,9 @@ pub struct KafkaOptions {
     #[arg(long, env = "FLOWCAST_KAFKA_CATCH_UP_SPEED", default_value_t = 10, value_name = "FACTOR")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub kafka_catch_up_speed: u32,
+    /// Messages a second at most that are read back at the start, for clients of /ws that come back; 0: no limit
+    #[arg(long, env = "FLOWCAST_KAFKA_REREAD_RATE", default_value_t = 20_000, value_name = "MESSAGES")]
+    pub kafka_reread_rate: u32,
     /// First pause before a lost broker is tried again; it doubles up to --kafka-backoff-max
     #[arg(long, env = "FLOWCAST_KAFKA_BACKOFF", default_value = "250ms", value_name = "DURATION", value_parser = pause)]
     pub kafka_backoff: Duration,

@@ -11,8 +11,9 @@
 //! - [`consumer`]: the thread that reads; what it stores is committed every second, and at the end.
 //! - [`kafka_context`]: librdkafka's callbacks: statistics, errors, rebalances of a shared group.
 //! - [`discovery`]: which partitions there are, and whether the broker answers.
-//! - [`placement`]: where a partition starts.
+//! - [`placement`]: where a partition starts. [`refill`]: what is read back before that, for clients that come back.
 //! - [`topic_changes`]: which topics were deleted and made anew.
+//! - [`topic_ids`]: which topic it is, if one of its name was deleted.
 //! - [`intake`]: where a message goes, and what happens to one that cannot go anywhere.
 //! - [`pace`], [`pause`]: how fast a backlog is passed on; pauses between tries.
 //! - [`kafka_health`]: what `/websocket/status` and the metrics say about Kafka.
@@ -44,7 +45,11 @@ pub(crate) mod pause;
 #[cfg(feature = "kafka")]
 mod placement;
 #[cfg(feature = "kafka")]
+mod refill;
+#[cfg(feature = "kafka")]
 mod topic_changes;
+#[cfg(feature = "kafka")]
+mod topic_ids;
 
 #[cfg(feature = "kafka")]
 pub use consumer::KafkaSource;

@@ -36,6 +36,15 @@ pub struct FoundPartition {
     pub is_new: bool,
 }
 
+/// Where partitions start.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// The first offset of each that is passed on.
+    pub starts: TopicPartitionList,
+    /// The oldest offset that the log holds of each.
+    pub lows: HashMap<Partition, i64>,
+}
+
 /// Decides where partitions start, and keeps how far each was passed on.
 pub struct Placement {
     start: Start,
@@ -76,6 +85,11 @@ impl Placement {
         Ok(positions)
     }
 
+    /// The next offset of each partition of a topic.
+    pub fn next_of(&self, topic: &str) -> HashMap<i32, i64> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).get(topic).cloned().unwrap_or_default()
+    }
+
     /// Notes that this message was passed on.
     pub fn passed_on(&self, topic: &str, partition: i32, offset: i64) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +110,7 @@ impl Placement {
         &self,
         consumer: &BaseConsumer<C>,
         found: &[FoundPartition],
-    ) -> KafkaResult<TopicPartitionList> {
+    ) -> KafkaResult<Placed> {
         let mut asked = TopicPartitionList::with_capacity(found.len());
         for FoundPartition { partition: (topic, partition), .. } in found {
             asked.add_partition(topic, *partition);
@@ -105,6 +119,7 @@ impl Placement {
         // is there, so that the start can be committed.
         let committed = consumer.committed_offsets(asked, ANSWER)?;
         let mut placed = TopicPartitionList::with_capacity(found.len());
+        let mut lows = HashMap::with_capacity(found.len());
         let mut silent = 0;
         for found in found {
             let (topic, partition) = &found.partition;
@@ -137,8 +152,9 @@ impl Placement {
                 None => high,
             };
             placed.add_partition_offset(topic, *partition, Offset::Offset(start))?;
+            lows.insert(found.partition.clone(), low);
         }
-        Ok(placed)
+        Ok(Placed { starts: placed, lows })
     }
 
     /// The first message produced since this source started; `high` if there is none.

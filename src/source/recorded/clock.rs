@@ -119,6 +119,16 @@ impl Clock {
         self.schedule = TickSchedule::starting_at(first, interval);
     }
 
+    /// It goes on from where it stands, of which it has come further by a part of the next ms; a clock that counts slots
+    /// has its first tick at `first_ns`, monotonic.
+    pub fn start_at(&mut self, mono_ns: u64, fraction: f64, first_ns: u64) {
+        self.start(mono_ns, Begin::Now);
+        if let Pace::Recorded(Speed::Times(speed)) = self.pace {
+            self.anchor.mono_ns = mono_ns.saturating_sub((fraction * 1e6 / speed) as u64);
+        }
+        self.schedule = TickSchedule::starting_at(first_ns, interval(self.pace));
+    }
+
     /// It stays where it has come to; the part of a gap that has passed is not lost.
     pub fn stop(&mut self, mono_ns: u64, next_ms: Option<i64>) {
         if let (Pace::Recorded(Speed::Times(speed)), Some(next_ms)) = (self.pace, next_ms) {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::clock::Clock;
-use super::dataset::{Dataset, DatasetOptions};
+use super::dataset::{Dataset, DatasetOptions, dates};
 use super::day_prices::DayPrices;
 use super::market::{Market, spans};
 use super::player::{Player, PlayerParts, Swap};
@@ -237,7 +237,7 @@ impl Replays for Clocks {
 
     fn dates(&self) -> Result<Vec<RecordedDate>, Refused> {
         let unreadable = |error: &dyn std::error::Error| Refused::Unreadable { reason: error.to_string() };
-        let dates = Dataset::dates(&self.parts.dataset.data_dir).map_err(|error| unreadable(&error))?;
+        let dates = dates(&self.parts.dataset.data_dir).map_err(|error| unreadable(&error))?;
         let stage = self.stage();
         let found = dates.into_iter().filter_map(|date| {
             let day = stage.market().days.iter().position(|day| day.date == date);
@@ -332,7 +332,7 @@ impl Replays for Clocks {
 impl Clocks {
     fn dates_with_data(&self) -> Result<Vec<Date>, Refused> {
         let dir = &self.parts.dataset.data_dir;
-        let dates = Dataset::dates(dir).map_err(|error| Refused::Unreadable { reason: error.to_string() })?;
+        let dates = dates(dir).map_err(|error| Refused::Unreadable { reason: error.to_string() })?;
         Ok(dates.into_iter().filter(|&date| Dataset::on(dir, date).is_ok()).collect())
     }
 }

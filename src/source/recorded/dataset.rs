@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 
+use super::strays::Strays;
 use crate::wire::gexbot::{Package, Series, is_ticker};
+
+/// Entries of one folder that are looked at.
+const MAX_ENTRIES: usize = 16_384;
 
 /// Where the data is and how strictly it is read.
 #[derive(Debug, Clone, clap::Args)]
@@ -65,9 +69,16 @@ pub enum DatasetError {
     NoSuchDate { path: PathBuf, date: Date, available: String },
     /// The day's folder holds no ticker with a file.
     #[error(
-        "{path}: expected files {{TICKER}}/{{package}}/{{category}}.jsonl, such as SPX/orderflow/orderflow.jsonl, found none"
+        "{path}: expected files {{TICKER}}/{{package}}/{{category}}.jsonl, such as SPX/orderflow/orderflow.jsonl; {found}"
     )]
-    NoTickers { path: PathBuf },
+    NoTickers { path: PathBuf, found: String, has_records: bool },
+}
+
+impl DatasetError {
+    /// Whether the day has records that only need to be imported.
+    fn has_records(&self) -> bool {
+        matches!(self, Self::NoTickers { has_records: true, .. })
+    }
 }
 
 /// The files of one day.
@@ -79,8 +90,10 @@ pub struct Dataset {
     pub path: PathBuf,
     /// Sorted by ticker; orderflow first, then by package and category.
     pub files: Vec<RecordFile>,
-    /// Files in the packages' folders whose names are not `{category}.jsonl` of a known category.
-    pub others: Vec<PathBuf>,
+    /// What else is in the folder.
+    pub strays: Strays,
+    /// A newer day that `latest` did not take, though it has records that could be imported.
+    pub skipped: Option<DatasetError>,
 }
 
 /// Where the records of a ticker's category are.
@@ -115,58 +128,111 @@ impl Dataset {
             }
             DataDate::On(date) => Self::on(&options.data_dir, date),
             DataDate::Latest => {
+                let mut skipped = None;
                 for date in dates.into_iter().rev() {
                     match Self::on(&options.data_dir, date) {
-                        Err(DatasetError::NoTickers { .. }) => {}
-                        found => return found,
+                        Err(error @ DatasetError::NoTickers { .. }) => {
+                            skipped = skipped.or(Some(error).filter(DatasetError::has_records));
+                        }
+                        found => return found.map(|found| Self { skipped, ..found }),
                     }
                 }
-                Err(DatasetError::NoDates { path: options.data_dir.clone() })
+                Err(skipped.unwrap_or_else(|| DatasetError::NoDates { path: options.data_dir.clone() }))
             }
         }
-    }
-
-    /// Days that have a folder, oldest first.
-    pub fn dates(data_dir: &Path) -> Result<Vec<Date>, DatasetError> {
-        dates(data_dir)
     }
 
     /// The files of one day.
     pub fn on(data_dir: &Path, date: Date) -> Result<Self, DatasetError> {
         let path = data_dir.join(date.to_string());
-        let (mut files, mut others) = (Vec::new(), Vec::new());
-        for ticker in folders(&path)?.filter(|ticker| is_ticker(ticker)) {
-            // Orderflow first: the ticker's spot price comes from its first file.
-            for package in [Package::Orderflow, Package::Classic, Package::State] {
-                for path in entries(&path.join(&ticker).join(package.name())) {
-                    match category(&path).filter(|category| Series::records(package, category).is_some()) {
-                        Some(category) => {
-                            files.push(RecordFile {
-                                ticker: ticker.clone(),
-                                package,
-                                category: category.to_owned(),
-                                path,
-                            });
-                        }
-                        None if path.is_dir() => {}
-                        None => others.push(path),
-                    }
-                }
-            }
-        }
-        let order = |file: &RecordFile| {
+        let DayFolder { mut files, strays } = DayFolder::read(&path, None)?;
+        // Orderflow first: the ticker's spot price comes from its first file.
+        files.sort_by_cached_key(|file| {
             (file.ticker.clone(), file.package != Package::Orderflow, file.package, file.category.clone())
-        };
-        files.sort_by_cached_key(order);
-        others.sort();
-        if files.is_empty() { Err(DatasetError::NoTickers { path }) } else { Ok(Self { date, path, files, others }) }
+        });
+        if files.is_empty() {
+            let (found, has_records) = (strays.in_place_of_files(&path), strays.have_records());
+            return Err(DatasetError::NoTickers { path, found, has_records });
+        }
+        Ok(Self { date, path, files, strays, skipped: None })
+    }
+
+    /// What the operator should know of what is not served, a line each.
+    pub fn remarks(&self) -> Vec<String> {
+        let skipped = self.skipped.as_ref().map(|skipped| format!("a newer day is not served: {skipped}"));
+        skipped.into_iter().chain(self.strays.remarks()).collect()
     }
 }
 
-/// What is in a package's folder; nothing if it cannot be read.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    entries.map(|entry| entry.path()).collect()
+/// What a day's folder has.
+#[derive(Default)]
+struct DayFolder {
+    files: Vec<RecordFile>,
+    strays: Strays,
+}
+
+impl DayFolder {
+    /// Lists the folder of a day, or in it only the folder of one ticker.
+    fn read(day: &Path, only: Option<&str>) -> Result<Self, DatasetError> {
+        let mut found = Self::default();
+        let inside = match only {
+            None => entries(day).map_err(|source| DatasetError::Unreadable { path: day.to_owned(), source })?,
+            // Not every text may become part of a path.
+            Some(ticker) if is_ticker(ticker) => vec![day.join(ticker)],
+            Some(_) => Vec::new(),
+        };
+        for path in inside {
+            match path.file_name().and_then(|name| name.to_str()) {
+                Some(ticker) if is_ticker(ticker) && path.is_dir() => found.read_ticker(ticker, &path),
+                // The JSON streams of the day.
+                Some("streams") => {}
+                _ => found.strays.note_entry(path),
+            }
+        }
+        found.strays.sort();
+        Ok(found)
+    }
+
+    fn read_ticker(&mut self, ticker: &str, folder: &Path) {
+        for path in entries(folder).unwrap_or_default() {
+            match path.file_name().and_then(|name| name.to_str()).and_then(Package::parse) {
+                Some(package) if path.is_dir() => self.read_package(ticker, package, &path),
+                _ => self.strays.note_entry(path),
+            }
+        }
+    }
+
+    fn read_package(&mut self, ticker: &str, package: Package, folder: &Path) {
+        for path in entries(folder).unwrap_or_default() {
+            match category(&path).filter(|category| Series::records(package, category).is_some()) {
+                Some(category) => {
+                    let (ticker, category) = (ticker.to_owned(), category.to_owned());
+                    self.files.push(RecordFile { ticker, package, category, path });
+                }
+                None if path.is_dir() => {}
+                None => self.strays.note_file(package, path),
+            }
+        }
+    }
+}
+
+/// The files of a day, or those of one ticker, in no order. A day that is absent or cannot be read has none.
+pub fn files(data_dir: &Path, date: Date, only: Option<&str>) -> Vec<RecordFile> {
+    DayFolder::read(&data_dir.join(date.to_string()), only).unwrap_or_default().files
+}
+
+/// The days that have a folder, oldest first.
+pub fn dates(data_dir: &Path) -> Result<Vec<Date>, DatasetError> {
+    let inside = entries(data_dir).map_err(|source| DatasetError::Unreadable { path: data_dir.to_owned(), source })?;
+    let folders = inside.iter().filter(|path| path.is_dir());
+    let mut dates: Vec<Date> = folders.filter_map(|path| parse_date(path.file_name()?.to_str()?)).collect();
+    dates.sort_unstable();
+    Ok(dates)
+}
+
+/// What is in a folder, as far as it is looked at.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(fs::read_dir(folder)?.filter_map(Result::ok).take(MAX_ENTRIES).map(|entry| entry.path()).collect())
 }
 
 /// The category that a file's name says: `gamma_zero` of `gamma_zero.jsonl`.
@@ -174,23 +240,8 @@ fn category(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.strip_suffix(".jsonl")
 }
 
-/// Days that have a folder, oldest first.
-fn dates(data_dir: &Path) -> Result<Vec<Date>, DatasetError> {
-    let mut dates: Vec<Date> = folders(data_dir)?.filter_map(|name| parse_date(&name)).collect();
-    dates.sort_unstable();
-    Ok(dates)
-}
-
-fn folders(path: &Path) -> Result<impl Iterator<Item = String> + use<>, DatasetError> {
-    let entries = fs::read_dir(path).map_err(|source| DatasetError::Unreadable { path: path.to_owned(), source })?;
-    Ok(entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| entry.file_name().into_string().ok()))
-}
-
-/// Only the full form: jiff also reads 20251128, which is not a folder's name here.
-fn parse_date(text: &str) -> Option<Date> {
+/// The day that a folder's name says, in its full form alone: jiff also reads 20251128.
+pub fn parse_date(text: &str) -> Option<Date> {
     text.parse::<Date>().ok().filter(|date| date.to_string() == text)
 }
 
@@ -242,8 +293,11 @@ mod tests {
                 "SPX_state_gex_20251219",
             ]
         );
-        let others: Vec<&str> = dataset.others.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(others, ["gamma_zero.jsonl", "orderflow.json.gz"]);
+        let remarks = dataset.remarks();
+        let [category, name, folders] = &remarks[..] else { panic!("{remarks:?}") };
+        assert!(category.contains("classic/gamma_zero.jsonl: ignored; expected a category of classic, "), "{category}");
+        assert!(name.ends_with("orderflow.json.gz: ignored; expected the name orderflow.jsonl"), "{name}");
+        assert!(folders.starts_with("ignored folders: ") && folders.contains("SPX/other\"; expected"), "{folders}");
     }
 
     #[test]
@@ -275,9 +329,56 @@ mod tests {
         let find = |date| Dataset::find(&options(dir.path(), date)).unwrap_err();
         assert!(matches!(find(DataDate::Latest), DatasetError::NoDates { .. }));
         write(dir.path(), "2025-11-28/notes.txt");
-        assert!(matches!(find(DataDate::On(date(2025, 11, 28))), DatasetError::NoTickers { .. }));
+        let empty = find(DataDate::On(date(2025, 11, 28)));
+        assert!(matches!(&empty, DatasetError::NoTickers { found, .. } if found == "found none"), "{empty}");
         let missing = Dataset::find(&options(&dir.path().join("missing"), DataDate::Latest)).unwrap_err();
         assert!(matches!(missing, DatasetError::Unreadable { .. }));
+    }
+
+    #[test]
+    fn a_day_that_must_be_imported_first_is_told_with_the_command_and_latest_does_not_hide_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["2025-12-01/SPX/classic/gex_full.json.gz", "2025-12-01/SPX/state/gamma_zero.json.gz"] {
+            write(dir.path(), file);
+        }
+        let day = dir.path().join("2025-12-01").display().to_string();
+        let command = &*format!("): flowcast import --data-dir {} {day}", dir.path().display());
+        for date in [DataDate::On(date(2025, 12, 1)), DataDate::Latest] {
+            let error = Dataset::find(&options(dir.path(), date)).unwrap_err().to_string();
+            assert!(error.ends_with(command) && error.contains("SPX/classic/gex_full.json.gz"), "{error}");
+        }
+        write(dir.path(), "2025-11-28/SPX/orderflow/orderflow.jsonl");
+        let dataset = Dataset::find(&options(dir.path(), DataDate::Latest)).unwrap();
+        assert_eq!(dataset.date, date(2025, 11, 28));
+        let remarks = dataset.remarks();
+        assert!(remarks[0].starts_with("a newer day is not served: ") && remarks[0].ends_with(command), "{remarks:?}");
+    }
+
+    #[test]
+    fn folders_that_can_be_no_ticker_are_named_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        for ticker in ["SPX", "S P X", "A/B", "x$", "a_state_b", "é", ".hidden"] {
+            write(dir.path(), &format!("2025-11-28/{ticker}/orderflow/orderflow.jsonl"));
+        }
+        write(dir.path(), "2025-11-28/SPX/2025-11-28_SPX_classic_gex_full.json.gz");
+        let dataset = Dataset::find(&options(dir.path(), DataDate::Latest)).unwrap();
+        let remarks = dataset.remarks();
+        assert!(remarks.len() == 2 && remarks[0].contains("gex_full.json.gz"), "{remarks:?}");
+        for name in ["S P X\"", "A/B\"", "x$\"", "a_state_b\"", "é\""] {
+            assert!(remarks[1].contains(name), "{name}: {}", remarks[1]);
+        }
+        assert!(!remarks[1].contains("hidden"), "{}", remarks[1]);
+    }
+
+    #[test]
+    fn the_files_of_one_ticker_are_listed_and_no_text_leads_out_of_the_day() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "2025-11-28/SPX/orderflow/orderflow.jsonl");
+        write(dir.path(), "2025-11-28/NDX/orderflow/orderflow.jsonl");
+        let count = |only| files(dir.path(), date(2025, 11, 28), only).len();
+        assert_eq!((count(None), count(Some("SPX")), count(Some("SPY"))), (2, 1, 0));
+        assert_eq!((count(Some("../2025-11-28/SPX")), count(Some("..")), count(Some(""))), (0, 0, 0));
+        assert!(files(dir.path(), date(2025, 11, 27), None).is_empty());
     }
 
     #[test]

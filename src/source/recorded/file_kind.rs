@@ -47,8 +47,10 @@ impl fmt::Display for FileKind {
 /// A file that must be imported before it can be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{path}: expected one JSON object a line, got {kind}; convert it with: flowcast import --force --data-dir {} {path}",
-    data_dir(.path).display()
+    "{path}: expected one JSON object a line, got {kind}; convert it with: flowcast import{} --data-dir {} {}",
+    force(.path),
+    shell_word(data_dir(.path)),
+    shell_word(.path)
 )]
 pub struct NotJsonLines {
     /// Where it is: `{data dir}/{date}/{ticker}/{package}/{category}.jsonl`.
@@ -65,6 +67,18 @@ impl NotJsonLines {
             None => Ok(()),
         }
     }
+}
+
+/// What stands where its lines belong is overwritten by them.
+fn force(path: &Path) -> &'static str {
+    if path.extension().is_some_and(|end| end == "jsonl") { " --force" } else { "" }
+}
+
+/// A path as one word of a command line.
+pub(super) fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@^,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The data folder that a file of a dataset is in.
@@ -99,5 +113,9 @@ mod tests {
         let error = NotJsonLines::check(path, b"\x1f\x8b\x08").unwrap_err().to_string();
         let command = "flowcast import --force --data-dir data data/2025-11-28/SPX/classic/gex_full.jsonl";
         assert!(error.contains("got a file compressed with gzip") && error.ends_with(command), "{error}");
+        let path = Path::new("my data/2025-11-28/SPX/classic/gex_full.json.gz");
+        let error = NotJsonLines::check(path, b"\x1f\x8b\x08").unwrap_err().to_string();
+        let command = "flowcast import --data-dir 'my data' 'my data/2025-11-28/SPX/classic/gex_full.json.gz'";
+        assert!(error.ends_with(command), "what is not in the place of its lines overwrites nothing: {error}");
     }
 }

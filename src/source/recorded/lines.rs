@@ -69,12 +69,29 @@ impl BlockLines {
 
     /// The lines that begin in the block.
     pub fn iter(&self) -> impl Iterator<Item = Line<'_>> {
+        self.spans().map(|span| self.line(span))
+    }
+
+    /// Where these lines are, without their line breaks.
+    pub fn spans(&self) -> impl Iterator<Item = Range<usize>> {
         let mut at = self.begins.start;
         std::iter::from_fn(move || {
             let from = self.source.get(at..).filter(|_| at < self.begins.end)?;
             let length = memchr(b'\n', from).unwrap_or(from.len());
+            let begin = at;
             at += length + 1;
-            Some(Line { text: from[..length].trim_ascii(), is_too_long: length > MAX_LINE, is_slot: is_slot(from) })
+            Some(begin..begin + length)
         })
+    }
+
+    /// The line at one of the [`BlockLines::spans`].
+    pub fn line(&self, span: Range<usize>) -> Line<'_> {
+        let (length, text) = (span.len(), &self.source[span]);
+        Line { text: text.trim_ascii(), is_too_long: length > MAX_LINE, is_slot: is_slot(text) }
+    }
+
+    /// Bytes that were read, those behind the block for its last line included.
+    pub fn bytes(&self) -> usize {
+        self.source.len()
     }
 }

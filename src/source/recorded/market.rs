@@ -17,7 +17,7 @@ use super::dataset::{Dataset, RecordFile};
 use super::file_kind::{ENOUGH, NotJsonLines};
 use super::glance::glance;
 use super::index::{Index, TimeRules};
-use super::line_stats::LineStats;
+use super::line_stats::{LineStats, counted};
 use super::lines::BlockLines;
 use super::mapping::{MappedFile, ReadError};
 use super::track::{Track, TrackParts};
@@ -68,7 +68,10 @@ pub enum FileError {
     #[error("{path}: expected records, got an empty file")]
     Empty { path: PathBuf },
     /// Its start has lines, but no good one.
-    #[error("{path}: expected records, got {bad} bad lines and no good one at its start; the first: {first}")]
+    #[error(
+        "{path}: expected records, got {} and no good one at its start; the first: {first}",
+        counted(*.bad, "bad line", "bad lines")
+    )]
     NoRecords { path: PathBuf, bad: u64, first: String },
 }
 

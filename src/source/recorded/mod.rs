@@ -1,6 +1,6 @@
 //! The recorded day.
 //!
-//! - [`dataset`]: which files a day has. [`market`]: each of them as a [`track`] on the clock.
+//! - [`dataset`]: which files a day has; [`strays`]: what else is in its folder. [`market`]: each of them as a [`track`] on the clock.
 //! - [`line_stats`]: figures over a file's lines. [`file_kind`]: files that must be imported first.
 //! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
 //! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
@@ -8,6 +8,7 @@
 //! - [`clock`]: which recorded time it is, and when a tick is due; [`playhead`]: what is due then, on a [`stand`];
 //!   [`player`]: the thread of both, and what is asked of it. [`clocks`]: all clocks of a server, on their stages.
 //! - [`trading`], [`day_prices`], together the [`score`]: the same days on the JSON streams.
+//! - [`slot_reader`]: single lines, for REST.
 
 mod alarm;
 pub mod block;
@@ -32,12 +33,15 @@ pub mod player_options;
 mod player_tests;
 pub mod playhead;
 pub mod score;
+pub mod slot_reader;
 pub mod stage;
 pub mod stand;
+mod strays;
 pub mod tick_schedule;
 pub mod track;
 pub mod trading;
 mod walk;
+mod wall;
 pub mod window;
 pub mod window_figures;
 pub mod window_options;

@@ -21,6 +21,7 @@ use super::lateness::Lateness;
 use super::playhead::{Next, Playhead, Portion};
 use super::score::Score;
 use super::stage::Stage;
+use super::wall::Lap;
 use crate::engine::clock;
 use crate::engine::hub::Hub;
 use crate::engine::sequencer::Due;
@@ -99,6 +100,8 @@ pub struct Player {
     pub(super) is_loop: bool,
     pub(super) state: State,
     pub(super) is_anchored: bool,
+    /// Beats were skipped, so it does not stand where the time of day says.
+    is_astray: bool,
     pub(super) pause_at: Option<i64>,
     pub(super) epoch: u64,
     pub(super) session: Option<Arc<str>>,
@@ -145,6 +148,7 @@ impl Player {
             is_loop,
             state,
             is_anchored,
+            is_astray: false,
             pause_at: None,
             epoch: 0,
             session,
@@ -173,7 +177,9 @@ impl Player {
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let start = self.clock.now_ms();
         self.open_epoch(Cause::Start, start);
-        if self.state == State::Playing {
+        if self.is_anchored {
+            self.anchor(stop);
+        } else if self.state == State::Playing {
             self.clock.start(clock::monotonic_ns(), Begin::Aligned);
         }
         if first != Change::default() {
@@ -252,6 +258,9 @@ impl Player {
             return;
         }
         self.retry_ns = 0;
+        if self.is_astray {
+            self.stand_by_wall();
+        }
         match self.next_ms() {
             Ok(next_ms) => {
                 let deadline = self.clock.deadline(next_ms);
@@ -262,6 +271,49 @@ impl Player {
             Err(Next::NotIndexed) => self.hold(now),
             Err(_) => self.end_of_day(now),
         }
+    }
+
+    /// Goes to where the time of day says. What that is depends on every file's length: waits until all are indexed.
+    fn anchor(&mut self, stop: &AtomicBool) {
+        let stand = Arc::clone(self.playhead.stand());
+        let market = Arc::clone(stand.market());
+        while !market.tracks.iter().all(|track| track.slots().1 || track.is_lost()) {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(Duration::from_nanos(LOOK_NS));
+        }
+        self.stand_by_wall();
+    }
+
+    /// Goes to where the time of day says, and on from there.
+    pub(super) fn stand_by_wall(&mut self) {
+        self.is_astray = false;
+        let market = Arc::clone(self.playhead.stand().market());
+        let (mono_ns, unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+        match self.clock.pace() {
+            Pace::Interval(interval) => {
+                let interval = interval.as_nanos() as u64;
+                let ordinal = unix_ns / interval + 1;
+                self.playhead.seek_ordinal(ordinal);
+                let now = self.playhead.time_in(self.reference()).map_or(self.clock.now_ms(), ms);
+                self.clock.set(now);
+                self.clock.start_at(mono_ns, 0.0, mono_ns + ordinal * interval - unix_ns);
+            }
+            Pace::Recorded(speed) => {
+                let speed = if let Speed::Times(speed) = speed { speed } else { 1.0 };
+                let days =
+                    (0..market.days.len()).map(|day| market.span(day)).map(|(first, last)| (ms(first), ms(last)));
+                let [night_ms, lap_ms] = [NIGHT, LAP].map(|gap| gap.as_millis() as i64);
+                let standing = Lap { days: days.collect(), night_ms, lap_ms }.at(unix_ns, speed);
+                // What is due at this very ms still comes.
+                let time = u32::try_from((standing.data_ms + 999).div_euclid(1000)).unwrap_or(0);
+                let _ = self.playhead.seek(standing.day, time);
+                self.clock.set(standing.data_ms);
+                self.clock.start_at(mono_ns, standing.fraction, mono_ns);
+            }
+        }
+        self.jumped();
     }
 
     /// A tick is due: pauses before it, waits for what it needs, or publishes it.
@@ -341,6 +393,7 @@ impl Player {
         let missed = self.clock.pass(deadline, time_ms, now);
         if missed > 0 {
             self.missed.fetch_add(missed, Ordering::Relaxed);
+            self.is_astray = self.is_anchored;
         }
         if played.missing > 0 {
             self.missing.fetch_add(played.missing, Ordering::Relaxed);
@@ -443,6 +496,9 @@ impl Player {
             health.set_connected(true);
         }
         (self.state, self.held_since, self.retry_ns) = (State::Playing, None, 0);
+        if self.is_anchored {
+            return self.stand_by_wall();
+        }
         self.clock.start(clock::monotonic_ns(), begin);
     }
 

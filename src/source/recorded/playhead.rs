@@ -257,11 +257,22 @@ impl Playhead {
         })
     }
 
-    /// Goes to the slot with this number in every track of the date.
-    pub fn seek_slot(&mut self, slot: u64) {
-        let tracks = self.tracks();
+    /// Goes to where a clock that counts slots is after so many ticks, if it began with the first and all files are
+    /// indexed: each file of a single date begins anew by itself, several dates follow each other.
+    pub fn seek_ordinal(&mut self, ordinal: u64) {
         let market = Arc::clone(self.stand.market());
-        self.go(self.stand.day(), tracks.map(|at| (at, slot.min(market.tracks[at].slots().0.saturating_sub(1)))));
+        let length = |at: usize| market.tracks[at].slots().0.max(1);
+        let longest = |day: usize| market.days[day].tracks.clone().map(length).max().unwrap_or(1);
+        if market.days.len() == 1 {
+            return self.go(0, market.days[0].tracks.clone().map(|at| (at, ordinal % length(at))));
+        }
+        let mut slot = ordinal % (0..market.days.len()).map(longest).sum::<u64>();
+        let mut day = 0;
+        while slot >= longest(day) {
+            slot -= longest(day);
+            day += 1;
+        }
+        self.go(day, market.days[day].tracks.clone().map(|at| (at, slot.min(market.tracks[at].slots().0))));
     }
 
     /// Goes so many slots back in every track. `is_played`: counted from the slot that was published last, otherwise

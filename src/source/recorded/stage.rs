@@ -87,8 +87,8 @@ pub fn datasets(options: &DatasetOptions, dates: &[Date]) -> Result<Vec<Dataset>
 
 /// Logs why files are left out.
 pub fn report(datasets: &[Dataset], errors: &[FileError]) {
-    for path in datasets.iter().flat_map(|dataset| &dataset.others) {
-        tracing::warn!("{}: ignored; expected a name such as gex_full.jsonl, of a category of GexBot", path.display());
+    for remark in datasets.iter().flat_map(Dataset::remarks) {
+        tracing::warn!("{remark}");
     }
     for error in errors {
         tracing::error!("{error}; this group is not served");

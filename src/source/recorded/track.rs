@@ -12,11 +12,10 @@ use super::block::Block;
 use super::dataset::RecordFile;
 use super::index::Index;
 use super::line_stats::{LineStats, REPORTED_LINES, counted};
-use super::lines::{BlockLines, Line};
+use super::lines::BlockLines;
 use super::mapping::{MappedFile, ReadError};
 use crate::engine::group::Group;
 use crate::wire::gexbot::{HubTopic, Package, PayloadKind};
-use crate::wire::payload::Record;
 
 /// One file of the day on the clock.
 pub struct Track {
@@ -176,19 +175,6 @@ impl Track {
     /// Keeps a block in memory, or lets it go. Only the window calls this.
     pub fn keep(&self, at: usize, block: Option<Arc<Block>>) {
         self.blocks[at].store(block);
-    }
-
-    /// The line of a slot as it stands in the file; `None` if it is not a record, or if no such slot is indexed.
-    /// Reads the file.
-    pub fn line(&self, slot: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        let Some(at) = self.index.find(slot) else { return Ok(None) };
-        self.file.check()?;
-        let mut lines = BlockLines::default();
-        lines.read(&self.file, &self.index, at)?;
-        let place = usize::try_from(slot - self.index.slots_of(at).start).unwrap_or(usize::MAX);
-        let line = lines.iter().filter(|line| line.is_slot).nth(place);
-        let is_record = |line: &Line<'_>| !line.is_too_long && Record::parse(self.kind, line.text).is_ok();
-        Ok(line.filter(is_record).map(|line| line.text.to_vec()))
     }
 
     /// Checks that the file still has what it had at the start; logs once if more was appended.

@@ -36,7 +36,7 @@ use crate::engine::clock;
 use crate::engine::frames::Form;
 use crate::engine::group::Group;
 use crate::engine::hub::Hub;
-use crate::health::log_limit::LogLimiter;
+use crate::health::log_limit::{LogLimiter, any};
 use crate::wire::gexbot::PayloadKind;
 
 /// Blocks that are indexed in one go.
@@ -470,7 +470,7 @@ impl Window {
             tracing::warn!(
                 arena_bytes = self.budget,
                 least,
-                suppressed,
+                suppressed = any(suppressed),
                 "--arena-bytes is too small for the blocks at the clock of the groups with subscribers; they take the \
                  bytes in `least` all the same"
             );

@@ -11,7 +11,7 @@ pub enum Profile {
     /// State and orderflow fields unscaled, cut toward zero.
     #[value(name = "2025-11")]
     V2025_11,
-    /// Every field ×100.
+    /// Every field ×100, exactly; digits behind the second decimal are cut.
     #[value(name = "2026-04")]
     V2026_04,
 }
@@ -20,7 +20,7 @@ impl Profile {
     /// Both profiles, in the order of [`Profile::index`].
     pub const ALL: [Self; 2] = [Self::V2025_11, Self::V2026_04];
 
-    /// Position in [`Profile::ALL`].
+    /// 0 or 1: its position in [`Profile::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }

@@ -10,7 +10,7 @@ use super::channels::Channel;
 pub enum Filter {
     /// Every symbol, and messages that name none.
     All,
-    /// These; never empty.
+    /// Only these, in the order of their names; never empty.
     Symbols(BTreeSet<Box<str>>),
 }
 

@@ -5,9 +5,12 @@
 //! The order of a structure's fields is their order on the wire.
 
 use std::borrow::Cow;
+use std::io::Write as _;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use jiff::Timestamp;
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
@@ -17,6 +20,7 @@ use super::channels::{Channels, PORTFOLIO};
 use super::exact;
 use super::filters::Filter;
 use super::portfolio::PortfolioPosition;
+use super::position::Seqs;
 use super::request::RequestError;
 use super::shapes::{Trade, TradingSignal};
 use crate::wire::websocket::{self, Opcode};
@@ -38,11 +42,57 @@ fn append(message: &impl Serialize, out: &mut Vec<u8>) {
     websocket::append(Opcode::Text, &serde_json::to_vec(message).expect(SERIALIZES), out);
 }
 
-fn frame(message: &impl Serialize) -> Vec<u8> {
-    let json = serde_json::to_vec(message).expect(SERIALIZES);
-    let mut frame = Vec::with_capacity(websocket::MAX_HEADER + json.len());
-    websocket::append(Opcode::Text, &json, &mut frame);
-    frame
+/// Where a message stands in its channel.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp<'a> {
+    /// The epoch that the number belongs to; hexadecimal or base64, so it is a JSON string as it stands.
+    pub epoch: &'a str,
+    /// The partition that the number counts in; 0 is not written.
+    pub partition: u32,
+    /// Its number, from 1.
+    pub seq: u64,
+}
+
+/// A channel's message before its turn has come: everything but its number. What is numbered under a lock is
+/// serialized before it.
+pub struct Draft {
+    /// Room for a frame's header, then a JSON object without its closing brace.
+    bytes: Vec<u8>,
+}
+
+impl Draft {
+    fn new(message: &impl Serialize, payload_bytes: usize) -> Self {
+        const USUAL: usize = 240;
+        let mut bytes = Vec::with_capacity(websocket::MAX_HEADER + payload_bytes + USUAL);
+        bytes.resize(websocket::MAX_HEADER, 0);
+        serde_json::to_writer(&mut bytes, message).expect(SERIALIZES);
+        bytes.pop();
+        Self { bytes }
+    }
+
+    /// The finished frame. A message without a stamp is not in its channel's log.
+    pub fn finish(self, stamp: Option<Stamp<'_>>) -> Bytes {
+        let mut bytes = self.bytes;
+        if let Some(Stamp { epoch, partition, seq }) = stamp {
+            // Writing to a vector cannot fail.
+            let _ = write!(bytes, r#","seq":{seq},"epoch":"{epoch}""#);
+            if partition > 0 {
+                let _ = write!(bytes, r#","partition":{partition}"#);
+            }
+        }
+        bytes.push(b'}');
+        let mut header = Vec::with_capacity(websocket::MAX_HEADER);
+        websocket::append_header(Opcode::Text, bytes.len() - websocket::MAX_HEADER, &mut header);
+        let start = websocket::MAX_HEADER - header.len();
+        bytes[start..websocket::MAX_HEADER].copy_from_slice(&header);
+        // A history keeps it: what is not used of the buffer would not be counted.
+        bytes.shrink_to_fit();
+        Bytes::from(bytes).slice(start..)
+    }
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
 }
 
 /// Pairs as an object, in their order.
@@ -55,18 +105,44 @@ pub fn append_pong(out: &mut Vec<u8>) {
     websocket::append(Opcode::Text, br#"{"type":"pong"}"#, out);
 }
 
-/// Appends what a client is subscribed to from now on; `subscriptions` are by channel number.
+/// What `subscribed` tells of one channel.
+#[derive(Debug, Serialize)]
+pub struct ChannelState {
+    /// The epoch that the channel's messages carry now.
+    #[serde(serialize_with = "as_text")]
+    pub epoch: Arc<str>,
+    /// The numbers of its newest messages.
+    pub seq: Seqs,
+    /// Whether everything that was missed follows; only of a channel with `since`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// Why it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// What becomes of the subscription if the client is slow, unless the connection is closed then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<&'static str>,
+    /// The limit of that policy, messages of one symbol a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<f64>,
+}
+
+/// Appends what a client is subscribed to from now on; `subscriptions` are by channel number, and `states` are
+/// theirs, in the same order.
 pub fn append_subscribed<'a>(
     channels: &Channels,
     subscriptions: impl Iterator<Item = (usize, &'a Filter)> + Clone,
+    states: &[ChannelState],
     out: &mut Vec<u8>,
 ) {
     #[derive(Serialize)]
     #[serde(tag = "type", rename = "subscribed")]
     struct SubscribedMessage<'a> {
-        channels: Vec<&'a str>,
+        channels: &'a [&'a str],
         #[serde(serialize_with = "as_map", skip_serializing_if = "<[_]>::is_empty")]
         symbols: &'a [(&'a str, Vec<&'a str>)],
+        #[serde(serialize_with = "as_map", skip_serializing_if = "<[_]>::is_empty")]
+        positions: &'a [(&'a str, &'a ChannelState)],
     }
     let name = |channel: usize| &*channels.all()[channel].name;
     let chosen = subscriptions.clone().filter_map(|(channel, filter)| match filter {
@@ -74,10 +150,26 @@ pub fn append_subscribed<'a>(
         Filter::Symbols(symbols) => Some((name(channel), symbols.iter().map(AsRef::as_ref).collect())),
     });
     let symbols: Vec<(&str, Vec<&str>)> = chosen.collect();
-    append(
-        &SubscribedMessage { channels: subscriptions.map(|(channel, _)| name(channel)).collect(), symbols: &symbols },
-        out,
-    );
+    let names: Vec<&str> = subscriptions.map(|(channel, _)| name(channel)).collect();
+    let positions: Vec<(&str, &ChannelState)> = names.iter().copied().zip(states).collect();
+    append(&SubscribedMessage { channels: &names, symbols: &symbols, positions: &positions }, out);
+}
+
+/// Tells which messages of a channel are left out for a client that reads too slowly: `count` of those that it
+/// would have got, all of them with numbers from `from` to `to`.
+pub fn skipped(channel: &str, epoch: &str, count: u64, (from, to): (&Seqs, &Seqs)) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "skipped")]
+    struct SkippedMessage<'a> {
+        channel: &'a str,
+        epoch: &'a str,
+        count: u64,
+        from: &'a Seqs,
+        to: &'a Seqs,
+    }
+    let mut out = Vec::new();
+    append(&SkippedMessage { channel, epoch, count, from, to }, &mut out);
+    out
 }
 
 /// Appends why a request was refused.
@@ -93,7 +185,7 @@ pub fn append_error(error: &RequestError, unix_ms: i64, out: &mut Vec<u8>) {
 }
 
 /// A message of a passthrough channel: a payload in JSON passes as it is, any other as base64.
-pub fn message(channel: &str, payload: &[u8], key: Option<&[u8]>, unix_ms: i64) -> Vec<u8> {
+pub fn message(channel: &str, payload: &[u8], key: Option<&[u8]>, unix_ms: i64) -> Draft {
     #[derive(Serialize)]
     #[serde(untagged)]
     enum Payload<'a> {
@@ -114,6 +206,7 @@ pub fn message(channel: &str, payload: &[u8], key: Option<&[u8]>, unix_ms: i64) 
         timestamp: String,
     }
     const BASE64: Option<&str> = Some("base64");
+    let length = payload.len();
     let json = std::str::from_utf8(payload).ok().and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
     let (payload, encoding) = match json {
         Some(json) => (Payload::Json(json), None),
@@ -125,11 +218,11 @@ pub fn message(channel: &str, payload: &[u8], key: Option<&[u8]>, unix_ms: i64) 
         None => (None, None),
     };
     let timestamp = rfc3339(unix_ms);
-    frame(&PassthroughMessage { channel, payload, encoding, key, key_encoding, timestamp })
+    Draft::new(&PassthroughMessage { channel, payload, encoding, key, key_encoding, timestamp }, length)
 }
 
 /// A signal, stamped `unix_ms` unless it has a time of its own.
-pub fn signal(signal: &TradingSignal<'_>, unix_ms: i64) -> Vec<u8> {
+pub fn signal(signal: &TradingSignal<'_>, unix_ms: i64) -> Draft {
     #[derive(Serialize)]
     #[serde(tag = "type", rename = "signal")]
     struct SignalMessage<'a> {
@@ -143,18 +236,19 @@ pub fn signal(signal: &TradingSignal<'_>, unix_ms: i64) -> Vec<u8> {
         confidence: Option<Decimal>,
         timestamp: Cow<'a, str>,
     }
-    frame(&SignalMessage {
+    let message = SignalMessage {
         signal_type: &signal.signal_type,
         symbol: &signal.symbol,
         price: signal.price,
         quantity: signal.quantity,
         confidence: signal.confidence,
-        timestamp: stamp(signal.timestamp.as_deref(), unix_ms),
-    })
+        timestamp: time_of(signal.timestamp.as_deref(), unix_ms),
+    };
+    Draft::new(&message, 0)
 }
 
 /// An executed trade, stamped likewise.
-pub fn trade(trade: &Trade<'_>, unix_ms: i64) -> Vec<u8> {
+pub fn trade(trade: &Trade<'_>, unix_ms: i64) -> Draft {
     #[derive(Serialize)]
     #[serde(tag = "type", rename = "trade_executed")]
     struct TradeMessage<'a> {
@@ -166,16 +260,17 @@ pub fn trade(trade: &Trade<'_>, unix_ms: i64) -> Vec<u8> {
         price: Option<Decimal>,
         timestamp: Cow<'a, str>,
     }
-    frame(&TradeMessage {
+    let message = TradeMessage {
         symbol: &trade.symbol,
         side: &trade.side,
         quantity: trade.quantity,
         price: trade.price,
-        timestamp: stamp(trade.timestamp.as_deref(), unix_ms),
-    })
+        timestamp: time_of(trade.timestamp.as_deref(), unix_ms),
+    };
+    Draft::new(&message, 0)
 }
 
-fn stamp(own: Option<&str>, unix_ms: i64) -> Cow<'_, str> {
+fn time_of(own: Option<&str>, unix_ms: i64) -> Cow<'_, str> {
     own.map_or_else(|| Cow::Owned(rfc3339(unix_ms)), Cow::Borrowed)
 }
 
@@ -188,13 +283,13 @@ pub struct PriceState {
     pub change: Option<Decimal>,
     /// The same in percent, two decimals.
     pub change_pct: Option<Decimal>,
-    /// Units traded today.
+    /// Units traded since the open, at least 0.
     pub volume: Option<Decimal>,
-    /// Today's highest price.
+    /// The highest price since the open.
     pub high: Option<Decimal>,
-    /// Today's lowest price.
+    /// The lowest price since the open.
     pub low: Option<Decimal>,
-    /// Today's first price.
+    /// The first price of the day; in a replay that of the recorded day.
     pub open: Option<Decimal>,
     /// The previous day's last price.
     pub prev_close: Option<Decimal>,
@@ -250,7 +345,7 @@ pub fn position_piece(symbol: &str, position: &PortfolioPosition) -> Box<RawValu
 }
 
 /// A price update of some symbols.
-pub fn price_update(pieces: &[Piece<'_>], unix_ms: i64) -> Vec<u8> {
+pub fn price_update(pieces: &[Piece<'_>], unix_ms: i64) -> Draft {
     #[derive(Serialize)]
     #[serde(tag = "type", rename = "price_update")]
     struct PriceUpdate<'a> {
@@ -258,16 +353,12 @@ pub fn price_update(pieces: &[Piece<'_>], unix_ms: i64) -> Vec<u8> {
         symbols: &'a [Piece<'a>],
         timestamp: String,
     }
-    frame(&PriceUpdate { symbols: pieces, timestamp: rfc3339(unix_ms) })
+    let length = pieces.iter().map(|(name, piece)| name.len() + piece.get().len() + 4).sum();
+    Draft::new(&PriceUpdate { symbols: pieces, timestamp: rfc3339(unix_ms) }, length)
 }
 
 /// A portfolio, or some positions of it; the totals are those of all positions.
-pub fn portfolio_update(
-    pieces: &[Piece<'_>],
-    total_pnl: Option<Decimal>,
-    position_count: u64,
-    unix_ms: i64,
-) -> Vec<u8> {
+pub fn portfolio_update(pieces: &[Piece<'_>], total_pnl: Option<Decimal>, position_count: u64, unix_ms: i64) -> Draft {
     #[derive(Serialize)]
     struct PortfolioData<'a> {
         #[serde(serialize_with = "as_map")]
@@ -284,7 +375,8 @@ pub fn portfolio_update(
         data: PortfolioData<'a>,
     }
     let data = PortfolioData { positions: pieces, total_pnl, position_count };
-    frame(&PortfolioUpdate { channel: PORTFOLIO, timestamp: rfc3339(unix_ms), data })
+    let length = pieces.iter().map(|(name, piece)| name.len() + piece.get().len() + 4).sum();
+    Draft::new(&PortfolioUpdate { channel: PORTFOLIO, timestamp: rfc3339(unix_ms), data }, length)
 }
 
 #[cfg(test)]
@@ -308,7 +400,7 @@ mod tests {
 
     #[test]
     fn json_passes_through_to_the_byte() {
-        let frame = message("lines", br#"{"any": "json", "n": 1.50}"#, Some(b"k1"), NOW);
+        let frame = message("lines", br#"{"any": "json", "n": 1.50}"#, Some(b"k1"), NOW).finish(None);
         let expected = concat!(
             r#"{"type":"message","channel":"lines","payload":{"any": "json", "n": 1.50},"key":"k1","#,
             r#""timestamp":"2024-12-19T12:00:00.123Z"}"#
@@ -317,14 +409,27 @@ mod tests {
     }
 
     #[test]
+    fn a_number_follows_at_the_end_and_is_all_that_is_added() {
+        for payload in ["1", &format!("\"{}\"", "x".repeat(60_000)), &format!("\"{}\"", "x".repeat(70_000))] {
+            let plain = message("lines", payload.as_bytes(), None, NOW).finish(None);
+            let stamp = Stamp { epoch: "e1", partition: 0, seq: 7 };
+            let stamped = message("lines", payload.as_bytes(), None, NOW).finish(Some(stamp));
+            let stem = text(&plain).strip_suffix('}').unwrap();
+            assert_eq!(text(&stamped), format!(r#"{stem},"seq":7,"epoch":"e1"}}"#));
+            let other = message("lines", payload.as_bytes(), None, NOW).finish(Some(Stamp { partition: 3, ..stamp }));
+            assert_eq!(text(&other), format!(r#"{stem},"seq":7,"epoch":"e1","partition":3}}"#));
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_json_are_base64() {
         for payload in [&b"\xff\x00"[..], b"{", b"", b"1 2", b"\"\xff\""] {
-            let frame = parsed(&message("lines", payload, None, NOW));
+            let frame = parsed(&message("lines", payload, None, NOW).finish(None));
             assert_eq!(frame["encoding"], "base64");
             assert_eq!(STANDARD.decode(frame["payload"].as_str().unwrap()).unwrap(), payload);
             assert_eq!(frame.get("key"), None, "absent, not null");
         }
-        assert_eq!(parsed(&message("lines", b"null", Some(b"\xff"), NOW))["key_encoding"], "base64");
+        assert_eq!(parsed(&message("lines", b"null", Some(b"\xff"), NOW).finish(None))["key_encoding"], "base64");
     }
 
     #[test]
@@ -344,7 +449,7 @@ mod tests {
             prev_close: None,
         };
         let piece = price_piece(&state);
-        let update = price_update(&[("AAPL", &*piece), ("A\"B", &*piece)], NOW);
+        let update = price_update(&[("AAPL", &*piece), ("A\"B", &*piece)], NOW).finish(None);
         let one = r#"{"price":150.25,"change":0.50,"change_pct":0.33,"volume":1000000,"open":150.0,"close":150.25}"#;
         let expected = format!(
             r#"{{"type":"price_update","symbols":{{"AAPL":{one},"A\"B":{one}}},"timestamp":"2024-12-19T12:00:00.123Z"}}"#
@@ -358,10 +463,10 @@ mod tests {
             br#"{"signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#,
         );
         let expected = r#"{"type":"signal","signal_type":"BUY","symbol":"AAPL","price":150.25,"timestamp":"2024-01-01T00:00:00Z"}"#;
-        assert_eq!(text(&signal(&own.unwrap(), NOW)), expected);
+        assert_eq!(text(&signal(&own.unwrap(), NOW).finish(None)), expected);
         let none = Trade::parse(br#"{"side":"SELL","symbol":"AAPL","price":1,"quantity":10}"#);
         let expected = r#"{"type":"trade_executed","symbol":"AAPL","side":"SELL","quantity":10,"price":1,"timestamp":"2024-12-19T12:00:00.123Z"}"#;
-        assert_eq!(text(&trade(&none.unwrap(), NOW)), expected);
+        assert_eq!(text(&trade(&none.unwrap(), NOW).finish(None)), expected);
     }
 
     #[test]
@@ -370,7 +475,7 @@ mod tests {
             Portfolio::parse(br#"{"positions":{"AAPL":{"quantity":10,"average_price":150.25}},"total_pnl":12.5}"#);
         let portfolio = portfolio.unwrap();
         let piece = position_piece("AAPL", &portfolio.positions["AAPL"]);
-        let update = parsed(&portfolio_update(&[("AAPL", &*piece)], portfolio.total_pnl, 1, NOW));
+        let update = parsed(&portfolio_update(&[("AAPL", &*piece)], portfolio.total_pnl, 1, NOW).finish(None));
         let position = json!({"symbol": "AAPL", "quantity": 10, "average_price": 150.25});
         let data = json!({"positions": {"AAPL": position}, "total_pnl": 12.5, "position_count": 1});
         let timestamp = "2024-12-19T12:00:00.123Z";
@@ -384,11 +489,11 @@ mod tests {
         let channels = Channels::new(["lines"]);
         let some = Filter::Symbols(["AAPL".into()].into());
         let mut out = Vec::new();
-        append_subscribed(&channels, [(0, &some), (4, &Filter::All)].into_iter(), &mut out);
+        append_subscribed(&channels, [(0, &some), (4, &Filter::All)].into_iter(), &[], &mut out);
         let expected = json!({"type": "subscribed", "channels": ["price_updates", "lines"], "symbols": {"price_updates": ["AAPL"]}});
         assert_eq!(parsed(&out), expected);
         out.clear();
-        append_subscribed(&channels, [].into_iter(), &mut out);
+        append_subscribed(&channels, [].into_iter(), &[], &mut out);
         assert_eq!(text(&out), r#"{"type":"subscribed","channels":[]}"#);
         out.clear();
         append_error(&RequestError::new(ErrorCode::TooLarge, "too \"large\""), NOW, &mut out);

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::checks::{is_symbol, object};
+use super::position::Since;
+use super::slow_policy::SlowPolicy;
 
 /// Channels one request may name.
 const MAX_CHANNELS: usize = 256;
@@ -20,13 +23,17 @@ pub enum StreamRequest<'a> {
     Unsubscribe(Selection<'a>),
 }
 
-/// Channels, and symbols in them.
-#[derive(Debug, PartialEq, Eq)]
+/// Channels, symbols in them, and how they are to be sent.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Selection<'a> {
     /// At least one, at most 256.
     pub channels: Vec<Cow<'a, str>>,
     /// `None`: every symbol. Otherwise at least one, each a valid symbol.
     pub symbols: Option<Vec<Cow<'a, str>>>,
+    /// What the client has of some of the channels already; only in a `subscribe`.
+    pub since: Vec<(Box<str>, Since)>,
+    /// What becomes of these subscriptions if the client is slow; only in a `subscribe`.
+    pub policy: Option<SlowPolicy>,
 }
 
 /// The codes of error messages.
@@ -98,6 +105,12 @@ struct RawRequest<'a> {
     channels: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow, default)]
     symbols: Option<Vec<Cow<'a, str>>>,
+    #[serde(default)]
+    since: Option<Value>,
+    #[serde(borrow, default)]
+    policy: Option<Cow<'a, str>>,
+    #[serde(default)]
+    max_rate: Option<f64>,
 }
 
 impl<'a> StreamRequest<'a> {
@@ -107,7 +120,9 @@ impl<'a> StreamRequest<'a> {
         match &*raw.kind {
             "ping" => Ok(Self::Ping),
             "subscribe" => Ok(Self::Subscribe(raw.selection()?)),
-            "unsubscribe" => Ok(Self::Unsubscribe(raw.selection()?)),
+            "unsubscribe" => {
+                Ok(Self::Unsubscribe(RawRequest { since: None, policy: None, max_rate: None, ..raw }.selection()?))
+            }
             other => Err(RequestError::new(
                 ErrorCode::UnknownType,
                 format!("expected the type ping, subscribe or unsubscribe, got {other:?}"),
@@ -136,7 +151,14 @@ impl<'a> RawRequest<'a> {
                 )));
             }
         }
-        Ok(Selection { channels, symbols: self.symbols })
+        let since = self.since.map_or(Ok(Vec::new()), |since| Since::parse_all(&since, &channels));
+        let policy = SlowPolicy::asked(self.policy.as_deref(), self.max_rate);
+        Ok(Selection {
+            channels,
+            symbols: self.symbols,
+            since: since.map_err(RequestError::invalid)?,
+            policy: policy.map_err(RequestError::invalid)?,
+        })
     }
 }
 
@@ -154,6 +176,7 @@ mod tests {
         let selection = |channels: &[&'static str], symbols: Option<&[&'static str]>| Selection {
             channels: channels.iter().map(|&name| name.into()).collect(),
             symbols: symbols.map(|symbols| symbols.iter().map(|&symbol| symbol.into()).collect()),
+            ..Selection::default()
         };
         let parsed = |text| StreamRequest::parse(text).unwrap();
         assert_eq!(parsed(r#"{"type":"ping"}"#), StreamRequest::Ping);
@@ -182,6 +205,11 @@ mod tests {
             r#"{"type":"subscribe","channels":"lines"}"#,
             r#"{"type":"subscribe","channel":"price_updates","symbols":[]}"#,
             r#"{"type":"subscribe","channel":"price_updates","symbols":["A,B"]}"#,
+            r#"{"type":"subscribe","channel":"lines","since":NaN}"#,
+            r#"{"type":"subscribe","channel":"lines","since":{"epoch":"e","seq":-1}}"#,
+            r#"{"type":"subscribe","channel":"lines","policy":"lossy"}"#,
+            r#"{"type":"subscribe","channel":"lines","policy":7}"#,
+            r#"{"type":"subscribe","channel":"lines","max_rate":"2"}"#,
         ];
         for text in texts {
             assert_eq!(code(text), ErrorCode::InvalidMessage, "{text}");

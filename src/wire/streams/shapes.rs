@@ -48,13 +48,13 @@ pub struct Price<'a> {
     /// Units traded today, at least 0.
     #[serde(default, with = "exact::option")]
     pub volume: Option<Decimal>,
-    /// Today's highest price.
+    /// The highest price since the open, as the source says; not compared with `price`.
     #[serde(default, with = "exact::option")]
     pub high: Option<Decimal>,
-    /// Today's lowest price.
+    /// The lowest price since the open, likewise.
     #[serde(default, with = "exact::option")]
     pub low: Option<Decimal>,
-    /// Today's first price.
+    /// The first price of the day.
     #[serde(default, with = "exact::option")]
     pub open: Option<Decimal>,
     /// The previous day's last price; change and percentage are computed against it.
@@ -138,7 +138,7 @@ pub struct Trade<'a> {
     /// 1 to 64 bytes without commas and control characters.
     #[serde(borrow)]
     pub symbol: Cow<'a, str>,
-    /// `BUY` or `SELL`.
+    /// `BUY` or `SELL`, in upper case alone.
     #[serde(borrow)]
     pub side: Cow<'a, str>,
     /// Number of units, at least 0.

@@ -30,7 +30,7 @@ impl PlainForm {
         Self { syntax: Syntax::Json, profile: Profile::V2026_04 },
     ];
 
-    /// Position in [`PlainForm::ALL`].
+    /// 0 to 3: its position in [`PlainForm::ALL`], by which frames are kept.
     pub const fn index(self) -> usize {
         let syntax = match self.syntax {
             Syntax::Protobuf => 0,

@@ -134,6 +134,34 @@ test("the clients of the hub spread over both nodes, and each recovery reaches t
   for (const place of [0, 1]) assert.ok(now[place] > opened[place], `node ${place + 1} has none of ${SESSIONS} clients`);
 });
 
+test("POST and PATCH of a key and its sockets reach one node, and keys spread over both", async () => {
+  const KEYS = 12;
+  const group = "SPX_orderflow_orderflow";
+  const body = JSON.stringify({ groups: [group] });
+  const patched = JSON.stringify({ groups: [{ hub: "orderflow", group }] });
+  const negotiate = `https://${proxy.origin}/v2/negotiate`;
+  const sockets = [];
+  for (let n = 0; n < KEYS; n += 1) {
+    const key = `posted key:${n}`.replace(" ", n % 3 ? "+" : "/");
+    const headers = { Authorization: `${n % 2 ? "Basic" : "bearer"} ${key}` };
+    const post = await fetch(negotiate, { method: "POST", headers, body });
+    assert.equal(post.status, 200, await post.clone().text());
+    const url = (await post.json()).websocket_urls.orderflow;
+    const socket = new WebSocket(url, "json.webpubsub.azure.v1");
+    await once(socket, "open"); // a node that does not know the slot answers 401
+    sockets.push(socket);
+    const token = new URL(url).searchParams.get("access_token");
+    for (const credential of [key, token]) {
+      const patch = await fetch(`${negotiate}?key=${encodeURIComponent(credential)}`, { method: "PATCH", body: patched });
+      assert.equal(patch.status, 200, await patch.text());
+    }
+  }
+  const slots = await perNode("flowcast_api_slots");
+  assert.equal(slots[0] + slots[1], KEYS);
+  for (const place of [0, 1]) assert.ok(slots[place] > 0, `node ${place + 1} has none of ${KEYS} keys`);
+  for (const socket of sockets) socket.terminate();
+});
+
 test("the example client receives every kind of message over wss://", async () => {
   const options = { url: `wss://${proxy.origin}/ws`, token: () => jwt({ sub: "my-secret-subject" }) };
   await withClient(options, async ({ client, log, untilMessage }) => {

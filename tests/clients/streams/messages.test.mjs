@@ -8,7 +8,13 @@ import { MESSAGE_TYPES, parseMessage, payloadBytes } from "../../../examples/js/
 const TIME = "2024-12-19T12:00:00Z";
 const GOOD = {
   pong: { type: "pong" },
-  subscribed: { type: "subscribed", channels: ["lines"], symbols: { price_updates: ["AAPL"] } },
+  subscribed: {
+    type: "subscribed",
+    channels: ["lines"],
+    symbols: { price_updates: ["AAPL"] },
+    positions: { lines: { epoch: "e", seq: { 0: 7, 1: 2 } } },
+  },
+  skipped: { type: "skipped", channel: "lines", epoch: "e", count: 3, from: 4, to: 6 },
   error: { type: "error", error: "Invalid message format", code: "invalid_message", timestamp: TIME },
   message: { type: "message", channel: "lines", payload: { any: "json" }, key: "k1", timestamp: "2024-12-19T12:00:00.123Z" },
   price_update: {

@@ -4,7 +4,7 @@ import { WebSocket as WsWebSocket } from "ws";
 import { FlowcastClient } from "../../../examples/js/flowcast.mjs";
 import { waitUntil } from "../support/waiting.mjs";
 
-const EVENTS = ["any", "open", "close", "reconnecting", "malformed", "given_up"];
+const EVENTS = ["any", "open", "close", "reconnecting", "gap", "malformed", "given_up"];
 
 /** The implementations a user may have: the package `ws`, and what browsers and Node itself bring. */
 export const IMPLEMENTATIONS = [

@@ -201,6 +201,8 @@ mod tests {
     use swarm::wire::streams::StreamMessage;
     use swarm::wire::upstream;
 
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const BOTH: [Protocol; 2] = [Protocol::JsonReliable, Protocol::ProtobufReliable];
@@ -238,12 +240,12 @@ mod tests {
     #[test]
     fn a_subscription_is_answered_with_its_channels() {
         let mut bytes = Vec::new();
-        assert_eq!(upstream::subscribe(&mut bytes, &["lines".to_owned()], &[]), 1);
+        assert_eq!(upstream::subscribe(&mut bytes, &["lines".to_owned()], &[], &BTreeMap::new(), None), 1);
         let (_, message, _) = parse_frame(&mut bytes).unwrap();
         let answer = welcome_to_group(Protocol::Streams, message).unwrap();
         let header = parse_header(&answer).unwrap().unwrap();
         let read = swarm::wire::streams::read(&answer[header.header_len..]).unwrap();
-        assert!(matches!(read, StreamMessage::Subscribed { channels } if channels == ["lines"]));
+        assert!(matches!(read, StreamMessage::Subscribed { channels, .. } if channels == ["lines"]));
         assert_eq!(welcome_to_group(Protocol::Streams, br#"{"type":"ping"}"#), None);
     }
 

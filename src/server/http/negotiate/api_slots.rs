@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::negotiate_options::{NegotiateOptions, SlotPolicy};
 use crate::health::status::Status;
+use crate::server::http::auth::KeyDigest;
 use crate::server::shard::assignment::{AssignedGroups, Assignment};
 use crate::wire::gexbot::{HubName, HubTopic};
 use crate::wire::wanted_groups::WantedGroups;
@@ -32,6 +33,7 @@ pub struct ApiSlots {
     max_slots: usize,
     prefix: Arc<str>,
     count: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
     table: Mutex<SlotTable>,
 }
 
@@ -39,14 +41,16 @@ pub struct ApiSlots {
 #[derive(Default)]
 struct SlotTable {
     slots: HashMap<Uuid, ApiSlot>,
-    newest: HashMap<Arc<str>, Uuid>,
+    newest: HashMap<KeyDigest, Uuid>,
     /// By turn: the slot that is looked at first when one must go comes first.
     order: BTreeMap<u64, Uuid>,
     next_turn: u64,
+    /// What the slots take, see [`ApiSlot::bytes`].
+    bytes: u64,
 }
 
 struct ApiSlot {
-    key: Arc<str>,
+    key: KeyDigest,
     v2: bool,
     issued_ms: u64,
     turn: u64,
@@ -91,7 +95,7 @@ fn generation(v2: bool) -> &'static str {
 }
 
 impl ApiSlots {
-    /// No slots yet.
+    /// An empty table, whose size `status` tells from now on.
     pub fn new(options: &NegotiateOptions, prefix: &Arc<str>, status: &Status) -> Self {
         let help = "API slots: clients that negotiated with POST and are connected, or may still connect";
         Self {
@@ -99,6 +103,11 @@ impl ApiSlots {
             max_slots: options.max_slots,
             prefix: Arc::clone(prefix),
             count: status.gauge("api_slots", help, Vec::new()),
+            bytes: status.gauge(
+                "api_slot_bytes",
+                "Bytes that the API slots take, most of them for names of groups",
+                vec![],
+            ),
             table: Mutex::default(),
         }
     }
@@ -108,7 +117,8 @@ impl ApiSlots {
     pub fn take(&self, key: &str, wanted: &WantedGroups, now_ms: u64) -> Result<(String, Vec<u64>), SlotsFull> {
         let mut table = self.table();
         table.forget_expired(now_ms);
-        let old = if self.policy == SlotPolicy::Replace { table.newest.get(key).copied() } else { None };
+        let digest = KeyDigest::of(key);
+        let old = if self.policy == SlotPolicy::Replace { table.newest.get(&digest).copied() } else { None };
         let old = old.and_then(|id| table.remove(id));
         if table.slots.len() >= self.max_slots && !table.forget_unused() {
             return Err(SlotsFull(self.max_slots));
@@ -116,8 +126,8 @@ impl ApiSlots {
         let id = Uuid::new_v4();
         let hubs = HubTopic::ALL
             .map(|topic| Assignment::new(topic.hub(wanted.is_v2()), groups_of(wanted, topic, &self.prefix)));
-        table.add(id, ApiSlot { key: key.into(), v2: wanted.is_v2(), issued_ms: now_ms, turn: 0, hubs });
-        self.count.store(table.slots.len() as u64, Ordering::Relaxed);
+        table.add(id, ApiSlot { key: digest, v2: wanted.is_v2(), issued_ms: now_ms, turn: 0, hubs });
+        self.tell(&table);
         let replaced = old.iter().flat_map(|old| &old.hubs).map(|assignment| {
             assignment.replace();
             assignment.id()
@@ -128,9 +138,9 @@ impl ApiSlots {
     /// Gives the slot of a credential other groups: of a key its newest slot, of a token its own. Returns the
     /// assignments that the shards must follow.
     pub fn patch(&self, credential: &str, wanted: &WantedGroups, now_ms: u64) -> Result<Vec<u64>, PatchError> {
-        let table = self.table();
+        let mut table = self.table();
         let of_token = read_token(credential).and_then(|(key, id)| table.of(key, id));
-        let of_key = || table.slots.get(table.newest.get(credential)?);
+        let of_key = || table.slots.get(table.newest.get(&KeyDigest::of(credential))?);
         let slot = of_token.or_else(of_key).ok_or(PatchError::NoSlot)?;
         let asked = || HubTopic::ALL.into_iter().filter(|&topic| wanted.groups(topic).len() > 0);
         if let Some(topic) = asked().next().filter(|_| slot.v2 != wanted.is_v2()) {
@@ -139,12 +149,16 @@ impl ApiSlots {
         if let Some(topic) = asked().find(|&topic| !slot.may_connect(now_ms) && !is_used(&slot.hubs[topic as usize])) {
             return Err(PatchError::NotConnected { hub: topic.hub(slot.v2) });
         }
+        let before = slot.bytes();
         let hubs = HubTopic::ALL.into_iter().zip(&slot.hubs);
         let assigned = hubs.map(|(topic, assignment)| {
             assignment.assign(groups_of(wanted, topic, &self.prefix));
             assignment.id()
         });
-        Ok(assigned.collect())
+        let (assigned, after) = (assigned.collect(), slot.bytes());
+        table.bytes = table.bytes - before + after;
+        self.tell(&table);
+        Ok(assigned)
     }
 
     /// The groups of a client that connects to `hub` with this token; `None` if the token names no slot, so that
@@ -159,6 +173,12 @@ impl ApiSlots {
         Ok(Some(Arc::clone(&slot.hubs[hub.topic as usize])))
     }
 
+    /// Brings the metrics up to date.
+    fn tell(&self, table: &SlotTable) {
+        self.count.store(table.slots.len() as u64, Ordering::Relaxed);
+        self.bytes.store(table.bytes, Ordering::Relaxed);
+    }
+
     fn table(&self) -> MutexGuard<'_, SlotTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,19 +186,21 @@ impl ApiSlots {
 
 impl SlotTable {
     fn of(&self, key: &str, id: Uuid) -> Option<&ApiSlot> {
-        self.slots.get(&id).filter(|slot| &*slot.key == key)
+        self.slots.get(&id).filter(|slot| slot.key == KeyDigest::of(key))
     }
 
     fn add(&mut self, id: Uuid, mut slot: ApiSlot) {
         self.next_turn += 1;
         slot.turn = self.next_turn;
         self.order.insert(slot.turn, id);
-        self.newest.insert(Arc::clone(&slot.key), id);
+        self.newest.insert(slot.key, id);
+        self.bytes += slot.bytes();
         self.slots.insert(id, slot);
     }
 
     fn remove(&mut self, id: Uuid) -> Option<ApiSlot> {
         let slot = self.slots.remove(&id)?;
+        self.bytes -= slot.bytes();
         self.order.remove(&slot.turn);
         if self.newest.get(&slot.key) == Some(&id) {
             self.newest.remove(&slot.key);
@@ -222,6 +244,13 @@ impl SlotTable {
 }
 
 impl ApiSlot {
+    /// What it takes: itself, its places in the tables, its assignments, and each name with its allocation.
+    fn bytes(&self) -> u64 {
+        let names: usize =
+            self.hubs.iter().map(|hub| hub.groups().iter().map(|name| name.len() + 32).sum::<usize>()).sum();
+        (2 * size_of::<Self>() + self.hubs.len() * size_of::<Assignment>() + names) as u64
+    }
+
     fn may_connect(&self, now_ms: u64) -> bool {
         now_ms < self.issued_ms + LIFETIME_MS
     }
@@ -323,7 +352,7 @@ mod tests {
         let is_there = |token: &str| slots.connect(token, HUB, 1).is_ok();
         assert_eq!(tokens.each_ref().map(|token| is_there(token)), [true, false, true]);
         let held = ["c", "d"].map(|key| {
-            let id = slots.table().newest[key];
+            let id = slots.table().newest[&KeyDigest::of(key)];
             Arc::clone(&slots.table().slots[&id].hubs[0])
         });
         assert_eq!(take("e", 2), Err(SlotsFull(3)));
@@ -332,5 +361,21 @@ mod tests {
         assert_eq!(slots.count.load(Ordering::Relaxed), 2, "two of three were checked and forgotten");
         let table = slots.table();
         assert_eq!((table.slots.len(), table.order.len(), table.newest.len()), (2, 2, 2));
+    }
+
+    #[test]
+    fn what_slots_take_is_told_and_does_not_grow_with_the_key() {
+        let slots = slots(SlotPolicy::Replace, 10);
+        let taken = |key: &str, ticker: &str| {
+            slots.take(key, &orderflow(ticker), 0).unwrap();
+            slots.bytes.load(Ordering::Relaxed)
+        };
+        let one = taken("a", "SPX");
+        assert_eq!(taken("a", "SPX"), one, "the old slot is gone");
+        assert_eq!(taken(&"b".repeat(1000), "SPX"), 2 * one);
+        let longer = taken("a", "A_LONGER_NAME");
+        assert_eq!(longer, 2 * one + 10);
+        slots.patch("a", &orderflow("SPX"), 0).unwrap();
+        assert_eq!(slots.bytes.load(Ordering::Relaxed), 2 * one);
     }
 }

@@ -5,7 +5,7 @@
 //! "Negotiate".
 //!
 //! - [`api_slots`]: the groups that POST asked for and PATCH changes.
-//! - [`public_origin`]: scheme and host of the URLs.
+//! - [`mod@public_origin`]: scheme and host of the URLs.
 
 pub mod api_slots;
 pub mod negotiate_options;
@@ -32,6 +32,7 @@ use super::readiness::until_served;
 use super::replay::replay_refusal::ReplayRefusal;
 use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
+use super::upgrade::group_key;
 use super::{auth, body};
 use crate::engine::clock::monotonic_ms;
 use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
@@ -155,12 +156,13 @@ async fn replace_groups(
     let key = required_key(query, headers)?;
     let body = read(app, body).await?;
     let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
-    let (credential, _session) = session_choice::split(checked(&key)?);
+    // It may be a token too, whose key was checked when it was made.
+    let (credential, session) = session_choice::split(&key);
     let patched = app.slots.patch(credential, &wanted, monotonic_ms());
     let reassigned = patched.map_err(|refused| refuse(StatusCode::BAD_REQUEST, refused.to_string()))?;
     tell(app, reassigned).await;
     let groups = HubTopic::ALL.into_iter().flat_map(|topic| wanted.groups(topic));
-    until_served(&app.hub, groups.map(|group| format!("{}_{group}", app.prefix))).await;
+    until_served(&app.hub, groups.map(|group| group_key(session, &format!("{}_{group}", app.prefix)))).await;
     let count = |topic: HubTopic| (topic.hub(wanted.is_v2()).name().to_owned(), wanted.groups(topic).len().into());
     let hubs: Map<String, Value> = HubTopic::ALL.into_iter().map(count).collect();
     Ok(Json(json!({ "updated_groups": wanted.memberships(), "hubs": hubs })).into_response())
@@ -200,8 +202,7 @@ fn required_key(query: Option<&str>, headers: &HeaderMap) -> Result<String, Refu
 }
 
 fn checked(key: &str) -> Result<&str, Refusal> {
-    let fits = key.len() <= auth::MAX_TOKEN / 2;
-    fits.then_some(key).ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the key is too long"))
+    auth::checked_key(key).map_err(|long| refuse(StatusCode::BAD_REQUEST, long.to_string()))
 }
 
 fn limits(app: &App) -> WantedLimits<'_> {

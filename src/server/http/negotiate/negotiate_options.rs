@@ -13,7 +13,7 @@ pub struct NegotiateOptions {
     #[arg(long, env = "FLOWCAST_SLOT_POLICY", value_enum, default_value_t = SlotPolicy::Replace, value_name = "POLICY")]
     pub slot_policy: SlotPolicy,
     /// Largest number of API slots, one for each POST negotiate that is not replaced; of more the oldest without a
-    /// connection goes, and if all are connected the answer is 503
+    /// connection goes, and if all are connected the answer is 503. A slot takes up to some 100 bytes per membership
     #[arg(long, env = "FLOWCAST_MAX_SLOTS", default_value_t = 10_000, value_name = "SLOTS")]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     pub max_slots: usize,
@@ -24,7 +24,7 @@ pub struct NegotiateOptions {
 pub enum SlotPolicy {
     /// One: the next POST takes its place.
     Replace,
-    /// One per POST.
+    /// One per POST, up to `--max-slots` for all keys together.
     Many,
 }
 

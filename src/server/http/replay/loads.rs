@@ -15,7 +15,7 @@ use super::replay_refusal::ReplayRefusal;
 use crate::replay::moment::Span;
 use crate::replay::replays::{LoadJob, RecordedDate};
 use crate::replay::wanted_dates::WantedDates;
-use crate::server::http::control_access::Controller;
+use crate::server::http::controller::Controller;
 
 /// `POST /replay/load`
 pub async fn load(_: Controller, request: OnReplay, body: Body) -> Result<Response, ReplayRefusal> {

@@ -1,6 +1,6 @@
 //! Steering what is replayed (`docs/replay.md`): the clock as a resource, its dates, its events, its sessions.
 //!
-//! A request that changes something takes this way: `control_access` (may it) → [`on_replay`] (is there a clock) →
+//! A request that changes something takes this way: `Controller` (may it) → [`on_replay`] (is there a clock) →
 //! `Change` (what does it want) → the clock → [`clock_json`] (what became of it). None of it waits for a shard.
 //!
 //! - [`resource`]: `/replay`. [`loads`]: `/replay/load`, `/replay/dates`. [`clock_events`]: `/replay/events`.

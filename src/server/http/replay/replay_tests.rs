@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use jiff::civil::{Date, date};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use crate::engine::hub::{Hub, HubOptions};
@@ -22,9 +23,13 @@ use crate::replay::moment::{Moment, Resolved, Span};
 use crate::replay::remote::{Answer, Console, Remote, remote};
 use crate::replay::replays::{LoadJob, LoadState, RecordedDate, Replays, SessionError, SessionInfo, SessionStart};
 use crate::replay::snapshot::{Axis, Cause, Epoch, Snapshot, State};
-use crate::server::http::app::{App, AppParts, Peer, Stage};
+use crate::server::http::app::{App, Peer, ServingState, Stage};
+use crate::server::http::control_access::ControlAccess;
 use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::{AuthOptions, Authority};
+use crate::server::http::negotiate::api_slots::ApiSlots;
+use crate::server::http::replay::replay_state::ReplayState;
+use crate::server::http::rest::rest_state::RestState;
 use crate::server::http::routes::routes;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
@@ -192,18 +197,26 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
     let options = HubOptions { max_silent_groups: 1, ledger: LedgerOptions { ledger_publications: 0 } };
     let status = Arc::new(Status::default());
     let hub = |name: &'static str| Arc::new(Hub::new(name, &options));
-    let app = Arc::new(App::new(AppParts {
+    let app = Arc::new(App {
+        slots: ApiSlots::new(&http.negotiate, &"blue".into(), &status),
+        rest: RestState::new(&http.rest, &status),
+        replay: ReplayState::default(),
+        control: ControlAccess::new(&http.control, &status),
+        tick_readers: Arc::new(Semaphore::new(1)),
+        pending: Arc::default(),
+        pending_streams: Arc::default(),
+        state: ServingState::default(),
         hub: hub("orderflow"),
         streams: Streams::new(hub("streams"), [], streams.clone(), &status),
         status,
         shards: Vec::new(),
         stream_options: streams,
-        authority: Authority::new(&auth),
+        authority: Authority::new(&auth).unwrap(),
         options: http,
         prefix: "blue".into(),
         pinned: None,
         max_groups_per_connection: 10,
-    }));
+    });
     if let Some(clocks) = clocks {
         app.replay.set_clocks(clocks);
     }

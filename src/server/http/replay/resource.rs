@@ -14,7 +14,7 @@ use super::replay_refusal::ReplayRefusal;
 use crate::replay::change::Change;
 use crate::replay::remote::Remote;
 use crate::server::http::auth;
-use crate::server::http::control_access::Controller;
+use crate::server::http::controller::Controller;
 
 /// `GET /replay`
 pub async fn get(request: OnReplay) -> Response {

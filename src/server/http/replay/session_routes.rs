@@ -1,5 +1,8 @@
 //! Sessions, each with a clock of its own. A client begins one at negotiate (`negotiate?session=NAME`).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -12,7 +15,12 @@ use super::clock_json::session_json;
 use super::on_replay::OnReplay;
 use super::replay_refusal::ReplayRefusal;
 use super::resource::{change_clock, read_change, tagged};
-use crate::server::http::control_access::Controller;
+use crate::server::http::app::Stage;
+use crate::server::http::controller::Controller;
+use crate::server::shard::mailbox::ShardMessage;
+
+/// How long a message waits before it is offered again to a shard whose mailbox is full.
+const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
 
 /// `GET /replay/sessions`
 pub async fn list(request: OnReplay) -> Json<Value> {
@@ -56,8 +64,18 @@ pub async fn end(
     request.session(&name)?;
     let of_session = name.clone();
     let has_ended = request.blocking(move |clocks| Ok(clocks.end_session(&of_session))).await?;
-    // Somebody else may have been first.
-    if has_ended { Ok(StatusCode::NO_CONTENT) } else { Err(ReplayRefusal::NoSession { name }) }
+    if !has_ended {
+        // Somebody else was first.
+        return Err(ReplayRefusal::NoSession { name });
+    }
+    let clock: Arc<str> = name.into();
+    for shard in &request.app.shards {
+        while shard.send(ShardMessage::ClockEnded(Arc::clone(&clock))).is_err() && request.app.stage() == Stage::Serving
+        {
+            tokio::time::sleep(MAILBOX_PAUSE).await;
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// No session has the empty name, which stands for one that is not UTF-8.

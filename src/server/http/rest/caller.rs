@@ -13,9 +13,6 @@ use super::series::RecordedDay;
 use crate::server::http::app::App;
 use crate::server::http::auth;
 
-/// The longest key, bytes: half of the longest token, as with negotiate.
-const MAX_KEY: usize = auth::MAX_TOKEN / 2;
-
 /// A request to a server that serves a recorded day.
 pub struct OnDay {
     pub app: Arc<App>,
@@ -60,9 +57,7 @@ fn key(query: Option<&str>, headers: &HeaderMap) -> Result<String, RestRefusal> 
     let parameter = auth::parameter(query, "key");
     let credential = || auth::credential(headers).map(str::to_owned);
     let key = parameter.or_else(credential).ok_or(RestRefusal::NoKey)?;
-    if key.len() > MAX_KEY {
-        return Err(RestRefusal::LongKey { limit: MAX_KEY, actual: key.len() });
-    }
+    auth::checked_key(&key).map_err(RestRefusal::LongKey)?;
     Ok(key)
 }
 
@@ -93,7 +88,7 @@ mod tests {
         for value in ["", "Bearer", "basic ", "Digest key", "a b"] {
             assert!(matches!(key(Some("key="), &header(value)), Err(RestRefusal::NoKey)), "{value:?}");
         }
-        assert!(matches!(key(None, &header(&"k".repeat(MAX_KEY + 1))), Err(RestRefusal::LongKey { .. })));
+        assert!(matches!(key(None, &header(&"k".repeat(auth::MAX_KEY + 1))), Err(RestRefusal::LongKey(_))));
     }
 
     #[test]

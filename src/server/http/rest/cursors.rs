@@ -10,12 +10,12 @@ use lru::LruCache;
 
 use super::excerpts::Excerpt;
 use crate::health::status::Status;
+use crate::server::http::auth::KeyDigest;
 
 /// Whose position in what.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CursorName {
-    /// The API key: a secret, so there is no `Debug`.
-    pub key: String,
+    pub key: KeyDigest,
     /// Index in [`RecordedDay::series`](super::series::RecordedDay::series).
     pub series: usize,
     pub excerpt: Excerpt,
@@ -34,7 +34,7 @@ pub struct KnownSlots {
 /// Where a cursor goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// To this slot.
+    /// To this slot, counted from 0.
     Slot(u64),
     /// Nowhere: all slots have been answered.
     End,
@@ -71,7 +71,7 @@ impl Cursors {
         let position = positions.get(name).copied().unwrap_or(0);
         let step = span.at(position);
         if let Step::Slot(slot) = step {
-            let left = positions.push(name.clone(), slot + 1);
+            let left = positions.push(*name, slot + 1);
             if left.is_some_and(|(other, _)| other != *name) {
                 self.forgotten.fetch_add(1, Ordering::Relaxed);
             }
@@ -86,7 +86,7 @@ impl Cursors {
     }
 
     /// Every position of a key, sorted by series and excerpt.
-    pub fn of(&self, key: &str) -> Vec<(usize, Excerpt, u64)> {
+    pub fn of(&self, key: KeyDigest) -> Vec<(usize, Excerpt, u64)> {
         let positions = self.positions();
         let own = positions.iter().filter(|(name, _)| name.key == key);
         let mut own: Vec<_> = own.map(|(name, &position)| (name.series, name.excerpt, position)).collect();
@@ -96,14 +96,13 @@ impl Cursors {
     }
 
     /// Forgets the positions of a key, or of all; returns how many.
-    pub fn reset(&self, key: Option<&str>) -> usize {
+    pub fn reset(&self, key: Option<KeyDigest>) -> usize {
         let mut positions = self.positions();
         let before = positions.len();
         match key {
             None => positions.clear(),
             Some(key) => {
-                let own: Vec<_> =
-                    positions.iter().filter(|(name, _)| name.key == key).map(|(name, _)| name.clone()).collect();
+                let own: Vec<_> = positions.iter().filter(|(name, _)| name.key == key).map(|(name, _)| *name).collect();
                 for name in own {
                     positions.pop(&name);
                 }
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
 
     fn name(key: &str) -> CursorName {
-        CursorName { key: key.to_owned(), series: 0, excerpt: Excerpt::Record }
+        CursorName { key: KeyDigest::of(key), series: 0, excerpt: Excerpt::Record }
     }
 
     fn span(slots: u64, wraps: bool) -> KnownSlots {
@@ -189,7 +188,8 @@ mod tests {
         for key in ["a", "b", "c"] {
             cursors.advance(&name(key), span(9, true));
         }
-        assert_eq!((cursors.reset(Some("a")), cursors.reset(Some("a")), cursors.of("b").len()), (1, 0, 1));
-        assert_eq!((cursors.reset(None), cursors.of("b").len()), (2, 0));
+        let [a, b] = ["a", "b"].map(KeyDigest::of);
+        assert_eq!((cursors.reset(Some(a)), cursors.reset(Some(a)), cursors.of(b).len()), (1, 0, 1));
+        assert_eq!((cursors.reset(None), cursors.of(b).len()), (2, 0));
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::blocking;
 use super::caller::Caller;
-use super::day_folder;
+use super::path_names;
 use super::rest_refusal::{RestRefusal, names};
 use super::vocabulary;
 use crate::server::http::app::App;
@@ -34,10 +34,10 @@ pub async fn links(
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<Value>, RestRefusal> {
     let (date, ticker) = names(path)?;
-    let date = day_folder::date(&date)?;
-    day_folder::ticker(&ticker)?;
+    let date = path_names::date(&date)?;
+    path_names::ticker(&ticker)?;
     let only = ticker.clone();
-    let files = blocking(move || Ok(day_folder::files(caller.day.data_dir(), date, Some(&only)))).await?;
+    let files = blocking(move || Ok(caller.day.files(date, Some(&only)))).await?;
     let links = |package: Package| {
         let own = files.iter().filter(|file| file.package == package);
         own.map(|file| link(date, &ticker, package, &file.category)).collect::<Vec<_>>()
@@ -83,12 +83,18 @@ async fn download(
     package: Package,
     category: &str,
 ) -> Result<Response, RestRefusal> {
-    let (date, ticker) = (day_folder::date(date)?, day_folder::ticker(ticker)?);
+    let (date, ticker) = (path_names::date(date)?, path_names::ticker(ticker)?);
     let category = vocabulary::category(package, category)?;
-    let path = caller.day.data_dir().join(date.to_string()).join(ticker).join(package.name());
-    let path = path.join(&category).with_extension("jsonl");
     let name = format!("{date}/{ticker}/{}/{category}", package.name());
-    let (file, bytes) = blocking(move || open(&path, name)).await?;
+    let (day, only, wanted) = (caller.day, ticker.to_owned(), category.clone());
+    let (file, bytes) = blocking(move || {
+        let mut files = day.files(date, Some(&only)).into_iter();
+        match files.find(|file| file.package == package && file.category == wanted) {
+            Some(file) => open(&file.path, name),
+            None => Err(RestRefusal::NoFile { name }),
+        }
+    })
+    .await?;
     let file_name = match (package, &*category) {
         (Package::Orderflow, ORDERFLOW_HUB) => format!("{date}_{ticker}_orderflow.jsonl"),
         _ => format!("{date}_{ticker}_{}_{category}.jsonl", package.name()),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 /// What is answered of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Excerpt {
-    /// The recorded line.
+    /// The recorded line, byte for byte.
     Record,
     /// The largest levels and the sums of a GEX record.
     Majors,

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::excerpts::Excerpt;
 use super::positions::{Position, at_cursor};
 use super::series::{RecordedDay, RecordedSeries};
-use super::{blocking, day_folder};
+use super::{blocking, path_names};
 use crate::engine::clock;
 use crate::replay::change::{Change, Refused};
 use crate::replay::moment::{Clamped, Moment, Resolved, date_at};
@@ -28,7 +28,7 @@ use crate::replay::replays::{LoadJob, LoadState};
 use crate::replay::wanted_dates::{DatesError, WantedDates};
 use crate::server::http::app::error;
 use crate::server::http::auth;
-use crate::server::http::control_access::Controller;
+use crate::server::http::controller::Controller;
 use crate::server::http::replay::clock_json::{state_name, time};
 use crate::server::http::replay::loads::{begin, find_job, recorded};
 use crate::server::http::replay::on_replay::OnReplay;
@@ -183,7 +183,7 @@ fn texts(dates: &[Date]) -> Vec<String> {
 pub async fn coverage(request: OnReplay, RawQuery(query): RawQuery) -> Result<Json<Value>, ReplayRefusal> {
     let bound = |name, otherwise: Date| match auth::parameter(query.as_deref(), name) {
         None => Ok(otherwise),
-        Some(text) => day_folder::date(&text).map_err(|refused| ReplayRefusal::Bad { expected: refused.to_string() }),
+        Some(text) => path_names::date(&text).map_err(|refused| ReplayRefusal::Bad { expected: refused.to_string() }),
     };
     let (from, to) = (bound("from", Date::MIN)?, bound("to", Date::MAX)?);
     let mut days = recorded(&request).await?;

@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::blocking;
 use super::caller::{OnDay, masked};
-use super::day_folder;
+use super::path_names;
 use super::rest_refusal::{RestRefusal, names};
 use super::series::{RecordedDay, RecordedSeries};
 use crate::replay::change::Change;
 use crate::replay::moment::{Moment, date_at};
 use crate::server::http::app::App;
-use crate::server::http::auth;
-use crate::server::http::control_access::Controller;
+use crate::server::http::auth::{self, KeyDigest};
+use crate::server::http::controller::Controller;
 use crate::server::http::replay::replay_refusal::ReplayRefusal;
 use crate::wire::streams::messages;
 
@@ -45,7 +45,10 @@ pub fn cache_mode(day: &dyn RecordedDay) -> &'static str {
 
 /// `GET /available-dates`
 pub async fn available_dates(OnDay { day, .. }: OnDay) -> Result<Json<Value>, RestRefusal> {
-    let dates = blocking(move || day_folder::dates(day.data_dir())).await?;
+    let dates = blocking(move || {
+        day.dates().map_err(|source| RestRefusal::Unreadable { name: "the data folder".to_owned(), source })
+    })
+    .await?;
     let dates: Vec<String> = dates.iter().map(ToString::to_string).collect();
     Ok(Json(json!({ "count": dates.len(), "dates": dates })))
 }
@@ -65,12 +68,12 @@ pub async fn available_data(
     RawQuery(query): RawQuery,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, RestRefusal> {
-    let date = day_folder::date(&names(path)?)?;
+    let date = path_names::date(&names(path)?)?;
     let only = auth::parameter(query.as_deref(), "ticker");
     if let Some(only) = &only {
-        day_folder::ticker(only)?;
+        path_names::ticker(only)?;
     }
-    let files = blocking(move || Ok(day_folder::files(day.data_dir(), date, only.as_deref()))).await?;
+    let files = blocking(move || Ok(day.files(date, only.as_deref()))).await?;
     let tickers: Vec<Value> = files.chunk_by(|a, b| a.ticker == b.ticker).map(ticker_json).collect();
     let summary = json!({ "total_tickers": tickers.len(), "total_files": files.len() });
     Ok(Json(json!({ "date": date.to_string(), "tickers": tickers, "summary": summary })))
@@ -105,7 +108,7 @@ pub async fn reset_cache(State(app): State<Arc<App>>, mut request: Request) -> R
             return ReplayRefusal::from(refused).into_response();
         }
     }
-    let count = app.rest.cursors.reset(key.as_deref());
+    let count = app.rest.cursors.reset(key.as_deref().map(KeyDigest::of));
     let message = match &key {
         Some(key) => format!("Cache positions reset for key: {}", masked(key)),
         None => "All cache positions reset to index 0".to_owned(),

@@ -2,19 +2,20 @@
 //!
 //! Paths and answers: `docs/rest.md`; where they come from: `docs/protocols/gexbot.md`, "REST data" and
 //! "The fakers". A request takes this way: [`caller`] (is there a day, is there a key) → [`vocabulary`] (which
-//! category is meant) → [`records`], [`catalogue`], [`faker_control`], [`downloads`] or [`position_stream`]. [`faker_clock`] steers the replay.
+//! category is meant) → [`records`], [`catalogue`], [`faker_control`], [`downloads`] or [`position_stream`].
+//! [`faker_clock`] steers the replay.
 //!
 //! Files are read on blocking threads: [`blocking`].
 
 mod caller;
 pub mod catalogue;
 mod cursors;
-pub mod day_folder;
 pub mod downloads;
 mod excerpts;
 pub mod faker_clock;
 pub mod faker_control;
 pub mod openapi;
+mod path_names;
 pub mod position_stream;
 mod positions;
 pub mod records;

@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 
-/// The document.
+/// The document in YAML; a test compares it with the routes.
 pub const OPENAPI: &str = include_str!("openapi.yaml");
 
 /// Answers at any stage of the server.

@@ -22,6 +22,7 @@ use super::positions::{Position, at_cursor, on_the_clock};
 use super::rest_options::RestCursor;
 use super::rest_refusal::RestRefusal;
 use crate::engine::clock;
+use crate::server::http::auth::KeyDigest;
 
 /// Time between two batches.
 const BEAT: Duration = Duration::from_secs(1);
@@ -81,12 +82,12 @@ fn beat_after(sequence: u64) -> Duration {
 }
 
 async fn positions_now(caller: &Arc<Caller>, sequence: u64) -> Result<Arc<Vec<Position>>, RestRefusal> {
-    let (app, key) = (Arc::clone(&caller.app), caller.key.clone());
+    let (app, key) = (Arc::clone(&caller.app), KeyDigest::of(&caller.key));
     let day = Arc::clone(&caller.day);
     match app.rest.cursor {
         RestCursor::Key => {
             blocking(move || {
-                let own = app.rest.cursors.of(&key);
+                let own = app.rest.cursors.of(key);
                 let position = |(series, excerpt, index)| at_cursor(&*day, series, excerpt, index);
                 Ok(Arc::new(own.into_iter().map(position).collect()))
             })

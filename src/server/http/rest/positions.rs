@@ -17,13 +17,13 @@ pub struct Position {
     /// Index in [`RecordedDay::series`].
     pub series: usize,
     pub excerpt: Excerpt,
-    /// The slot.
+    /// The slot, counted from 0.
     pub index: u64,
     /// Slots of the series, as far as they are known.
     pub slots: u64,
     /// Of the record there, Unix seconds; 0 if there is none.
     pub timestamp: i64,
-    /// Whether nothing follows.
+    /// Whether the series has ended and does not begin again.
     pub is_exhausted: bool,
 }
 
@@ -41,7 +41,7 @@ pub fn at_cursor(day: &dyn RecordedDay, series: usize, excerpt: Excerpt, index: 
     }
     let (slots, is_complete) = day.slots(series);
     let is_exhausted = !day.wraps() && is_complete && index >= slots;
-    let line = if index < slots { day.line(series, index).ok().flatten() } else { None };
+    let line = if index < slots { day.reader(series).line(index).ok().flatten() } else { None };
     let timed = line.and_then(|line| serde_json::from_slice::<TimedRecord>(&line).ok());
     Position { series, excerpt, index, slots, timestamp: timed.map_or(0, |timed| timed.timestamp), is_exhausted }
 }

@@ -18,10 +18,15 @@ use super::rest_refusal::{RestRefusal, names, shown};
 use super::series::RecordedDay;
 use super::vocabulary;
 use crate::server::http::app::App;
+use crate::server::http::auth::KeyDigest;
 use crate::wire::gexbot::{Package, PayloadKind, Series};
 
 /// Bad lines that one request skips at most, looking for a record.
 const MAX_SKIPPED: usize = 4096;
+
+/// Bytes of the file that one request reads and parses at most, looking for a record: some 10 ms of a processor. A
+/// record that is found with less is answered, whatever its length.
+const MAX_READ: u64 = 8 << 20;
 
 /// What the vendor's data routes call their JSON.
 const JSON: &str = "application/json; charset=utf-8";
@@ -89,7 +94,7 @@ async fn answer(caller: Caller, method: &Method, wanted: Wanted) -> Result<Respo
         match app.rest.cursor {
             RestCursor::Clock => reading.published_last(),
             RestCursor::Key => {
-                let name = CursorName { key, series, excerpt: wanted.excerpt };
+                let name = CursorName { key: KeyDigest::of(&key), series, excerpt: wanted.excerpt };
                 let span = reading.span();
                 if stays {
                     let position = app.rest.cursors.position(&name);
@@ -128,19 +133,22 @@ impl Reading<'_> {
 
     /// The first record on the way that `step` goes.
     fn first_good(&self, mut step: impl FnMut() -> Step) -> Result<Vec<u8>, RestRefusal> {
-        for _ in 0..MAX_SKIPPED {
+        let mut reader = self.day.reader(self.series);
+        let mut skipped = 0;
+        while skipped < MAX_SKIPPED && reader.cost() <= MAX_READ {
             let slot = match step() {
                 Step::Slot(slot) => slot,
                 Step::End => return Err(RestRefusal::Exhausted),
                 Step::NotIndexed => return Err(RestRefusal::NotIndexed { name: self.name() }),
             };
-            let line = self.day.line(self.series, slot);
+            let line = reader.line(slot);
             let line = line.map_err(|source| RestRefusal::Unreadable { name: self.name(), source })?;
             if let Some(body) = line.and_then(|line| self.excerpt.of(line)) {
                 return Ok(body);
             }
+            skipped += 1;
         }
-        Err(RestRefusal::NoRecord { name: self.name(), lines: MAX_SKIPPED })
+        Err(RestRefusal::NoRecord { name: self.name(), lines: skipped })
     }
 
     fn name(&self) -> String {

@@ -24,7 +24,7 @@ pub enum RestCursor {
 }
 
 impl RestCursor {
-    /// The setting's value.
+    /// As it is typed on the command line: `clock` or `key`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Clock => "clock",

@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::header::RETRY_AFTER;
 
 use crate::server::http::app::error;
+use crate::server::http::auth::LongKey;
 
 /// Characters of a caller's text that an answer repeats.
 const SHOWN: usize = 64;
@@ -21,9 +22,9 @@ pub enum RestRefusal {
     /// No key in `Authorization` or `?key=`.
     #[error("Authorization header not found.")]
     NoKey,
-    /// It would fill the map of positions.
-    #[error("expected a key of at most {limit} bytes, got {actual}")]
-    LongKey { limit: usize, actual: usize },
+    /// No key is so long.
+    #[error(transparent)]
+    LongKey(LongKey),
     /// The server publishes live data only.
     #[error("this server replays no recorded day, so it has no records to answer with")]
     NoDay,
@@ -45,7 +46,7 @@ pub enum RestRefusal {
     /// The key has had every record, and the day does not begin again.
     #[error("No more data available")]
     Exhausted,
-    /// One request skips no more bad lines than this.
+    /// One request looks at no more bad lines, or bytes of them.
     #[error("{name}: none of {lines} lines in a row is a record; flowcast's log names the first bad ones")]
     NoRecord { name: String, lines: usize },
     /// The rest of the file is not indexed yet.
@@ -75,7 +76,7 @@ impl RestRefusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoKey
-            | Self::LongKey { .. }
+            | Self::LongKey(_)
             | Self::BadPath
             | Self::UnknownCategory { .. }
             | Self::BadDate { .. }

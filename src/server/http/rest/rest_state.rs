@@ -40,7 +40,7 @@ struct ServedDays {
 }
 
 impl RestState {
-    /// Without a day.
+    /// The state before the day is found: every route answers that there is none.
     pub fn new(options: &RestOptions, status: &Status) -> Self {
         Self {
             days: ArcSwapOption::empty(),

@@ -1,7 +1,7 @@
 //! What REST needs of a recorded day. `serve` implements it, so that this part reads no records itself.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::civil::Date;
 
@@ -27,14 +27,20 @@ impl RecordedSeries {
     }
 }
 
+/// Reads slots of one series. Slots that lie close together are read from the disk once.
+pub trait SeriesReader {
+    /// The line in a slot as it stands in the file, without its line break; `None` if it is not a record.
+    fn line(&mut self, slot: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// Bytes that it has read and parsed so far: what it has cost.
+    fn cost(&self) -> u64;
+}
+
 /// The day that is replayed. A *slot* is a non-blank line of a file, counted from 0; a series is named by its
 /// place in [`RecordedDay::series`]. Methods that return lines may wait for a disk.
 pub trait RecordedDay: Send + Sync {
     /// The trading day, in New York.
     fn date(&self) -> Date;
-
-    /// The folder of all days.
-    fn data_dir(&self) -> &Path;
 
     /// Whether a series begins again after its last slot.
     fn wraps(&self) -> bool;
@@ -48,6 +54,13 @@ pub trait RecordedDay: Send + Sync {
     /// The slot that was published last; `None` before the first tick.
     fn position(&self, series: usize) -> Option<u64>;
 
-    /// The line in a slot as it stands in the file, without its line break; `None` if it is not a record.
-    fn line(&self, series: usize, slot: u64) -> io::Result<Option<Vec<u8>>>;
+    /// A reader of its lines, for one request.
+    fn reader(&self, series: usize) -> Box<dyn SeriesReader + '_>;
+
+    /// The days that have a folder, oldest first.
+    fn dates(&self) -> io::Result<Vec<Date>>;
+
+    /// The files of any day, sorted as [`RecordedDay::series`]; those of one ticker if `only` names it. An absent day
+    /// has none.
+    fn files(&self, date: Date, only: Option<&str>) -> Vec<RecordedSeries>;
 }

@@ -6,6 +6,7 @@ use crate::server::shard::lanes::Lanes;
 use crate::server::shard::outbox::Outbox;
 use crate::server::shard::session::Session;
 use crate::server::shard::sessions::Sessions;
+use crate::wire::Wire;
 
 /// One client, and the parts of the shard that its requests change.
 pub struct Conversation<'a> {
@@ -49,6 +50,24 @@ impl Conversation<'_> {
     /// Ends a subscription of the client, if there is one.
     pub fn leave(&mut self, group: &str) {
         self.sessions.leave(self.key, group, self.lanes);
+    }
+
+    /// The id of the first publication that the client has not got from these groups.
+    pub fn first_undelivered(&mut self, groups: &[String]) -> u64 {
+        let drained = self.lanes.drained(Wire::Streams);
+        let lanes = &*self.lanes;
+        let Some(session) = self.sessions.get_mut(self.key) else { return drained + 1 };
+        let next = groups.iter().filter_map(|group| {
+            let lane = lanes.find(group, Wire::Streams)?;
+            let cursor = session.membership(lane)?.cursor;
+            lanes.lane(lane).ring.get(cursor).map(|frame| frame.id)
+        });
+        next.min().unwrap_or(drained + 1)
+    }
+
+    /// Sends what the client has to read from histories, when its turn comes.
+    pub fn pull(&mut self) {
+        self.outbox.queue_pull(self.key, self.sessions);
     }
 
     /// Sends what waits for the client.

@@ -3,6 +3,7 @@
 pub mod ack;
 pub mod conversation;
 pub mod stream_client;
+mod stream_start;
 pub mod streams;
 pub mod webpubsub;
 
@@ -60,8 +61,8 @@ impl Dialects {
     /// Both of them, without clients.
     pub fn new(context: &ShardContext, stats: &Arc<ShardStats>) -> Self {
         let webpubsub = WebPubSubDialect::new(Arc::clone(&context.prefix), &context.options, Arc::clone(stats));
-        let (channels, options) = (Arc::clone(&context.channels), context.stream_options.clone());
-        let streams = StreamsDialect::new(channels, options, context.options.max_reply_bytes, Arc::clone(stats));
+        let (streams, options) = (Arc::clone(&context.streams), context.stream_options.clone());
+        let streams = StreamsDialect::new(streams, options, context.options.max_reply_bytes, Arc::clone(stats));
         Self { webpubsub, streams }
     }
 
@@ -100,7 +101,7 @@ impl Dialects {
     /// Messages for a client before its close frame; mostly none.
     pub fn farewell(&mut self, key: u32, frame: &CloseFrame, sessions: &Sessions) -> Vec<u8> {
         match sessions.get(key) {
-            Some(session) if matches!(frame.close(), Close::Shutdown | Close::Replaced) => {
+            Some(session) if matches!(frame.close(), Close::Shutdown | Close::Replaced | Close::ClockEnded) => {
                 self.of(session.wire).farewell(session, frame)
             }
             _ => Vec::new(),

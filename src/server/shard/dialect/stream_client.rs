@@ -2,14 +2,23 @@
 //!
 //! Nothing here joins or leaves a group; that is the dialect's ([`super::streams`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::server::shard::grant::Grant;
+use crate::server::shard::pull::Pull;
 use crate::wire::streams::request::{ErrorCode, RequestError, Selection};
 use crate::wire::streams::{Channels, Filter};
 
 /// Refused requests are counted over this time.
 const ERROR_WINDOW_MS: u64 = 60_000;
+
+/// Requests of one client that wait until they can be answered, in their order.
+pub struct Deferred {
+    /// As they came.
+    pub requests: VecDeque<Box<str>>,
+    /// When the first of them is answered in any case, ms.
+    pub until_ms: u64,
+}
 
 /// What the server remembers of a client of the JSON streams, besides its session.
 pub struct StreamClient {
@@ -18,6 +27,11 @@ pub struct StreamClient {
     filters: Vec<(usize, Filter)>,
     /// Whether the filters are those of auto-subscription, which it never asked for.
     automatic: bool,
+    /// Channels that are read from their history, at most one entry each.
+    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand clients")]
+    pulls: Option<Box<Vec<Pull>>>,
+    /// Requests that wait for a log, with those after them.
+    deferred: Option<Box<Deferred>>,
     errors: u32,
     errors_since_ms: u64,
     /// When the shard's timer for the end of its token fires, ms.
@@ -28,7 +42,7 @@ impl StreamClient {
     /// A client without subscriptions, limited to what its token allows.
     pub fn new(grant: Grant) -> Self {
         let (filters, automatic, errors, errors_since_ms, expires_ms) = (Vec::new(), false, 0, 0, None);
-        Self { grant, filters, automatic, errors, errors_since_ms, expires_ms }
+        Self { grant, filters, automatic, pulls: None, deferred: None, errors, errors_since_ms, expires_ms }
     }
 
     /// When its token says the connection ends, Unix seconds.
@@ -47,9 +61,57 @@ impl StreamClient {
         &self.filters
     }
 
-    /// Replaces its filters, by what it asked for or by those of auto-subscription.
+    /// Its filter of a channel, if it is subscribed to it.
+    pub fn filter(&self, channel: usize) -> Option<&Filter> {
+        let at = self.filters.binary_search_by_key(&channel, |(number, _)| *number).ok()?;
+        Some(&self.filters[at].1)
+    }
+
+    /// Replaces its filters, by what it asked for or by those of auto-subscription. What is read from the
+    /// histories of other channels ends.
     pub fn set_filters(&mut self, filters: Vec<(usize, Filter)>, automatic: bool) {
         (self.filters, self.automatic) = (filters, automatic);
+        let filters = &self.filters;
+        if let Some(pulls) = &mut self.pulls {
+            pulls.retain(|pull| filters.iter().any(|(channel, _)| *channel == pull.channel));
+        }
+    }
+
+    /// What it reads from histories.
+    pub fn pulls(&self) -> &[Pull] {
+        self.pulls.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// The same, to be moved on.
+    pub fn pulls_mut(&mut self) -> &mut [Pull] {
+        self.pulls.as_deref_mut().map_or(&mut [], Vec::as_mut_slice)
+    }
+
+    /// What it reads from the history of a channel.
+    pub fn pull(&self, channel: usize) -> Option<&Pull> {
+        self.pulls().iter().find(|pull| pull.channel == channel)
+    }
+
+    /// Reads the history of a channel, in place of what was read before.
+    pub fn set_pull(&mut self, pull: Pull) {
+        let pulls = self.pulls.get_or_insert_default();
+        pulls.retain(|other| other.channel != pull.channel);
+        pulls.push(pull);
+    }
+
+    /// Reads the history of a channel no more.
+    pub fn remove_pull(&mut self, channel: usize) {
+        if let Some(pulls) = &mut self.pulls {
+            pulls.retain(|pull| pull.channel != channel);
+            if pulls.is_empty() {
+                self.pulls = None;
+            }
+        }
+    }
+
+    /// Requests that wait; `None` if none does.
+    pub fn deferred(&mut self) -> &mut Option<Box<Deferred>> {
+        &mut self.deferred
     }
 
     /// Counts a refused request. Returns whether the client may have another one within this minute.
@@ -63,7 +125,7 @@ impl StreamClient {
 
     /// The channel numbers of a selection. An error if a channel is unknown, forbidden or does not take
     /// symbols.
-    fn resolve(&self, channels: &Channels, selection: &Selection<'_>) -> Result<Vec<usize>, RequestError> {
+    pub fn resolve(&self, channels: &Channels, selection: &Selection<'_>) -> Result<Vec<usize>, RequestError> {
         let mut numbers = Vec::with_capacity(selection.channels.len());
         for name in &selection.channels {
             let Some((number, channel)) = channels.find(name) else {
@@ -163,6 +225,7 @@ mod tests {
         Selection {
             channels: channels.iter().map(|&name| name.into()).collect(),
             symbols: (!symbols.is_empty()).then(|| symbols.iter().map(|&symbol| symbol.into()).collect()),
+            ..Selection::default()
         }
     }
 

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! request ─▶ next filters, or an error and nothing changes ─▶ groups to join, groups to leave
-//!         ─▶ `subscribed` ─▶ the latest state of what was joined
+//!         ─▶ where each channel begins: with what was missed, or with what comes now ─▶ `subscribed`
+//!         ─▶ the latest state of what was joined, or what was missed
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Dialect;
 use super::conversation::Conversation;
-use super::stream_client::{StreamClient, groups_of};
+use super::stream_client::{Deferred, StreamClient, groups_of};
+use super::stream_start::{Answers, tell_retained};
 use crate::engine::clock;
 use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::grant::LEEWAY_SECONDS;
@@ -19,77 +22,163 @@ use crate::server::shard::outbox::Outbox;
 use crate::server::shard::session::Session;
 use crate::server::shard::sessions::{Report, Sessions};
 use crate::server::shard::stats::ShardStats;
+use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::streams::request::{ErrorCode, RequestError, Selection, StreamRequest};
-use crate::wire::streams::{Channels, Filter, messages};
+use crate::wire::streams::{Filter, messages};
 use crate::wire::websocket::ClientMessage;
+
+/// How often a request that waits for a log is looked at again.
+const RETRY_MS: u64 = 20;
 
 /// What a shard does for clients of `/ws`.
 pub struct StreamsDialect {
-    channels: Arc<Channels>,
-    options: StreamOptions,
+    pub(super) streams: Arc<Streams>,
+    pub(super) options: StreamOptions,
     /// Bytes of answers a client may leave unread.
     max_reply_bytes: usize,
-    stats: Arc<ShardStats>,
+    pub(super) stats: Arc<ShardStats>,
     keepalive: Keepalive,
+    /// Sessions with requests that wait for a log, by key and serial, and when they are looked at again.
+    deferring: Vec<(u32, u32)>,
+    retry_ms: u64,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Answered,
+    /// It cannot be answered yet.
+    Deferred,
 }
 
 impl StreamsDialect {
-    /// No client yet.
-    pub fn new(
-        channels: Arc<Channels>,
-        options: StreamOptions,
-        max_reply_bytes: usize,
-        stats: Arc<ShardStats>,
-    ) -> Self {
+    /// The dialect of one shard, before it has clients.
+    pub fn new(streams: Arc<Streams>, options: StreamOptions, max_reply_bytes: usize, stats: Arc<ShardStats>) -> Self {
         let interval_ms = options.ping_interval * 1000;
         let keepalive = Keepalive::new(interval_ms, 2 * interval_ms);
-        Self { channels, options, max_reply_bytes, stats, keepalive }
+        Self { streams, options, max_reply_bytes, stats, keepalive, deferring: Vec::new(), retry_ms: 0 }
     }
 
-    fn request(&self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
+    /// The text of a message, if it may be a request.
+    fn text<'a>(&self, message: &ClientMessage<'a>) -> Result<&'a str, RequestError> {
         let limit = self.options.max_request_bytes;
-        let request = match message {
-            ClientMessage::Text(text) if text.len() <= limit => StreamRequest::parse(text)?,
+        match message {
+            ClientMessage::Text(text) if text.len() <= limit => Ok(text),
             ClientMessage::Text(text) => {
                 let words = format!("expected messages of at most {limit} bytes, got {}", text.len());
-                return Err(RequestError::new(ErrorCode::TooLarge, words));
+                Err(RequestError::new(ErrorCode::TooLarge, words))
             }
-            _ => return Err(RequestError::new(ErrorCode::InvalidMessage, "expected text, got a binary message")),
-        };
-        match request {
+            _ => Err(RequestError::new(ErrorCode::InvalidMessage, "expected text, got a binary message")),
+        }
+    }
+
+    /// Executes a request. `may_wait`: it may be answered later, if that can make the answer a better one.
+    fn request(&self, text: &str, may_wait: bool, talk: &mut Conversation<'_>) -> Result<Outcome, RequestError> {
+        match StreamRequest::parse(text)? {
             StreamRequest::Ping => {
                 talk.answer().map(messages::append_pong);
-                Ok(())
             }
-            StreamRequest::Subscribe(selection) => self.subscribe(&selection, talk),
-            StreamRequest::Unsubscribe(selection) => self.unsubscribe(&selection, talk),
+            // Requests are answered in their order.
+            _ if may_wait && client(talk).is_some_and(|client| client.deferred().is_some()) => {
+                return Ok(Outcome::Deferred);
+            }
+            StreamRequest::Subscribe(selection) if may_wait && self.may_come(&selection) => {
+                return Ok(Outcome::Deferred);
+            }
+            StreamRequest::Subscribe(selection) => self.subscribe(&selection, talk)?,
+            StreamRequest::Unsubscribe(selection) => self.unsubscribe(&selection, talk)?,
+        }
+        Ok(Outcome::Answered)
+    }
+
+    /// Whether a position that cannot be answered with everything now may be a moment later.
+    fn may_come(&self, selection: &Selection<'_>) -> bool {
+        let now_ms = clock::monotonic_ms();
+        selection.since.iter().any(|(channel, since)| {
+            let history = self.streams.history_of_log(channel);
+            history.is_some_and(|history| history.start_after(since, now_ms).is_err_and(|why| history.may_come(why)))
+        })
+    }
+
+    /// Keeps a request for later.
+    fn defer(&mut self, text: &str, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
+        const REQUESTS: usize = 16;
+        let now_ms = clock::monotonic_ms();
+        let wait_ms = u64::try_from(self.options.resume_wait.as_millis()).unwrap_or(u64::MAX);
+        let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
+        let Some(client) = client(talk) else { return Ok(()) };
+        let is_first = client.deferred().is_none();
+        let until_ms = now_ms.saturating_add(wait_ms);
+        let deferred =
+            client.deferred().get_or_insert_with(|| Box::new(Deferred { requests: VecDeque::new(), until_ms }));
+        let bytes = deferred.requests.iter().map(|request| request.len()).sum::<usize>() + text.len();
+        if deferred.requests.len() >= REQUESTS || bytes > self.options.max_request_bytes {
+            let words = format!(
+                "expected at most {REQUESTS} requests and {} bytes while one waits",
+                self.options.max_request_bytes
+            );
+            return Err(RequestError::new(ErrorCode::LimitExceeded, words));
+        }
+        deferred.requests.push_back(text.into());
+        if is_first {
+            if self.deferring.is_empty() {
+                self.retry_ms = now_ms + RETRY_MS;
+            }
+            self.deferring.push((key, serial));
+        }
+        Ok(())
+    }
+
+    /// Tries the requests that wait for a log again. False if some still do.
+    fn retry(&self, talk: &mut Conversation<'_>) -> bool {
+        loop {
+            let Some(deferred) = client(talk).and_then(|client| client.deferred().as_mut()) else { return true };
+            let is_over = deferred.until_ms <= clock::monotonic_ms();
+            let Some(text) = deferred.requests.pop_front() else {
+                client(talk).map(|client| client.deferred().take());
+                return true;
+            };
+            let waits = !is_over
+                && matches!(StreamRequest::parse(&text), Ok(StreamRequest::Subscribe(selection)) if self.may_come(&selection));
+            if waits {
+                if let Some(deferred) = client(talk).and_then(|client| client.deferred().as_mut()) {
+                    deferred.requests.push_front(text);
+                }
+                return false;
+            }
+            if let Err(error) = self.request(&text, false, talk)
+                && let Err(close) = self.refuse(&error, talk)
+            {
+                talk.sessions.report(talk.key, Report::Close(close));
+                return true;
+            }
         }
     }
 
     fn subscribe(&self, selection: &Selection<'_>, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
+        let channels = self.streams.channels();
         let Some(client) = client(talk) else { return Ok(()) };
-        let filters = client.subscribed(&self.channels, selection, self.options.max_symbols_per_channel)?;
-        self.confirm(filters, talk)
+        let numbers = client.resolve(channels, selection)?;
+        let policies = numbers.iter().map(|&number| self.policy(number, selection.policy, client.pull(number)));
+        let policies = policies.collect::<Result<Vec<_>, _>>()?;
+        let filters = client.subscribed(channels, selection, self.options.max_symbols_per_channel)?;
+        let joined = self.change(filters, false, talk)?;
+        let mut answers = Answers::new();
+        for (&number, policy) in numbers.iter().zip(policies) {
+            let name = &channels.all()[number].name;
+            let since = selection.since.iter().find(|(channel, _)| channel == name).map(|(_, since)| since);
+            answers.extend(self.begin(number, policy, since, talk).map(|answer| (number, answer)));
+        }
+        self.confirm(&answers, &joined, talk);
+        Ok(())
     }
 
     fn unsubscribe(&self, selection: &Selection<'_>, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
         let Some(client) = client(talk) else { return Ok(()) };
-        let filters = client.unsubscribed(&self.channels, selection)?;
-        self.confirm(filters, talk)
-    }
-
-    /// Sets the client's filters, answers `subscribed`, and sends the latest state of what is new.
-    fn confirm(&self, filters: Vec<(usize, Filter)>, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
+        let filters = client.unsubscribed(self.streams.channels(), selection)?;
         let joined = self.change(filters, false, talk)?;
-        let Some(client) = client(talk) else { return Ok(()) };
-        let mut answer = Vec::new();
-        let filters = client.filters().iter().map(|(at, filter)| (*at, filter));
-        messages::append_subscribed(&self.channels, filters, &mut answer);
-        if let Some(out) = talk.answer() {
-            out.extend_from_slice(&answer);
-        }
-        tell_retained(&joined, talk);
+        self.confirm(&Answers::new(), &joined, talk);
         Ok(())
     }
 
@@ -100,8 +189,9 @@ impl StreamsDialect {
         automatic: bool,
         talk: &mut Conversation<'_>,
     ) -> Result<Vec<u32>, RequestError> {
+        let channels = self.streams.channels();
         let Some(client_now) = client(talk) else { return Ok(Vec::new()) };
-        let (before, after) = (groups_of(&self.channels, client_now.filters()), groups_of(&self.channels, &filters));
+        let (before, after) = (groups_of(channels, client_now.filters()), groups_of(channels, &filters));
         let mut joined = Vec::new();
         for group in after.difference(&before) {
             match talk.join(group) {
@@ -119,8 +209,12 @@ impl StreamsDialect {
             talk.flush();
             before.difference(&after).for_each(|group| talk.leave(group));
         }
-        if let Some(client) = client(talk) {
+        if let Some(session) = talk.sessions.get_mut(talk.key)
+            && let Some(client) = session.client.as_mut()
+        {
             client.set_filters(filters, automatic);
+            session.is_pulling = !client.pulls().is_empty();
+            self.hold_again(session, talk.lanes);
         }
         Ok(joined)
     }
@@ -147,6 +241,7 @@ impl Dialect for StreamsDialect {
         tracing::info!(connection = %session.id, "stream connection opened");
         let Some(client) = session.client.as_ref() else { return };
         let automatic = client.automatic();
+        let channels: Vec<usize> = automatic.iter().map(|(at, _)| *at).collect();
         if let Some(expires_unix_s) = client.expires_unix_s() {
             let expires_ns = expires_unix_s.saturating_add(LEEWAY_SECONDS).saturating_mul(1_000_000_000);
             let left_ms = expires_ns.saturating_sub(clock::unix_ns()) / 1_000_000;
@@ -156,12 +251,20 @@ impl Dialect for StreamsDialect {
         if self.options.auto_subscribe
             && let Ok(joined) = self.change(automatic, true, talk)
         {
+            for channel in channels {
+                let policy = self.options.policy(&self.streams.channels().all()[channel].name);
+                self.begin(channel, policy, None, talk);
+            }
             tell_retained(&joined, talk);
         }
     }
 
     fn hear(&mut self, message: &ClientMessage<'_>, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
-        if let Err(error) = self.request(message, talk) {
+        let heard = self.text(message).and_then(|text| match self.request(text, true, talk)? {
+            Outcome::Answered => Ok(()),
+            Outcome::Deferred => self.defer(text, talk),
+        });
+        if let Err(error) = heard {
             self.refuse(&error, talk)?;
         }
         if talk.unread_bytes() > self.max_reply_bytes {
@@ -183,27 +286,30 @@ impl Dialect for StreamsDialect {
         &mut self.keepalive
     }
 
-    fn expire(&mut self, _: u64, _: &mut Sessions, _: &mut Lanes, _: &mut Outbox) {}
-
-    fn next_ms(&self) -> Option<u64> {
-        self.keepalive.next_ms()
-    }
-}
-
-/// Sends the latest state of the groups just joined, where there is one.
-fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
-    for &lane in joined {
-        if let Some(frame) = talk.lanes.retained(lane) {
-            if let Some(out) = talk.answer() {
-                out.extend_from_slice(&frame);
+    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &mut Lanes, outbox: &mut Outbox) {
+        if self.deferring.is_empty() || now_ms < self.retry_ms {
+            return;
+        }
+        self.retry_ms = now_ms + RETRY_MS;
+        for (key, serial) in std::mem::take(&mut self.deferring) {
+            if sessions.current(key, serial).is_none() {
+                continue;
             }
-            // Sent now, so that a large state does not count as unread answers.
+            let mut talk = Conversation { key, sessions, lanes, outbox };
+            if !self.retry(&mut talk) {
+                self.deferring.push((key, serial));
+            }
             talk.flush();
         }
+    }
+
+    fn next_ms(&self) -> Option<u64> {
+        let retry_ms = (!self.deferring.is_empty()).then_some(self.retry_ms);
+        self.keepalive.next_ms().into_iter().chain(retry_ms).min()
     }
 }
 
 /// What is remembered of the client; every session of this dialect has it.
-fn client<'a>(talk: &'a mut Conversation<'_>) -> Option<&'a mut StreamClient> {
+pub(super) fn client<'a>(talk: &'a mut Conversation<'_>) -> Option<&'a mut StreamClient> {
     talk.session()?.client.as_deref_mut()
 }

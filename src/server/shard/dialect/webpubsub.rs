@@ -38,7 +38,7 @@ pub struct WebPubSubDialect {
 }
 
 impl WebPubSubDialect {
-    /// No client yet.
+    /// The dialect of one shard, before it has clients.
     pub fn new(prefix: Arc<str>, options: &ShardOptions, stats: Arc<ShardStats>) -> Self {
         let keepalive = options.keepalive;
         Self {

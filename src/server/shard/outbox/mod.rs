@@ -6,6 +6,7 @@
 //! flush: the same for one session, at once
 //! ```
 
+mod pulls;
 mod send_batch;
 
 use std::collections::VecDeque;
@@ -21,6 +22,8 @@ use super::stats::ShardStats;
 use crate::engine::policy::LagOptions;
 use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
+use crate::streams::Streams;
+use pulls::PullQueue;
 use send_batch::{SendBatch, Sending, append_frames, frame};
 
 /// Sessions served per turn of the sweep.
@@ -47,6 +50,7 @@ pub struct Outbox {
     /// Where the next sweep starts, as a fraction of 2^32.
     rotation: u32,
     batch: SendBatch,
+    pulls: PullQueue,
     /// Room for what is due for one session, and for its bytes.
     picks: Vec<Pick>,
     bytes: Vec<u8>,
@@ -54,9 +58,10 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox in which no session has anything to send.
-    pub fn new(lag: LagOptions, stats: Arc<ShardStats>, report: Arc<SweepReport>) -> Self {
+    pub fn new(lag: LagOptions, stats: Arc<ShardStats>, report: Arc<SweepReport>, streams: Arc<Streams>) -> Self {
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { lag, stats, report, queue, rotation: 0, batch: SendBatch::default(), picks, bytes }
+        let (batch, pulls) = (SendBatch::default(), PullQueue::new(streams));
+        Self { lag, stats, report, queue, rotation: 0, batch, pulls, picks, bytes }
     }
 
     /// Looks for io_uring, if it is `wanted`. Called on the shard's own thread.
@@ -66,7 +71,12 @@ impl Outbox {
 
     /// Whether a turn of the sweep would find a session to serve.
     pub fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || self.pulls.has_ready()
+    }
+
+    /// When a session that reads from histories is due next, ms.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.pulls.next_ms()
     }
 
     /// Moves publications into the rings, and queues every session that has something to send.
@@ -99,6 +109,7 @@ impl Outbox {
             }
             all_had_the_rest
         });
+        self.pulls.drained(sessions);
         if moved {
             *rotation = rotation.wrapping_sub(STEP);
         }
@@ -135,7 +146,8 @@ impl Outbox {
 
     /// Adds what is due for a session to the batch. Control frames leave at once, before data.
     fn add(&mut self, key: u32, sessions: &mut Sessions, lanes: &Lanes) {
-        let Some(session) = sessions.get(key) else { return };
+        let Some(session) = sessions.get_mut(key) else { return };
+        self.pulls.push(key, session);
         let Some(connection) = &session.connection else { return };
         if connection.has_unsent() {
             return self.flush(key, sessions, lanes);

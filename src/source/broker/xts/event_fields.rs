@@ -94,7 +94,7 @@ const SEGMENTS: [(u16, Exchange); 15] = [
 ];
 
 /// What is known of one instrument by one code. Names and units as in
-/// [`MarketData`](crate::source::broker::quote::MarketData).
+/// [`MarketData`].
 #[derive(Debug, Clone, PartialEq, Default)]
 #[expect(missing_docs, reason = "as in `MarketData`")]
 pub struct Fields {

@@ -1,0 +1,174 @@
+//! Where a subscription to the JSON streams goes on, and what the client is told of it.
+//!
+//! With what was missed, or with what comes now; over the lanes, or read from the channel's history
+//! ([`pull`](crate::server::shard::pull)).
+
+use std::sync::Arc;
+
+use super::conversation::Conversation;
+use super::stream_client::StreamClient;
+use super::streams::{StreamsDialect, client};
+use crate::engine::clock;
+use crate::server::shard::lanes::Lanes;
+use crate::server::shard::pull::Pull;
+use crate::server::shard::session::{Membership, Session};
+use crate::wire::Wire;
+use crate::wire::streams::messages::{self, ChannelState};
+use crate::wire::streams::position::{NotRecovered, Since};
+use crate::wire::streams::request::{ErrorCode, RequestError};
+use crate::wire::streams::slow_policy::SlowPolicy;
+
+/// Whether a client gets what it missed of a channel, by the channel's number.
+pub type Answers = Vec<(usize, Result<(), NotRecovered>)>;
+
+impl StreamsDialect {
+    /// The policy of a subscription: what is asked for, or what it has, or what the channel has.
+    pub(super) fn policy(
+        &self,
+        channel: usize,
+        asked: Option<SlowPolicy>,
+        now: Option<&Pull>,
+    ) -> Result<SlowPolicy, RequestError> {
+        let usual = self.options.policy(&self.streams.channels().all()[channel].name);
+        match asked {
+            Some(asked) => asked.narrowing(usual).map_err(|words| RequestError::new(ErrorCode::InvalidMessage, words)),
+            None => Ok(now.map_or(usual, |pull| pull.policy.max(usual))),
+        }
+    }
+
+    /// Decides where a subscription goes on, once its groups are joined: with what was missed, or with what comes
+    /// now; over the lanes, or read from the history. The answer to `since`, if there is one.
+    pub(super) fn begin(
+        &self,
+        channel: usize,
+        policy: SlowPolicy,
+        since: Option<&Since>,
+        talk: &mut Conversation<'_>,
+    ) -> Option<Result<(), NotRecovered>> {
+        let known = &self.streams.channels().all()[channel];
+        if known.kind.is_conflated() {
+            return self.begin_states(channel, policy, since, talk);
+        }
+        // What is due over the lanes goes first; what a slow socket does not take is read from the history.
+        let filter = client(talk)?.filter(channel)?;
+        let groups = filter.groups(known);
+        if since.is_some() || policy != SlowPolicy::Drop {
+            talk.flush();
+        }
+        let undelivered = talk.first_undelivered(&groups);
+        let session = talk.sessions.get_mut(talk.key)?;
+        let before = session.client.as_ref()?.pull(channel);
+        let (next, is_catching_up) = (before.map(|pull| pull.next), before.is_some_and(|pull| pull.is_catching_up));
+        let has = before.and_then(|pull| pull.since.clone());
+        let history = self.streams.history(channel);
+        let answer = since.map(|since| history.start_after(since, clock::monotonic_ms()));
+        let next = match answer {
+            Some(Ok(start)) => start,
+            _ if next.is_none() && policy == SlowPolicy::Drop => return answer.map(|answer| answer.map(drop)),
+            _ => next.unwrap_or_else(|| history.index_of_id(undelivered)),
+        };
+        let mut pull = Pull::new(channel, policy, next, history.last_id());
+        pull.is_catching_up = is_catching_up || matches!(answer, Some(Ok(_)));
+        (pull.since, pull.sent) = match (answer, since) {
+            (Some(Ok(_)), Some(Since { seqs, .. })) => {
+                (history.follows_log().then(|| Box::new(seqs.clone())), seqs.clone())
+            }
+            _ => (has, history.seqs()),
+        };
+        drop(history);
+        session.hold(pull, self.streams.channels(), talk.lanes);
+        talk.pull();
+        answer.map(|answer| answer.map(drop))
+    }
+
+    /// The same for a channel of states: the current one is all there is to recover.
+    fn begin_states(
+        &self,
+        channel: usize,
+        policy: SlowPolicy,
+        since: Option<&Since>,
+        talk: &mut Conversation<'_>,
+    ) -> Option<Result<(), NotRecovered>> {
+        let session = talk.sessions.get_mut(talk.key)?;
+        let is_pulled = session.client.as_ref()?.pull(channel).is_some();
+        if policy != SlowPolicy::Drop {
+            session.hold(Pull::new(channel, policy, 0, 0), self.streams.channels(), talk.lanes);
+            talk.pull();
+        } else if is_pulled {
+            session.go_live(channel, self.streams.channels(), talk.lanes);
+        }
+        since.map(|_| Err(NotRecovered::Conflated))
+    }
+
+    /// Answers `subscribed`, and sends the latest state of what is new, or was asked for.
+    pub(super) fn confirm(&self, answers: &Answers, joined: &[u32], talk: &mut Conversation<'_>) {
+        for (_, answer) in answers {
+            if answer.is_ok() { self.stats.resumes.add(1) } else { self.stats.resumes_refused.add(1) }
+        }
+        let Some(client) = talk.sessions.get(talk.key).and_then(|session| session.client.as_deref()) else { return };
+        let states: Vec<ChannelState> =
+            client.filters().iter().map(|(at, _)| self.state(*at, client, answers)).collect();
+        let mut answer = Vec::new();
+        let filters = client.filters().iter().map(|(at, filter)| (*at, filter));
+        messages::append_subscribed(self.streams.channels(), filters, &states, &mut answer);
+        let again = answers.iter().filter(|(_, answer)| *answer == Err(NotRecovered::Conflated));
+        let again: Vec<String> = again.flat_map(|(at, _)| self.groups(*at, client)).collect();
+        let again = again.iter().filter_map(|group| talk.lanes.find(group, Wire::Streams));
+        let mut lanes: Vec<u32> = joined.iter().copied().chain(again).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        if let Some(out) = talk.answer() {
+            out.extend_from_slice(&answer);
+        }
+        tell_retained(&lanes, talk);
+    }
+
+    fn groups(&self, channel: usize, client: &StreamClient) -> Vec<String> {
+        client.filter(channel).map_or_else(Vec::new, |filter| filter.groups(&self.streams.channels().all()[channel]))
+    }
+
+    /// What the answer tells of a channel.
+    fn state(&self, channel: usize, client: &StreamClient, answers: &Answers) -> ChannelState {
+        let history = self.streams.history(channel);
+        let answer = answers.iter().find(|(at, _)| *at == channel).map(|(_, answer)| answer);
+        let policy = client.pull(channel).map(|pull| pull.policy).filter(|policy| *policy != SlowPolicy::Drop);
+        ChannelState {
+            epoch: Arc::clone(history.epoch()),
+            seq: history.seqs(),
+            recovered: answer.map(Result::is_ok),
+            reason: answer.and_then(|answer| answer.err()).map(NotRecovered::as_str),
+            policy: policy.map(SlowPolicy::name),
+            max_rate: policy.and_then(SlowPolicy::max_rate),
+        }
+    }
+
+    /// Groups that were joined now belong to channels that may be read from their history.
+    pub(super) fn hold_again(&self, session: &mut Session, lanes: &Lanes) {
+        let Some(client) = &mut session.client else { return };
+        for pull in client.pulls_mut() {
+            pull.live_after = pull.live_after.max(self.streams.history(pull.channel).last_id());
+        }
+        let pulled: Vec<usize> = client.pulls().iter().map(|pull| pull.channel).collect();
+        for channel in pulled {
+            session.hold_lanes(channel, self.streams.channels(), lanes);
+        }
+    }
+}
+
+/// Sends the latest state of the groups just joined, where there is one.
+pub fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
+    for &lane in joined {
+        // One that is held gets its state when its turn comes.
+        let is_held = |membership: &mut Membership| membership.cursor == Membership::HELD;
+        if talk.session().and_then(|session| session.membership(lane)).is_none_or(is_held) {
+            continue;
+        }
+        if let Some(frame) = talk.lanes.retained(lane) {
+            if let Some(out) = talk.answer() {
+                out.extend_from_slice(&frame);
+            }
+            // Sent now, so that a large state does not count as unread answers.
+            talk.flush();
+        }
+    }
+}

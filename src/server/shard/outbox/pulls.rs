@@ -1,0 +1,239 @@
+//! Sending to the sessions that read from histories: a few at a time, so that they delay nobody.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use super::Outbox;
+use super::send_batch::JOINED_BYTES;
+use crate::engine::clock::monotonic_ms;
+use crate::engine::frames::Form;
+use crate::engine::policy::LagOptions;
+use crate::server::shard::close::Close;
+use crate::server::shard::lanes::Lanes;
+use crate::server::shard::marks::Mark;
+use crate::server::shard::pull::{FellOff, Pull, PullView, PulledFrames};
+use crate::server::shard::session::Session;
+use crate::server::shard::sessions::{Report, Sessions};
+use crate::streams::Streams;
+use crate::wire::Wire;
+use crate::wire::streams::slow_policy::SlowPolicy;
+
+/// Bytes sent to such sessions per round of the loop. A round of the sweep serves 128 others.
+const ROUND_BYTES: usize = 4 * JOINED_BYTES;
+
+/// Sessions served per round.
+const ROUND: usize = 64;
+
+/// The sessions with something to pull.
+pub struct PullQueue {
+    streams: Arc<Streams>,
+    ready: VecDeque<u32>,
+    /// Those that wait until the shard has drained what was on its way when they joined.
+    waiting: Vec<u32>,
+    /// When those with a limited rate are due, ms.
+    timers: BTreeSet<(u64, u32)>,
+    found: PulledFrames,
+}
+
+impl PullQueue {
+    /// Nobody pulls yet.
+    pub fn new(streams: Arc<Streams>) -> Self {
+        let (ready, waiting, timers) = (VecDeque::new(), Vec::new(), BTreeSet::new());
+        Self { streams, ready, waiting, timers, found: PulledFrames::default() }
+    }
+
+    /// Queues a session, unless it is queued, or has nothing to pull.
+    pub fn push(&mut self, key: u32, session: &mut Session) {
+        if session.is_pulling && !mem::replace(&mut session.is_pull_queued, true) {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Whether a round would find a session to serve.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next session with a limited rate is due, ms.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.timers.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// The shard has drained more.
+    pub fn drained(&mut self, sessions: &mut Sessions) {
+        for key in mem::take(&mut self.waiting) {
+            if let Some(session) = sessions.get_mut(key) {
+                self.push(key, session);
+            }
+        }
+    }
+
+    fn expire(&mut self, now_ms: u64, sessions: &mut Sessions) {
+        while let Some(&(due_ms, key)) = self.timers.first()
+            && due_ms <= now_ms
+        {
+            self.timers.pop_first();
+            if let Some(session) = sessions.get_mut(key) {
+                self.push(key, session);
+            }
+        }
+    }
+
+    /// Looks what is due for a session. `Err`: it was promised messages that are gone.
+    fn find(
+        &mut self,
+        key: u32,
+        session: &Session,
+        lag: &LagOptions,
+        drained: u64,
+        now_ms: u64,
+    ) -> Result<(), FellOff> {
+        self.found.clear();
+        let Some(client) = &session.client else { return Ok(()) };
+        let form = Form::new(Wire::Streams.form());
+        for (at, pull) in client.pulls().iter().enumerate() {
+            if pull.due_ms > now_ms {
+                self.timers.insert((pull.due_ms, key));
+                continue;
+            }
+            let Some(filter) = client.filter(pull.channel) else { continue };
+            let channel = &self.streams.channels().all()[pull.channel];
+            if channel.kind.is_conflated() {
+                let groups = filter.groups(channel);
+                let (seq, state) = groups.first().map_or((0, None), |group| self.streams.state(pull.channel, group));
+                if let Some(state) = state.filter(|_| seq > pull.next) {
+                    self.found.push(at, seq, None, &state.frame(form));
+                }
+                self.found.complete.push((at, seq.max(pull.next)));
+                continue;
+            }
+            let view = PullView { at, channel: &channel.name, filter, lag, drained, room: JOINED_BYTES };
+            pull.read(&self.streams.history(pull.channel), &view, &mut self.found)?;
+        }
+        Ok(())
+    }
+}
+
+impl Outbox {
+    /// Serves some of the sessions that read from histories.
+    pub fn pull(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
+        let now_ms = monotonic_ms();
+        self.pulls.expire(now_ms, sessions);
+        let (mut bytes, mut served) = (0, 0);
+        while bytes < ROUND_BYTES
+            && served < ROUND
+            && let Some(key) = self.pulls.ready.pop_front()
+        {
+            served += 1;
+            bytes += self.pull_for(key, now_ms, sessions, lanes);
+        }
+    }
+
+    /// Sends what one session has to pull, up to [`JOINED_BYTES`] and a frame. Returns the bytes taken.
+    fn pull_for(&mut self, key: u32, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes) -> usize {
+        let mark = sessions.mark(key);
+        let Some(session) = sessions.get_mut(key) else { return 0 };
+        session.is_pull_queued = false;
+        // A blocked one is queued again when its socket is writable.
+        if !session.is_pulling || matches!(mark, Mark::Away | Mark::Blocked) {
+            return 0;
+        }
+        let Some(connection) = session.connection.as_ref().filter(|connection| connection.is_open()) else { return 0 };
+        self.bytes.clear();
+        connection.copy_unsent(&mut self.bytes);
+        if self.pulls.find(key, session, &self.lag, lanes.drained(Wire::Streams), now_ms).is_err() {
+            sessions.report(key, Report::Lagging);
+            return 0;
+        }
+        self.stats.skipped.add(self.pulls.found.skipped);
+        self.bytes.extend_from_slice(&self.pulls.found.bytes);
+        if self.bytes.is_empty() {
+            self.pulled(key, now_ms, sessions, lanes);
+            return 0;
+        }
+        let Ok(taken) = connection.send(&self.bytes) else {
+            sessions.report(key, Report::Lost(Close::Gone));
+            return 0;
+        };
+        self.stats.sends.add(1);
+        self.stats.bytes.add(taken as u64);
+        self.settle_pulled(key, taken, now_ms, sessions, lanes);
+        taken
+    }
+
+    /// Moves the pulls past what was taken.
+    fn settle_pulled(&mut self, key: u32, taken: usize, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes) {
+        let found = &self.pulls.found;
+        let Some(session) = sessions.get_mut(key) else { return };
+        let (Some(connection), Some(client)) = (session.connection.as_mut(), session.client.as_mut()) else { return };
+        let rest = connection.unsent_taken(taken);
+        let is_partly = taken < self.bytes.len();
+        let mut begin = 0;
+        for frame in &found.frames {
+            if is_partly && rest <= begin {
+                break;
+            }
+            if rest < frame.end {
+                connection.keep_tail(&found.bytes[rest..frame.end]);
+            }
+            begin = frame.end;
+            let pull = &mut client.pulls_mut()[frame.pull];
+            pull.next = frame.next;
+            pull.took(frame.place);
+            self.stats.frames.add(1);
+        }
+        if is_partly {
+            sessions.set_mark(key, Mark::Blocked);
+            sessions.report(key, Report::Blocked);
+        } else {
+            self.pulled(key, now_ms, sessions, lanes);
+        }
+    }
+
+    /// A session has taken all that was found for it: what has caught up changes over to the lanes.
+    fn pulled(&mut self, key: u32, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes) {
+        let drained = lanes.drained(Wire::Streams);
+        let Some(session) = sessions.get_mut(key) else { return };
+        let Some(client) = session.client.as_mut() else { return };
+        let (mut live, mut is_waiting) = (Vec::new(), false);
+        for &(at, next) in &self.pulls.found.complete {
+            let pull = &mut client.pulls_mut()[at];
+            pull.next = next;
+            pull.is_catching_up = false;
+            if let SlowPolicy::Latest { interval_ms: interval_ms @ 1.. } = pull.policy
+                && self.pulls.found.frames.iter().any(|frame| frame.pull == at)
+            {
+                pull.due_ms = now_ms + u64::from(interval_ms);
+                self.pulls.timers.insert((pull.due_ms, key));
+            }
+            if pull.policy != SlowPolicy::Drop {
+                continue;
+            }
+            if drained >= pull.live_after {
+                live.push(pull.channel);
+            } else {
+                is_waiting = true;
+            }
+        }
+        let complete = &self.pulls.found.complete;
+        let is_left =
+            |(at, pull): (usize, &Pull)| pull.due_ms <= now_ms && complete.iter().all(|(other, _)| *other != at);
+        let has_more = client.pulls().iter().enumerate().any(is_left);
+        for channel in live {
+            session.go_live(channel, self.pulls.streams.channels(), lanes);
+        }
+        if has_more {
+            self.pulls.push(key, session);
+        } else if is_waiting {
+            self.pulls.waiting.push(key);
+        }
+    }
+
+    /// Queues a session that reads from histories.
+    pub fn queue_pull(&mut self, key: u32, sessions: &mut Sessions) {
+        if let Some(session) = sessions.get_mut(key) {
+            self.pulls.push(key, session);
+        }
+    }
+}
