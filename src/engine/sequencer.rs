@@ -100,6 +100,8 @@ impl Sequencer {
 
     /// Registers a shard: its bell is rung after every batch, and it reports what it has swept.
     pub fn attach(&self, shard: &Waker, report: &Arc<SweepReport>) {
+        // Nothing that was published before is its business.
+        report.report(self.published(), 0, 0);
         let shard = (shard.clone(), Arc::clone(report));
         self.shards.rcu(|shards| shards.iter().chain([&shard]).cloned().collect::<Vec<_>>());
     }

@@ -19,7 +19,7 @@ use crate::wire::gexbot::{HubName, HubTopic, Package};
 use crate::wire::payload::Profile;
 
 /// A hub's URL, and what is expected there.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct HubAddress {
     /// ws:// or wss://, with the access token in its query: a secret.
     pub url: String,

@@ -58,16 +58,20 @@ impl Capture {
     }
 }
 
-/// Why there is no connection, in the server's own words if it has some.
+/// Why there is no connection, with a hint where the URL may be wrong.
 fn refused(error: ConnectError) -> anyhow::Error {
-    let ConnectError::Refused { status, body, .. } = &error else {
-        return anyhow::Error::new(error).context("cannot connect to the hub");
-    };
-    let hint = match status {
-        404 => "; expected a hub's URL, such as ws://127.0.0.1:8080/client/hubs/orderflow?access_token=KEY",
+    let hint = match &error {
+        ConnectError::Refused { status: 404, .. } => {
+            "; expected a hub's URL, such as ws://127.0.0.1:8080/client/hubs/orderflow?access_token=KEY"
+        }
         _ => "",
     };
-    anyhow::anyhow!("cannot connect to the hub: expected HTTP 101, got {status}: {body}{hint}")
+    match error {
+        ConnectError::Refused { status, body, .. } => {
+            anyhow::anyhow!("cannot connect to the hub: expected HTTP 101, got {status}: {body}{hint}")
+        }
+        error => anyhow::Error::new(error).context("cannot connect to the hub"),
+    }
 }
 
 /// The service does not let this client join a group.

@@ -221,6 +221,8 @@ impl ConsumerLoop {
             figures.recreated.fetch_add(1, Ordering::Relaxed);
         }
         self.shared.placement.forget(topic);
+        // Discovery asks for the new topic's id, by which its history goes on.
+        self.shared.health.doubt();
         if starts.count() == 0 {
             return Ok(());
         }
