@@ -13,17 +13,13 @@ use super::dialect::Dialects;
 use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
-use super::mailbox::{Admitted, Arrival, AssignmentNews, ClientProtocol, ShardHandle, ShardMessage};
+use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
-use super::session::Session;
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
 use crate::engine::clock::monotonic_ms;
-use crate::health::log_limit;
 use crate::wire::Wire;
-use crate::wire::gexbot::HubName;
-use crate::wire::webpubsub::PubSubWire;
 
 /// One thread's connections and everything they need.
 pub struct Shard {
@@ -72,8 +68,7 @@ impl Shard {
                 if let Some(socket) = self.poller.take(event) {
                     self.ready(socket);
                 }
-                // One load when there is nothing. Otherwise the channels could fill up during a flood of
-                // requests.
+                // One load when there is nothing. Otherwise the channels could fill up in a flood of requests.
                 self.drain();
             }
             while let Ok(message) = self.mailbox.try_recv() {
@@ -81,7 +76,6 @@ impl Shard {
             }
             self.drain();
             self.outbox.sweep(&mut self.sessions, &self.lanes);
-            self.outbox.pull(&mut self.sessions, &self.lanes);
             self.settle();
             self.expire(monotonic_ms());
         }
@@ -122,73 +116,45 @@ impl Shard {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
             ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted }) => {
                 let (key, admitted_stream) = self.sessions.add(user, protocol);
-                self.connect(key, socket, &read, (Some(admitted), admitted_stream));
+                self.connect(key, socket, Some(&read), [Some(admitted), admitted_stream]);
                 drop(wanted);
-                self.close_replaced(key);
+                self.sessions.end_replaced(key, &mut self.lanes);
             }
             ShardMessage::Claim(claim) => self.sessions.claim(claim, &mut self.lanes),
             ShardMessage::Attach { id, socket, read, admitted } => {
                 if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
-                    self.connect(key, socket, &read, (Some(admitted), None));
+                    self.connect(key, socket, Some(&read), [Some(admitted), None]);
                 }
             }
-            ShardMessage::Refuse { socket, hub, wire, admitted } => self.refuse(socket, hub, wire, admitted),
+            ShardMessage::Refuse { socket, hub, wire, admitted } => {
+                let key = self.sessions.add_refused(hub, wire);
+                self.connect(key, socket, None, [Some(admitted), None]);
+            }
             ShardMessage::Assigned(AssignmentNews { assignments, .. }) => {
                 for key in self.sessions.assigned(&assignments) {
                     self.converse(key, |_, dialects, wire, talk| dialects.of(wire).reassigned(talk));
-                    self.close_replaced(key);
+                    self.sessions.end_replaced(key, &mut self.lanes);
                 }
             }
-            ShardMessage::ClockEnded(clock) => {
-                for key in self.sessions.on_clock(&clock) {
-                    self.close(key, &Close::ClockEnded.into());
-                    self.sessions.end_detached(key, &mut self.lanes);
-                }
-            }
-            ShardMessage::Drain => {
-                self.sessions.drain(&mut self.lanes);
-                self.sessions.keys().into_iter().for_each(|key| self.close(key, &Close::Shutdown.into()));
-            }
+            ShardMessage::ClockEnded(clock) => self.sessions.end_clock(&clock, &mut self.lanes),
+            ShardMessage::Drain => self.sessions.drain(&mut self.lanes),
         }
         self.settle();
     }
 
-    /// Ends a session whose client has negotiated again; others stay.
-    fn close_replaced(&mut self, key: u32) {
-        if self.sessions.get(key).is_some_and(Session::is_replaced) {
-            self.close(key, &Close::Replaced.into());
-            self.sessions.end_detached(key, &mut self.lanes);
-        }
-    }
-
-    /// Closes a client that asked for a session which cannot be recovered. Nobody can recover what it has until then.
-    fn refuse(&mut self, socket: TcpStream, hub: HubName, wire: PubSubWire, admitted: Admitted) {
-        let wire = PubSubWire { reliable: false, ..wire };
-        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment: None, session: None };
-        let (key, _) = self.sessions.add("".into(), protocol);
-        let watched = self.poller.add(key, &socket);
-        self.sessions.connect(key, socket, monotonic_ms());
-        drop(admitted);
-        match watched {
-            Ok(()) => self.close(key, &Close::NotRecovered.into()),
-            Err(_) => self.sessions.report(key, Report::Lost(Close::Gone)),
-        }
-    }
-
-    /// Gives a session its socket, greets the client and handles what it has sent already. Its places under the
-    /// limits are held until the shard has counted it, and not longer: a client that was greeted counts once.
-    fn connect(&mut self, key: u32, socket: TcpStream, read: &[u8], places: (Option<Admitted>, Option<Admitted>)) {
-        let watched = self.poller.add(key, &socket);
-        let now_ms = monotonic_ms();
+    /// Gives a session its socket, greets the client and handles what it has sent already (`None`: only to refuse it).
+    /// Its places under the limits are held until the shard has counted it: a client that is greeted counts once.
+    fn connect(&mut self, key: u32, socket: TcpStream, sent: Option<&[u8]>, places: [Option<Admitted>; 2]) {
+        let (is_watched, now_ms) = (self.poller.add(key, &socket), monotonic_ms());
         self.sessions.connect(key, socket, now_ms);
         drop(places);
-        if let Err(error) = watched {
-            if log_limit::client_line(tracing::Level::ERROR) {
-                tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
+        match sent {
+            _ if !is_watched => self.sessions.report(key, Report::Lost(Close::Gone)),
+            Some(sent) => {
+                self.converse(key, |inbox, dialects, wire, talk| inbox.welcome(sent, now_ms, dialects.of(wire), talk));
             }
-            return self.sessions.report(key, Report::Lost(Close::Gone));
+            None => self.close(key, &Close::NotRecovered.into()),
         }
-        self.converse(key, |inbox, dialects, wire, talk| inbox.welcome(read, now_ms, dialects.of(wire), talk));
     }
 
     /// Acts on what the parts have reported about connections.

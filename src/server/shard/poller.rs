@@ -12,6 +12,7 @@ use rustix::time::Timespec;
 
 use super::bell::{Bell, Notifier};
 use crate::engine::clock::monotonic_ms;
+use crate::health::log_limit;
 
 /// `epoll` data of the doorbell; sessions use their key, which is shorter.
 const BELL: u64 = u64::MAX;
@@ -117,10 +118,16 @@ impl Poller {
         })
     }
 
-    /// Watches a session's new socket.
-    pub fn add(&self, key: u32, socket: &TcpStream) -> io::Result<()> {
+    /// Watches a session's new socket; false, with a log line, if the kernel refuses.
+    pub fn add(&self, key: u32, socket: &TcpStream) -> bool {
         let data = epoll::EventData::new_u64(u64::from(key));
-        Ok(epoll::add(&self.epoll, socket, data, Interest::Read.flags())?)
+        let watched = epoll::add(&self.epoll, socket, data, Interest::Read.flags());
+        if let Err(error) = watched
+            && log_limit::client_line(tracing::Level::ERROR)
+        {
+            tracing::error!(%error, "the kernel refuses to watch one more socket; the connection is dropped");
+        }
+        watched.is_ok()
     }
 
     /// Changes what the kernel tells about a session's socket; nothing while the session is detached.

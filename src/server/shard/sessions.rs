@@ -33,6 +33,7 @@ use crate::engine::hub::TooManySilentGroups;
 use crate::engine::policy::LagOptions;
 use crate::health::log_limit;
 use crate::wire::gexbot::HubName;
+use crate::wire::webpubsub::PubSubWire;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::{Wire, webpubsub};
 
@@ -220,10 +221,30 @@ impl Sessions {
         }
     }
 
-    /// The sessions on the clock of a replay session.
-    pub fn on_clock(&self, clock: &str) -> Vec<u32> {
+    /// A session for a client that asked for one which cannot be recovered. Nobody can recover what it has until it is
+    /// closed.
+    pub fn add_refused(&mut self, hub: HubName, wire: PubSubWire) -> u32 {
+        let wire = PubSubWire { reliable: false, ..wire };
+        self.add("".into(), ClientProtocol::WebPubSub { wire, hub, assignment: None, session: None }).0
+    }
+
+    /// The clock of a replay session has ended: ends the sessions on it.
+    pub fn end_clock(&mut self, clock: &str, lanes: &mut Lanes) {
         let is_on = |session: &Session| session.clock.as_ref().is_some_and(|own| **own == clock);
-        self.slab.iter().filter(|(_, session)| is_on(session)).map(|(key, _)| key as u32).collect()
+        let ended: Vec<u32> =
+            self.slab.iter().filter(|(_, session)| is_on(session)).map(|(key, _)| key as u32).collect();
+        for key in ended {
+            self.report(key, Report::Close(Close::ClockEnded.into()));
+            self.end_detached(key, lanes);
+        }
+    }
+
+    /// Ends a session whose client has negotiated again; others stay.
+    pub fn end_replaced(&mut self, key: u32, lanes: &mut Lanes) {
+        if self.get(key).is_some_and(Session::is_replaced) {
+            self.report(key, Report::Close(Close::Replaced.into()));
+            self.end_detached(key, lanes);
+        }
     }
 
     /// Sets when the connection ends, whatever the client does.
@@ -440,6 +461,7 @@ impl Sessions {
     pub fn drain(&mut self, lanes: &mut Lanes) {
         self.is_draining = true;
         for key in self.keys() {
+            self.report(key, Report::Close(Close::Shutdown.into()));
             self.end_detached(key, lanes);
         }
     }

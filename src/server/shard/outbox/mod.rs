@@ -139,6 +139,7 @@ impl Outbox {
             }
         }
         self.send_batch(sessions, lanes);
+        self.pull(sessions, lanes);
         if self.queue.is_empty() {
             self.report.report(lanes.drained_groups(), sessions.blocked(), sessions.members());
         }
