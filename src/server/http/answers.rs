@@ -12,7 +12,7 @@ use http::StatusCode;
 use hyper::body::{Body as _, Bytes, Frame, SizeHint};
 
 use super::app::{App, error};
-use super::places::{Place, Wait};
+use super::places::{HttpPlace, Wait};
 use crate::wire::byte_budget::HeldBytes;
 
 /// Answers up to this size are not counted: `--max-http-connections` bounds them.
@@ -84,12 +84,12 @@ pub struct AnswerBody {
     rest: Bytes,
     /// Bytes given to the socket.
     given: u64,
-    place: Arc<Place>,
+    place: Arc<HttpPlace>,
 }
 
 impl AnswerBody {
     /// The body of an answer on the connection with this place.
-    pub fn new(body: Body, place: Arc<Place>) -> Self {
+    pub fn new(body: Body, place: Arc<HttpPlace>) -> Self {
         Self { body, rest: Bytes::new(), given: 0, place }
     }
 

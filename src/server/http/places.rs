@@ -53,12 +53,12 @@ impl Waiting {
 
 /// The place of one connection.
 #[derive(Debug, Default)]
-pub struct Place {
+pub struct HttpPlace {
     waiting: Waiting,
     ousted: Notify,
 }
 
-impl Place {
+impl HttpPlace {
     /// The server waits for the client, from this moment.
     pub fn waits(&self, wait: Wait) {
         self.waits_since(wait, monotonic_ms());
@@ -101,7 +101,7 @@ impl Place {
 #[derive(Debug)]
 pub struct Places {
     free: Arc<Semaphore>,
-    taken: Mutex<Slab<Arc<Place>>>,
+    taken: Mutex<Slab<Arc<HttpPlace>>>,
     connections: Arc<AtomicU64>,
     dropped_for_place: Arc<AtomicU64>,
     dropped_stalled: Arc<AtomicU64>,
@@ -110,7 +110,7 @@ pub struct Places {
 /// A place that a connection holds.
 #[derive(Debug)]
 pub struct TakenPlace {
-    place: Arc<Place>,
+    place: Arc<HttpPlace>,
     key: usize,
     places: Arc<Places>,
     /// Released after the place is taken off the list.
@@ -150,7 +150,7 @@ impl Places {
     }
 
     fn taken(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> TakenPlace {
-        let place = Arc::new(Place::default());
+        let place = Arc::new(HttpPlace::default());
         place.waits(Wait::Head);
         let key = self.list().insert(Arc::clone(&place));
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -174,19 +174,19 @@ impl Places {
         true
     }
 
-    /// Counts a connection that was dropped because it had [`stalled`](Place::stalled).
+    /// Counts a connection that was dropped because it had [`stalled`](HttpPlace::stalled).
     pub fn count_stalled(&self) {
         self.dropped_stalled.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, Slab<Arc<Place>>> {
+    fn list(&self) -> std::sync::MutexGuard<'_, Slab<Arc<HttpPlace>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl TakenPlace {
     /// The place, for the parts that serve the connection.
-    pub fn place(&self) -> &Arc<Place> {
+    pub fn place(&self) -> &Arc<HttpPlace> {
         &self.place
     }
 }
@@ -238,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_an_answer_stalls() {
-        let place = Place::default();
+        let place = HttpPlace::default();
         let stalled = async |patience| tokio::time::timeout(Duration::from_millis(20), place.stalled(patience)).await;
         place.waits_since(Wait::Head, 1);
         assert!(stalled(Duration::from_millis(1)).await.is_err());

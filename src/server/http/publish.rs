@@ -81,7 +81,7 @@ fn judge(app: &App, grant: &Grant, body: &[u8]) -> (Response, Vec<ChannelMessage
         return (error(StatusCode::BAD_REQUEST, "expected JSON in UTF-8"), Vec::new());
     };
     let mut batch = app.streams.batch();
-    let mut outcome = Outcome::default();
+    let mut outcome = BodyOutcome::default();
     for item in items(body) {
         outcome.count(accept(&mut batch, grant, item));
     }
@@ -143,14 +143,14 @@ fn accept(batch: &mut PublishBatch<'_>, grant: &Grant, item: Result<Item<'_>, St
 
 /// What became of the messages of one body.
 #[derive(Default)]
-struct Outcome {
+struct BodyOutcome {
     accepted: usize,
     refused: usize,
     /// The first ones, with their positions in the body.
     told: Vec<(usize, ItemRefusal)>,
 }
 
-impl Outcome {
+impl BodyOutcome {
     fn count(&mut self, item: Result<(), ItemRefusal>) {
         match item {
             Ok(()) => self.accepted += 1,

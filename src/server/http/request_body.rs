@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 
 use super::app::App;
-use super::places::{Place, Wait};
+use super::places::{HttpPlace, Wait};
 use crate::engine::clock::monotonic_ms;
 use crate::wire::byte_budget::HeldBytes;
 
@@ -105,7 +105,7 @@ async fn collect(app: &App, mut body: Body, limit: usize) -> Result<ReadBody, Bo
 /// The body of a request, as the handlers read it. It tells the connection's place when it waits for the client.
 pub struct RequestBody {
     incoming: Arc<Mutex<Incoming>>,
-    place: Arc<Place>,
+    place: Arc<HttpPlace>,
     /// When it was first read, ms.
     began_ms: Option<u64>,
 }
@@ -115,7 +115,7 @@ pub struct UnreadBody(Arc<Mutex<Incoming>>);
 
 impl RequestBody {
     /// A body, and the handle for what will be left of it.
-    pub fn new(incoming: Incoming, place: Arc<Place>) -> (Self, UnreadBody) {
+    pub fn new(incoming: Incoming, place: Arc<HttpPlace>) -> (Self, UnreadBody) {
         let incoming = Arc::new(Mutex::new(incoming));
         (Self { incoming: Arc::clone(&incoming), place, began_ms: None }, UnreadBody(incoming))
     }

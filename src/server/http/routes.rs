@@ -21,7 +21,7 @@ use tower_service::Service;
 use super::answers::{self, AnswerBody};
 use super::app::{App, Peer, error};
 use super::control_access::is_listed_origin;
-use super::places::Place;
+use super::places::HttpPlace;
 use super::request_body::RequestBody;
 use super::route_table::{Access, ROUTES, Route};
 use crate::health::log_limit;
@@ -111,7 +111,7 @@ struct Door {
     app: Arc<App>,
     routes: Router,
     peer: SocketAddr,
-    place: Arc<Place>,
+    place: Arc<HttpPlace>,
 }
 
 impl Door {
