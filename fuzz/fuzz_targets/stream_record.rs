@@ -31,7 +31,11 @@ fuzz_target!(|input: &[u8]| {
         2 => {
             if let Ok(signal) = TradingSignal::parse(payload) {
                 assert_eq!(signal, signal.clone().into_owned());
-                same_digits(payload, text(&messages::signal(&signal, 0).finish(None)), &["price", "quantity", "confidence"]);
+                same_digits(
+                    payload,
+                    text(&messages::signal(&signal, 0).finish(None)),
+                    &["price", "quantity", "confidence"],
+                );
             }
         }
         3 => {

@@ -109,8 +109,8 @@ fn all_categories_of_a_ticker_share_its_times_and_prices_and_hold_nothing_odd() 
     let inspected = said(&["inspect", "--strict", "--data-dir", out]);
     assert_eq!(
         inspected.lines().count(),
-        1 + 2 * 16 + 1,
-        "a table per ticker, and no problem behind them: {inspected}"
+        1 + 2 * 16 + 4 + 1,
+        "a table per ticker and one of the streams, and no problem behind them: {inspected}"
     );
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
+use std::sync::LazyLock;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,8 +17,14 @@ use crate::common::eventually;
 use crate::common::server::{Server, program, refusal, run};
 use crate::{said, url};
 
+/// The server reads its folder again when it is asked for dates: it stays as long as the tests.
+fn day() -> &'static Dataset {
+    static DAY: LazyLock<Dataset> = LazyLock::new(Dataset::usual);
+    &DAY
+}
+
 fn paused() -> Server {
-    Server::with(&Dataset::usual(), &[("FLOWCAST_START_PAUSED", "true"), ("FLOWCAST_CONTROL_RATE", "10000")])
+    Server::with(day(), &[("FLOWCAST_START_PAUSED", "true"), ("FLOWCAST_CONTROL_RATE", "10000")])
 }
 
 /// What `flowcast replay ARGS --json` prints.
@@ -72,7 +79,7 @@ fn what_the_server_refuses_is_said_as_the_server_says_it() {
 #[test]
 fn the_token_comes_from_the_environment() {
     let settings = [("FLOWCAST_CONTROL_TOKEN", "a-token"), ("FLOWCAST_START_PAUSED", "true")];
-    let server = Server::with(&Dataset::usual(), &settings);
+    let server = Server::with(day(), &settings);
     let play = |token: Option<&str>| {
         let address = url(&server);
         let mut command = program(&["replay", "play", "--url", &address]);
@@ -133,7 +140,7 @@ fn keys_in_a_terminal_steer_the_clock_and_the_terminal_is_put_back() {
 
 #[test]
 fn without_a_terminal_nothing_is_read_from_standard_input() {
-    let server = Server::start(&Dataset::usual());
+    let server = Server::start(day());
     let address = url(&server);
     let mut command = program(&["tail", &address, "SPX", "--count", "3"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

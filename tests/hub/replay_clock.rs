@@ -278,14 +278,25 @@ fn every_api_key_has_its_own_market_if_that_is_asked_for() {
     let server = Server::with(&Dataset::usual(), &settings);
     let mut one = Client::open_at(&server, "/client/hubs/orderflow?access_token=one:1", JSON_RELIABLE).joined(&["SPX"]);
     let mut two = Client::open_at(&server, "/client/hubs/orderflow?access_token=two:1", JSON_RELIABLE).joined(&["SPX"]);
-    send(&server, "POST", "/seek-to-timestamp", &json!({ "timestamp": FIRST + 60, "key": "two" }));
     let sessions = server.get("/replay/sessions").json();
     assert_eq!(sessions["count"], 2);
-    for session in sessions["sessions"].as_array().unwrap() {
-        let name = session["session"].as_str().unwrap();
-        assert!(name.starts_with("key-"), "{name}");
-        send(&server, "PATCH", &format!("/replay/sessions/{name}"), &json!({ "state": "paused" }));
-    }
-    let (first, second) = (one.data().index(), two.take(3).last().unwrap().index());
-    assert!(first < 60 || second >= 60, "{first}, {second}");
+    let names = sessions["sessions"].as_array().unwrap().iter().map(|session| session["session"].as_str().unwrap());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    assert!(names.iter().all(|name| name.starts_with("key-")), "{names:?}");
+    let tell = |change: Value| {
+        for name in &names {
+            assert_eq!(send(&server, "PATCH", &format!("/replay/sessions/{name}"), &change).status, 200);
+        }
+    };
+    tell(json!({ "state": "paused" }));
+    tell(json!({ "seek": { "record": 0 } }));
+    send(&server, "POST", "/seek-to-timestamp", &json!({ "timestamp": FIRST + 60, "key": "two" }));
+    tell(json!({ "step": 1 }));
+    let stands = |name: &String| server.get(&format!("/replay/sessions/{name}")).json()["record"].as_u64().unwrap();
+    let mut records: Vec<u64> = names.iter().map(stands).collect();
+    records.sort_unstable();
+    assert_eq!(records, [1, 61], "each has its own position");
+    // What was played before the pause may come before.
+    while one.data().index() != 0 {}
+    while two.data().index() != 60 {}
 }

@@ -46,7 +46,9 @@ pub async fn find(request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
             }
             let base = format!("{scheme}://{}", rest.trim_end_matches('/'));
             if let Some(server) = base.strip_suffix("/negotiate").map(|base| base.trim_end_matches("/v2")) {
-                bail!("expected the URL of a server, to which the path of negotiate is added: {server}; got {base}");
+                bail!(
+                    "expected the URL of a server, to which flowcast adds the path of negotiate: {server}; got {base}"
+                );
             }
             negotiated(&base, &mut wanted, request).await
         }

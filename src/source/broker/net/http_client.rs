@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::socket::retry_after;
+use super::opening_handshake::retry_after;
 
 /// How calls are made. No proxy is used and no redirect followed.
 #[derive(Clone)]

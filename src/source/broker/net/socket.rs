@@ -6,20 +6,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Uri};
+use http::Uri;
+use http::header::{HeaderName, HeaderValue};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+pub use super::opening_handshake::Socket;
 use super::opening_handshake::{self, Refusal};
-
-/// An open WebSocket, with or without TLS.
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Where and how to connect.
 #[derive(Clone)]
@@ -125,15 +123,6 @@ pub fn broken(error: &tungstenite::Error) -> &'static str {
         tungstenite::Error::Protocol(_) => "the WebSocket protocol was violated",
         _ => "the WebSocket handshake failed",
     }
-}
-
-/// The longest wait a server can impose.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
-
-/// `Retry-After` in seconds; its form with a date is not used by the brokers.
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
 #[cfg(test)]
