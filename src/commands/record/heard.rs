@@ -27,6 +27,7 @@ pub enum Heard {
     /// It is back after so long.
     Back { what: String, away: Duration },
     /// Tell when everything before this is on the disk.
+    #[cfg_attr(not(feature = "kafka"), expect(dead_code, reason = "only Kafka commits"))]
     Sync(std::sync::mpsc::Sender<()>),
 }
 

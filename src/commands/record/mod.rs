@@ -73,6 +73,7 @@ async fn run(options: &RecordOptions) -> anyhow::Result<()> {
 }
 
 /// Starts the source. `finished` tells that everything it has sent is on the disk.
+#[cfg_attr(not(feature = "kafka"), expect(clippy::needless_pass_by_value, reason = "only Kafka takes `finished`"))]
 fn start(
     recorded: Recorded,
     files: ToFiles,

@@ -145,6 +145,7 @@ impl RecordOptions {
     }
 
     #[cfg(not(feature = "kafka"))]
+    #[expect(clippy::unused_self, reason = "with Kafka it is used")]
     fn kafka(&self) -> anyhow::Result<Recorded> {
         anyhow::bail!("this flowcast was built without Kafka; build it with --features kafka")
     }
