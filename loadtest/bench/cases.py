@@ -61,21 +61,21 @@ class Settings:
     """How long the clients of W3 hear nothing before the memory is read."""
 
     def data(self, name, tickers, records):
-        """A generated day of those tickers."""
+        """A generated day of those tickers: orderflow, which older versions serve, too."""
         out, part = self.work / name, self.work / f"{name}.part"
         if not out.exists():
             command = [servers.FLOWCAST, "generate", "--force", "--out", part, "--tickers", ",".join(tickers)]
-            subprocess.run([*command, "--records", str(records)], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([*command, "--categories", "orderflow", "--records", str(records)], check=True, stdout=subprocess.DEVNULL)
             part.rename(out)
         return out
 
     def one(self):
         """The day that rows of one group replay."""
-        return self.data("one", ["SPX"], RECORDS)
+        return self.data("orderflow-1", ["SPX"], RECORDS)
 
     def sixteen(self):
         """The day of the row of sixteen groups."""
-        return self.data("sixteen", TICKERS_16, RECORDS)
+        return self.data("orderflow-16", TICKERS_16, RECORDS)
 
     def recording(self, wire, tickers=("SPX",)):
         """What flowcast says on a wire of the hub when it replays one of those days."""

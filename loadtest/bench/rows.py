@@ -61,7 +61,7 @@ def loaded(command, load):
     """A contender: a server under a load."""
 
     def measure():
-        with running(command()) as server:
+        with running(command(), built=True) as server:
             return outcome(run(server, load))
 
     return measure
@@ -101,7 +101,7 @@ def idle(settings, wire):
 
     def measured(command, load):
         def measure():
-            with running(command()) as server:
+            with running(command(), built=True) as server:
                 # What starting left behind is given back when clients come and go; it is none of theirs.
                 run(server, replace(load, connections=WARM_UP, seconds=1))
                 before = settled_bytes(server)

@@ -130,8 +130,8 @@ def pinned(core, command):
 
 
 @contextlib.contextmanager
-def running(command, log_level="warn", cores=SERVER_CORE):
-    """Runs a server for a block; it is ready when the block begins."""
+def running(command, log_level="warn", cores=SERVER_CORE, built=False):
+    """Runs a server for a block; it is ready when the block begins, and if `built`, has built what it can."""
     environment = os.environ | {"FLOWCAST_LOG_LEVEL": log_level, "FLOWCAST_LOG_FORMAT": "json"}
     # Ours; flowcast warns of settings it does not know.
     environment.pop("FLOWCAST_BIN", None)
@@ -141,6 +141,8 @@ def running(command, log_level="warn", cores=SERVER_CORE):
         try:
             _await_address(server)
             _await_health(server)
+            if built:
+                _await_frames(server)
             yield server
             if process.poll() is not None:
                 raise ServerError(f"{command[0]} ended with {process.returncode}: {server.text()[-500:]}")
@@ -173,6 +175,24 @@ def _await_health(server):
                 return
         time.sleep(0.002)
     raise ServerError(f"the server did not become ready")
+
+
+def _await_frames(server):
+    """Waits until nothing more is built in the background: that is no part of what sending costs."""
+    name = "flowcast_builder_cpu_microseconds_total"
+    deadline, before, same = time.monotonic() + START_S, None, 0
+    while same < 3 and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return
+        now = re.search(rf"^{name} (\S+)", text, re.MULTILINE)
+        if now is None:
+            return
+        same = same + 1 if now[1] == before else 0
+        before = now[1]
+        time.sleep(0.1)
 
 
 def _end(process):
