@@ -197,3 +197,24 @@ fn a_topic_that_was_made_anew_is_another_epoch_and_a_position_of_the_future_is_r
     let (_, told) = traveller.arrive(&server);
     assert_eq!((&told["recovered"], &told["reason"]), (&json!(false), &json!("unknown_epoch")));
 }
+
+#[test]
+fn what_a_node_reads_of_a_topic_made_anew_has_its_epoch_and_its_numbers_from_the_first_message_on() {
+    let (brokers, lines) = (broker::shared(), topic::name("lines"));
+    topic::create(&brokers, &lines, 1);
+    let server = following(node(&brokers, &[&lines], "watcher", &[]), &lines);
+    let mut traveller = Traveller::new(&lines, 1);
+    let (mut socket, _) = traveller.arrive(&server);
+    Writer::new(&brokers).count(&lines, 1, 0..20);
+    (0..20).for_each(|_| traveller.take(&mut socket));
+    topic::make_anew(&brokers, &lines, 1);
+    Writer::new(&brokers).count(&lines, 1, 1000..1030);
+    let heard: Vec<Value> = (0..30).map(|_| hear(&mut socket)).collect();
+    let epoch = &heard[0]["epoch"];
+    assert_ne!(epoch, &traveller.epoch, "a client that has 20 messages of the old one must not take these for known");
+    for (message, seq) in heard.iter().zip(1..) {
+        assert_eq!((&message["epoch"], &message["seq"]), (epoch, &json!(seq)), "{message}");
+    }
+    let told = server.get("/websocket/status").json()["stream_history"][&lines].clone();
+    assert_eq!(&told["epoch"], epoch);
+}

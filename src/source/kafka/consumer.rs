@@ -204,7 +204,7 @@ impl ConsumerLoop {
     }
 
     /// Reads a topic that was deleted and made anew from its first message on: all of its messages are new.
-    fn begin_anew(&self, consumer: &BaseConsumer<KafkaContext>, topic: &str) -> Result<(), ClientError> {
+    fn begin_anew(&mut self, consumer: &BaseConsumer<KafkaContext>, topic: &str) -> Result<(), ClientError> {
         let assigned = consumer.assignment()?;
         let (mut starts, mut beginnings) = (TopicPartitionList::new(), TopicPartitionList::new());
         for element in assigned.elements_for_topic(topic) {
@@ -221,12 +221,14 @@ impl ConsumerLoop {
             figures.recreated.fetch_add(1, Ordering::Relaxed);
         }
         self.shared.placement.forget(topic);
-        // Discovery asks for the new topic's id, by which its history goes on.
-        self.shared.health.doubt();
         if starts.count() == 0 {
             return Ok(());
         }
         self.shared.placement.begun(&starts);
+        // Before its first message: under the old id, clients would take its first numbers for messages they have.
+        if let Some(id) = self.shared.topic_changes.id(topic) {
+            self.refill.identified(topic, &id, &self.shared.placement);
+        }
         consumer.seek_partitions(beginnings, ANSWER)?;
         if let Err(error) = consumer.store_offsets(&starts) {
             tracing::debug!(%error, topic, "cannot store where the new topic starts");

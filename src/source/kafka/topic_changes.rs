@@ -53,6 +53,12 @@ impl TopicChanges {
         }
     }
 
+    /// The id of a topic, written as Kafka's tools write it; `None` before librdkafka has told it.
+    pub fn id(&self, topic: &str) -> Option<String> {
+        // librdkafka writes the same bytes in base64's other alphabet.
+        Some(self.state().ids.get(topic)?.replace('+', "-").replace('/', "_"))
+    }
+
     /// The topics that were made anew since the last call.
     pub fn take_recreated(&self) -> Vec<String> {
         // Called after each message, so without the lock as a rule.
@@ -91,5 +97,8 @@ mod tests {
         }
         assert_eq!(ids.take_recreated(), ["lines"]);
         assert_eq!(ids.take_recreated(), none, "told once");
+        assert_eq!((ids.id("lines").as_deref(), ids.id("others")), (Some("Xq9cT0qRR8yD3yq1yB3j5g"), None));
+        ids.hear("Topic others changed id from AAAAAAAAAAAAAAAAAAAAAA to +q9cT0qRR8yD3yq1yB3j/g");
+        assert_eq!(ids.id("others").as_deref(), Some("-q9cT0qRR8yD3yq1yB3j_g"));
     }
 }
