@@ -5,7 +5,8 @@
 //! 1. `source::recorded::lines` reads a block of a file (record).
 //! 2. [`source::recorded::block_builder`] parses its lines and encodes them (payload, frames), ahead of the clock.
 //! 3. [`source::recorded::block`] keeps the frames, built once.
-//! 4. [`source::recorded::player`] beats the clock: the next record of every track, as handles.
+//! 4. [`source::recorded::playhead`] publishes what is due in every track, as handles; [`source::recorded::player`] says
+//!    when.
 //! 5. [`engine::sequencer`] numbers a publication, sends it into its group, and rings the shards.
 //! 6. `server::shard::lanes` moves it into the ring of its subscribers (group).
 //! 7. `server::shard::outbox` finds what is due for a connection and joins it.

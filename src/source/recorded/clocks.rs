@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::clock::Clock;
-use super::dataset::{Dataset, DatasetOptions, dates};
+use super::dataset::{Dataset, DatasetError, DatasetOptions, dates};
 use super::day_prices::DayPrices;
 use super::market::{Market, spans};
 use super::player::{Player, PlayerParts, Swap};
@@ -236,7 +236,6 @@ impl Replays for Clocks {
     }
 
     fn dates(&self) -> Result<Vec<RecordedDate>, Refused> {
-        let unreadable = |error: &dyn std::error::Error| Refused::Unreadable { reason: error.to_string() };
         let dates = dates(&self.parts.dataset.data_dir).map_err(|error| unreadable(&error))?;
         let stage = self.stage();
         let found = dates.into_iter().filter_map(|date| {
@@ -255,8 +254,7 @@ impl Replays for Clocks {
             let available = crate::replay::wanted_dates::shown(&found);
             return Err(Refused::NoSuchDate { date, available });
         }
-        let datasets =
-            datasets(&self.parts.dataset, &dates).map_err(|error| Refused::Unreadable { reason: error.to_string() })?;
+        let datasets = datasets(&self.parts.dataset, &dates).map_err(|error| unreadable(&error))?;
         let job = {
             let mut jobs = locked(&self.jobs);
             if let Some(running) = jobs.iter().find(|job| job.state == LoadState::Loading) {
@@ -332,9 +330,19 @@ impl Replays for Clocks {
 impl Clocks {
     fn dates_with_data(&self) -> Result<Vec<Date>, Refused> {
         let dir = &self.parts.dataset.data_dir;
-        let dates = dates(dir).map_err(|error| Refused::Unreadable { reason: error.to_string() })?;
+        let dates = dates(dir).map_err(|error| unreadable(&error))?;
         Ok(dates.into_iter().filter(|&date| Dataset::on(dir, date).is_ok()).collect())
     }
+}
+
+/// For whoever asks over HTTP: where the data lies is the operator's business.
+fn unreadable(error: &DatasetError) -> Refused {
+    tracing::warn!("{error}");
+    let reason = match error {
+        DatasetError::Unreadable { source, .. } => format!("the data folder cannot be read: {source}"),
+        _ => "the data of these dates cannot be read; the server's log says why".to_owned(),
+    };
+    Refused::Unreadable { reason }
 }
 
 /// A clock on a stage, and the handle on it.

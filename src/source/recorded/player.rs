@@ -301,6 +301,7 @@ impl Player {
                 let standing = Lap { days: days.collect(), night_ms, turn_ms }.at(unix_ns, speed);
                 // What is due at this very ms still comes.
                 let time = u32::try_from((standing.data_ms + 999).div_euclid(1000)).unwrap_or(0);
+                // Cannot fail: every file is indexed.
                 let _ = self.playhead.seek(standing.day, time);
                 self.clock.set(standing.data_ms);
                 self.clock.start_at(mono_ns, standing.fraction, mono_ns);

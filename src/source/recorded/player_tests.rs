@@ -385,6 +385,10 @@ fn other_dates_are_loaded_beside_the_running_ones() {
         [(false, None), (true, Some(5))]
     );
     assert_eq!(dates[0].union.unwrap().last, (BEGIN + 9) * 1000);
+    let folder = rig.dir.path().to_owned();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let gone = rig.clocks.dates().unwrap_err().to_string();
+    assert!(gone.starts_with("the data folder cannot be read: ") && !gone.contains(folder.to_str().unwrap()), "{gone}");
 }
 
 #[test]
