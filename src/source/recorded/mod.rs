@@ -6,11 +6,12 @@
 //! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
 //!   [`lines`].
 //! - [`clock`]: which recorded time it is, and when a tick is due; [`playhead`]: what is due then, on a [`stand`];
-//!   [`player`]: the thread of both, and what is asked of it. [`clocks`]: all clocks of a server, on their stages.
+//!   [`player`]: the thread of both, with what a beat does, what is asked of it (orders), and `--anchor wall`. [`clocks`]: all clocks of a server, on their stages.
 //! - [`trading`], [`day_prices`], together the [`score`]: the same days on the JSON streams.
 //! - [`slot_reader`]: single lines, for REST.
 
 mod alarm;
+mod beat;
 pub mod block;
 pub mod block_builder;
 pub mod clock;

@@ -16,40 +16,32 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::clock::{Begin, Clock, Deadline};
+use super::clock::{Begin, Clock};
 use super::lateness::Lateness;
-use super::playhead::{Next, Playhead, Portion};
+use super::playhead::{Next, Playhead};
 use super::score::Score;
 use super::stage::Stage;
-use super::wall::Lap;
 use crate::engine::clock;
 use crate::engine::hub::Hub;
-use crate::engine::sequencer::Due;
 use crate::health::status::{SourceHealth, Status};
 use crate::replay::change::{Change, Pace, Speed};
 use crate::replay::remote::{Console, Request};
 use crate::replay::snapshot::{Axis, Cause, Epoch, Snapshot, State};
 
-/// How long frames that are not built yet are waited for before a tick goes without them.
-const PATIENCE_NS: u64 = 5_000_000_000;
-
 /// How soon something that is waited for is looked at again.
-const RETRY_NS: u64 = 200_000;
+pub(super) const RETRY_NS: u64 = 200_000;
 
 /// How soon a request that waits for the index, or a start that waits for clients, is looked at again.
-const LOOK_NS: u64 = 2_000_000;
+pub(super) const LOOK_NS: u64 = 2_000_000;
 
 /// The longest sleep: after it, whether to stop is looked at.
 const NAP_NS: u64 = 100_000_000;
 
-/// How long clients that do not read hold up a clock without a speed.
-const HOLD_NS: u64 = 2_000_000_000;
-
 /// Between two dates, unless `--max-gap` is shorter.
-const NIGHT: Duration = Duration::from_secs(2);
+pub(super) const NIGHT: Duration = Duration::from_secs(2);
 
 /// From the last record to the first, when time follows the records and they are played in a loop.
-const LAP: Duration = Duration::from_secs(1);
+pub(super) const LAP: Duration = Duration::from_secs(1);
 
 /// What a player is made of.
 #[expect(missing_docs, reason = "see Player")]
@@ -104,8 +96,8 @@ pub struct Player {
     pub(super) epoch: u64,
     pub(super) session: Option<Arc<str>>,
     pub(super) stage: Arc<Stage>,
-    window: Waker,
-    swaps: Receiver<Swap>,
+    pub(super) window: Waker,
+    pub(super) swaps: Receiver<Swap>,
     pub(super) health: Option<Arc<SourceHealth>>,
     pub(super) score: Option<Score>,
     /// Whether a tick was published since the last jump.
@@ -113,16 +105,16 @@ pub struct Player {
     /// A request that waits for the index.
     pub(super) waiting: Option<(Request, Instant)>,
     /// Since when a tick waits for its frames, or for the shards; monotonic ns.
-    held_since: Option<u64>,
-    retry_ns: u64,
+    pub(super) held_since: Option<u64>,
+    pub(super) retry_ns: u64,
     /// Sockets that are blocked and waited for no more.
-    tolerated: u64,
-    ordinal: u64,
+    pub(super) tolerated: u64,
+    pub(super) ordinal: u64,
     pub(super) lateness: Lateness,
-    status: Arc<Status>,
-    paused: Option<Arc<AtomicU64>>,
-    missed: Arc<AtomicU64>,
-    missing: Arc<AtomicU64>,
+    pub(super) status: Arc<Status>,
+    pub(super) paused: Option<Arc<AtomicU64>>,
+    pub(super) missed: Arc<AtomicU64>,
+    pub(super) missing: Arc<AtomicU64>,
 }
 
 impl Player {
@@ -267,197 +259,6 @@ impl Player {
         }
     }
 
-    /// Goes to where the time of day says. What that is depends on every file's length: waits until all are indexed.
-    fn anchor(&mut self, stop: &AtomicBool) {
-        let stand = Arc::clone(self.playhead.stand());
-        let market = Arc::clone(stand.market());
-        while !market.tracks.iter().all(|track| track.slots().1 || track.is_lost()) {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            std::thread::sleep(Duration::from_nanos(LOOK_NS));
-        }
-        self.stand_by_wall();
-    }
-
-    /// Goes to where the time of day says, and on from there.
-    pub(super) fn stand_by_wall(&mut self) {
-        let market = Arc::clone(self.playhead.stand().market());
-        let (mono_ns, unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
-        match self.clock.pace() {
-            Pace::Interval(interval) => {
-                let interval = interval.as_nanos() as u64;
-                let ordinal = unix_ns / interval + 1;
-                self.playhead.seek_ordinal(ordinal);
-                let now = self.playhead.time_in(self.reference()).map_or(self.clock.now_ms(), ms);
-                self.clock.set(now);
-                self.clock.start_at(mono_ns, 0.0, mono_ns + ordinal * interval - unix_ns);
-            }
-            Pace::Recorded(speed) => {
-                let speed = if let Speed::Times(speed) = speed { speed } else { 1.0 };
-                let days =
-                    (0..market.days.len()).map(|day| market.span(day)).map(|(first, last)| (ms(first), ms(last)));
-                let [night_ms, turn_ms] = [NIGHT, LAP].map(|gap| gap.as_millis() as i64);
-                let standing = Lap { days: days.collect(), night_ms, turn_ms }.at(unix_ns, speed);
-                // What is due at this very ms still comes.
-                let time = u32::try_from((standing.data_ms + 999).div_euclid(1000)).unwrap_or(0);
-                // Cannot fail: every file is indexed.
-                let _ = self.playhead.seek(standing.day, time);
-                self.clock.set(standing.data_ms);
-                self.clock.start_at(mono_ns, standing.fraction, mono_ns);
-            }
-        }
-        self.jumped();
-    }
-
-    /// A tick is due: pauses before it, waits for what it needs, or publishes it.
-    fn tick_at(&mut self, deadline: Deadline, next_ms: i64, now: u64) {
-        if let Some(pause_at) = self.pause_at.filter(|&pause_at| self.tick_time(next_ms) > pause_at) {
-            self.pause_at = None;
-            self.clock.set(pause_at.max(self.clock.now_ms()));
-            self.state = State::Paused;
-            return self.settle();
-        }
-        let is_patient = self.held_since.is_none_or(|since| now - since < PATIENCE_NS);
-        if is_patient && !self.can_tick(next_ms, now) {
-            return self.hold(now);
-        }
-        self.held_since = None;
-        self.tick(deadline, next_ms);
-    }
-
-    /// The time that a tick would bring, Unix ms.
-    fn tick_time(&self, next_ms: i64) -> i64 {
-        match self.clock.pace() {
-            Pace::Recorded(_) => next_ms,
-            Pace::Interval(_) => self.playhead.time_in(self.reference()).map_or(next_ms, ms),
-        }
-    }
-
-    /// Whether a tick can be published whole. A clock that counts slots waits after a jump only: otherwise it goes by
-    /// the wall clock, as a feed does, and what was not built in time is counted.
-    fn can_tick(&mut self, next_ms: i64, now: u64) -> bool {
-        match self.clock.pace() {
-            Pace::Interval(_) => self.is_played || self.playhead.is_built(Portion::One),
-            Pace::Recorded(Speed::Times(_)) => self.playhead.has_room() && self.playhead.is_built(until(next_ms)),
-            Pace::Recorded(Speed::Max) => self.is_swept(now) && self.playhead.is_built(until(next_ms)),
-        }
-    }
-
-    /// Whether the shards have sent what was published to everybody who reads.
-    fn is_swept(&mut self, now: u64) -> bool {
-        let swept = self.hub.sequencer().swept();
-        self.tolerated = self.tolerated.min(swept.blocked);
-        if swept.is_complete && self.held_since.is_some_and(|since| now - since > HOLD_NS) {
-            // They had their time. Whoever still does not read is dropped for lag, as everywhere.
-            self.tolerated = swept.blocked;
-        }
-        swept.is_complete && swept.blocked <= self.tolerated
-    }
-
-    /// Looks again in a moment. The window is told what is waited for.
-    fn hold(&mut self, now: u64) {
-        if self.held_since.is_none() {
-            self.held_since = Some(now);
-            self.window.wake_by_ref();
-        }
-        self.retry_ns = now + RETRY_NS;
-    }
-
-    /// Publishes what is due, and moves on.
-    pub(super) fn tick(&mut self, deadline: Deadline, next_ms: i64) {
-        let is_timed = matches!(self.clock.pace(), Pace::Recorded(Speed::Times(_)) | Pace::Interval(_));
-        let scheduled_ns = if is_timed && deadline.at_ns > 0 { deadline.at_ns } else { clock::monotonic_ns() };
-        let portion = match self.clock.pace() {
-            Pace::Interval(_) => Portion::One,
-            Pace::Recorded(_) => until(next_ms),
-        };
-        let (reference, before_ms) = (self.reference(), self.clock.now_ms());
-        let time_ms = self.tick_time(next_ms);
-        let due = Due { ordinal: self.ordinal, scheduled_ns, epoch: self.epoch, session: self.session.clone() };
-        let mut batch = self.hub.sequencer().begin(Some(due));
-        let late_ns = batch.drift_ns();
-        let played = self.playhead.play(&mut batch, portion);
-        drop(batch);
-        self.lateness.add(late_ns);
-        if self.health.is_some() {
-            self.status.drift().observe(late_ns as f64 / 1e9);
-        }
-        let now = clock::monotonic_ns();
-        let missed = self.clock.pass(deadline, time_ms, now);
-        if missed > 0 {
-            self.missed.fetch_add(missed, Ordering::Relaxed);
-        }
-        if played.missing > 0 {
-            self.missing.fetch_add(played.missing, Ordering::Relaxed);
-        }
-        if let Some(score) = &mut self.score {
-            let from_ms = if self.is_played { before_ms } else { time_ms - 1 };
-            score.follow(self.playhead.stand(), from_ms.min(time_ms - 1), time_ms);
-        }
-        self.is_played = true;
-        if let Some(health) = self.health.as_ref().filter(|_| self.playhead.is_playing()) {
-            health.set_position(self.ordinal, clock::unix_ns());
-        }
-        self.ordinal += 1;
-        self.turn(reference);
-        if missed > 0 && self.is_anchored {
-            // Beats were skipped, but no records: it would be behind the others from now on.
-            self.stand_by_wall();
-        }
-        self.look_ahead();
-        if played.is_new {
-            self.window.wake_by_ref();
-        }
-        self.show();
-    }
-
-    /// A clock that counts slots plays a single date in a loop of each file.
-    fn turn(&mut self, reference: usize) {
-        let (is_slots, days) = (matches!(self.clock.pace(), Pace::Interval(_)), self.axis.dates.len());
-        let from = self.clock.now_ms();
-        if self.playhead.turn(self.is_loop && is_slots && days == 1, reference) {
-            let to = self.playhead.time_in(reference).map_or(from, ms);
-            self.clock.set(to);
-            self.is_played = false;
-            self.open_epoch(Cause::Loop, from);
-        }
-    }
-
-    /// Every record of the date is published: goes on with the next date, from the start, or not at all.
-    pub(super) fn end_of_day(&mut self, now: u64) {
-        let stand = Arc::clone(self.playhead.stand());
-        let (day, days) = (stand.day(), stand.market().days.len());
-        let from = self.clock.now_ms();
-        let next_day = (day + 1) % days;
-        if next_day == 0 && !self.is_loop {
-            self.playhead.end();
-            self.state = State::Ended;
-            if let Some(health) = &self.health {
-                health.set_connected(false);
-            }
-            tracing::info!(
-                ordinal = self.ordinal,
-                session = self.session.as_deref(),
-                "the last record of every ticker has been sent; nothing more comes until somebody seeks"
-            );
-            return self.settle();
-        }
-        match self.playhead.seek(next_day, 0) {
-            Ok(first) => {
-                let first_ms = first.map_or(from, ms);
-                self.clock.bridge(first_ms, if next_day == 0 { LAP } else { NIGHT }, now);
-                self.jumped();
-                if next_day == 0 {
-                    self.open_epoch(Cause::Loop, from);
-                }
-                self.settle();
-            }
-            // Its first block is always indexed.
-            Err(_) => self.hold(now),
-        }
-    }
-
     /// Goes to other dates.
     fn swap(&mut self, swap: Swap) {
         let from = self.clock.now_ms();
@@ -500,7 +301,7 @@ impl Player {
     }
 
     /// Tells the window how far it must be ahead.
-    fn look_ahead(&self) {
+    pub(super) fn look_ahead(&self) {
         /// More recorded time than this is never needed at once, however fast the clock goes: the rest is a matter of
         /// room in the arena.
         const MOST_S: f64 = 1000.0;
@@ -576,28 +377,6 @@ impl Player {
             late_us_p99: self.lateness.p99_us(),
         }
     }
-
-    /// Waits until a step can be published whole; false if that takes too long.
-    pub(super) fn wait_for_step(&mut self, next_ms: i64) -> bool {
-        let began = clock::monotonic_ns();
-        self.window.wake_by_ref();
-        loop {
-            let now = clock::monotonic_ns();
-            let portion = if let Pace::Interval(_) = self.clock.pace() { Portion::One } else { until(next_ms) };
-            self.held_since = Some(began);
-            let is_ready = self.is_swept(now) && self.playhead.is_built(portion);
-            if is_ready || now - began > PATIENCE_NS {
-                self.held_since = None;
-                return is_ready;
-            }
-            std::thread::sleep(Duration::from_nanos(RETRY_NS));
-        }
-    }
-}
-
-/// Everything that is due at this time, Unix ms.
-fn until(next_ms: i64) -> Portion {
-    Portion::Until(u32::try_from(next_ms / 1000).unwrap_or(u32::MAX))
 }
 
 /// Unix seconds as ms.

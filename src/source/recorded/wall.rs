@@ -1,6 +1,14 @@
 //! `--anchor wall`: where a clock stands is a function of the time of day, so that nodes that know nothing of each
 //! other play the same record at the same moment, whenever they were started.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::player::{LAP, LOOK_NS, NIGHT, Player, ms};
+use crate::engine::clock;
+use crate::replay::change::{Pace, Speed};
+
 /// A lap: the dates one after the other, with the gaps between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lap {
@@ -45,6 +53,51 @@ impl Lap {
     fn length_ms(&self) -> i64 {
         let days: i64 = self.days.iter().map(|(first, last)| last - first).sum();
         days + self.turn_ms + self.night_ms * (self.days.len() as i64 - 1)
+    }
+}
+
+impl Player {
+    /// Goes to where the time of day says. What that is depends on every file's length: waits until all are indexed.
+    pub(super) fn anchor(&mut self, stop: &AtomicBool) {
+        let stand = Arc::clone(self.playhead.stand());
+        let market = Arc::clone(stand.market());
+        while !market.tracks.iter().all(|track| track.slots().1 || track.is_lost()) {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(Duration::from_nanos(LOOK_NS));
+        }
+        self.stand_by_wall();
+    }
+
+    /// Goes to where the time of day says, and on from there.
+    pub(super) fn stand_by_wall(&mut self) {
+        let market = Arc::clone(self.playhead.stand().market());
+        let (mono_ns, unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+        match self.clock.pace() {
+            Pace::Interval(interval) => {
+                let interval = interval.as_nanos() as u64;
+                let ordinal = unix_ns / interval + 1;
+                self.playhead.seek_ordinal(ordinal);
+                let now = self.playhead.time_in(self.reference()).map_or(self.clock.now_ms(), ms);
+                self.clock.set(now);
+                self.clock.start_at(mono_ns, 0.0, mono_ns + ordinal * interval - unix_ns);
+            }
+            Pace::Recorded(speed) => {
+                let speed = if let Speed::Times(speed) = speed { speed } else { 1.0 };
+                let days =
+                    (0..market.days.len()).map(|day| market.span(day)).map(|(first, last)| (ms(first), ms(last)));
+                let [night_ms, turn_ms] = [NIGHT, LAP].map(|gap| gap.as_millis() as i64);
+                let standing = Lap { days: days.collect(), night_ms, turn_ms }.at(unix_ns, speed);
+                // What is due at this very ms still comes.
+                let time = u32::try_from((standing.data_ms + 999).div_euclid(1000)).unwrap_or(0);
+                // Cannot fail: every file is indexed.
+                let _ = self.playhead.seek(standing.day, time);
+                self.clock.set(standing.data_ms);
+                self.clock.start_at(mono_ns, standing.fraction, mono_ns);
+            }
+        }
+        self.jumped();
     }
 }
 
