@@ -1,5 +1,6 @@
 //! The market set back, stepped and sped up while its clients stay connected (`docs/replay.md`): over real sockets.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -299,4 +300,31 @@ fn every_api_key_has_its_own_market_if_that_is_asked_for() {
     // What was played before the pause may come before.
     while one.data().index() != 0 {}
     while two.data().index() != 60 {}
+}
+
+/// When each record of SPX was due, in intervals since 1970, as far as the ledger has it.
+fn beats(server: &Server, interval_ns: u64) -> BTreeMap<u64, i64> {
+    let ticks = server.get("/ticks").json()["ticks"].as_array().unwrap().clone();
+    let publications = |tick: &Value| tick["publications"].as_array().unwrap().clone();
+    let beat = |tick: &Value| (tick["scheduled_unix_ns"].as_u64().unwrap() + interval_ns / 2) / interval_ns;
+    let timestamp = |publication: &Value| publication["record_timestamp"].as_i64().unwrap();
+    ticks.iter().flat_map(|tick| publications(tick).into_iter().map(|of| (beat(tick), timestamp(&of)))).collect()
+}
+
+#[test]
+fn nodes_that_follow_the_time_of_day_play_the_same_record_at_the_same_moment() {
+    let dataset = Dataset::usual();
+    let settings = [("FLOWCAST_ANCHOR", "wall"), ("WS_STREAM_INTERVAL", "100ms")];
+    let one = Server::with(&dataset, &settings);
+    let mut client = Client::open(&one, JSON_RELIABLE).joined(&["SPX"]);
+    client.take(7);
+    let two = Server::with(&dataset, &settings);
+    Client::open(&two, JSON_RELIABLE).joined(&["SPX"]).take(20);
+    client.take(5);
+    let [of_one, of_two] = [&one, &two].map(|server| beats(server, 100_000_000));
+    let shared: Vec<_> = of_one.iter().filter_map(|(beat, one)| Some((one, of_two.get(beat)?))).collect();
+    assert!(shared.len() >= 10, "{of_one:?} {of_two:?}");
+    assert!(shared.iter().all(|(one, two)| one == two), "{shared:?}");
+    let refused = send(&one, "PATCH", "/replay", &json!({ "seek": "50%" }));
+    assert!(refused.error().contains("follows the time of day"), "{refused:?}");
 }

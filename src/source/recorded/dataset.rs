@@ -121,12 +121,7 @@ impl Dataset {
     pub fn find(options: &DatasetOptions) -> Result<Self, DatasetError> {
         let dates = dates(&options.data_dir)?;
         match options.data_date {
-            DataDate::On(date) if !dates.contains(&date) => {
-                let available = dates.iter().map(Date::to_string).collect::<Vec<_>>().join(", ");
-                let available = if available.is_empty() { "none".to_owned() } else { available };
-                Err(DatasetError::NoSuchDate { path: options.data_dir.clone(), date, available })
-            }
-            DataDate::On(date) => Self::on(&options.data_dir, date),
+            DataDate::On(date) => Self::among(&options.data_dir, date, &dates),
             DataDate::Latest => {
                 let mut skipped = None;
                 for date in dates.into_iter().rev() {
@@ -140,6 +135,16 @@ impl Dataset {
                 Err(skipped.unwrap_or_else(|| DatasetError::NoDates { path: options.data_dir.clone() }))
             }
         }
+    }
+
+    /// The files of one day, which must be among `dates`.
+    pub fn among(data_dir: &Path, date: Date, dates: &[Date]) -> Result<Self, DatasetError> {
+        if !dates.contains(&date) {
+            let available = dates.iter().map(Date::to_string).collect::<Vec<_>>().join(", ");
+            let available = if available.is_empty() { "none".to_owned() } else { available };
+            return Err(DatasetError::NoSuchDate { path: data_dir.to_owned(), date, available });
+        }
+        Self::on(data_dir, date)
     }
 
     /// The files of one day.

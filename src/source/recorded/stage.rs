@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 
-use super::dataset::{Dataset, DatasetError, DatasetOptions};
+use super::dataset::{Dataset, DatasetError, DatasetOptions, dates};
 use super::market::{FileError, Market};
 use super::stand::Stand;
 use super::window::Window;
@@ -81,8 +81,9 @@ fn builders() -> usize {
 }
 
 /// The files of the dates that are wanted, in order.
-pub fn datasets(options: &DatasetOptions, dates: &[Date]) -> Result<Vec<Dataset>, DatasetError> {
-    dates.iter().map(|&date| Dataset::on(&options.data_dir, date)).collect()
+pub fn datasets(options: &DatasetOptions, wanted: &[Date]) -> Result<Vec<Dataset>, DatasetError> {
+    let available = dates(&options.data_dir)?;
+    wanted.iter().map(|&date| Dataset::among(&options.data_dir, date, &available)).collect()
 }
 
 /// Logs why files are left out.
