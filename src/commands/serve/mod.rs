@@ -137,7 +137,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
 fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
     let connections = limit.saturating_sub(OWN_FILES).saturating_sub(data_files as u64);
     if connections < max_connections as u64 {
-        tracing::warn!(
+        tracing::info!(
             limit,
             data_files,
             connections,
