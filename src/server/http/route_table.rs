@@ -124,6 +124,7 @@ pub const ROUTES: &[Route] = &[
     steered("/replay/sessions/{name}", SESSION, || {
         get(session_routes::get).patch(session_routes::patch).post(session_routes::patch).delete(session_routes::end)
     }),
+    open("/replay/sessions/{name}/events", || get(clock_events::session_events)),
     // The replay under the names of other imitations.
     steered("/seek-to-timestamp", POST, || post(faker_clock::seek)),
     steered("/load", POST, || post(faker_clock::load)),

@@ -30,6 +30,7 @@ use crate::engine::frames::Form;
 use crate::engine::hub::session_group;
 use crate::engine::wanted_form::WantedForm;
 use crate::health::log_limit;
+use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
@@ -213,7 +214,7 @@ struct HubClient {
     wire: PubSubWire,
     hub: HubName,
     /// The session whose clock it is on; `None`: the clock that all share.
-    session: Option<Box<str>>,
+    session: Option<Box<Seat>>,
     admitted: Admitted,
 }
 
@@ -226,7 +227,7 @@ async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade
             tokio::spawn(hand_over(on_upgrade, shard, attach));
         }
         Entry::New(assignment) => {
-            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
+            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref().map(Seat::name), wire).await;
             let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
             let open =
                 move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
@@ -274,18 +275,22 @@ fn loses_close_codes(headers: &HeaderMap) -> bool {
 
 /// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
 /// may come without having negotiated, and its session begins here.
-async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<str>>, ReplayRefusal> {
-    if let Some(name) = named {
-        let clocks = app.replay.clocks().ok_or(ReplayRefusal::Live)?;
-        let session = clocks.session(name).map(|_| Some(name.into()));
-        return session.ok_or_else(|| ReplayRefusal::NoSession { name: name.to_owned() });
-    }
-    if app.options.session.sessions == SessionPolicy::Named || app.replay.clocks().is_none() {
-        return Ok(None);
-    }
-    let session = SessionChoice::of_key(key);
-    session.begin(app).await?;
-    Ok(Some(session.name.into()))
+async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<Seat>>, ReplayRefusal> {
+    let is_per_key = app.options.session.sessions == SessionPolicy::PerKey;
+    let Some(clocks) = app.replay.clocks() else {
+        return if named.is_some() { Err(ReplayRefusal::Live) } else { Ok(None) };
+    };
+    let name = match named {
+        Some(name) => name.to_owned(),
+        None if is_per_key => {
+            let session = SessionChoice::of_key(key);
+            session.begin(app).await?;
+            session.name
+        }
+        None => return Ok(None),
+    };
+    let Some(remote) = clocks.session(&name) else { return Err(ReplayRefusal::NoSession { name }) };
+    Ok(Some(Box::new(remote.seats().take(&name))))
 }
 
 /// The first supported subprotocol of the client's list; `None` if it has no list.

@@ -15,6 +15,7 @@ use super::grant::Grant;
 use super::poller::Doorbell;
 use super::stats::ShardStats;
 use crate::engine::wanted_form::WantedForm;
+use crate::replay::seat::Seat;
 use crate::wire::gexbot::HubName;
 use crate::wire::webpubsub;
 
@@ -105,7 +106,7 @@ pub enum ClientProtocol {
         /// The groups that the server joins for it; without, the client joins.
         assignment: Option<Arc<Assignment>>,
         /// The session whose clock it is on; without, the clock that all share.
-        session: Option<Box<str>>,
+        session: Option<Box<Seat>>,
     },
     /// The JSON streams, on `/ws`.
     Streams {

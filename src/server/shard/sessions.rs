@@ -189,7 +189,7 @@ impl Sessions {
         let admitted = match protocol {
             ClientProtocol::WebPubSub { hub, assignment, session: clock, .. } => {
                 session.hub = hub;
-                session.clock = clock.map(|clock| Box::new(clock.into()));
+                session.clock = clock;
                 session.followed = assignment.map(|assignment| Box::new(FollowedAssignment::new(assignment)));
                 None
             }
@@ -230,7 +230,7 @@ impl Sessions {
 
     /// The clock of a replay session has ended: ends the sessions on it.
     pub fn end_clock(&mut self, clock: &str, lanes: &mut Lanes) {
-        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|own| **own == clock);
+        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|seat| seat.name() == clock);
         let ended: Vec<u32> =
             self.slab.iter().filter(|(_, session)| is_on(session)).map(|(key, _)| key as u32).collect();
         for key in ended {
