@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the client tests need: a Python environment in $FLOWCAST_TEST_ENV (target/test-env by default)
-# and the JavaScript packages beside this file. Does nothing the second time.
+# Installs what the client tests need: a Python environment in $FLOWCAST_TEST_ENV (target/test-env by default),
+# the JavaScript packages beside this file, and a browser. Does nothing the second time.
 set -euo pipefail
 
 clients=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,3 +17,6 @@ if ! cmp -s "$clients/package-lock.json" "$clients/node_modules/installed.json";
   (cd "$clients" && npm ci --no-fund --no-audit --loglevel=error)
   cp "$clients/package-lock.json" "$clients/node_modules/installed.json"
 fi
+
+# Without one, the tests of pages are skipped and say so.
+bash "$clients/chromium.sh" >/dev/null || true
