@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the client tests need: a Python environment in $FLOWCAST_TEST_ENV (target/test-env by default)
-# and the JavaScript packages of these tests and of the example. Does nothing the second time.
+# Installs what the client tests need: a Python environment in $FLOWCAST_TEST_ENV (target/test-env by default),
+# the JavaScript packages of these tests and of the example, and a browser. Does nothing the second time.
 set -euo pipefail
 
 clients=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,3 +19,6 @@ for packages in "$clients" "$root/examples/node"; do
     cp "$packages/package-lock.json" "$packages/node_modules/installed.json"
   fi
 done
+
+# Without one, the tests of pages are skipped and say so.
+bash "$clients/chromium.sh" >/dev/null || true

@@ -238,7 +238,7 @@ fn seen(session: &Session, mark: Mark, lanes: &Lanes, now_ms: u64) -> Option<See
         hub: session.hub,
         user: session.shown_user(),
         agent: connection.agent,
-        session: session.clock.as_deref().cloned(),
+        session: session.clock.as_ref().map(|seat| seat.name().to_owned()),
         address: connection.peer(),
         groups: session.memberships.len(),
         behind: session.behind(lanes),

@@ -202,7 +202,7 @@ test("the example client receives every kind of message over wss://", async () =
 });
 
 test("figures and publishing are not for the outside, and the proxy has figures of its own", async () => {
-  for (const inside of ["/metrics", "/ticks", "/api/publish"]) {
+  for (const inside of ["/metrics", "/ticks", "/api/publish", "/", "/live", "/live/events"]) {
     assert.equal((await fetch(`https://${proxy.origin}${inside}`)).status, 403, inside);
   }
   const figures = await (await fetch(`http://127.0.0.1:${proxy.metricsPort}/metrics`)).text();
