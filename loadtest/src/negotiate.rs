@@ -161,6 +161,15 @@ impl Negotiator {
         }
     }
 
+    /// The same for clients that follow the clock of a session; the name is one that needs no encoding.
+    #[must_use]
+    pub fn on_session(mut self, session: Option<&str>) -> Self {
+        if let Some(session) = session {
+            self.url = format!("{}?session={session}", self.url);
+        }
+        self
+    }
+
     /// The same with POST; its answer does not tell the prefix.
     #[must_use]
     pub fn joining(mut self, prefix: &str) -> Self {

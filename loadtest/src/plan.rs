@@ -82,6 +82,8 @@ pub struct Plan {
     pub groups_per_client: u32,
     /// The hubs of the run, and which groups go there.
     pub hubs: Vec<Hub>,
+    /// The session whose clock the clients follow.
+    pub session: Option<String>,
     /// Whether the server joins the groups when a socket connects.
     pub server_joins: bool,
     /// Shares of misbehaving clients.
@@ -154,6 +156,11 @@ pub fn check(args: &RunArgs) -> Result<(), PlanError> {
     if args.negotiate == Negotiate::Post && (is_streams || args.url.starts_with("ws")) {
         return Err(PlanError::Negotiate(
             "--negotiate post needs an http(s):// URL, and another protocol than streams",
+        ));
+    }
+    if args.session.is_some() && is_streams {
+        return Err(PlanError::Negotiate(
+            "--session is for clients of the hubs: the JSON streams follow the common clock",
         ));
     }
     if args.negotiate == Negotiate::Post && args.groups == ["none"] {
@@ -334,6 +341,7 @@ pub(crate) mod tests {
             groups: groups.iter().map(ToString::to_string).collect(),
             groups_per_client: 0,
             hubs: vec![Hub::of_all("orderflow", groups.len())],
+            session: None,
             server_joins: false,
             mix: Mix::default(),
             channels: Vec::new(),

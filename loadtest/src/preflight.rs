@@ -131,7 +131,8 @@ fn given(args: &RunArgs, http: &Http, is_streams: bool) -> Result<Target, Prefli
 
 /// The server tells where the sockets are.
 fn negotiated(args: &RunArgs, http: &Http) -> Result<Target, PreflightError> {
-    let mut negotiator = Negotiator::new(http.clone(), &http_base(&args.url), args.api, &args.key);
+    let mut negotiator =
+        Negotiator::new(http.clone(), &http_base(&args.url), args.api, &args.key).on_session(args.session.as_deref());
     let is_post = args.negotiate == Negotiate::Post;
     let prefix = match negotiator.prefix() {
         // A server may know POST only.
@@ -217,6 +218,7 @@ fn plan(
         groups_per_client: if args.protocols.contains(&Protocol::Streams) { 0 } else { args.groups_per_connection },
         groups,
         hubs,
+        session: args.session.clone(),
         server_joins: args.negotiate == Negotiate::Post,
         mix: Mix { stalled: args.stalled, slow: args.slow, resetting: args.reset },
         channels: args.streams.channels.clone(),

@@ -243,6 +243,7 @@ impl Supervisor<'_> {
         Ok(CrewOutcome {
             results,
             collector: self.crew.collector,
+            epochs: self.crew.tracker.epochs(),
             ledger: self.crew.tracker.facts(),
             aborted: self.aborted,
             started_unix_ms: self.crew.started_unix_ms,

@@ -218,6 +218,71 @@ fn frames_out_of_order_are_reordered() {
     }
 }
 
+/// A seek, a step back and the end of the day while the swarm runs.
+const JUMPS: [(u64, &str, u64); 3] = [(20, "seek", 500), (30, "step_back", 508), (40, "loop", 0)];
+
+#[test]
+fn delivery_is_proven_in_every_epoch_and_the_report_says_what_was_published_in_each() {
+    let server = Fake::start(Behaviour { jumps: JUMPS.to_vec(), ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(0);
+    let epochs = outcome.report["facts"]["epochs"].as_array().unwrap();
+    let causes: Vec<&str> = epochs.iter().map(|epoch| epoch["cause"].as_str().unwrap()).collect();
+    assert_eq!(causes, ["", "seek", "step_back", "loop"], "{}", outcome.output);
+    // Ten ticks, three groups, eight clients.
+    for epoch in &epochs[1..3] {
+        assert_eq!((&epoch["publications"], &epoch["frames"], &epoch["faults"]), (&30.into(), &240.into(), &0.into()));
+        assert!(epoch["to_last_copy_us"].as_u64() >= epoch["to_first_copy_us"].as_u64(), "{epoch}");
+    }
+    let frames: u64 = epochs.iter().map(|epoch| epoch["frames"].as_u64().unwrap()).sum();
+    assert_eq!(&outcome.report["facts"]["verified"], frames, "{}", outcome.output);
+    assert!(outcome.output.contains("4: 1 loop, 1 seek, 1 step_back"), "{}", outcome.output);
+    assert!(outcome.output.contains("2 (seek 2025-11-28T14:30:00Z → 2025-11-28T14:31:00Z): 30 publications, 240"));
+}
+
+#[test]
+fn a_first_tick_that_is_lost_at_a_jump_is_named() {
+    for (publication, cause) in [(20, "epoch 2 (seek)"), (30, "epoch 3 (step_back)"), (40, "epoch 4 (loop)")] {
+        for client in 0..4 {
+            let tamper = Some((client, publication, Tamper::Drop));
+            let server = Fake::start(Behaviour { jumps: JUMPS.to_vec(), tamper, ..Behaviour::default() });
+            let outcome = swarm(&server.url(), &[]);
+            outcome.assert_exit(1);
+            assert_eq!(outcome.faults(), [("missing".to_owned(), client as u64)], "{}", outcome.output);
+            let line = outcome.output.lines().find(|line| line.contains("missing: client")).unwrap();
+            assert!(line.contains(cause) && line.contains("the first tick of its epoch"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_first_tick_that_nobody_gets_after_a_jump_is_missing_everywhere() {
+    let server = Fake::start(Behaviour { jumps: JUMPS.to_vec(), unsent: vec![20], ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    let expected: Vec<_> = (0..8).map(|client| ("missing".to_owned(), client)).collect();
+    assert_eq!(outcome.faults(), expected, "{}", outcome.output);
+    let epochs = outcome.report["facts"]["epochs"].as_array().unwrap();
+    let faults: Vec<u64> = epochs.iter().map(|epoch| epoch["faults"].as_u64().unwrap()).collect();
+    assert_eq!(faults, [0, 8, 0, 0], "{}", outcome.output);
+}
+
+#[test]
+fn only_the_ticks_of_its_session_count_for_a_client() {
+    let behaviour = Behaviour { session: Some("lab"), jumps: JUMPS.to_vec(), ..Behaviour::default() };
+    let server = Fake::start(behaviour.clone());
+    let outcome = swarm(&server.url(), &["--session", "lab"]);
+    outcome.assert_exit(0);
+    assert_eq!(outcome.report["facts"]["epochs"].as_array().unwrap().len(), 4, "{}", outcome.output);
+    assert_eq!(server.queries(), ["session=lab"]);
+    let server = Fake::start(Behaviour { tamper: Some((1, 20, Tamper::Drop)), ..behaviour.clone() });
+    let outcome = swarm(&server.url(), &["--session", "lab"]);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.faults(), [("missing".to_owned(), 1)], "{}", outcome.output);
+    // What the common clock publishes is not what these clients receive.
+    swarm(&Fake::start(behaviour).url(), &[]).assert_exit(1);
+}
+
 #[test]
 fn what_the_ledger_has_and_nobody_received_is_missing_everywhere() {
     let server = Fake::start(Behaviour { unsent: vec![45], ..Behaviour::default() });
@@ -369,6 +434,8 @@ fn arguments_that_make_no_run_are_refused() {
         &["--groups", "all,SPX"],
         &["--groups", "classic/gamma_zero"],
         &["--groups", "spot"],
+        &["--session", "a b"],
+        &["--protocols", "streams", "--session", "lab"],
         &["--negotiate", "post", "--groups", "none"],
         &["--negotiate", "post", "--groups", "classic/*,spot", "--groups-per-connection", "2"],
     ] {

@@ -109,7 +109,7 @@ fn ledger_gaps(facts: &Facts, ledger: &LedgerFacts) -> Vec<String> {
         });
     }
     if ledger.unhashed > 0 {
-        gaps.push(format!("{} publications have no frame id for this profile", ledger.unhashed));
+        gaps.push(format!("{} frames are of publications without a frame id for this profile", ledger.unhashed));
     }
     gaps
 }

@@ -53,6 +53,9 @@ pub struct Fault {
     pub group: u32,
     /// The replay tick, if the ledger knows the publication.
     pub tick: Option<u64>,
+    /// The epoch of the replay's clock, if the ledger knows the publication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// The hub's counter, if known.
     pub sequence_id: Option<u64>,
     /// The record's own time, if known.
@@ -118,6 +121,7 @@ impl Faults {
         }
         listed.kind = FaultKind::Corrupted;
         listed.tick = listed.tick.or(fault.tick);
+        listed.epoch = listed.epoch.or(fault.epoch);
         listed.sequence_id = listed.sequence_id.or(fault.sequence_id);
         "another payload than published".clone_into(&mut listed.detail);
         self.recount(partner, FaultKind::Corrupted);
@@ -172,6 +176,7 @@ mod tests {
             hub: String::new(),
             group: 0,
             tick: Some(1),
+            epoch: None,
             sequence_id: Some(sequence_id),
             record_timestamp: None,
             at_ns: 0,

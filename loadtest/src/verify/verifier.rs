@@ -15,6 +15,9 @@ use super::{Identity, Key};
 /// The most frames that may wait for the ledger in one worker; more, and the run is not verified.
 const MAX_PARKED: usize = 200_000;
 
+/// What is said of a fault at a jump.
+const FIRST_OF_EPOCH: &str = "the first tick of its epoch";
+
 /// The worker's clients, as far as the verifier needs them.
 pub trait Members {
     /// The place of a client in a group, if that client's session is still the same.
@@ -43,7 +46,7 @@ pub struct LatencySample {
     /// Who received it.
     pub client: u32,
     /// When it was due.
-    pub scheduled_ns: u64,
+    pub times: LedgerTimes,
     /// When it was read.
     pub at_ns: u64,
 }
@@ -262,10 +265,10 @@ impl Verifier {
     /// What could not be said of a publication before the ledger named it.
     fn release(&mut self, log: u32, index: u64) {
         let Some(slot) = self.logs[log as usize].slot_mut(index) else { return };
-        let Some(LedgerTimes { scheduled_ns, .. }) = slot.times else { return };
+        let Some(times) = slot.times else { return };
         let waiting = std::mem::take(&mut slot.waiting).into_iter();
         let blamed = std::mem::take(&mut slot.blamed);
-        self.timed.extend(waiting.map(|(client, at_ns)| LatencySample { client, scheduled_ns, at_ns }));
+        self.timed.extend(waiting.map(|(client, at_ns)| LatencySample { client, times, at_ns }));
         for (kind, client, at_ns) in blamed {
             self.blame(kind, client, log, index, at_ns);
         }
@@ -348,9 +351,7 @@ impl Verifier {
         if member_id.is_measured {
             slot.last_ns = slot.last_ns.max(at_ns);
             match slot.times {
-                Some(LedgerTimes { scheduled_ns, .. }) => {
-                    self.timed.push(LatencySample { client: member_id.client, scheduled_ns, at_ns });
-                }
+                Some(times) => self.timed.push(LatencySample { client: member_id.client, times, at_ns }),
                 None if self.has_ledger => slot.waiting.push((member_id.client, at_ns)),
                 None => {}
             }
@@ -402,6 +403,7 @@ impl Verifier {
             hub: String::new(),
             group,
             tick,
+            epoch: None,
             sequence_id: Some(identity.sequence_id),
             record_timestamp: Some(identity.timestamp),
             at_ns,
@@ -417,6 +419,7 @@ impl Verifier {
             hub: String::new(),
             group,
             tick: None,
+            epoch: None,
             sequence_id: None,
             record_timestamp: None,
             at_ns,
@@ -438,10 +441,15 @@ impl Verifier {
             hub: String::new(),
             group,
             tick: slot.times.map(|times| times.tick),
+            epoch: slot.times.map(|times| times.epoch).filter(|&epoch| epoch > 0),
             sequence_id: Some(slot.identity.sequence_id).filter(|&id| id != 0),
             record_timestamp: Some(slot.identity.timestamp),
             at_ns,
-            detail: String::new(),
+            detail: if slot.times.is_some_and(|times| times.opens_epoch) {
+                FIRST_OF_EPOCH.to_owned()
+            } else {
+                String::new()
+            },
         });
     }
 
@@ -452,6 +460,7 @@ impl Verifier {
             hub: String::new(),
             group: self.logs[log as usize].group,
             tick: None,
+            epoch: None,
             sequence_id: Some(claimed.sequence_id).filter(|&id| id != 0),
             record_timestamp: Some(claimed.timestamp),
             at_ns,

@@ -29,7 +29,7 @@ use rustix::time::Timespec;
 use self::client::{Client, ClientReceipts, Clients};
 use self::measure::Measure;
 use self::shared::{Finish, Shared};
-use self::tally::{Tally, WorkerResult};
+use self::tally::{Settled, Tally, WorkerResult};
 use self::transport::Connector;
 use crate::clock::{MILLISECOND, SECOND, now_ns, thread_cpu_ns};
 use crate::http::Trust;
@@ -41,7 +41,6 @@ use crate::sequence::witness::HeardNumber;
 use crate::stats::histogram;
 use crate::stats::interval::Interval;
 use crate::stats::procfs;
-use crate::stats::ticks::Ticks;
 use crate::verify::Identity;
 use crate::verify::slot::LedgerEntry;
 use crate::verify::verifier::Verifier;
@@ -110,7 +109,7 @@ pub struct Worker {
     buffer: Box<[u8]>,
     scratch: Vec<u8>,
     interval: Interval,
-    ticks: Ticks,
+    settled: Settled,
     tally: Tally,
     // The groups of the plan, taken apart; none for the channels of the JSON streams.
     names: Vec<Option<GroupName>>,
@@ -150,7 +149,7 @@ impl Worker {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             scratch: Vec::new(),
             interval: Interval::new(0),
-            ticks: Ticks::default(),
+            settled: Settled::default(),
             tally: Tally::default(),
             ramped: 0,
             next_source: 0,
@@ -246,7 +245,6 @@ impl Worker {
         let groups = self.plan.groups.len() as u32;
         for publication in &tick.publications {
             let hash = publication.hashes[self.plan.profile.index()];
-            self.tally.unhashed += u64::from(hash.is_none());
             let identity =
                 Identity { sequence_id: publication.sequence_id, hash, timestamp: publication.record_timestamp };
             for form in 0..self.plan.protocols.len() as u32 {
@@ -321,7 +319,7 @@ impl Worker {
             self.tally.ledger_incomplete = !has_whole_ledger;
         }
         self.record_timed();
-        self.verifier.retire_all(&mut |slot| self.ticks.add_slot(slot));
+        self.verifier.retire_all(&mut |slot| self.settled.add_slot(slot));
         self.cut_interval(now_ns(), true);
         self.say_goodbye();
         WorkerResult {
@@ -331,7 +329,7 @@ impl Worker {
             unjudged: self.verifier.unjudged,
             faults: self.verifier.faults,
             tally: self.tally,
-            ticks: self.ticks,
+            settled: self.settled,
             latency: self.measure.latency,
         }
     }

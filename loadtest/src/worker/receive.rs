@@ -7,6 +7,7 @@ use super::Worker;
 use super::client::Phase;
 use super::ending::Ending;
 use crate::clock::now_ns;
+use crate::verify::slot::LedgerTimes;
 use crate::wire::frame::parse_header;
 
 /// The most read from a socket at once, so that one client with much to read does not hold up others.
@@ -114,6 +115,7 @@ impl Worker {
                 if is_measured {
                     slot.last_ns = now;
                     match slot.times {
+                        Some(times) if times.opens_epoch => measure.count(&mut client.receipts, times.scheduled_ns),
                         Some(times) if times.scheduled_ns == due_ns => due_frames += 1,
                         Some(times) => {
                             if due_frames > 0 {
@@ -154,8 +156,13 @@ impl Worker {
         for timed in verifier.timed.drain(..) {
             if let Some(index) = clients.index_of(timed.client) {
                 let client = &mut clients.list[index];
-                let latency_ns = timed.at_ns.saturating_sub(timed.scheduled_ns);
-                measure.record(interval, &mut client.receipts, timed.scheduled_ns, latency_ns, 1);
+                let LedgerTimes { scheduled_ns, opens_epoch, .. } = timed.times;
+                if opens_epoch {
+                    measure.count(&mut client.receipts, scheduled_ns);
+                    continue;
+                }
+                let latency_ns = timed.at_ns.saturating_sub(scheduled_ns);
+                measure.record(interval, &mut client.receipts, scheduled_ns, latency_ns, 1);
             }
         }
     }

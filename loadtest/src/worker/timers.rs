@@ -101,7 +101,7 @@ impl Worker {
 
     /// Drops what every client has passed.
     fn trim(&mut self, now: u64) {
-        let Self { clients, verifier, ticks, plan, .. } = self;
+        let Self { clients, verifier, settled, plan, .. } = self;
         let mut keep_from = vec![u64::MAX; verifier.logs.len()];
         for client in &clients.list {
             let reads_on = client.class != Class::Stalled && !matches!(client.phase, Phase::Gone);
@@ -113,7 +113,7 @@ impl Worker {
             }
         }
         for (log, keep_from) in (0..).zip(keep_from) {
-            verifier.trim(log, keep_from, now.saturating_sub(KEEP_NS), &mut |slot| ticks.add_slot(slot));
+            verifier.trim(log, keep_from, now.saturating_sub(KEEP_NS), &mut |slot| settled.add_slot(slot));
         }
     }
 }

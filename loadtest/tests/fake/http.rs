@@ -80,7 +80,11 @@ pub fn serve(server: &Inner, socket: TcpStream) {
 
 fn answer(server: &Inner, path: &str) -> Option<String> {
     match path.split('?').next()? {
-        "/v2/negotiate" => Some(format!(r#"{{"websocket_urls":{},"prefix":"blue"}}"#, urls(server, "", "t"))),
+        "/v2/negotiate" => {
+            let query = path.split_once('?').map_or("", |(_, query)| query);
+            server.state.lock().unwrap().queries.insert(query.to_owned());
+            Some(format!(r#"{{"websocket_urls":{},"prefix":"blue"}}"#, urls(server, "", "t")))
+        }
         "/tickers" => Some(format!(r#"{{"stocks":{TICKERS:?},"indexes":[],"futures":[]}}"#)),
         "/ticks" if server.behaviour.has_ledger => Some(now(server)),
         _ => None,

@@ -75,6 +75,11 @@ pub struct Behaviour {
     pub produces: Option<u64>,
     /// Its clock is ahead of everybody's.
     pub has_foreign_clock: bool,
+    /// Before which publication of the tampered group the clock jumps, why, and to which record.
+    pub jumps: Vec<(u64, &'static str, u64)>,
+    /// The session whose clock it is; every other tick of the ledger is then one of the common clock, which
+    /// publishes in the same groups, for others.
+    pub session: Option<&'static str>,
     /// Every tick pings every connection, and cuts one that is this many answers behind.
     pub max_unanswered_pings: Option<u64>,
 }
@@ -98,6 +103,8 @@ impl Default for Behaviour {
             full_at: None,
             produces: None,
             has_foreign_clock: false,
+            jumps: Vec::new(),
+            session: None,
             max_unanswered_pings: None,
         }
     }
@@ -139,6 +146,11 @@ struct State {
     memberships: BTreeMap<(String, String), Vec<String>>,
     /// Keys that POSTed.
     keys: Vec<String>,
+    /// The record that comes next, and the epoch of the clock.
+    record: u64,
+    epoch: u64,
+    /// What was asked for beside GET /v2/negotiate.
+    queries: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -197,6 +209,11 @@ impl Fake {
         self.0.state.lock().unwrap().keys.clone()
     }
 
+    /// The queries of GET /v2/negotiate.
+    pub fn queries(&self) -> Vec<String> {
+        self.0.state.lock().unwrap().queries.iter().cloned().collect()
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.0.address)
     }
@@ -234,6 +251,9 @@ impl Inner {
     fn tick(&self, ordinal: u64, scheduled_ns: u64, spx: &mut u64) {
         let mut guard = self.state.lock().unwrap();
         let state = &mut *guard;
+        self.jump(state, *spx + 1);
+        state.record += 1;
+        let record = state.record;
         let published_ns = now_ns();
         let mut publications = Vec::new();
         let groups: BTreeSet<String> = state.subscribers.iter().flat_map(|one| one.groups.iter().cloned()).collect();
@@ -244,9 +264,9 @@ impl Inner {
             let sequence_id = state.sequence;
             let members = state.subscribers.iter().filter(|one| one.groups.contains(&group)).count();
             // Two records share a second.
-            let timestamp = 1_764_340_000 + (ordinal / 2);
+            let timestamp = 1_764_340_000 + (record / 2);
             let type_url = bytes::type_url(&group);
-            let value = bytes::payload(type_url, ticker, timestamp, ordinal);
+            let value = bytes::payload(type_url, ticker, timestamp, record);
             let publication = if group == self.behaviour.tampered.1 {
                 *spx += 1;
                 *spx
@@ -264,10 +284,10 @@ impl Inner {
                     let tamper = tamper.map(|(.., tamper)| tamper);
                     let instead = match tamper {
                         Some(Tamper::Forge) => {
-                            Some((type_url, bytes::payload(type_url, ticker, timestamp, ordinal + 1_000_000)))
+                            Some((type_url, bytes::payload(type_url, ticker, timestamp, record + 1_000_000)))
                         }
                         Some(Tamper::Break) => Some((type_url, b"no zstd frame".to_vec())),
-                        Some(Tamper::Misplace) => Some((type_url, bytes::payload(type_url, "NDX", timestamp, ordinal))),
+                        Some(Tamper::Misplace) => Some((type_url, bytes::payload(type_url, "NDX", timestamp, record))),
                         Some(Tamper::Mistype) => Some(("proto.greek", value.clone())),
                         _ => None,
                     };
@@ -283,18 +303,52 @@ impl Inner {
                 ));
             }
         }
-        let mut seq = state.ticks.len() as u64 + 1;
-        if self.behaviour.ledger_gap.is_some_and(|gap| seq >= gap) {
-            seq += 5;
+        let publications = publications.join(",");
+        let times = format!(r#""ordinal":{ordinal},"scheduled_ns":{scheduled_ns},"published_ns":{published_ns}"#);
+        if self.behaviour.session.is_some() {
+            let others = publications.replace(r#""sequence_id":"#, r#""sequence_id":9"#);
+            self.enter(state, &format!(r#"{times},"epoch":7,"publications":[{others}]"#));
         }
-        state.ticks.push(format!(
-            r#"{{"seq":{seq},"ordinal":{ordinal},"scheduled_ns":{scheduled_ns},"published_ns":{published_ns},"scheduled_unix_ns":0,"published_unix_ns":0,"publications":[{}]}}"#,
-            publications.join(",")
-        ));
+        let clock = self.clock(state.epoch);
+        self.enter(state, &format!(r#"{times},{clock}"publications":[{publications}]"#));
         if let Some(most) = self.behaviour.max_unanswered_pings {
             state.subscribers.iter_mut().for_each(|one| one.ping(most));
         }
         state.subscribers.retain(|one| one.form.is_reliable || !one.is_cut);
+    }
+}
+
+impl Inner {
+    /// Opens an epoch, if the clock jumps before this publication of the tampered group.
+    fn jump(&self, state: &mut State, publication: u64) {
+        let Some(&(_, cause, record)) = self.behaviour.jumps.iter().find(|(before, ..)| *before == publication) else {
+            return;
+        };
+        state.epoch += 1;
+        state.record = record;
+        let (now, clock, epoch) = (now_ns(), self.clock(state.epoch), state.epoch + 1);
+        let times = r#""from":"2025-11-28T14:30:00Z","to":"2025-11-28T14:31:00Z""#;
+        self.enter(
+            state,
+            &format!(
+                r#""ordinal":0,"scheduled_ns":{now},"published_ns":{now},{clock}"opens":{{"epoch":{epoch},"cause":"{cause}",{times}}},"publications":[]"#
+            ),
+        );
+    }
+
+    /// Which clock's tick it is, if it is one that can jump.
+    fn clock(&self, jumps: u64) -> String {
+        let session = self.behaviour.session.map_or(String::new(), |name| format!(r#""session":"{name}","#));
+        if self.behaviour.jumps.is_empty() { session } else { format!(r#"{session}"epoch":{},"#, jumps + 1) }
+    }
+
+    /// Enters a tick into the ledger.
+    fn enter(&self, state: &mut State, tick: &str) {
+        let mut seq = state.ticks.len() as u64 + 1;
+        if self.behaviour.ledger_gap.is_some_and(|gap| seq >= gap) {
+            seq += 5;
+        }
+        state.ticks.push(format!(r#"{{"seq":{seq},"scheduled_unix_ns":0,"published_unix_ns":0,{tick}}}"#));
     }
 }
 
