@@ -93,6 +93,13 @@ pub enum LedgerUse {
     Off,
 }
 
+/// What faults mean that were ordered from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FaultsUse {
+    /// They are expected, and proven.
+    Expected,
+}
+
 /// How clients learn where their sockets are, and who joins their groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -291,6 +298,11 @@ pub struct RunArgs {
     /// How long a resetting client stays, on average.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub reset_after: Duration,
+    /// `expected`: faults that were ordered from the server (docs/faults.md) are no failures. The run proves that exactly
+    /// these happened, and fails for anything without an order and for every order without effect. Client n has the
+    /// key `KEY-n`, and clients come back as with --reconnect.
+    #[arg(long, value_enum)]
+    pub faults: Option<FaultsUse>,
     /// Come back after a drop as Azure's clients do: recover for 30 s, then connect anew.
     #[arg(long)]
     pub reconnect: bool,

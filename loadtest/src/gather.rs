@@ -7,9 +7,12 @@ use hdrhistogram::Histogram;
 use crate::cli::{RunArgs, shown};
 use crate::collect::Collector;
 use crate::ledger::epochs::{EpochRecord, Epochs};
+use crate::orders::outcome::OrderFacts;
 use crate::plan::{Class, Plan};
 use crate::preflight::Preflight;
-use crate::report::facts::{EpochFacts, Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup};
+use crate::report::facts::{
+    EpochFacts, Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup, merge_orders,
+};
 use crate::stats::histogram::{self, Pairs};
 use crate::verify::fault::{Fault, FaultKind};
 use crate::wire::form::Protocol;
@@ -96,6 +99,7 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
         resent: tally.resent,
         skipped: tally.skipped,
         epochs,
+        orders: total.orders,
         stream_messages: tally.stream_messages,
         connect: Pairs::of(&tally.setup),
         shed: Pairs::of(&tally.shed),
@@ -166,6 +170,7 @@ fn epochs(epochs: &Epochs, settled: &Settled, faults: &[Fault]) -> Vec<EpochFact
 struct Total {
     tally: Tally,
     settled: Settled,
+    orders: Option<OrderFacts>,
     receipts: Receipts,
     verified: u64,
     unjudged: u64,
@@ -182,6 +187,7 @@ impl Total {
         let mut total = Self {
             tally: Tally::default(),
             settled: Settled::default(),
+            orders: None,
             receipts: Receipts::default(),
             verified: 0,
             unjudged: 0,
@@ -200,6 +206,7 @@ impl Total {
     fn add(&mut self, result: WorkerResult) {
         self.tally.merge(&result.tally);
         self.settled.merge(&result.settled);
+        self.orders = merge_orders(self.orders.take(), result.orders);
         // All histograms of the swarm have the same bounds, so adding cannot fail.
         let _ = self.latency.add(&result.latency);
         self.verified += result.verified;

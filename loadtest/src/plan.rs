@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Negotiate, RunArgs, SlowPolicy};
+use crate::cli::{LedgerUse, Negotiate, RunArgs, SlowPolicy};
 use crate::clock::SECOND;
 use crate::membership::{GroupsError, Hub, unprefixed};
 use crate::negotiate::Wish;
@@ -110,6 +110,10 @@ pub struct Plan {
     pub slow_rate: u32,
     /// Mean stay of resetting clients, in ns.
     pub reset_after_ns: u64,
+    /// The hashes of the clients' keys, where each has its own.
+    pub users: Vec<u64>,
+    /// Whether faults are expected that were ordered from the server.
+    pub expects_faults: bool,
     /// Whether dropped clients come back.
     pub reconnects: bool,
     /// Whether there is a tick ledger.
@@ -157,6 +161,12 @@ pub fn check(args: &RunArgs) -> Result<(), PlanError> {
         return Err(PlanError::Negotiate(
             "--negotiate post needs an http(s):// URL, and another protocol than streams",
         ));
+    }
+    if args.faults.is_some() && args.ledger == LedgerUse::Off {
+        return Err(PlanError::Negotiate("--faults expected needs the tick ledger, in which the orders are"));
+    }
+    if args.faults.is_some() && is_streams {
+        return Err(PlanError::Negotiate("--faults expected is for clients of the hubs"));
     }
     if args.session.is_some() && is_streams {
         return Err(PlanError::Negotiate(
@@ -271,6 +281,11 @@ impl Plan {
         client * self.hubs.len() as u32 + hub
     }
 
+    /// The hash of a client's key, where it has its own.
+    pub fn user_of(&self, client: u32) -> Option<u64> {
+        self.users.get(client.checked_sub(self.first_client)? as usize).copied()
+    }
+
     /// Whose connection it is.
     pub fn client_of(&self, connection: u32) -> u32 {
         connection / self.hubs.len() as u32
@@ -355,6 +370,8 @@ pub(crate) mod tests {
             sequence_ack_ns: SECOND,
             slow_rate: 1_024,
             reset_after_ns: SECOND,
+            users: Vec::new(),
+            expects_faults: false,
             reconnects: false,
             has_ledger: true,
             clock_error_ns: 0,

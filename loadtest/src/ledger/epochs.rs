@@ -73,6 +73,7 @@ mod tests {
             times: LedgerTimes { epoch, published_ns: 5, ..LedgerTimes::default() },
             publications: vec![publication; publications],
             heard_ns: 5,
+            orders: Vec::new(),
             opens: opens.map(|cause| EpochOpening { epoch, cause: cause.to_owned(), from: None, to: None }),
         }
     }

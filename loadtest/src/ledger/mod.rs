@@ -10,9 +10,12 @@ pub mod offset;
 
 use std::collections::{BTreeMap, HashMap};
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use self::offset::Offset;
+use crate::orders::order::{Order, WireOrder};
 use crate::verify::slot::LedgerTimes;
 use crate::wire::form::Profile;
 
@@ -29,6 +32,8 @@ pub struct Tick {
     pub heard_ns: u64,
     /// The epoch of the replay clock that begins here.
     pub opens: Option<EpochOpening>,
+    /// Faults that were ordered; a tick with any publishes nothing.
+    pub orders: Vec<Arc<Order>>,
 }
 
 /// A jump of the replay clock, or another pace.
@@ -117,6 +122,8 @@ pub(crate) struct WireTick {
     session: Option<String>,
     #[serde(default)]
     opens: Option<EpochOpening>,
+    #[serde(default)]
+    faults: Vec<WireOrder>,
     publications: Vec<WirePublication>,
 }
 
@@ -167,7 +174,13 @@ impl WireTick {
             opens_epoch: false,
         };
         let opens = self.opens.filter(|_| is_ours);
-        Ok(Tick { seq: self.seq, times, publications, heard_ns: times.published_ns, opens })
+        let has_orders = !self.faults.is_empty();
+        let orders = self.faults.into_iter();
+        let orders: Vec<_> =
+            orders.filter_map(|order| order.resolve(&scope.groups, self.published_ns, offset).map(Arc::new)).collect();
+        // Entries of faults and of publications come from different threads.
+        let heard_ns = if has_orders { 0 } else { times.published_ns };
+        Ok(Tick { seq: self.seq, times, publications, heard_ns, opens, orders })
     }
 }
 

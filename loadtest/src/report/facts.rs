@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Claim;
 use crate::ledger::offset::Offset;
+use crate::orders::outcome::OrderFacts;
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
 use crate::verify::fault::{Fault, FaultKind};
@@ -257,6 +258,9 @@ pub struct Facts {
     /// Messages that the server told slow clients it left out for them.
     #[serde(default)]
     pub skipped: u64,
+    /// What became of the faults that were ordered, where they were expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<OrderFacts>,
     /// Epochs of the replay's clock during the run, in order.
     #[serde(default)]
     pub epochs: Vec<EpochFacts>,
@@ -328,6 +332,7 @@ impl Facts {
         self.resent += other.resent;
         self.skipped += other.skipped;
         merge_epochs(&mut self.epochs, other.epochs);
+        self.orders = merge_orders(self.orders.take(), other.orders);
         self.stream_messages += other.stream_messages;
         self.up_at_end += other.up_at_end;
         self.ramp_ns = self.ramp_ns.max(other.ramp_ns);
@@ -449,6 +454,17 @@ impl Window {
 fn add_map<K: Ord>(sum: &mut BTreeMap<K, u64>, other: BTreeMap<K, u64>) {
     for (key, count) in other {
         *sum.entry(key).or_default() += count;
+    }
+}
+
+/// Each part has its own clients, and their orders.
+pub fn merge_orders(one: Option<OrderFacts>, other: Option<OrderFacts>) -> Option<OrderFacts> {
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.merge(other);
+            Some(one)
+        }
+        (one, other) => one.or(other),
     }
 }
 

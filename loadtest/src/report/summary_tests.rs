@@ -54,6 +54,7 @@ pub(crate) fn perfect() -> Facts {
         resent: 0,
         skipped: 0,
         epochs: Vec::new(),
+        orders: None,
         stream_messages: 0,
         up_at_end: 2,
         ramp_ns: SECOND,

@@ -77,6 +77,7 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
     write_latencies(out, report)?;
     write_clients(out, report)?;
     write_epochs(out, report)?;
+    write_orders(out, report)?;
     write_processes(out, report)?;
     if !facts.silent.is_empty() {
         let named = facts.silent.iter().take(SHOWN_SILENT).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -184,6 +185,23 @@ fn write_epochs(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     if epochs.len() > SHOWN_EPOCHS {
         row(out, "", &format!("… {} more in the JSON report", epochs.len() - SHOWN_EPOCHS))?;
+    }
+    Ok(())
+}
+
+/// Faults that were ordered, and whether they happened.
+fn write_orders(out: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(orders) = &report.facts.orders else { return Ok(()) };
+    let sum: u64 = orders.kinds.values().map(|counts| counts.ordered).sum();
+    row(
+        out,
+        "faults",
+        &format!("{} ordered for these clients, {} problems", thousands(sum as f64), orders.problem_count),
+    )?;
+    for (kind, counts) in &orders.kinds {
+        let moot =
+            if counts.moot > 0 { format!(", {} with nobody there to see it", counts.moot) } else { String::new() };
+        row(out, "", &format!("{:>16}  ordered {:>7}, seen {:>7}{moot}", kind.name(), counts.ordered, counts.seen))?;
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ impl Publishing {
         }
         // Sent, at the earliest, now: whoever was subscribed by then must receive it.
         let times = LedgerTimes { tick: seq, scheduled_ns: due_ns, published_ns: now, ..LedgerTimes::default() };
-        Tick { seq, times, publications, heard_ns: now, opens: None }
+        Tick { seq, times, publications, heard_ns: now, opens: None, orders: Vec::new() }
     }
 }
 

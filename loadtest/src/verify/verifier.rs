@@ -70,6 +70,10 @@ pub struct Verifier {
     pub verified: u64,
     /// Latencies that became known; the worker drains them.
     pub timed: Vec<LatencySample>,
+    /// Right copies (client, log, slot, time), if they are asked for; the worker drains them.
+    pub accepted: Vec<(u32, u32, u64, u64)>,
+    /// Whether they are.
+    pub notes_accepted: bool,
     /// Frames that could not be judged: too many waited, their session ended, or the client was too
     /// far behind for the log. A run with any of them is not verified.
     pub unjudged: u64,
@@ -92,6 +96,8 @@ impl Verifier {
             faults: Faults::default(),
             verified: 0,
             timed: Vec::new(),
+            accepted: Vec::new(),
+            notes_accepted: false,
             unjudged: 0,
             parked,
             parked_count: 0,
@@ -201,6 +207,11 @@ impl Verifier {
             let published_ns = log.slot(index).map_or(0, Slot::published_ns);
             published_ns > after_ns && published_ns <= cut_ns
         })
+    }
+
+    /// Everything published until then is known.
+    pub fn heard_ns(&self) -> u64 {
+        self.heard_ns
     }
 
     /// How many frames wait for the ledger.
@@ -346,6 +357,9 @@ impl Verifier {
     /// Counts a copy that is right.
     fn count(&mut self, log: u32, member_id: MemberId, index: u64, at_ns: u64) {
         self.verified += 1;
+        if self.notes_accepted {
+            self.accepted.push((member_id.client, log, index, at_ns));
+        }
         let Some(slot) = self.logs[log as usize].slot_mut(index) else { return };
         slot.copies += 1;
         if member_id.is_measured {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::client::ClientReceipts;
+use crate::orders::outcome::OrderFacts;
 use crate::plan::Class;
 use crate::stats::epoch_copies::EpochTable;
 use crate::stats::histogram;
@@ -172,6 +173,8 @@ pub struct WorkerResult {
     pub tally: Tally,
     /// What is kept of the publications.
     pub settled: Settled,
+    /// What became of the faults that were ordered, where they are expected.
+    pub orders: Option<OrderFacts>,
     /// Latencies of the measured time.
     pub latency: Histogram<u64>,
     /// What each client received while measuring.

@@ -52,11 +52,15 @@ impl Worker {
     }
 
     fn visit(&mut self, index: usize, now: u64) {
+        if !self.clients.list[index].held.is_empty() {
+            self.release(index, now, false);
+        }
         let client = &mut self.clients.list[index];
         match client.phase {
             Phase::Idle | Phase::Gone => {}
             Phase::Pausing(until_ns) => {
-                if now >= until_ns {
+                // What it had received belongs to the connection that is over.
+                if now >= until_ns && client.held.is_empty() {
                     self.end_pause(index, now);
                 }
             }

@@ -38,6 +38,23 @@ pub enum Tamper {
     Mistype,
     /// The connection is cut before it.
     Cut,
+    /// One bit of the message is flipped: this one.
+    Flip(usize),
+    /// So many bytes of the message come.
+    Shorten(usize),
+    /// The connection is closed with this code after it.
+    Close(u16),
+}
+
+/// An entry of the ledger that says that a fault was ordered, and what is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Ordered {
+    /// As in [`Behaviour::tamper`].
+    pub client: usize,
+    pub publication: u64,
+    /// As the entry says it, or no entry.
+    pub kind: Option<&'static str>,
+    pub does: Option<Tamper>,
 }
 
 /// How the server behaves; the default is as it should.
@@ -77,6 +94,10 @@ pub struct Behaviour {
     pub has_foreign_clock: bool,
     /// Before which publication of the tampered group the clock jumps, why, and to which record.
     pub jumps: Vec<(u64, &'static str, u64)>,
+    /// Faults on demand, and what is done beside them.
+    pub orders: Vec<Ordered>,
+    /// GET /v2/negotiate with this key is refused with 429 so often, and whether that was ordered.
+    pub refuse_key: Option<(&'static str, usize, bool)>,
     /// The session whose clock it is; every other tick of the ledger is then one of the common clock, which
     /// publishes in the same groups, for others.
     pub session: Option<&'static str>,
@@ -104,6 +125,8 @@ impl Default for Behaviour {
             produces: None,
             has_foreign_clock: false,
             jumps: Vec::new(),
+            orders: Vec::new(),
+            refuse_key: None,
             session: None,
             max_unanswered_pings: None,
         }
@@ -149,6 +172,8 @@ struct State {
     /// The record that comes next, and the epoch of the clock.
     record: u64,
     epoch: u64,
+    /// Requests that were refused for their key.
+    refused: usize,
     /// What was asked for beside GET /v2/negotiate.
     queries: BTreeSet<String>,
 }
@@ -256,6 +281,7 @@ impl Inner {
         let record = state.record;
         let published_ns = now_ns();
         let mut publications = Vec::new();
+        let mut entries = Vec::new();
         let groups: BTreeSet<String> = state.subscribers.iter().flat_map(|one| one.groups.iter().cloned()).collect();
         for group in groups {
             let ticker = TICKERS.into_iter().find(|ticker| group.starts_with(&format!("blue_{ticker}_")));
@@ -281,7 +307,14 @@ impl Inner {
                             && which == publication
                             && self.behaviour.tampered.0 == subscriber.hub
                     });
-                    let tamper = tamper.map(|(.., tamper)| tamper);
+                    let ordered = self.behaviour.orders.iter().find(|one| {
+                        one.client == subscriber.at_hub && one.publication == publication && publication > 0
+                    });
+                    let tamper = tamper.map(|(.., tamper)| tamper).or(ordered.and_then(|one| one.does));
+                    if let Some(kind) = ordered.and_then(|one| one.kind) {
+                        let (tamper, number) = (ordered.and_then(|one| one.does), subscriber.number);
+                        entries.push(bytes::order(kind, tamper, number, &group, sequence_id));
+                    }
                     let instead = match tamper {
                         Some(Tamper::Forge) => {
                             Some((type_url, bytes::payload(type_url, ticker, timestamp, record + 1_000_000)))
@@ -311,6 +344,9 @@ impl Inner {
         }
         let clock = self.clock(state.epoch);
         self.enter(state, &format!(r#"{times},{clock}"publications":[{publications}]"#));
+        if !entries.is_empty() {
+            self.order(state, &entries.join(","));
+        }
         if let Some(most) = self.behaviour.max_unanswered_pings {
             state.subscribers.iter_mut().for_each(|one| one.ping(most));
         }
@@ -340,6 +376,13 @@ impl Inner {
     fn clock(&self, jumps: u64) -> String {
         let session = self.behaviour.session.map_or(String::new(), |name| format!(r#""session":"{name}","#));
         if self.behaviour.jumps.is_empty() { session } else { format!(r#"{session}"epoch":{},"#, jumps + 1) }
+    }
+
+    /// Enters faults that were ordered.
+    fn order(&self, state: &mut State, entries: &str) {
+        let now = now_ns();
+        let times = format!(r#""ordinal":0,"scheduled_ns":{now},"published_ns":{now}"#);
+        self.enter(state, &format!(r#"{times},"faults":[{entries}],"publications":[]"#));
     }
 
     /// Enters a tick into the ledger.
@@ -376,6 +419,20 @@ impl Subscriber {
                 return;
             }
             (_, Some(instead)) => frame = instead,
+            (Some(Tamper::Flip(bit)), _) => {
+                let header = bytes::header_len(&frame);
+                frame[header + bit / 8] ^= 1 << (bit % 8);
+            }
+            (Some(Tamper::Shorten(len)), _) => {
+                let header = bytes::header_len(&frame);
+                frame = bytes::frame(frame[0], &frame[header..header + len]);
+            }
+            (Some(Tamper::Close(code)), _) => {
+                let close = bytes::frame(0x88, &code.to_be_bytes());
+                let _ = self.socket.write_all(&[&frame[..], &close].concat());
+                self.is_cut = true;
+                let _ = self.socket.shutdown(Shutdown::Write);
+            }
             (Some(Tamper::Cut), _) => {
                 self.is_cut = true;
                 let _ = self.socket.shutdown(Shutdown::Both);
