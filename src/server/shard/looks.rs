@@ -202,7 +202,7 @@ fn weigh(
     let behind = match sessions.mark(key) {
         Mark::Away => return,
         Mark::Ready => 0,
-        Mark::Queued | Mark::Blocked => {
+        Mark::Queued | Mark::Blocked | Mark::Stalled => {
             let Some(session) = sessions.get(key) else { return };
             for (lane, lag) in session.lags(lanes).filter(|(_, lag)| *lag > 0) {
                 let largest = lags.entry(lane).or_default();
