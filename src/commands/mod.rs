@@ -15,7 +15,9 @@ pub mod serve;
 pub mod settings;
 pub mod shutdown;
 pub mod tail;
+mod terminal_mode;
 pub mod token;
+pub mod top;
 mod unfinished_file;
 
 use std::ffi::OsString;
@@ -37,6 +39,7 @@ use self::replay::ReplayCommand;
 use self::settings::SettingsOptions;
 use self::tail::TailOptions;
 use self::token::TokenOptions;
+use self::top::TopOptions;
 use crate::config::{self, ServeOptions};
 
 /// Broadcasts recorded market data to thousands of WebSocket subscribers.
@@ -70,6 +73,8 @@ enum CliCommand {
     Publish(PublishOptions),
     /// Steer the replay of a running server: pause, play, seek, step, speed, dates
     Replay(ReplayCommand),
+    /// Show what goes on in a running server: the live page in a terminal
+    Top(TopOptions),
     /// Make a token for /ws and POST /api/publish
     Token(TokenOptions),
     /// Try the broker feeds of a settings file, or print their records
@@ -126,6 +131,7 @@ fn try_run() -> anyhow::Result<()> {
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
         CliCommand::Replay(command) => replay::replay(&command),
+        CliCommand::Top(options) => top::top(&options),
         CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
         CliCommand::Feeds(options) => Ok(feeds::run(&options)?),
         CliCommand::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),
