@@ -1,6 +1,8 @@
 //! The commands of `flowcast`: parses the command line, and does what it asks for.
 
 mod command_line;
+mod control_client;
+pub mod faults;
 pub mod feeds;
 pub mod generate;
 mod hub_client;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::faults::FaultsCommand;
 use self::feeds::FeedsOptions;
 use self::generate::GenerateOptions;
 use self::import::ImportOptions;
@@ -75,6 +78,8 @@ enum CliCommand {
     Replay(ReplayCommand),
     /// Show what goes on in a running server: the live page in a terminal
     Top(TopOptions),
+    /// Order faults from a running server: resets, delays, lost frames and more, as a plan says
+    Faults(FaultsCommand),
     /// Make a token for /ws and POST /api/publish
     Token(TokenOptions),
     /// Try the broker feeds of a settings file, or print their records
@@ -132,6 +137,7 @@ fn try_run() -> anyhow::Result<()> {
         }
         CliCommand::Replay(command) => replay::replay(&command),
         CliCommand::Top(options) => top::top(&options),
+        CliCommand::Faults(command) => faults::faults(&command),
         CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
         CliCommand::Feeds(options) => Ok(feeds::run(&options)?),
         CliCommand::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),

@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::tail_options::TailOptions;
+use crate::commands::control_client::ControlToken;
 use crate::commands::hub_client::hub_address;
 use crate::commands::hub_client::hub_connection::{Capture, HubConnection};
-use crate::commands::replay::ControlToken;
 use crate::commands::terminal_mode::TerminalMode;
 
 /// Lines on their way from the hubs' connections to the output.
