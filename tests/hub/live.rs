@@ -169,7 +169,14 @@ fn a_summary_has_neither_addresses_nor_users_and_off_has_no_page() {
 fn a_page_of_another_origin_can_read_nothing_and_neither_can_a_foreign_name() {
     let server = Server::with(&Dataset::usual(), &[("FLOWCAST_CONTROL_ORIGIN", "https://lab.example")]);
     let own = format!("http://{}", server.address);
-    for refused in [("Origin", "https://evil.example"), ("Origin", "null"), ("Host", "evil.example")] {
+    let foreign = [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Host", "evil.example"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ];
+    for refused in foreign {
         let status = |path| http::request(server.address, "GET", path, &[refused]).status;
         assert_eq!(
             [status("/live/events"), status("/live/options"), status("/live/connections/x")],
