@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use self::live_client::{LiveClient, LiveSnapshots};
-use self::screen::{SortedBy, View, lines};
+use self::screen::{SortedBy, TopView, lines};
 use crate::commands::terminal_mode::TerminalMode;
 use crate::server::http::live::snapshot::LiveSnapshot;
 
@@ -84,7 +84,7 @@ async fn once(snapshots: &mut LiveSnapshots, is_json: bool) -> anyhow::Result<()
     let written = if is_json {
         writeln!(out, "{snapshot}")
     } else {
-        let view = View { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
+        let view = TopView { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
         lines(&read(snapshot)?, view, 240, 200).iter().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
     };
     match written.and_then(|()| out.flush()) {
@@ -100,7 +100,7 @@ fn read(snapshot: &Value) -> anyhow::Result<LiveSnapshot> {
 
 /// Shows snapshot after snapshot until `q` is pressed, and goes on when a lost server is back.
 async fn show(client: &LiveClient, first: LiveSnapshots) {
-    let mut view = View { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
+    let mut view = TopView { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
     let (mut keys, mut snapshots, mut shown) = (read_keys(), Some(first), LiveSnapshot::default());
     let mut trouble = None;
     loop {
@@ -138,7 +138,7 @@ async fn next(client: &LiveClient, snapshots: &mut Option<LiveSnapshots>) -> any
     read
 }
 
-fn press(key: u8, view: &mut View) {
+fn press(key: u8, view: &mut TopView) {
     match key {
         b'o' | b'O' => view.sorted_by = view.sorted_by.next(),
         b's' | b'S' => view.shows_groups = !view.shows_groups,
@@ -150,7 +150,7 @@ fn press(key: u8, view: &mut View) {
     }
 }
 
-fn draw(client: &LiveClient, snapshot: &LiveSnapshot, trouble: Option<&str>, view: View) {
+fn draw(client: &LiveClient, snapshot: &LiveSnapshot, trouble: Option<&str>, view: TopView) {
     let size = tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
     let (width, height) = size.map_or(USUAL_SIZE, |size| (size.ws_col.into(), size.ws_row.into()));
     let mut text = String::from("\x1b[H");

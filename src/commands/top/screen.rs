@@ -51,7 +51,7 @@ impl SortedBy {
 
 /// What of it is shown.
 #[derive(Debug, Clone, Copy)]
-pub struct View {
+pub struct TopView {
     pub sorted_by: SortedBy,
     /// Rows of the table at the bottom; `None`: as many as fit.
     pub rows: Option<usize>,
@@ -60,7 +60,7 @@ pub struct View {
 }
 
 /// The lines of a snapshot, at most so many and so long.
-pub fn lines(snapshot: &LiveSnapshot, view: View, width: usize, height: usize) -> Vec<String> {
+pub fn lines(snapshot: &LiveSnapshot, view: TopView, width: usize, height: usize) -> Vec<String> {
     let mut lines = head(snapshot);
     lines.extend(flow(snapshot));
     lines.push(String::new());

@@ -53,7 +53,7 @@ pub struct Call<'a> {
 
 /// The answer of a server, whatever its status.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The HTTP status, 100 to 999.
     pub status: u16,
     /// The wait that `Retry-After` asks for.
@@ -96,7 +96,7 @@ pub enum HttpError {
 
 impl HttpClient {
     /// Makes one call on a connection of its own. Every status is an answer; none is tried again here.
-    pub async fn call(&self, call: Call<'_>) -> Result<Answer, HttpError> {
+    pub async fn call(&self, call: Call<'_>) -> Result<HttpAnswer, HttpError> {
         let (target, request) = target(call)?;
         let calling = async { self.exchange(self.dial(&target).await?, request, &target.host).await };
         let timed_out = || HttpError::TimedOut { host: target.host.clone(), timeout: self.timeout };
@@ -119,7 +119,7 @@ impl HttpClient {
         tokio::time::timeout(self.timeout, calling).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    async fn dial(&self, target: &Target) -> Result<Box<dyn Stream>, HttpError> {
+    async fn dial(&self, target: &CallTarget) -> Result<Box<dyn Stream>, HttpError> {
         let network = |source| HttpError::Network { host: target.host.clone(), source };
         let tcp = TcpStream::connect((target.name.as_str(), target.port)).await.map_err(network)?;
         if !target.secure {
@@ -135,7 +135,7 @@ impl HttpClient {
         stream: Box<dyn Stream>,
         request: Request<Full<Bytes>>,
         host: &str,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<HttpAnswer, HttpError> {
         let broken = || HttpError::Broken { host: host.to_owned(), limit: self.max_answer_bytes };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| broken())?;
         let answering = async {
@@ -143,7 +143,7 @@ impl HttpClient {
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, self.max_answer_bytes).collect().await.map_err(|_| broken())?;
             let retry_after = retry_after(&parts.headers);
-            Ok(Answer { status: parts.status.as_u16(), retry_after, body: body.to_bytes() })
+            Ok(HttpAnswer { status: parts.status.as_u16(), retry_after, body: body.to_bytes() })
         };
         // The connection is driven here, not in a task: it ends with the answer.
         let mut answering = std::pin::pin!(answering);
@@ -189,7 +189,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Whom a URL names.
-struct Target {
+struct CallTarget {
     name: String,
     port: u16,
     secure: bool,
@@ -197,7 +197,7 @@ struct Target {
     host: String,
 }
 
-fn target(call: Call<'_>) -> Result<(Target, Request<Full<Bytes>>), HttpError> {
+fn target(call: Call<'_>) -> Result<(CallTarget, Request<Full<Bytes>>), HttpError> {
     let uri: Uri = call.url.parse().map_err(|_| HttpError::BadUrl)?;
     let secure = match uri.scheme_str() {
         Some("https") => true,
@@ -208,7 +208,7 @@ fn target(call: Call<'_>) -> Result<(Target, Request<Full<Bytes>>), HttpError> {
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let host = format!("{name}:{port}");
     let request = request(call, &uri).ok_or(HttpError::BadUrl)?;
-    Ok((Target { name, port, secure, host }, request))
+    Ok((CallTarget { name, port, secure, host }, request))
 }
 
 /// `None` if the token is no header's value.
