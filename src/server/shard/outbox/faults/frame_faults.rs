@@ -13,7 +13,7 @@ use crate::engine::hub::wire_name;
 use crate::faults::draw::{ClientIdentity, DrawFor};
 use crate::faults::fault_board::{ClockPlace, NotedHub, PlannedBatch};
 use crate::faults::fault_entry::{FaultEntry, StreamPlace, StruckFrame};
-use crate::faults::fault_plan::{FaultAction, FaultClass, FaultKind};
+use crate::faults::fault_plan::{FaultAction, FaultClass, FaultKind, STREAMS_NAME};
 use crate::faults::schedule::InForce;
 use crate::server::shard::connection::Connection;
 use crate::server::shard::lanes::Lanes;
@@ -301,7 +301,8 @@ impl Struck {
     /// Notes a frame that everybody in its group misses: once for all.
     fn tell_everyone(&mut self, place: ClockPlace, of_client: &FaultEntry, frame: StruckFrame) {
         let entry = || FaultEntry {
-            hub: of_client.hub,
+            // Several hubs may carry a group.
+            hub: of_client.hub.filter(|hub| *hub == STREAMS_NAME),
             connection: None,
             user: None,
             nth: 0,
