@@ -19,19 +19,19 @@ pub struct FaultPlan {
     /// All draws depend on it.
     pub seed: u64,
     /// Their numbers count from 1.
-    pub faults: Box<[Fault]>,
+    pub faults: Box<[PlannedFault]>,
 }
 
 /// One fault of a plan.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
+pub struct PlannedFault {
     /// When it fires.
     pub trigger: Trigger,
     /// Whom it strikes.
     pub who: Who,
     /// What it does.
     pub action: FaultAction,
-    /// How long it is in force; `None`: until it has struck everybody [`Fault::times`], or the plan ends.
+    /// How long it is in force; `None`: until it has struck everybody [`PlannedFault::times`], or the plan ends.
     pub lasts: Option<PlanMoment>,
     /// How many frames, acks or requests of each client a firing strikes; `None`: all while it is in force.
     pub times: Option<u32>,
@@ -253,7 +253,7 @@ impl FaultAction {
     }
 }
 
-impl Fault {
+impl PlannedFault {
     /// Whether its chance is drawn for each ack or request, and not for each tick.
     pub fn draws_each(&self) -> bool {
         self.trigger.chance.is_some() && matches!(self.action.kind().class(), FaultClass::Acks | FaultClass::Requests)
@@ -278,7 +278,7 @@ impl Who {
 impl FaultPlan {
     /// Whether a firing at tick `fired` draws the client: its share, and, if the chance is one for each tick, that.
     pub fn draws(&self, fault: usize, fired: u64, client: ClientIdentity) -> bool {
-        let Fault { trigger, who, .. } = &self.faults[fault];
+        let PlannedFault { trigger, who, .. } = &self.faults[fault];
         let draws = self.draws_of(fault);
         let happens = |probability: Option<f64>, what| {
             probability.is_none_or(|probability| draws.happens(probability, fired, what, client, 0))
@@ -300,7 +300,7 @@ impl FaultPlan {
 
     /// The plan as it was written. The keys are shown to those who may steer.
     pub fn faults_json(&self, shows_keys: bool) -> Vec<Map<String, Value>> {
-        let shown = |fault: &Fault| {
+        let shown = |fault: &PlannedFault| {
             let mut given = fault.given.clone();
             if let Some(key) = given.get_mut("who").and_then(|who| who.get_mut("key"))
                 && !shows_keys

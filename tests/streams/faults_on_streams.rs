@@ -63,7 +63,7 @@ fn messages_published_in_a_tick_are_dropped_duplicated_or_late_for_one_client() 
         step(&server, 1);
         publish(&server, &[4]);
         assert_eq!([&mut bad, &mut good].map(|client| client.next("signals")["data"]["quantity"].clone()), [4, 4]);
-        assert_eq!(quantities(&mut bad), [], "{fault}: and nothing else");
+        assert_eq!(quantities(&mut bad), Vec::<u64>::new(), "{fault}: and nothing else");
     }
 }
 
