@@ -33,6 +33,7 @@ use crate::health::log_limit;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
+use crate::server::shard::user_agents::AgentId;
 use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
@@ -202,7 +203,7 @@ async fn upgrade(
     }
     let user: Box<str> = auth::key_of(token).into();
     let session = if let Entry::New(_) = &entry { clock_of(app, named_session, &user).await? } else { None };
-    let client = HubClient { user, wire, hub, session, admitted };
+    let client = HubClient { user, agent: app.live.agent(request.headers()), wire, hub, session, admitted };
     enter(app, entry, client, on_upgrade).await;
     Ok(response.map(|()| Body::empty()))
 }
@@ -210,6 +211,7 @@ async fn upgrade(
 /// A client that is let in.
 struct HubClient {
     user: Box<str>,
+    agent: AgentId,
     wire: PubSubWire,
     hub: HubName,
     /// The session whose clock it is on; `None`: the clock that all share.
@@ -219,21 +221,22 @@ struct HubClient {
 
 /// Has a client handed to its shard once it is upgraded. Returns when it may be: what it will be subscribed to is built.
 async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade) {
-    let HubClient { user, wire, hub, session, admitted } = client;
+    let HubClient { user, agent, wire, hub, session, admitted } = client;
     match entry {
         Entry::Back(shard, id, _) => {
-            let attach = move |socket, read| ShardMessage::Attach { id, socket, read, admitted };
+            let attach = move |socket, read| ShardMessage::Attach { id, socket, read, agent, admitted };
             tokio::spawn(hand_over(on_upgrade, shard, attach));
         }
         Entry::New(assignment) => {
             let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
             let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
-            let open =
-                move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
+            let open = move |socket, read| {
+                ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, agent, admitted })
+            };
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
         }
         Entry::Refused => {
-            let refuse = move |socket, _| ShardMessage::Refuse { socket, hub, wire, admitted };
+            let refuse = move |socket, _| ShardMessage::Refuse { socket, hub, wire, agent, admitted };
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), refuse));
         }
     }

@@ -47,6 +47,8 @@ pub enum Close {
     TokenExpired,
     /// More of its requests were refused than `--max-request-errors` allows in a minute.
     TooManyErrors,
+    /// An operator closed it, on the live page or with `POST /live/connections/{id}/close`.
+    ByOperator,
 }
 
 /// What the client sees at the end.
@@ -54,6 +56,8 @@ pub enum Close {
 pub enum Sight {
     /// A close frame with this code.
     Code(u16),
+    /// A close frame with the code that whoever closed it gave.
+    Given,
     /// A close frame that repeats the client's own.
     Echo,
     /// No close frame: the socket is closed or reset.
@@ -101,7 +105,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 21;
+pub const ROWS: usize = 22;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -138,10 +142,11 @@ pub const TABLE: [CloseRow; ROWS] = [
         "errors",
         ComeBack::AfterFix,
     ),
+    row(Close::ByOperator, Sight::Given, None, "operator", ComeBack::Yes),
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 15] = [
+pub const COUNTERS: [&str; 16] = [
     "client",
     "gone",
     "protocol",
@@ -157,6 +162,7 @@ pub const COUNTERS: [&str; 15] = [
     "shutdown",
     "token_expired",
     "errors",
+    "operator",
 ];
 
 impl Close {
@@ -176,23 +182,33 @@ impl Close {
     }
 }
 
+/// RFC 6455's "the server made a mistake", where a row has no code.
+const NO_CODE: u16 = 1011;
+
 /// A close frame: a row of the table that has a code, and its reason.
 #[derive(Debug)]
 pub struct CloseFrame {
     close: Close,
+    /// The code of a row that has none of its own.
+    given: u16,
     reason: Cow<'static, str>,
 }
 
 impl From<Close> for CloseFrame {
     fn from(close: Close) -> Self {
-        Self { close, reason: close.row().reason.unwrap_or_default().into() }
+        Self { close, given: NO_CODE, reason: close.row().reason.unwrap_or_default().into() }
     }
 }
 
 impl CloseFrame {
     /// For a client that broke the rules: which one, in words.
     pub fn violation(code: u16, reason: &dyn std::fmt::Display) -> Self {
-        Self { close: Close::of_violation(code), reason: reason.to_string().into() }
+        Self { close: Close::of_violation(code), given: NO_CODE, reason: reason.to_string().into() }
+    }
+
+    /// What an operator tells a client. The caller has checked the code, and that the reason has at most 123 bytes.
+    pub fn by_operator(code: u16, reason: String) -> Self {
+        Self { close: Close::ByOperator, given: code, reason: reason.into() }
     }
 
     /// Its row of [`TABLE`].
@@ -204,8 +220,9 @@ impl CloseFrame {
     pub fn code(&self) -> u16 {
         match self.close.row().sight {
             Sight::Code(code) => code,
-            // No caller has such a row; 1011 is RFC 6455's "the server made a mistake".
-            Sight::Echo | Sight::Nothing => 1011,
+            Sight::Given => self.given,
+            // No caller has such a row.
+            Sight::Echo | Sight::Nothing => NO_CODE,
         }
     }
 
@@ -225,12 +242,14 @@ mod tests {
     fn cells(row: &CloseRow) -> String {
         let code = match row.sight {
             Sight::Code(code) => code.to_string(),
+            Sight::Given => "the operator's".to_owned(),
             Sight::Echo => "the client's own".to_owned(),
             Sight::Nothing => "none".to_owned(),
         };
         let reason = match (row.reason, row.sight) {
             (Some(reason), _) => format!("`{reason}`"),
             (None, Sight::Code(_)) => "says what was expected and what came".to_owned(),
+            (None, Sight::Given) => "the operator's".to_owned(),
             (None, _) => "none".to_owned(),
         };
         let come_back = match row.come_back {

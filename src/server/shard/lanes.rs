@@ -97,6 +97,12 @@ impl Lanes {
         &self.by_key[lane as usize]
     }
 
+    /// A lane's group and wire; `None` if the lane was closed.
+    pub fn group_of(&self, lane: u32) -> Option<(&Arc<Group>, Wire)> {
+        let Lane { wire, group, .. } = self.by_key.get(lane as usize)?;
+        Some((&self.shares[share_of(*wire)].groups[*group as usize].group, *wire))
+    }
+
     /// A number that changes whenever a ring or a lane does; never 0. While it stays the same, the same cursors
     /// mean the same frames.
     pub fn revision(&self) -> u64 {

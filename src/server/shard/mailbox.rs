@@ -12,8 +12,10 @@ use uuid::Uuid;
 
 use super::assignment::Assignment;
 use super::grant::Grant;
+use super::looks::Look;
 use super::poller::Doorbell;
 use super::stats::ShardStats;
+use super::user_agents::AgentId;
 use crate::engine::wanted_form::WantedForm;
 use crate::wire::gexbot::HubName;
 use crate::wire::webpubsub;
@@ -35,6 +37,8 @@ pub enum ShardMessage {
         socket: TcpStream,
         /// What it sent behind the handshake.
         read: Bytes,
+        /// What it calls itself.
+        agent: AgentId,
         /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
@@ -46,6 +50,8 @@ pub enum ShardMessage {
         hub: HubName,
         /// Its protocol.
         wire: webpubsub::PubSubWire,
+        /// What it calls itself.
+        agent: AgentId,
         /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
@@ -53,6 +59,8 @@ pub enum ShardMessage {
     Assigned(AssignmentNews),
     /// A replay session has ended: the clients on its clock are closed.
     ClockEnded(Arc<str>),
+    /// An operator asks something.
+    Look(Look),
     /// Tell everybody, close everything, and end.
     Drain,
 }
@@ -90,6 +98,8 @@ pub struct Arrival {
     pub protocol: ClientProtocol,
     /// Keeps what it will be subscribed to built until it is.
     pub wanted: Option<WantedForm>,
+    /// What it calls itself.
+    pub agent: AgentId,
     /// Counts the client against the limit until the shard counts it.
     pub admitted: Admitted,
 }

@@ -14,6 +14,7 @@ use super::connection::Connection;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
 use super::pull::Pull;
+use super::shown_text::{shown, shown_key};
 use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
 use crate::wire::Wire;
@@ -21,7 +22,10 @@ use crate::wire::gexbot::{HubName, HubTopic};
 use crate::wire::streams::Channels;
 
 /// Ack ids remembered per session, as Azure's service does (`docs/protocols/webpubsub.md`, "Acks").
-const REMEMBERED_ACKS: u64 = 1000;
+const REMEMBERED_ACKS: u32 = 1000;
+
+/// Characters of a client's name that are shown.
+const SHOWN_USER: usize = 64;
 
 /// A subscription as its session sees it.
 #[derive(Debug, Clone, Copy)]
@@ -212,6 +216,26 @@ impl Session {
             || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
     }
 
+    /// How many frames are due in each of its groups, by lane. Nothing is where it reads a channel's history.
+    pub fn lags(&self, lanes: &Lanes) -> impl Iterator<Item = (u32, u64)> {
+        let lag = |membership: &Membership| lanes.lane(membership.lane).ring.head().saturating_sub(membership.cursor);
+        self.memberships.iter().map(move |membership| (membership.lane, lag(membership)))
+    }
+
+    /// Frames that are due in all its groups, and their bytes.
+    pub fn behind(&self, lanes: &Lanes) -> (u64, u64) {
+        let bytes = |membership: &Membership| lanes.lane(membership.lane).ring.bytes_from(membership.cursor);
+        (self.lags(lanes).map(|(_, lag)| lag).sum(), self.memberships.iter().map(bytes).sum())
+    }
+
+    /// Who the client says it is, as an operator may see it. A key of Web PubSub is a credential.
+    pub fn shown_user(&self) -> String {
+        match self.wire {
+            Wire::WebPubSub(_) => shown_key(&self.user),
+            Wire::Streams => shown(&self.user, SHOWN_USER),
+        }
+    }
+
     /// The channel's memberships get nothing from the rings any more; or, with a cursor at the head, everything
     /// from now on.
     fn set_cursors(&mut self, channel: usize, channels: &Channels, lanes: &Lanes, is_held: bool) {
@@ -282,7 +306,7 @@ struct AckIds {
     /// Runs of ids, oldest first.
     #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
     older: Option<Box<VecDeque<Run>>>,
-    count: u64,
+    count: u32,
 }
 
 /// Consecutive ids.

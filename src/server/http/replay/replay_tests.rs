@@ -27,6 +27,7 @@ use crate::server::http::app::{App, HttpBounds, Peer, ServingState, Stage};
 use crate::server::http::control_access::ControlAccess;
 use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::{AuthOptions, Authority};
+use crate::server::http::live::live_state::LiveState;
 use crate::server::http::negotiate::api_slots::ApiSlots;
 use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
@@ -202,6 +203,7 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
         rest: RestState::new(&http.rest, &status),
         replay: ReplayState::default(),
         control: ControlAccess::new(&http.control, &status),
+        live: LiveState::new(http.live, Arc::default()),
         tick_readers: Arc::new(Semaphore::new(1)),
         bounds: HttpBounds::new(&http, Duration::from_secs(30), &status),
         pending: Arc::default(),
