@@ -93,6 +93,13 @@ pub enum LedgerUse {
     Off,
 }
 
+/// What faults mean that were ordered from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FaultsUse {
+    /// They are expected, and proven.
+    Expected,
+}
+
 /// How clients learn where their sockets are, and who joins their groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -214,6 +221,16 @@ fn server_url(text: &str) -> Result<String, &'static str> {
     Ok(format!("{scheme}://{rest}"))
 }
 
+/// The name of a session, as the server takes it.
+fn session_name(text: &str) -> Result<String, &'static str> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(is_allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 64 letters, digits, '-', '_' and '.'")
+    }
+}
+
 /// `swarm`
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
@@ -244,6 +261,10 @@ pub struct RunArgs {
     /// One hub for all groups, whether they belong to it or not; by default each group goes to its own.
     #[arg(long)]
     pub hub: Option<String>,
+    /// The session of a replay whose clock clients follow: it is asked for with negotiate?session=NAME, and only its
+    /// ticks count.
+    #[arg(long, value_name = "NAME", value_parser = session_name)]
+    pub session: Option<String>,
     /// How clients negotiate.
     #[arg(long, value_enum, default_value = "get")]
     pub negotiate: Negotiate,
@@ -277,6 +298,11 @@ pub struct RunArgs {
     /// How long a resetting client stays, on average.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub reset_after: Duration,
+    /// `expected`: faults that were ordered from the server (docs/faults.md) are no failures. The run proves that exactly
+    /// these happened, and fails for anything without an order and for every order without effect. Client n has the
+    /// key `KEY-n`, and clients come back as with --reconnect.
+    #[arg(long, value_enum)]
+    pub faults: Option<FaultsUse>,
     /// Come back after a drop as Azure's clients do: recover for 30 s, then connect anew.
     #[arg(long)]
     pub reconnect: bool,
@@ -337,6 +363,14 @@ mod tests {
             assert_eq!(server_url(typed).unwrap(), taken);
         }
         assert!(server_url("h:1").is_err() && server_url("ftp://h").is_err());
+    }
+
+    #[test]
+    fn a_session_has_a_name_that_the_server_takes() {
+        assert!(session_name("a.b-c_1").is_ok());
+        for name in ["", "a b", "a:b", &"n".repeat(65)] {
+            assert!(session_name(name).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -6,14 +6,17 @@ use hdrhistogram::Histogram;
 
 use crate::cli::{RunArgs, shown};
 use crate::collect::Collector;
+use crate::ledger::epochs::{EpochRecord, Epochs};
+use crate::orders::outcome::OrderFacts;
 use crate::plan::{Class, Plan};
 use crate::preflight::Preflight;
-use crate::report::facts::{Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup};
+use crate::report::facts::{
+    EpochFacts, Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup, merge_orders,
+};
 use crate::stats::histogram::{self, Pairs};
-use crate::stats::ticks::Ticks;
 use crate::verify::fault::{Fault, FaultKind};
 use crate::wire::form::Protocol;
-use crate::worker::tally::{Tally, WorkerResult};
+use crate::worker::tally::{Settled, Tally, WorkerResult};
 
 /// What the threads of a run have left behind.
 pub struct CrewOutcome {
@@ -23,6 +26,8 @@ pub struct CrewOutcome {
     pub collector: Collector,
     /// What is known of what was published.
     pub ledger: Option<LedgerFacts>,
+    /// The epochs of the replay's clock.
+    pub epochs: Epochs,
     /// Why the run ended early, if it did.
     pub aborted: Option<String>,
     /// Start of the run, Unix milliseconds.
@@ -55,10 +60,15 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
     (window.from_ns, window.until_ns) = outcome.window_ns;
     let ledger = outcome.ledger.map(|facts| LedgerFacts {
         is_incomplete: tally.ledger_incomplete,
-        unhashed: tally.unhashed,
+        unhashed: total.settled.unhashed,
         ..facts
     });
     let mut faults = total.faults;
+    let epochs = epochs(&outcome.epochs, &total.settled, &faults);
+    let mut notes = preflight.notes;
+    if outcome.epochs.dropped > 0 {
+        notes.push(format!("{} further epochs of the clock are not listed", outcome.epochs.dropped));
+    }
     for fault in &mut faults {
         if plan.hubs.len() > 1 {
             fault.hub.clone_from(&plan.hubs[plan.hub_of(fault.client) as usize].name);
@@ -75,7 +85,7 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
         setup: setup(args, plan, total.attentive),
         machine: machine(),
         started_unix_ms: outcome.started_unix_ms,
-        notes: preflight.notes,
+        notes,
         aborted: outcome.aborted,
         ledger,
         verified: total.verified,
@@ -88,6 +98,8 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
         resets: tally.resets,
         resent: tally.resent,
         skipped: tally.skipped,
+        epochs,
+        orders: total.orders,
         stream_messages: tally.stream_messages,
         connect: Pairs::of(&tally.setup),
         shed: Pairs::of(&tally.shed),
@@ -98,7 +110,7 @@ pub fn facts(args: &RunArgs, plan: &Plan, preflight: Preflight, outcome: RunOutc
         ramp_ns,
         latency: Pairs::of(&total.latency),
         loop_delay: Pairs::of(&outcome.collector.loop_delay),
-        ticks: total.ticks,
+        ticks: total.settled.ticks,
         window,
         window_seconds,
         seconds: outcome.collector.seconds,
@@ -131,10 +143,34 @@ fn setup(args: &RunArgs, plan: &Plan, attentive: u64) -> Setup {
     }
 }
 
+/// What was published in each epoch, and what became of it.
+fn epochs(epochs: &Epochs, settled: &Settled, faults: &[Fault]) -> Vec<EpochFacts> {
+    let of = |record: &EpochRecord| {
+        let copies = settled.epochs.of(record.number);
+        let since =
+            |at_ns: u64| (at_ns > 0 && record.opened_ns > 0).then(|| at_ns.saturating_sub(record.opened_ns) / 1_000);
+        let opening = record.opening.clone();
+        EpochFacts {
+            number: record.number,
+            cause: opening.as_ref().map(|opening| opening.cause.clone()).unwrap_or_default(),
+            from: opening.as_ref().and_then(|opening| opening.from.clone()),
+            to: opening.and_then(|opening| opening.to),
+            ticks: record.ticks,
+            publications: record.publications,
+            frames: copies.frames,
+            faults: faults.iter().filter(|fault| fault.epoch == Some(record.number)).count() as u64,
+            to_first_copy_us: since(copies.first_ns),
+            to_last_copy_us: since(copies.last_ns),
+        }
+    };
+    epochs.list.iter().map(of).collect()
+}
+
 /// What all workers have counted.
 struct Total {
     tally: Tally,
-    ticks: Ticks,
+    settled: Settled,
+    orders: Option<OrderFacts>,
     receipts: Receipts,
     verified: u64,
     unjudged: u64,
@@ -150,7 +186,8 @@ impl Total {
     fn of(results: Vec<WorkerResult>) -> Self {
         let mut total = Self {
             tally: Tally::default(),
-            ticks: Ticks::default(),
+            settled: Settled::default(),
+            orders: None,
             receipts: Receipts::default(),
             verified: 0,
             unjudged: 0,
@@ -168,7 +205,8 @@ impl Total {
 
     fn add(&mut self, result: WorkerResult) {
         self.tally.merge(&result.tally);
-        self.ticks.merge(&result.ticks);
+        self.settled.merge(&result.settled);
+        self.orders = merge_orders(self.orders.take(), result.orders);
         // All histograms of the swarm have the same bounds, so adding cannot fail.
         let _ = self.latency.add(&result.latency);
         self.verified += result.verified;

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod live;
 pub mod membership;
 pub mod negotiate;
+pub mod orders;
 pub mod plan;
 pub mod preflight;
 pub mod processes;

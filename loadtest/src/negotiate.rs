@@ -74,6 +74,13 @@ pub enum NegotiateError {
     },
 }
 
+impl NegotiateError {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        if let Self::Http(HttpError::Status { status, .. }) = self { Some(*status) } else { None }
+    }
+}
+
 impl SocketUrl {
     /// Reads `ws://…` or `wss://…` and resolves its host.
     pub fn parse(url: &str) -> Result<Self, NegotiateError> {
@@ -119,6 +126,8 @@ pub struct Negotiator {
     key: String,
     /// POST, and the prefix that its answer leaves out.
     joins: Option<String>,
+    /// Whether each client has a key of its own, with GET too.
+    has_own_keys: bool,
 }
 
 impl std::fmt::Debug for Negotiator {
@@ -158,7 +167,17 @@ impl Negotiator {
             scheme,
             key: key.to_owned(),
             joins: None,
+            has_own_keys: false,
         }
+    }
+
+    /// The same for clients that follow the clock of a session; the name is one that needs no encoding.
+    #[must_use]
+    pub fn on_session(mut self, session: Option<&str>) -> Self {
+        if let Some(session) = session {
+            self.url = format!("{}?session={session}", self.url);
+        }
+        self
     }
 
     /// The same with POST; its answer does not tell the prefix.
@@ -168,10 +187,21 @@ impl Negotiator {
         self
     }
 
+    /// Each client has a key of its own.
+    #[must_use]
+    pub fn with_own_keys(mut self) -> Self {
+        self.has_own_keys = true;
+        self
+    }
+
     /// The prefix of group names, from an answer to GET.
     pub fn prefix(&self) -> Result<String, NegotiateError> {
         let answer: NegotiateAnswer = self.http.get_json(&self.url)?;
         Ok(answer.prefix.unwrap_or_else(|| DEFAULT_PREFIX.to_owned()))
+    }
+
+    fn http_of(&self, wish: &Wish) -> Http {
+        self.http.clone().with_authorization(format!("{} {}", self.scheme, client_key(&self.key, wish.client)))
     }
 
     /// One negotiation.
@@ -179,10 +209,9 @@ impl Negotiator {
         let (answer, prefix): (NegotiateAnswer, _) = match &self.joins {
             Some(prefix) => {
                 // With one key for all, each POST would end the sockets of the client before.
-                let key = format!("{} {}-{}", self.scheme, self.key, wish.client);
-                let http = self.http.clone().with_authorization(key);
-                (http.post_json(&self.url, &NegotiateBody { groups: &wish.groups })?, prefix.as_str())
+                (self.http_of(wish).post_json(&self.url, &NegotiateBody { groups: &wish.groups })?, prefix.as_str())
             }
+            None if self.has_own_keys => (self.http_of(wish).get_json(&self.url)?, DEFAULT_PREFIX),
             None => (self.http.get_json(&self.url)?, DEFAULT_PREFIX),
         };
         let socket = |hub: &String| {
@@ -192,6 +221,11 @@ impl Negotiator {
         let sockets = wish.hubs.iter().map(socket).collect::<Result<_, _>>()?;
         Ok(Grant { sockets, prefix: answer.prefix.unwrap_or_else(|| prefix.to_owned()) })
     }
+}
+
+/// The key of one client, where each has its own.
+pub fn client_key(key: &str, client: u32) -> String {
+    format!("{key}-{client}")
 }
 
 /// Negotiates on request, for one worker.

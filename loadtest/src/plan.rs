@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Negotiate, RunArgs, SlowPolicy};
+use crate::cli::{LedgerUse, Negotiate, RunArgs, SlowPolicy};
 use crate::clock::SECOND;
 use crate::membership::{GroupsError, Hub, unprefixed};
 use crate::negotiate::Wish;
@@ -82,6 +82,8 @@ pub struct Plan {
     pub groups_per_client: u32,
     /// The hubs of the run, and which groups go there.
     pub hubs: Vec<Hub>,
+    /// The session whose clock the clients follow.
+    pub session: Option<String>,
     /// Whether the server joins the groups when a socket connects.
     pub server_joins: bool,
     /// Shares of misbehaving clients.
@@ -108,6 +110,10 @@ pub struct Plan {
     pub slow_rate: u32,
     /// Mean stay of resetting clients, in ns.
     pub reset_after_ns: u64,
+    /// The hashes of the clients' keys, where each has its own.
+    pub users: Vec<u64>,
+    /// Whether faults are expected that were ordered from the server.
+    pub expects_faults: bool,
     /// Whether dropped clients come back.
     pub reconnects: bool,
     /// Whether there is a tick ledger.
@@ -154,6 +160,17 @@ pub fn check(args: &RunArgs) -> Result<(), PlanError> {
     if args.negotiate == Negotiate::Post && (is_streams || args.url.starts_with("ws")) {
         return Err(PlanError::Negotiate(
             "--negotiate post needs an http(s):// URL, and another protocol than streams",
+        ));
+    }
+    if args.faults.is_some() && args.ledger == LedgerUse::Off {
+        return Err(PlanError::Negotiate("--faults expected needs the tick ledger, in which the orders are"));
+    }
+    if args.faults.is_some() && is_streams {
+        return Err(PlanError::Negotiate("--faults expected is for clients of the hubs"));
+    }
+    if args.session.is_some() && is_streams {
+        return Err(PlanError::Negotiate(
+            "--session is for clients of the hubs: the JSON streams follow the common clock",
         ));
     }
     if args.negotiate == Negotiate::Post && args.groups == ["none"] {
@@ -264,6 +281,11 @@ impl Plan {
         client * self.hubs.len() as u32 + hub
     }
 
+    /// The hash of a client's key, where it has its own.
+    pub fn user_of(&self, client: u32) -> Option<u64> {
+        self.users.get(client.checked_sub(self.first_client)? as usize).copied()
+    }
+
     /// Whose connection it is.
     pub fn client_of(&self, connection: u32) -> u32 {
         connection / self.hubs.len() as u32
@@ -334,6 +356,7 @@ pub(crate) mod tests {
             groups: groups.iter().map(ToString::to_string).collect(),
             groups_per_client: 0,
             hubs: vec![Hub::of_all("orderflow", groups.len())],
+            session: None,
             server_joins: false,
             mix: Mix::default(),
             channels: Vec::new(),
@@ -347,6 +370,8 @@ pub(crate) mod tests {
             sequence_ack_ns: SECOND,
             slow_rate: 1_024,
             reset_after_ns: SECOND,
+            users: Vec::new(),
+            expects_faults: false,
             reconnects: false,
             has_ledger: true,
             clock_error_ns: 0,

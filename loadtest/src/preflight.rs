@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cli::{LedgerUse, Negotiate, RunArgs};
 use crate::http::{CertificateError, Http, HttpError, Trust};
 use crate::ledger::offset::Offset;
 use crate::limits::{self, LimitError};
 use crate::membership::{self, Hub, Wanted, hubs_of_groups};
-use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl, Wish};
+use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl, Wish, client_key};
 use crate::plan::{Mix, Plan, PlanError, check};
 use crate::reference::{LedgerSource, Reference};
 use crate::sequence::publisher::Publishing;
@@ -34,7 +35,7 @@ pub enum PreflightError {
     #[error("{0}")]
     Http(#[from] HttpError),
     /// The ledger was required and is not there.
-    #[error("--ledger require: {0}")]
+    #[error("there is no tick ledger, and the run requires one: {0}")]
     NoLedger(HttpError),
     /// The machine is too small.
     #[error("{0}")]
@@ -131,7 +132,8 @@ fn given(args: &RunArgs, http: &Http, is_streams: bool) -> Result<Target, Prefli
 
 /// The server tells where the sockets are.
 fn negotiated(args: &RunArgs, http: &Http) -> Result<Target, PreflightError> {
-    let mut negotiator = Negotiator::new(http.clone(), &http_base(&args.url), args.api, &args.key);
+    let mut negotiator =
+        Negotiator::new(http.clone(), &http_base(&args.url), args.api, &args.key).on_session(args.session.as_deref());
     let is_post = args.negotiate == Negotiate::Post;
     let prefix = match negotiator.prefix() {
         // A server may know POST only.
@@ -155,6 +157,9 @@ fn negotiated(args: &RunArgs, http: &Http) -> Result<Target, PreflightError> {
         groups: if is_post { membership::unprefixed(&groups, &prefix) } else { Vec::new() },
     };
     let grant = negotiator.negotiate(&wish)?;
+    if args.faults.is_some() {
+        negotiator = negotiator.with_own_keys();
+    }
     Ok(Target { negotiator: Some(negotiator), grant, profile: args.api, groups, hubs })
 }
 
@@ -188,7 +193,9 @@ fn reference(
             let url = format!("{}/ticks", http_base(&args.url));
             match Offset::estimate(http, &url, Some(grant.sockets[0].address)) {
                 Ok(offset) => Some(Reference::Ledger(LedgerSource { url, http: http.clone(), offset })),
-                Err(error) if args.ledger == LedgerUse::Require => return Err(PreflightError::NoLedger(error)),
+                Err(error) if args.ledger == LedgerUse::Require || args.faults.is_some() => {
+                    return Err(PreflightError::NoLedger(error));
+                }
                 Err(error) => {
                     notes.push(format!(
                         "no tick ledger ({error}): every frame is decoded, clients are compared with each other"
@@ -217,6 +224,7 @@ fn plan(
         groups_per_client: if args.protocols.contains(&Protocol::Streams) { 0 } else { args.groups_per_connection },
         groups,
         hubs,
+        session: args.session.clone(),
         server_joins: args.negotiate == Negotiate::Post,
         mix: Mix { stalled: args.stalled, slow: args.slow, resetting: args.reset },
         channels: args.streams.channels.clone(),
@@ -230,13 +238,21 @@ fn plan(
         sequence_ack_ns: args.sequence_ack_interval.as_nanos() as u64,
         slow_rate: args.slow_rate,
         reset_after_ns: args.reset_after.as_nanos() as u64,
-        reconnects: args.reconnect,
+        users: if args.faults.is_some() { users(args) } else { Vec::new() },
+        expects_faults: args.faults.is_some(),
+        reconnects: args.reconnect || args.faults.is_some(),
         has_ledger: reference.is_some(),
         clock_error_ns: match reference {
             Some(Reference::Ledger(ledger)) => ledger.offset.error_ns,
             _ => 0,
         },
     }
+}
+
+/// The hashes by which the server's entries of faults name the clients' keys.
+fn users(args: &RunArgs) -> Vec<u64> {
+    let clients = args.first_client..args.first_client + args.connections;
+    clients.map(|client| xxh3_64(client_key(&args.key, client).as_bytes())).collect()
 }
 
 /// The channels that carry a publisher's payloads, sorted.

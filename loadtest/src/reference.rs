@@ -10,9 +10,10 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 
 use crate::http::{Http, Trust};
+use crate::ledger::epochs::Epochs;
 use crate::ledger::follow::{Event, FollowError, Status, follow};
 use crate::ledger::offset::Offset;
-use crate::ledger::{Groups, Now};
+use crate::ledger::{Groups, Now, Scope};
 use crate::plan::Plan;
 use crate::report::facts::{Evidence, LedgerFacts};
 use crate::sequence::publisher::{Publisher, Publishing};
@@ -87,8 +88,8 @@ impl Tracker {
             None => (Self::Nothing, None),
             Some(Reference::Ledger(source)) => {
                 let stream = Http::for_streams(trust, CONNECT);
-                let groups = Groups::new(&plan.groups);
-                let status = follow(stream, &source.url, groups, source.offset.clone(), sinks)?;
+                let scope = Scope { groups: Groups::new(&plan.groups), session: plan.session.clone() };
+                let status = follow(stream, &source.url, scope, source.offset.clone(), sinks)?;
                 (Self::Ledger(source, status), None)
             }
             Some(Reference::Publisher(publishing)) => (Self::Ready(publishing, sinks), None),
@@ -159,6 +160,14 @@ impl Tracker {
             Self::Ledger(_, status) => status.stop(),
             Self::Witness(witness_status) => witness_status.ledger.stop(),
             Self::Nothing | Self::Ready(..) | Self::Publishing(_) | Self::Published(_) => {}
+        }
+    }
+
+    /// The epochs of the replay's clock.
+    pub fn epochs(&self) -> Epochs {
+        match self {
+            Self::Ledger(_, status) => status.epochs(),
+            _ => Epochs::default(),
         }
     }
 

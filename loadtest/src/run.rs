@@ -197,7 +197,7 @@ impl Supervisor<'_> {
                 break;
             }
             // Counted from the first look that finds nobody: main itself may not have run for a while.
-            if self.up() > 0 || self.args.reconnect {
+            if self.up() > 0 || self.plan.reconnects {
                 gone_since_ns = None;
             } else if now_ns() > *gone_since_ns.get_or_insert_with(now_ns) + ALL_GONE_NS {
                 self.aborted = Some("all connections are gone: the run was ended".to_owned());
@@ -243,6 +243,7 @@ impl Supervisor<'_> {
         Ok(CrewOutcome {
             results,
             collector: self.crew.collector,
+            epochs: self.crew.tracker.epochs(),
             ledger: self.crew.tracker.facts(),
             aborted: self.aborted,
             started_unix_ms: self.crew.started_unix_ms,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fake::outcome::{Outcome, swarm};
 use fake::tls::TlsProxy;
-use fake::{Behaviour, Fake, Tamper};
+use fake::{Behaviour, Fake, Ordered, Tamper};
 
 #[test]
 fn an_honest_server_is_proven_honest() {
@@ -218,6 +218,71 @@ fn frames_out_of_order_are_reordered() {
     }
 }
 
+/// A seek, a step back and the end of the day while the swarm runs.
+const JUMPS: [(u64, &str, u64); 3] = [(20, "seek", 500), (30, "step_back", 508), (40, "loop", 0)];
+
+#[test]
+fn delivery_is_proven_in_every_epoch_and_the_report_says_what_was_published_in_each() {
+    let server = Fake::start(Behaviour { jumps: JUMPS.to_vec(), ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(0);
+    let epochs = outcome.report["facts"]["epochs"].as_array().unwrap();
+    let causes: Vec<&str> = epochs.iter().map(|epoch| epoch["cause"].as_str().unwrap()).collect();
+    assert_eq!(causes, ["", "seek", "step_back", "loop"], "{}", outcome.output);
+    // Ten ticks, three groups, eight clients.
+    for epoch in &epochs[1..3] {
+        assert_eq!((&epoch["publications"], &epoch["frames"], &epoch["faults"]), (&30.into(), &240.into(), &0.into()));
+        assert!(epoch["to_last_copy_us"].as_u64() >= epoch["to_first_copy_us"].as_u64(), "{epoch}");
+    }
+    let frames: u64 = epochs.iter().map(|epoch| epoch["frames"].as_u64().unwrap()).sum();
+    assert_eq!(&outcome.report["facts"]["verified"], frames, "{}", outcome.output);
+    assert!(outcome.output.contains("4: 1 loop, 1 seek, 1 step_back"), "{}", outcome.output);
+    assert!(outcome.output.contains("2 (seek 2025-11-28T14:30:00Z → 2025-11-28T14:31:00Z): 30 publications, 240"));
+}
+
+#[test]
+fn a_first_tick_that_is_lost_at_a_jump_is_named() {
+    for (publication, cause) in [(20, "epoch 2 (seek)"), (30, "epoch 3 (step_back)"), (40, "epoch 4 (loop)")] {
+        for client in 0..4 {
+            let tamper = Some((client, publication, Tamper::Drop));
+            let server = Fake::start(Behaviour { jumps: JUMPS.to_vec(), tamper, ..Behaviour::default() });
+            let outcome = swarm(&server.url(), &[]);
+            outcome.assert_exit(1);
+            assert_eq!(outcome.faults(), [("missing".to_owned(), client as u64)], "{}", outcome.output);
+            let line = outcome.output.lines().find(|line| line.contains("missing: client")).unwrap();
+            assert!(line.contains(cause) && line.contains("the first tick of its epoch"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_first_tick_that_nobody_gets_after_a_jump_is_missing_everywhere() {
+    let server = Fake::start(Behaviour { jumps: JUMPS.to_vec(), unsent: vec![20], ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    let expected: Vec<_> = (0..8).map(|client| ("missing".to_owned(), client)).collect();
+    assert_eq!(outcome.faults(), expected, "{}", outcome.output);
+    let epochs = outcome.report["facts"]["epochs"].as_array().unwrap();
+    let faults: Vec<u64> = epochs.iter().map(|epoch| epoch["faults"].as_u64().unwrap()).collect();
+    assert_eq!(faults, [0, 8, 0, 0], "{}", outcome.output);
+}
+
+#[test]
+fn only_the_ticks_of_its_session_count_for_a_client() {
+    let behaviour = Behaviour { session: Some("lab"), jumps: JUMPS.to_vec(), ..Behaviour::default() };
+    let server = Fake::start(behaviour.clone());
+    let outcome = swarm(&server.url(), &["--session", "lab"]);
+    outcome.assert_exit(0);
+    assert_eq!(outcome.report["facts"]["epochs"].as_array().unwrap().len(), 4, "{}", outcome.output);
+    assert_eq!(server.queries(), ["session=lab"]);
+    let server = Fake::start(Behaviour { tamper: Some((1, 20, Tamper::Drop)), ..behaviour.clone() });
+    let outcome = swarm(&server.url(), &["--session", "lab"]);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.faults(), [("missing".to_owned(), 1)], "{}", outcome.output);
+    // What the common clock publishes is not what these clients receive.
+    swarm(&Fake::start(behaviour).url(), &[]).assert_exit(1);
+}
+
 #[test]
 fn what_the_ledger_has_and_nobody_received_is_missing_everywhere() {
     let server = Fake::start(Behaviour { unsent: vec![45], ..Behaviour::default() });
@@ -306,6 +371,139 @@ fn misbehaving_clients_do_not_count() {
     assert!(outcome.report["facts"]["resets"].as_u64().unwrap() >= 1, "{}", outcome.output);
 }
 
+const EXPECTED: [&str; 2] = ["--faults", "expected"];
+
+/// A run against a server of which these faults were ordered and done.
+fn ordered(orders: &[(Option<&'static str>, Option<Tamper>)], client: usize) -> Outcome {
+    let orders =
+        orders.iter().zip(0..).map(|(&(kind, does), at)| Ordered { client, publication: 30 + 5 * at, kind, does });
+    let server = Fake::start(Behaviour { orders: orders.collect(), ..Behaviour::default() });
+    swarm(&server.url(), &EXPECTED)
+}
+
+/// Each kind of fault about a frame, and what is done for it.
+const FRAME_FAULTS: [(&str, Tamper); 6] = [
+    ("drop", Tamper::Drop),
+    ("silence", Tamper::Drop),
+    ("duplicate", Tamper::Duplicate),
+    ("corrupt", Tamper::Flip(301)),
+    ("truncate", Tamper::Shorten(60)),
+    ("reorder", Tamper::Swap),
+];
+
+#[test]
+fn what_was_ordered_and_happened_is_no_failure() {
+    for client in 0..4 {
+        let orders = FRAME_FAULTS.map(|(kind, tamper)| (Some(kind), Some(tamper)));
+        // The last one: on a plain wire a frame that is overtaken by another group's shows nothing.
+        let orders = if client % 2 == 1 { &orders[..] } else { &orders[..5] };
+        let outcome = ordered(orders, client);
+        outcome.assert_exit(0);
+        for (kind, _) in &FRAME_FAULTS[..orders.len()] {
+            let counts = &outcome.report["facts"]["orders"]["kinds"][kind];
+            assert_eq!((&counts["ordered"], &counts["seen"]), (&1.into(), &1.into()), "{kind} {}", outcome.output);
+        }
+        assert!(outcome.output.contains("faults  5 ordered") || client % 2 == 1, "{}", outcome.output);
+    }
+}
+
+#[test]
+fn whatever_bit_is_flipped_an_ordered_corruption_is_recognised() {
+    // In names, numbers, the group, the payload; of text, and of protobuf.
+    for (client, bits) in [(1, [8, 21, 130, 355, 900]), (3, [3, 18, 130, 355, 700])] {
+        for bit in bits {
+            let outcome = ordered(&[(Some("corrupt"), Some(Tamper::Flip(bit)))], client);
+            outcome.assert_exit(0);
+            assert_eq!(outcome.report["facts"]["orders"]["kinds"]["corrupt"]["seen"], 1, "{bit} {}", outcome.output);
+        }
+    }
+}
+
+#[test]
+fn what_happened_beside_the_orders_is_told() {
+    for (tamper, expected) in [
+        (Tamper::Drop, "1 missing without an order"),
+        (Tamper::Duplicate, "1 duplicate without an order"),
+        (Tamper::Forge, "1 corrupted without an order"),
+        (Tamper::Flip(900), "1 corrupted without an order"),
+        (Tamper::Cut, "without an order: client 1: closed without a close frame"),
+        (Tamper::Close(1011), "without an order: client 1: closed by the server with 1011"),
+    ] {
+        let outcome = ordered(&[(Some("drop"), Some(Tamper::Drop)), (None, Some(tamper))], 1);
+        outcome.assert_exit(1);
+        assert!(outcome.output.contains(expected), "{tamper:?} {}", outcome.output);
+        assert_eq!(outcome.report["facts"]["orders"]["kinds"]["drop"]["seen"], 1, "{}", outcome.output);
+    }
+}
+
+#[test]
+fn an_order_that_did_not_happen_is_told() {
+    for (kind, expected) in [
+        ("drop", "ordered drop (fault 3) that did not happen: client 3"),
+        ("silence", "ordered silence (fault 3) that did not happen: client 3"),
+        ("duplicate", "came once only"),
+        ("reorder", "came in order"),
+        ("corrupt", "arrived unharmed"),
+    ] {
+        let outcome = ordered(&[(Some(kind), None)], 3);
+        outcome.assert_exit(1);
+        assert!(outcome.output.contains(expected), "{kind} {}", outcome.output);
+        assert_eq!(outcome.faults(), [], "{kind} {}", outcome.output);
+    }
+}
+
+#[test]
+fn a_corruption_of_another_bit_than_ordered_is_told() {
+    let server = Fake::start(Behaviour {
+        orders: vec![Ordered { client: 2, publication: 30, kind: Some("corrupt"), does: None }],
+        tamper: Some((2, 30, Tamper::Flip(601))),
+        ..Behaviour::default()
+    });
+    let outcome = swarm(&server.url(), &EXPECTED);
+    outcome.assert_exit(1);
+    assert!(outcome.output.contains("without an order"), "{}", outcome.output);
+}
+
+#[test]
+fn connections_that_end_as_ordered_come_back_and_one_that_does_not_end_is_told() {
+    for (kind, tamper) in [("reset", Tamper::Cut), ("close", Tamper::Close(1011))] {
+        for client in [0, 1] {
+            let outcome = ordered(&[(Some(kind), Some(tamper))], client);
+            outcome.assert_exit(0);
+            assert_eq!(outcome.report["facts"]["orders"]["kinds"][kind]["seen"], 1, "{}", outcome.output);
+            let back = if client == 0 { "reconnected" } else { "recovered" };
+            assert_eq!(outcome.report["facts"][back], 1, "{kind} {}", outcome.output);
+        }
+        let orders = vec![Ordered { client: 1, publication: 30, kind: Some(kind), does: None }];
+        let server = Fake::start(Behaviour { orders, ..Behaviour::default() });
+        let outcome = swarm(&server.url(), &["--faults", "expected", "--duration", "4s"]);
+        outcome.assert_exit(1);
+        let expected = format!("ordered {kind} (fault 3) that did not happen: client 1");
+        assert!(outcome.output.contains(&expected), "{}", outcome.output);
+    }
+}
+
+#[test]
+fn a_request_that_is_refused_as_ordered_is_made_again() {
+    for (is_ordered, code) in [(true, 0), (false, 1)] {
+        let server = Fake::start(Behaviour { refuse_key: Some(("swarm-2", 2, is_ordered)), ..Behaviour::default() });
+        let outcome = swarm(&server.url(), &EXPECTED);
+        outcome.assert_exit(code);
+        let is_told = outcome.output.contains("without an order: client 2: negotiate: ");
+        assert_eq!(is_told, !is_ordered, "{}", outcome.output);
+        assert!(outcome.report["facts"]["verified"].as_u64().unwrap() > 500, "{}", outcome.output);
+    }
+}
+
+#[test]
+fn without_expecting_faults_an_ordered_one_is_a_loss() {
+    let orders = vec![Ordered { client: 1, publication: 30, kind: Some("drop"), does: Some(Tamper::Drop) }];
+    let server = Fake::start(Behaviour { orders, ..Behaviour::default() });
+    let outcome = swarm(&server.url(), &[]);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.faults(), [("missing".to_owned(), 1)], "{}", outcome.output);
+}
+
 /// Bad input ends in time, with a cause.
 #[track_caller]
 fn fails(outcome: &Outcome, code: i32, cause: &str, started: Instant) {
@@ -369,6 +567,10 @@ fn arguments_that_make_no_run_are_refused() {
         &["--groups", "all,SPX"],
         &["--groups", "classic/gamma_zero"],
         &["--groups", "spot"],
+        &["--session", "a b"],
+        &["--faults", "expected", "--ledger", "off"],
+        &["--protocols", "streams", "--faults", "expected"],
+        &["--protocols", "streams", "--session", "lab"],
         &["--negotiate", "post", "--groups", "none"],
         &["--negotiate", "post", "--groups", "classic/*,spot", "--groups-per-connection", "2"],
     ] {

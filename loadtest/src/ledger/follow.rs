@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::epochs::Epochs;
 use super::offset::Offset;
-use super::{Groups, Now, Tick, parse_tick};
+use super::{Now, Scope, Tick, parse_tick};
 use crate::http::Http;
 
 /// The longest line the ledger may send: a tick of some 20,000 groups.
@@ -46,6 +47,7 @@ pub struct Status {
     pub lost: AtomicU64,
     stop: AtomicBool,
     error: Mutex<Option<String>>,
+    epochs: Mutex<Epochs>,
 }
 
 impl Status {
@@ -57,6 +59,11 @@ impl Status {
     /// Why the stream broke last, if it did.
     pub fn error(&self) -> Option<String> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The epochs so far.
+    pub fn epochs(&self) -> Epochs {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the thread was told to end.
@@ -81,7 +88,7 @@ pub struct FollowError {
 struct Follower {
     http: Http,
     url: String,
-    groups: Groups,
+    scope: Scope,
     offset: Offset,
     sinks: Vec<Sender<Event>>,
     status: Arc<Status>,
@@ -91,14 +98,14 @@ struct Follower {
 pub fn follow(
     http: Http,
     url: &str,
-    groups: Groups,
+    scope: Scope,
     offset: Offset,
     sinks: Vec<Sender<Event>>,
 ) -> Result<Arc<Status>, FollowError> {
     let status = Arc::new(Status::default());
     let fail = |reason: String| FollowError { url: url.to_owned(), reason };
     let (ready, is_ready) = sync_channel(1);
-    let mut follower = Follower { http, url: url.to_owned(), groups, offset, sinks, status: Arc::clone(&status) };
+    let mut follower = Follower { http, url: url.to_owned(), scope, offset, sinks, status: Arc::clone(&status) };
     thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || follower.run(&ready))
@@ -173,7 +180,7 @@ impl Follower {
                 }
             }
             "tick" => {
-                let tick = parse_tick(data, &self.groups, &self.offset).map_err(|error| error.to_string())?;
+                let tick = parse_tick(data, &self.scope, &self.offset).map_err(|error| error.to_string())?;
                 *is_first = false;
                 self.deliver(tick);
             }
@@ -182,7 +189,7 @@ impl Follower {
         Ok(())
     }
 
-    fn deliver(&mut self, tick: Tick) {
+    fn deliver(&mut self, mut tick: Tick) {
         let last = self.status.seq.load(Relaxed);
         if tick.seq <= last {
             return;
@@ -192,6 +199,7 @@ impl Follower {
             self.status.lost.fetch_add(skipped, Relaxed);
             self.send(&Event::Gap);
         }
+        self.status.epochs.lock().unwrap_or_else(PoisonError::into_inner).see(&mut tick);
         self.status.ticks.fetch_add(1, Relaxed);
         self.status.publications.fetch_add(tick.publications.len() as u64, Relaxed);
         let seq = tick.seq;
@@ -226,7 +234,7 @@ mod tests {
         let follower = Follower {
             http: Http::new(&Trust::default(), Duration::from_secs(1)),
             url: String::new(),
-            groups: Groups::default(),
+            scope: Scope::default(),
             offset: Offset::same_clock(),
             sinks: vec![sink],
             status: Arc::default(),

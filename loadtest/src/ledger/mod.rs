@@ -4,14 +4,18 @@
 //! turned into the client's clock here ([`offset`]), so that nothing behind this module knows of two
 //! clocks. [`follow`] keeps reading it while the swarm runs.
 
+pub mod epochs;
 pub mod follow;
 pub mod offset;
 
 use std::collections::{BTreeMap, HashMap};
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use self::offset::Offset;
+use crate::orders::order::{Order, WireOrder};
 use crate::verify::slot::LedgerTimes;
 use crate::wire::form::Profile;
 
@@ -26,6 +30,35 @@ pub struct Tick {
     pub publications: Vec<Publication>,
     /// With this tick everything published until then is known, in the client's clock.
     pub heard_ns: u64,
+    /// The epoch of the replay clock that begins here.
+    pub opens: Option<EpochOpening>,
+    /// Faults that were ordered; a tick with any publishes nothing.
+    pub orders: Vec<Arc<Order>>,
+}
+
+/// A jump of the replay clock, or another pace.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct EpochOpening {
+    /// The epoch's number.
+    pub epoch: u64,
+    /// Why: `start`, `seek`, `step_back`, `loop`, `load` or `pace`.
+    pub cause: String,
+    /// Where the clock stood, as the server writes times of records.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Where it goes on.
+    #[serde(default)]
+    pub to: Option<String>,
+}
+
+/// Whose ticks count for a run.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// The run's groups.
+    pub groups: Groups,
+    /// The session whose clock its clients follow; `None` for the common clock. Groups of all sessions have the
+    /// same names.
+    pub session: Option<String>,
 }
 
 /// One publication in one of the run's groups.
@@ -83,6 +116,14 @@ pub(crate) struct WireTick {
     ordinal: u64,
     scheduled_ns: u64,
     published_ns: u64,
+    #[serde(default)]
+    epoch: u64,
+    #[serde(default)]
+    session: Option<String>,
+    #[serde(default)]
+    opens: Option<EpochOpening>,
+    #[serde(default)]
+    faults: Vec<WireOrder>,
     publications: Vec<WirePublication>,
 }
 
@@ -107,10 +148,11 @@ pub enum TickError {
 }
 
 impl WireTick {
-    fn resolve(self, groups: &Groups, offset: &Offset) -> Result<Tick, TickError> {
+    fn resolve(self, scope: &Scope, offset: &Offset) -> Result<Tick, TickError> {
+        let is_ours = self.session == scope.session;
         let mut publications = Vec::with_capacity(self.publications.len());
-        for publication in self.publications {
-            let Some(group) = groups.number(&publication.group) else { continue };
+        for publication in self.publications.into_iter().filter(|_| is_ours) {
+            let Some(group) = scope.groups.number(&publication.group) else { continue };
             let mut hashes = [None; 2];
             for profile in Profile::ALL {
                 if let Some(hex) = publication.payloads.get(profile.ledger_key()) {
@@ -128,8 +170,17 @@ impl WireTick {
             tick: self.ordinal,
             scheduled_ns: offset.to_client(self.scheduled_ns),
             published_ns: offset.to_client(self.published_ns),
+            epoch: if is_ours { self.epoch } else { 0 },
+            opens_epoch: false,
         };
-        Ok(Tick { seq: self.seq, times, publications, heard_ns: times.published_ns })
+        let opens = self.opens.filter(|_| is_ours);
+        let has_orders = !self.faults.is_empty();
+        let orders = self.faults.into_iter();
+        let orders: Vec<_> =
+            orders.filter_map(|order| order.resolve(&scope.groups, self.published_ns, offset).map(Arc::new)).collect();
+        // Entries of faults and of publications come from different threads.
+        let heard_ns = if has_orders { 0 } else { times.published_ns };
+        Ok(Tick { seq: self.seq, times, publications, heard_ns, opens, orders })
     }
 }
 
@@ -141,8 +192,8 @@ fn parse_hash(hex: &str) -> Result<u64, TickError> {
 }
 
 /// Reads one tick.
-pub fn parse_tick(json: &str, groups: &Groups, offset: &Offset) -> Result<Tick, TickError> {
-    serde_json::from_str::<WireTick>(json)?.resolve(groups, offset)
+pub fn parse_tick(json: &str, scope: &Scope, offset: &Offset) -> Result<Tick, TickError> {
+    serde_json::from_str::<WireTick>(json)?.resolve(scope, offset)
 }
 
 #[cfg(test)]
@@ -157,12 +208,30 @@ mod tests {
 
     #[test]
     fn a_tick_is_reduced_to_the_groups_of_the_run_and_the_clock_of_the_client() {
-        let groups = Groups::new(&["blue_SPX_orderflow_orderflow".to_owned()]);
-        let offset = Offset { server_minus_client_ns: 400, ..Offset::same_clock() };
-        let tick = parse_tick(TICK, &groups, &offset).unwrap();
-        assert_eq!(tick.times, LedgerTimes { tick: 40, scheduled_ns: 600, published_ns: 700 });
+        let tick = parse_tick(TICK, &scope(None), &offset()).unwrap();
+        let expected = LedgerTimes { tick: 40, scheduled_ns: 600, published_ns: 700, ..LedgerTimes::default() };
+        assert_eq!(tick.times, expected);
         let [publication] = tick.publications.as_slice() else { panic!("one group of the run") };
         assert_eq!(publication.hashes, [None, Some(255)]);
+    }
+
+    #[test]
+    fn a_tick_of_another_session_publishes_nothing_for_the_run() {
+        let of_lab = TICK.replace("\"ordinal\"", r#""epoch":3,"session":"lab","ordinal""#);
+        let tick = parse_tick(&of_lab, &scope(None), &offset()).unwrap();
+        assert_eq!((tick.publications.len(), tick.times.epoch, tick.heard_ns), (0, 0, 700));
+        let tick = parse_tick(&of_lab, &scope(Some("lab")), &offset()).unwrap();
+        assert_eq!((tick.publications.len(), tick.times.epoch), (1, 3));
+        assert_eq!(parse_tick(TICK, &scope(Some("lab")), &offset()).unwrap().publications, []);
+    }
+
+    fn scope(session: Option<&str>) -> Scope {
+        let groups = Groups::new(&["blue_SPX_orderflow_orderflow".to_owned()]);
+        Scope { groups, session: session.map(str::to_owned) }
+    }
+
+    fn offset() -> Offset {
+        Offset { server_minus_client_ns: 400, ..Offset::same_clock() }
     }
 
     #[test]

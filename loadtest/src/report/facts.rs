@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::Claim;
 use crate::ledger::offset::Offset;
+use crate::orders::outcome::OrderFacts;
 use crate::stats::histogram::{self, Pairs};
 use crate::stats::ticks::Ticks;
 use crate::verify::fault::{Fault, FaultKind};
@@ -96,8 +97,33 @@ pub struct LedgerFacts {
     /// Whether an external producer's times are of another clock.
     #[serde(default)]
     pub is_foreign_clock: bool,
-    /// Publications without a hash for our profile.
+    /// Frames of publications without a hash for our profile.
     pub unhashed: u64,
+}
+
+/// An epoch of the replay's clock: what was published in it, and what clients received of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochFacts {
+    /// Its number.
+    pub number: u64,
+    /// Why it began; empty if that was before the run.
+    pub cause: String,
+    /// Where the clock stood before.
+    pub from: Option<String>,
+    /// Where it went on.
+    pub to: Option<String>,
+    /// Ticks with publications in the run's groups.
+    pub ticks: u64,
+    /// Publications in the run's groups.
+    pub publications: u64,
+    /// Copies found right.
+    pub frames: u64,
+    /// Faults that are listed, of its publications.
+    pub faults: u64,
+    /// From the jump to the first copy of the epoch's first tick, µs.
+    pub to_first_copy_us: Option<u64>,
+    /// From the jump to the last one.
+    pub to_last_copy_us: Option<u64>,
 }
 
 /// Counts over the measured time.
@@ -232,6 +258,12 @@ pub struct Facts {
     /// Messages that the server told slow clients it left out for them.
     #[serde(default)]
     pub skipped: u64,
+    /// What became of the faults that were ordered, where they were expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<OrderFacts>,
+    /// Epochs of the replay's clock during the run, in order.
+    #[serde(default)]
+    pub epochs: Vec<EpochFacts>,
     /// Messages of the stream protocol without a number.
     pub stream_messages: u64,
     /// Clients up at the end.
@@ -299,6 +331,8 @@ impl Facts {
         self.resets += other.resets;
         self.resent += other.resent;
         self.skipped += other.skipped;
+        merge_epochs(&mut self.epochs, other.epochs);
+        self.orders = merge_orders(self.orders.take(), other.orders);
         self.stream_messages += other.stream_messages;
         self.up_at_end += other.up_at_end;
         self.ramp_ns = self.ramp_ns.max(other.ramp_ns);
@@ -393,7 +427,7 @@ impl LedgerFacts {
             publications: self.publications.max(other.publications),
             lost: self.lost.max(other.lost),
             is_incomplete: self.is_incomplete || other.is_incomplete,
-            unhashed: self.unhashed.max(other.unhashed),
+            unhashed: self.unhashed + other.unhashed,
         }
     }
 }
@@ -421,6 +455,34 @@ fn add_map<K: Ord>(sum: &mut BTreeMap<K, u64>, other: BTreeMap<K, u64>) {
     for (key, count) in other {
         *sum.entry(key).or_default() += count;
     }
+}
+
+/// Each part has its own clients, and their orders.
+pub fn merge_orders(one: Option<OrderFacts>, other: Option<OrderFacts>) -> Option<OrderFacts> {
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.merge(other);
+            Some(one)
+        }
+        (one, other) => one.or(other),
+    }
+}
+
+/// All parts read the same ledger, and each has its own clients.
+fn merge_epochs(sum: &mut Vec<EpochFacts>, other: Vec<EpochFacts>) {
+    for theirs in other {
+        let Some(mine) = sum.iter_mut().find(|mine| mine.number == theirs.number) else {
+            sum.push(theirs);
+            continue;
+        };
+        mine.ticks = mine.ticks.max(theirs.ticks);
+        mine.publications = mine.publications.max(theirs.publications);
+        mine.frames += theirs.frames;
+        mine.faults += theirs.faults;
+        mine.to_first_copy_us = mine.to_first_copy_us.into_iter().chain(theirs.to_first_copy_us).min();
+        mine.to_last_copy_us = mine.to_last_copy_us.max(theirs.to_last_copy_us);
+    }
+    sum.sort_by_key(|epoch| epoch.number);
 }
 
 /// Processes of a run start together, so their seconds are the same to within the start of a process.

@@ -10,6 +10,9 @@ use crate::wire::form::Protocol;
 /// A worker second is saturated when this share of it was not spent waiting for events.
 pub const SATURATED: f64 = 0.95;
 
+/// Problems with orders that are told on the terminal.
+const SHOWN_PROBLEMS: usize = 20;
+
 /// A verdict, and why it is not better.
 pub struct Judged<V> {
     /// The verdict.
@@ -47,14 +50,21 @@ fn failures(facts: &Facts) -> Vec<String> {
     let mut failures: Vec<String> = facts.aborted.iter().cloned().collect();
     for kind in FaultKind::ALL {
         if let Some(count) = facts.fault_counts.get(&kind).filter(|&&count| count > 0) {
-            failures.push(format!("{count} {}", kind.name()));
+            let unordered = if facts.orders.is_some() { " without an order" } else { "" };
+            failures.push(format!("{count} {}{unordered}", kind.name()));
         }
     }
     failures.extend(facts.failures.iter().map(|(cause, count)| format!("{count} did not come up: {cause}")));
+    if let Some(orders) = &facts.orders {
+        failures.extend(orders.problems.iter().take(SHOWN_PROBLEMS).cloned());
+        if orders.problem_count > SHOWN_PROBLEMS as u64 {
+            failures.push(format!("{} problems with orders in all", orders.problem_count));
+        }
+    }
     // A client that came back was told to cope with drops; what it missed is among the faults.
     let came_back = facts.recovered + facts.reconnected;
     let drops: u64 = facts.drops.values().sum();
-    if drops > came_back {
+    if drops > came_back || facts.orders.is_some() {
         failures.extend(facts.drops.iter().map(|(cause, count)| format!("{count} dropped: {cause}")));
     }
     failures
@@ -109,7 +119,7 @@ fn ledger_gaps(facts: &Facts, ledger: &LedgerFacts) -> Vec<String> {
         });
     }
     if ledger.unhashed > 0 {
-        gaps.push(format!("{} publications have no frame id for this profile", ledger.unhashed));
+        gaps.push(format!("{} frames are of publications without a frame id for this profile", ledger.unhashed));
     }
     gaps
 }

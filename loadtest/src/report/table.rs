@@ -1,5 +1,6 @@
 //! The summary as people read it on a terminal.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::Report;
@@ -13,6 +14,9 @@ const SHOWN_FAULTS: usize = 20;
 
 /// How many groups without data the terminal names.
 const SHOWN_SILENT: usize = 5;
+
+/// How many epochs the terminal shows.
+const SHOWN_EPOCHS: usize = 12;
 
 /// The table.
 pub fn render(report: &Report) -> String {
@@ -72,6 +76,8 @@ fn write_all(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     write_latencies(out, report)?;
     write_clients(out, report)?;
+    write_epochs(out, report)?;
+    write_orders(out, report)?;
     write_processes(out, report)?;
     if !facts.silent.is_empty() {
         let named = facts.silent.iter().take(SHOWN_SILENT).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -141,6 +147,61 @@ fn write_clients(out: &mut String, report: &Report) -> std::fmt::Result {
                 facts.recovered, facts.resent, facts.reconnected, facts.resets
             ),
         )?;
+    }
+    Ok(())
+}
+
+/// The epochs of a replay's clock, if there was more than one.
+fn write_epochs(out: &mut String, report: &Report) -> std::fmt::Result {
+    let epochs = &report.facts.epochs;
+    if epochs.len() < 2 {
+        return Ok(());
+    }
+    let mut causes: BTreeMap<&str, u64> = BTreeMap::new();
+    epochs
+        .iter()
+        .filter(|epoch| !epoch.cause.is_empty())
+        .for_each(|epoch| *causes.entry(&epoch.cause).or_default() += 1);
+    let causes: Vec<String> = causes.into_iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    row(out, "epochs", &format!("{}: {}", epochs.len(), causes.join(", ")))?;
+    for epoch in epochs.iter().take(SHOWN_EPOCHS) {
+        let unknown = || "?".to_owned();
+        let began = match epoch.cause.as_str() {
+            "" => "began before the run".to_owned(),
+            cause => {
+                let (from, to) = (epoch.from.clone().unwrap_or_else(unknown), epoch.to.clone().unwrap_or_else(unknown));
+                format!("{cause} {from} → {to}")
+            }
+        };
+        let reached = match epoch.to_last_copy_us {
+            Some(us) => format!("; first tick at the last subscriber {} after the jump", time(us as f64)),
+            None => String::new(),
+        };
+        let (publications, frames) = (epoch.publications, thousands(epoch.frames as f64));
+        let faults = if epoch.faults > 0 { format!(", {} faults", epoch.faults) } else { String::new() };
+        let line =
+            format!("{} ({began}): {publications} publications, {frames} frames right{faults}{reached}", epoch.number);
+        row(out, "", &line)?;
+    }
+    if epochs.len() > SHOWN_EPOCHS {
+        row(out, "", &format!("… {} more in the JSON report", epochs.len() - SHOWN_EPOCHS))?;
+    }
+    Ok(())
+}
+
+/// Faults that were ordered, and whether they happened.
+fn write_orders(out: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(orders) = &report.facts.orders else { return Ok(()) };
+    let sum: u64 = orders.kinds.values().map(|counts| counts.ordered).sum();
+    row(
+        out,
+        "faults",
+        &format!("{} ordered for these clients, {} problems", thousands(sum as f64), orders.problem_count),
+    )?;
+    for (kind, counts) in &orders.kinds {
+        let moot =
+            if counts.moot > 0 { format!(", {} with nobody there to see it", counts.moot) } else { String::new() };
+        row(out, "", &format!("{:>16}  ordered {:>7}, seen {:>7}{moot}", kind.name(), counts.ordered, counts.seen))?;
     }
     Ok(())
 }
@@ -234,17 +295,29 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
     for warning in &summary.warnings {
         writeln!(out, "  - {warning}")?;
     }
+    write_faults(out, report)
+}
+
+/// The first faults, with their places.
+fn write_faults(out: &mut String, report: &Report) -> std::fmt::Result {
+    let (summary, facts) = (&report.summary, &report.facts);
     for fault in facts.faults.iter().take(SHOWN_FAULTS) {
+        let named = |epoch: u64| {
+            let known = facts.epochs.iter().find(|known| known.number == epoch && !known.cause.is_empty());
+            let cause = known.map_or(String::new(), |known| format!(" ({})", known.cause));
+            format!(", epoch {epoch}{cause}")
+        };
         let number =
             |name: &str, value: Option<String>| value.map_or(String::new(), |value| format!(", {name} {value}"));
         writeln!(
             out,
-            "  {}: client {}, {}{}{}{}{}{}",
+            "  {}: client {}, {}{}{}{}{}{}{}",
             fault.kind.name(),
             fault.client,
             if fault.hub.is_empty() { String::new() } else { format!("hub {}, ", fault.hub) },
             facts.group_name(fault.group),
             number("tick", fault.tick.map(|tick| tick.to_string())),
+            fault.epoch.filter(|_| facts.epochs.len() > 1).map_or(String::new(), named),
             number("sequence id", fault.sequence_id.map(|id| id.to_string())),
             number("record time", fault.record_timestamp.map(|time| time.to_string())),
             if fault.detail.is_empty() { String::new() } else { format!(" ({})", fault.detail) }
@@ -332,6 +405,7 @@ mod tests {
             hub: String::new(),
             group: 0,
             tick: Some(42),
+            epoch: Some(3),
             sequence_id: Some(9),
             record_timestamp: Some(3),
             at_ns: 0,

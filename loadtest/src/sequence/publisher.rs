@@ -144,8 +144,8 @@ impl Publishing {
             publications.push(Publication { group, sequence_id: seq, record_timestamp, hashes: [hash; 2] });
         }
         // Sent, at the earliest, now: whoever was subscribed by then must receive it.
-        let times = LedgerTimes { tick: seq, scheduled_ns: due_ns, published_ns: now };
-        Tick { seq, times, publications, heard_ns: now }
+        let times = LedgerTimes { tick: seq, scheduled_ns: due_ns, published_ns: now, ..LedgerTimes::default() };
+        Tick { seq, times, publications, heard_ns: now, opens: None, orders: Vec::new() }
     }
 }
 

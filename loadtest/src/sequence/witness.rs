@@ -165,10 +165,11 @@ impl Witness {
         self.told += 1;
         let (sent_ns, channels) = (self.sequences[group].sent_ns, self.sequences.len() as u64);
         let tick = publication.sequence_id.wrapping_mul(channels).wrapping_add(group as u64);
-        let times = LedgerTimes { tick, scheduled_ns: sent_ns, published_ns: sent_ns };
+        let times = LedgerTimes { tick, scheduled_ns: sent_ns, published_ns: sent_ns, ..LedgerTimes::default() };
         // Channels proceed each at its own pace: what is known of all is what the slowest has reached.
         let heard_ns = self.sequences.iter().map(|sequence| sequence.sent_ns).min().unwrap_or(0);
-        let tick = Tick { seq: self.told, times, publications: vec![publication], heard_ns };
+        let tick =
+            Tick { seq: self.told, times, publications: vec![publication], heard_ns, opens: None, orders: Vec::new() };
         tell(&self.sinks, &Event::Tick(Arc::new(tick)));
         let status = &self.status.ledger;
         status.ticks.fetch_add(1, Relaxed);

@@ -33,9 +33,9 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// Takes a settled publication into its tick.
+    /// Takes a settled publication into its tick. The first tick of an epoch is as late as the jump made it.
     pub fn add_slot(&mut self, slot: &Slot) {
-        let Some(times) = slot.times else { return };
+        let Some(times) = slot.times.filter(|times| !times.opens_epoch) else { return };
         if slot.last_ns == 0 {
             return;
         }

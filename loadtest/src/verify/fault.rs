@@ -53,6 +53,9 @@ pub struct Fault {
     pub group: u32,
     /// The replay tick, if the ledger knows the publication.
     pub tick: Option<u64>,
+    /// The epoch of the replay's clock, if the ledger knows the publication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// The hub's counter, if known.
     pub sequence_id: Option<u64>,
     /// The record's own time, if known.
@@ -65,8 +68,10 @@ pub struct Fault {
 }
 
 /// The faults of a worker, or of a whole run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Faults {
+    // How many are listed.
+    limit: usize,
     counts: BTreeMap<FaultKind, u64>,
     listed: Vec<Fault>,
     // (client, group, hub sequence id) of listed missing frames, for those that come after all.
@@ -77,7 +82,41 @@ pub struct Faults {
     missing_records: HashMap<(u32, u32, i64), usize>,
 }
 
+impl Default for Faults {
+    fn default() -> Self {
+        Self::listing(MAX_LISTED)
+    }
+}
+
 impl Faults {
+    /// Lists so many.
+    pub fn listing(limit: usize) -> Self {
+        Self {
+            limit,
+            counts: BTreeMap::new(),
+            listed: Vec::new(),
+            missing: HashMap::new(),
+            unexpected: HashMap::new(),
+            missing_records: HashMap::new(),
+        }
+    }
+
+    /// Keeps the listed faults for which `is_kept`, and forgets that the others were any.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&Fault) -> bool) {
+        let Self { counts, listed, .. } = self;
+        listed.retain(|fault| {
+            let stays = is_kept(fault);
+            if !stays && let Some(count) = counts.get_mut(&fault.kind) {
+                *count = count.saturating_sub(1);
+            }
+            stays
+        });
+        // They hold places in the list.
+        self.missing.clear();
+        self.unexpected.clear();
+        self.missing_records.clear();
+    }
+
     /// Counts a fault and lists it while there is room.
     ///
     /// A missing frame and an unexpected one of the same client, group and record time are one
@@ -87,7 +126,7 @@ impl Faults {
             return;
         }
         *self.counts.entry(fault.kind).or_default() += 1;
-        if self.listed.len() >= MAX_LISTED {
+        if self.listed.len() >= self.limit {
             return;
         }
         let (position, client, group) = (self.listed.len(), fault.client, fault.group);
@@ -118,6 +157,7 @@ impl Faults {
         }
         listed.kind = FaultKind::Corrupted;
         listed.tick = listed.tick.or(fault.tick);
+        listed.epoch = listed.epoch.or(fault.epoch);
         listed.sequence_id = listed.sequence_id.or(fault.sequence_id);
         "another payload than published".clone_into(&mut listed.detail);
         self.recount(partner, FaultKind::Corrupted);
@@ -150,7 +190,7 @@ impl Faults {
         self.counts.values().sum()
     }
 
-    /// The faults with their places: the first 10,000.
+    /// The faults with their places, as many as are listed.
     pub fn listed(&self) -> &[Fault] {
         &self.listed
     }
@@ -172,6 +212,7 @@ mod tests {
             hub: String::new(),
             group: 0,
             tick: Some(1),
+            epoch: None,
             sequence_id: Some(sequence_id),
             record_timestamp: None,
             at_ns: 0,

@@ -107,6 +107,14 @@ impl GroupLog {
         self.slots.get_mut(usize::try_from(index.wrapping_sub(self.base)).ok()?)
     }
 
+    /// The slot of a publication, by its number in the hub.
+    pub fn find_sequence(&self, sequence_id: u64) -> Option<&Slot> {
+        let confirmed = self.slots.range(..self.slots.len().min((self.confirmed - self.base) as usize));
+        // Confirmed slots are in the order in which they were published.
+        let place = self.slots.partition_point(|slot| slot.times.is_some() && slot.identity.sequence_id < sequence_id);
+        confirmed.len().gt(&place).then(|| &self.slots[place]).filter(|slot| slot.identity.sequence_id == sequence_id)
+    }
+
     /// The index after the last slot.
     pub fn end(&self) -> u64 {
         self.base + self.slots.len() as u64

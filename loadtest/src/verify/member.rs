@@ -18,6 +18,8 @@ pub struct Member {
     pub asked_ns: u64,
     /// When its ack arrived; 0 before.
     pub acked_ns: u64,
+    /// Whether its ack was not sent, as ordered.
+    pub is_unacked: bool,
     /// Whether the rule for the first frame has been applied.
     pub first_judged: bool,
 }
@@ -35,6 +37,7 @@ impl Member {
             cursor: Self::NOT_STARTED,
             asked_ns,
             acked_ns: 0,
+            is_unacked: false,
             first_judged: false,
         }
     }

@@ -4,7 +4,7 @@ use super::Identity;
 use super::fault::FaultKind;
 
 /// What the ledger says about one publication, in the client's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerTimes {
     /// The replay clock's tick.
     pub tick: u64,
@@ -12,6 +12,11 @@ pub struct LedgerTimes {
     pub scheduled_ns: u64,
     /// When it was published.
     pub published_ns: u64,
+    /// The epoch of the replay clock; 0 where no replay publishes.
+    pub epoch: u64,
+    /// Whether it is the first tick of its epoch: how late it is says what the jump cost, not how far away the
+    /// client is, so it is no latency.
+    pub opens_epoch: bool,
 }
 
 /// One publication from the ledger.

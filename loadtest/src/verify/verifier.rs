@@ -15,6 +15,9 @@ use super::{Identity, Key};
 /// The most frames that may wait for the ledger in one worker; more, and the run is not verified.
 const MAX_PARKED: usize = 200_000;
 
+/// What is said of a fault at a jump.
+const FIRST_OF_EPOCH: &str = "the first tick of its epoch";
+
 /// The worker's clients, as far as the verifier needs them.
 pub trait Members {
     /// The place of a client in a group, if that client's session is still the same.
@@ -43,7 +46,7 @@ pub struct LatencySample {
     /// Who received it.
     pub client: u32,
     /// When it was due.
-    pub scheduled_ns: u64,
+    pub times: LedgerTimes,
     /// When it was read.
     pub at_ns: u64,
 }
@@ -67,6 +70,10 @@ pub struct Verifier {
     pub verified: u64,
     /// Latencies that became known; the worker drains them.
     pub timed: Vec<LatencySample>,
+    /// Right copies (client, log, slot, time), if they are asked for; the worker drains them.
+    pub accepted: Vec<(u32, u32, u64, u64)>,
+    /// Whether they are.
+    pub notes_accepted: bool,
     /// Frames that could not be judged: too many waited, their session ended, or the client was too
     /// far behind for the log. A run with any of them is not verified.
     pub unjudged: u64,
@@ -89,6 +96,8 @@ impl Verifier {
             faults: Faults::default(),
             verified: 0,
             timed: Vec::new(),
+            accepted: Vec::new(),
+            notes_accepted: false,
             unjudged: 0,
             parked,
             parked_count: 0,
@@ -200,6 +209,11 @@ impl Verifier {
         })
     }
 
+    /// Everything published until then is known.
+    pub fn heard_ns(&self) -> u64 {
+        self.heard_ns
+    }
+
     /// How many frames wait for the ledger.
     pub fn parked(&self) -> usize {
         self.parked_count
@@ -262,10 +276,10 @@ impl Verifier {
     /// What could not be said of a publication before the ledger named it.
     fn release(&mut self, log: u32, index: u64) {
         let Some(slot) = self.logs[log as usize].slot_mut(index) else { return };
-        let Some(LedgerTimes { scheduled_ns, .. }) = slot.times else { return };
+        let Some(times) = slot.times else { return };
         let waiting = std::mem::take(&mut slot.waiting).into_iter();
         let blamed = std::mem::take(&mut slot.blamed);
-        self.timed.extend(waiting.map(|(client, at_ns)| LatencySample { client, scheduled_ns, at_ns }));
+        self.timed.extend(waiting.map(|(client, at_ns)| LatencySample { client, times, at_ns }));
         for (kind, client, at_ns) in blamed {
             self.blame(kind, client, log, index, at_ns);
         }
@@ -343,14 +357,15 @@ impl Verifier {
     /// Counts a copy that is right.
     fn count(&mut self, log: u32, member_id: MemberId, index: u64, at_ns: u64) {
         self.verified += 1;
+        if self.notes_accepted {
+            self.accepted.push((member_id.client, log, index, at_ns));
+        }
         let Some(slot) = self.logs[log as usize].slot_mut(index) else { return };
         slot.copies += 1;
         if member_id.is_measured {
             slot.last_ns = slot.last_ns.max(at_ns);
             match slot.times {
-                Some(LedgerTimes { scheduled_ns, .. }) => {
-                    self.timed.push(LatencySample { client: member_id.client, scheduled_ns, at_ns });
-                }
+                Some(times) => self.timed.push(LatencySample { client: member_id.client, times, at_ns }),
                 None if self.has_ledger => slot.waiting.push((member_id.client, at_ns)),
                 None => {}
             }
@@ -402,6 +417,7 @@ impl Verifier {
             hub: String::new(),
             group,
             tick,
+            epoch: None,
             sequence_id: Some(identity.sequence_id),
             record_timestamp: Some(identity.timestamp),
             at_ns,
@@ -417,6 +433,7 @@ impl Verifier {
             hub: String::new(),
             group,
             tick: None,
+            epoch: None,
             sequence_id: None,
             record_timestamp: None,
             at_ns,
@@ -438,10 +455,15 @@ impl Verifier {
             hub: String::new(),
             group,
             tick: slot.times.map(|times| times.tick),
+            epoch: slot.times.map(|times| times.epoch).filter(|&epoch| epoch > 0),
             sequence_id: Some(slot.identity.sequence_id).filter(|&id| id != 0),
             record_timestamp: Some(slot.identity.timestamp),
             at_ns,
-            detail: String::new(),
+            detail: if slot.times.is_some_and(|times| times.opens_epoch) {
+                FIRST_OF_EPOCH.to_owned()
+            } else {
+                String::new()
+            },
         });
     }
 
@@ -452,6 +474,7 @@ impl Verifier {
             hub: String::new(),
             group: self.logs[log as usize].group,
             tick: None,
+            epoch: None,
             sequence_id: Some(claimed.sequence_id).filter(|&id| id != 0),
             record_timestamp: Some(claimed.timestamp),
             at_ns,

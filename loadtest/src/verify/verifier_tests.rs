@@ -129,6 +129,7 @@ fn run(key: Key, plans: &[ClientPlan], ledger_delay: u64) -> Verifier {
                 tick: publication,
                 scheduled_ns: published_ns(publication) - 1,
                 published_ns: published_ns(publication),
+                ..LedgerTimes::default()
             };
             verifier.offer(&mut clients, 0, LedgerEntry { identity, times });
             verifier.heard(&mut clients, published_ns(publication));
@@ -240,7 +241,8 @@ fn a_client_that_receives_nothing_misses_everything_after_its_ack() {
     for publication in 1..=4 {
         let identity = identity(Key::Sequence, publication, false);
         let published_ns = published_ns(publication);
-        let times = LedgerTimes { tick: publication, scheduled_ns: published_ns, published_ns };
+        let times =
+            LedgerTimes { tick: publication, scheduled_ns: published_ns, published_ns, ..LedgerTimes::default() };
         verifier.offer(&mut clients, 0, LedgerEntry { identity, times });
     }
     verifier.judge_end(0, &mut clients.0[0], u64::MAX, 9_000);

@@ -39,6 +39,13 @@ pub enum UpgradeError {
     TooLarge,
 }
 
+impl UpgradeError {
+    /// The status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        if let Self::Refused { status, .. } = self { Some(*status) } else { None }
+    }
+}
+
 /// One handshake: the request to send, and what its answer must hold.
 #[derive(Debug)]
 pub struct Upgrade {

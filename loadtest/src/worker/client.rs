@@ -8,6 +8,7 @@ use crate::wire::form::Protocol;
 use crate::wire::frame::Opcode;
 use crate::wire::upgrade::Upgrade;
 
+use super::held::Held;
 use super::transport::Transport;
 
 /// Where a client is in its life.
@@ -155,6 +156,10 @@ pub struct Client {
     pub asked_since: bool,
     /// A return under way.
     pub reconnect: Option<Reconnect>,
+    /// Messages that wait for the ledger, where faults are expected.
+    pub held: Held,
+    /// Whether it has come up once.
+    pub has_arrived: bool,
     /// What it received since measuring began.
     pub receipts: ClientReceipts,
 }
@@ -187,6 +192,8 @@ impl Client {
             seqs: Vec::new(),
             asked_since: false,
             reconnect: None,
+            held: Held::default(),
+            has_arrived: false,
             receipts: ClientReceipts::default(),
         }
     }

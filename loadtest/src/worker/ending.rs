@@ -22,6 +22,9 @@ const RECOVERY_PAUSE_NS: u64 = SECOND;
 /// Before the attempts to connect anew.
 const FRESH_PAUSES_NS: [u64; 4] = [0, 800 * MILLISECOND, 1_600 * MILLISECOND, 3_200 * MILLISECOND];
 
+/// Attempts to connect anew where faults are expected: refusals may last longer than the SDK is patient.
+const PATIENT_ATTEMPTS: usize = 60;
+
 /// How long a resetting client stays away.
 const RESET_PAUSE_NS: u64 = SECOND;
 
@@ -35,22 +38,44 @@ pub struct Ending {
     cause: String,
     /// The code of the close frame, if there was one.
     code: Option<u16>,
+    /// The status of an answer that refuses.
+    status: Option<u16>,
 }
 
 impl Ending {
     /// The connection is gone without a close.
     pub fn lost(cause: &str) -> Self {
-        Self { cause: cause.to_owned(), code: None }
+        Self { cause: cause.to_owned(), code: None, status: None }
     }
 
     /// The socket says so.
     pub fn from_io(error: &std::io::Error) -> Self {
-        Self { cause: error.to_string(), code: None }
+        Self { cause: error.to_string(), code: None, status: None }
     }
 
     /// What the server sent makes no sense; the client ends the connection.
     pub fn broken(cause: String) -> Self {
-        Self { cause, code: None }
+        Self { cause, code: None, status: None }
+    }
+
+    /// The server refuses with a status.
+    pub fn refused(cause: String, status: Option<u16>) -> Self {
+        Self { cause, code: None, status }
+    }
+
+    /// For people.
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    /// The code of the close frame, if there was one.
+    pub fn code(&self) -> Option<u16> {
+        self.code
+    }
+
+    /// The status of an answer that refuses.
+    pub fn status(&self) -> Option<u16> {
+        self.status
     }
 
     /// The server sent a close frame.
@@ -60,7 +85,7 @@ impl Ending {
         } else {
             format!("closed by the server with {code} {reason}")
         };
-        Self { cause, code: Some(code) }
+        Self { cause, code: Some(code), status: None }
     }
 }
 
@@ -72,6 +97,9 @@ impl Worker {
         let client = &mut self.clients.list[index];
         let (phase, class) = (client.phase, client.class);
         self.tally.in_setup -= u32::from(phase.is_setup());
+        if self.plan.expects_faults && class == Class::Attentive {
+            return self.end_as_ordered(index, phase, ending, now);
+        }
         if phase.is_setup() || phase == Phase::Idle {
             return match client.reconnect {
                 None => self.fail(index, &ending.cause),
@@ -103,6 +131,28 @@ impl Worker {
         }
     }
 
+    /// Where faults are expected, the orders say later whether this was one; the client comes back in any case.
+    fn end_as_ordered(&mut self, index: usize, phase: Phase, ending: &Ending, now: u64) {
+        self.note_ending(index, ending, now);
+        let client = &self.clients.list[index];
+        if phase.is_setup() || phase == Phase::Idle {
+            let reconnect = client.reconnect.unwrap_or(Reconnect::Fresh { attempts: 0 });
+            return match client.reconnect {
+                None => self.reconnect(index, reconnect, now),
+                Some(reconnect) => self.try_again(index, reconnect, ending, now),
+            };
+        }
+        self.tally.up -= 1;
+        let can_recover = client.session.as_ref().is_some_and(|session| session.token.is_some());
+        let is_over = matches!(ending.code, Some(1000 | POLICY_VIOLATION));
+        let reconnect = if can_recover && !is_over {
+            Reconnect::Recover { lost_ns: now }
+        } else {
+            Reconnect::Fresh { attempts: 0 }
+        };
+        self.reconnect(index, reconnect, now);
+    }
+
     /// The first connection of a client has failed: it does not come back.
     fn fail(&mut self, index: usize, cause: &str) {
         self.tally.failures.add(cause);
@@ -117,7 +167,7 @@ impl Worker {
                 self.clients.list[index].phase = Phase::Pausing(now + RECOVERY_PAUSE_NS);
             }
             Reconnect::Recover { .. } => self.reconnect(index, Reconnect::Fresh { attempts: 0 }, now),
-            Reconnect::Fresh { attempts } if usize::from(attempts) + 1 < FRESH_PAUSES_NS.len() => {
+            Reconnect::Fresh { attempts } if usize::from(attempts) + 1 < self.fresh_attempts() => {
                 self.reconnect(index, Reconnect::Fresh { attempts: attempts + 1 }, now);
             }
             Reconnect::Fresh { .. } => {
@@ -125,6 +175,22 @@ impl Worker {
                 self.clients.list[index].phase = Phase::Gone;
             }
         }
+    }
+
+    /// A connection does not come about, for a reason that is told of another one.
+    pub(super) fn end_beside(&mut self, index: usize, ending: &Ending, now: u64) {
+        if self.plan.expects_faults && self.clients.list[index].is_attentive() {
+            let attempts = match self.clients.list[index].reconnect {
+                Some(Reconnect::Fresh { attempts }) => attempts.saturating_add(1),
+                _ => 0,
+            };
+            return self.reconnect(index, Reconnect::Fresh { attempts }, now);
+        }
+        self.end(index, ending);
+    }
+
+    fn fresh_attempts(&self) -> usize {
+        if self.plan.expects_faults { PATIENT_ATTEMPTS } else { FRESH_PAUSES_NS.len() }
     }
 
     fn reconnect(&mut self, index: usize, reconnect: Reconnect, now: u64) {

@@ -47,7 +47,8 @@ impl Measure {
         }
     }
 
-    /// Counts a frame whose due time nobody knows, by the time it was read.
+    /// Counts a frame that has no latency: its due time is not known, and it counts by the time it was read; or it is
+    /// of the first tick after a jump.
     pub fn count(&self, receipts: &mut ClientReceipts, at_ns: u64) {
         receipts.frames += u64::from(self.holds(at_ns));
     }

@@ -22,6 +22,9 @@ impl Worker {
         let payload = &frame[header.header_len..];
         match header.opcode {
             Opcode::Ping => {
+                if self.plan.expects_faults {
+                    self.book.pinged(self.clients.list[index].number);
+                }
                 self.scratch.clear();
                 upstream::pong(&mut self.scratch, payload);
                 self.send_scratch(index);
@@ -93,7 +96,7 @@ impl Worker {
         let is_welcome = client.phase != Phase::Greeting;
         match self.reader.read(protocol, message) {
             Ok(Message::Connected { connection_id, reconnection_token }) => {
-                self.on_greeted(index, connection_id, reconnection_token, now);
+                self.on_greeted(index, &connection_id, reconnection_token, now);
                 Ok(())
             }
             Ok(_) if !is_welcome => Err(Ending::broken("the first message is not the connected message".to_owned())),

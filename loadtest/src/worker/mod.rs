@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod ending;
+pub mod held;
 pub mod measure;
 pub mod message;
 pub mod ramp;
@@ -29,20 +30,21 @@ use rustix::time::Timespec;
 use self::client::{Client, ClientReceipts, Clients};
 use self::measure::Measure;
 use self::shared::{Finish, Shared};
-use self::tally::{Tally, WorkerResult};
+use self::tally::{Settled, Tally, WorkerResult};
 use self::transport::Connector;
 use crate::clock::{MILLISECOND, SECOND, now_ns, thread_cpu_ns};
 use crate::http::Trust;
 use crate::ledger::follow::Event;
 use crate::ledger::{Groups, Tick};
 use crate::negotiate::NegotiationPool;
+use crate::orders::book::OrderBook;
 use crate::plan::{Class, Plan};
 use crate::sequence::witness::HeardNumber;
 use crate::stats::histogram;
 use crate::stats::interval::Interval;
 use crate::stats::procfs;
-use crate::stats::ticks::Ticks;
 use crate::verify::Identity;
+use crate::verify::fault::Faults;
 use crate::verify::slot::LedgerEntry;
 use crate::verify::verifier::Verifier;
 use crate::wire::downstream::Reader;
@@ -59,6 +61,9 @@ const BUFFER_BYTES: usize = crate::wire::frame::MAX_MESSAGE_BYTES * 2;
 
 /// How often the end of the run checks whether everybody has everything.
 const FINISH_CHECK_NS: u64 = 10 * MILLISECOND;
+
+/// Faults that are listed where many are ordered: each must be compared with its order.
+const MAX_ORDERED_FAULTS: usize = 500_000;
 
 /// Why a worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -105,12 +110,13 @@ pub struct Worker {
     epoll: OwnedFd,
     clients: Clients,
     verifier: Verifier,
+    book: OrderBook,
     reader: Reader,
     groups: Groups,
     buffer: Box<[u8]>,
     scratch: Vec<u8>,
     interval: Interval,
-    ticks: Ticks,
+    settled: Settled,
     tally: Tally,
     // The groups of the plan, taken apart; none for the channels of the JSON streams.
     names: Vec<Option<GroupName>>,
@@ -137,12 +143,17 @@ impl Worker {
             let connection = |hub| Client::new(plan.connection(client, hub), role.form, protocol, role.class);
             list.extend(plan.hubs_of(client).into_iter().map(connection));
         }
-        let verifier = Verifier::new(&plan.keys(), plan.groups.len() as u32, plan.has_ledger, plan.clock_error_ns);
+        let mut verifier = Verifier::new(&plan.keys(), plan.groups.len() as u32, plan.has_ledger, plan.clock_error_ns);
+        if plan.expects_faults {
+            verifier.notes_accepted = true;
+            verifier.faults = Faults::listing(MAX_ORDERED_FAULTS);
+        }
         Ok(Self {
             number,
             clients: Clients { list },
             names: plan.groups.iter().map(|name| GroupName::parse(name)).collect(),
             verifier,
+            book: OrderBook::default(),
             reader: Reader::new()?,
             groups: Groups::new(&plan.groups),
             connector: Connector::new(&trust)?,
@@ -150,7 +161,7 @@ impl Worker {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             scratch: Vec::new(),
             interval: Interval::new(0),
-            ticks: Ticks::default(),
+            settled: Settled::default(),
             tally: Tally::default(),
             ramped: 0,
             next_source: 0,
@@ -172,6 +183,7 @@ impl Worker {
 
     /// Runs to the end of the run.
     pub fn run(mut self) -> WorkerResult {
+        self.add_users();
         self.cut_at_ns = now_ns();
         self.cpu_at_cut_ns = thread_cpu_ns();
         self.starved_at_cut_ns = procfs::thread_starved_ns().unwrap_or_default();
@@ -246,7 +258,6 @@ impl Worker {
         let groups = self.plan.groups.len() as u32;
         for publication in &tick.publications {
             let hash = publication.hashes[self.plan.profile.index()];
-            self.tally.unhashed += u64::from(hash.is_none());
             let identity =
                 Identity { sequence_id: publication.sequence_id, hash, timestamp: publication.record_timestamp };
             for form in 0..self.plan.protocols.len() as u32 {
@@ -254,6 +265,7 @@ impl Worker {
                 self.verifier.offer(&mut self.clients, log, LedgerEntry { identity, times: tick.times });
             }
         }
+        self.hear_orders(tick);
         self.verifier.heard(&mut self.clients, tick.heard_ns);
         self.ledger_seq = tick.seq;
     }
@@ -307,6 +319,12 @@ impl Worker {
             if has_whole_ledger {
                 self.verifier.heard(&mut self.clients, finish.cut_ns);
             }
+            for index in 0..self.clients.list.len() {
+                self.release(index, now, true);
+            }
+            if has_whole_ledger {
+                self.verifier.heard(&mut self.clients, finish.cut_ns);
+            }
             for client in &mut self.clients.list {
                 let is_attentive = client.is_attentive();
                 let has_lived = is_attentive && client.phase == client::Phase::Up;
@@ -320,8 +338,10 @@ impl Worker {
             }
             self.tally.ledger_incomplete = !has_whole_ledger;
         }
+        let cut_ns = self.shared.finish.get().map_or(now, |finish| finish.cut_ns);
+        let orders = self.plan.expects_faults.then(|| self.conclude_orders(cut_ns));
         self.record_timed();
-        self.verifier.retire_all(&mut |slot| self.ticks.add_slot(slot));
+        self.verifier.retire_all(&mut |slot| self.settled.add_slot(slot));
         self.cut_interval(now_ns(), true);
         self.say_goodbye();
         WorkerResult {
@@ -331,7 +351,8 @@ impl Worker {
             unjudged: self.verifier.unjudged,
             faults: self.verifier.faults,
             tally: self.tally,
-            ticks: self.ticks,
+            settled: self.settled,
+            orders,
             latency: self.measure.latency,
         }
     }

@@ -49,8 +49,11 @@ impl Worker {
                     connections.for_each(|index| self.end(index, &ending));
                 }
                 Err(error) => {
-                    let ending = Ending::broken(error.to_string());
-                    connections.for_each(|index| self.end(index, &ending));
+                    // One request was refused, however many connections wait for it.
+                    let (ending, followed) =
+                        (Ending::refused(error.to_string(), error.status()), connections.start + 1);
+                    self.end(connections.start, &ending);
+                    (followed..connections.end).for_each(|index| self.end_beside(index, &ending, now));
                 }
             }
         }

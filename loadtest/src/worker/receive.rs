@@ -7,6 +7,8 @@ use super::Worker;
 use super::client::Phase;
 use super::ending::Ending;
 use crate::clock::now_ns;
+use crate::orders::book::FrameKey;
+use crate::verify::slot::LedgerTimes;
 use crate::wire::frame::parse_header;
 
 /// The most read from a socket at once, so that one client with much to read does not hold up others.
@@ -80,20 +82,31 @@ impl Worker {
             }
         }
         loop {
-            at += self.take_run(index, &bytes[at..], now);
+            if !self.holds(index) {
+                at += self.take_run(index, &bytes[at..], now);
+            }
             let rest = &bytes[at..];
             let Some(header) = parse_header(rest).map_err(|error| Ending::broken(error.to_string()))? else {
                 return Ok(at);
             };
             let Some(frame) = rest.get(..header.frame_len()) else { return Ok(at) };
-            self.on_frame(index, header, frame, now)?;
+            if self.holds(index) && header.is_final && !header.opcode.is_control() {
+                self.hold(index, header, frame, now)?;
+            } else {
+                self.on_frame(index, header, frame, now)?;
+            }
             at += frame.len();
         }
     }
 
+    /// Whether a client's messages wait for the ledger.
+    fn holds(&self, index: usize) -> bool {
+        self.plan.expects_faults && self.clients.list[index].is_attentive()
+    }
+
     /// Takes frames as long as each is, byte for byte, the next one of one of the client's groups.
-    fn take_run(&mut self, index: usize, bytes: &[u8], now: u64) -> usize {
-        let Self { clients, verifier, interval, measure, plan, .. } = self;
+    pub(super) fn take_run(&mut self, index: usize, bytes: &[u8], now: u64) -> usize {
+        let Self { clients, verifier, interval, measure, plan, book, .. } = self;
         let client = &mut clients.list[index];
         let places = client.members.len();
         let (is_reliable, is_measured) = (client.protocol.is_reliable(), client.is_attentive());
@@ -111,9 +124,14 @@ impl Worker {
                 at += len;
                 frames += 1;
                 client.hint = place;
+                if plan.expects_faults {
+                    let key = FrameKey { client: client.number, group, sequence_id: slot.identity.sequence_id };
+                    book.arrived(key, now, slot.published_ns());
+                }
                 if is_measured {
                     slot.last_ns = now;
                     match slot.times {
+                        Some(times) if times.opens_epoch => measure.count(&mut client.receipts, times.scheduled_ns),
                         Some(times) if times.scheduled_ns == due_ns => due_frames += 1,
                         Some(times) => {
                             if due_frames > 0 {
@@ -154,8 +172,13 @@ impl Worker {
         for timed in verifier.timed.drain(..) {
             if let Some(index) = clients.index_of(timed.client) {
                 let client = &mut clients.list[index];
-                let latency_ns = timed.at_ns.saturating_sub(timed.scheduled_ns);
-                measure.record(interval, &mut client.receipts, timed.scheduled_ns, latency_ns, 1);
+                let LedgerTimes { scheduled_ns, opens_epoch, .. } = timed.times;
+                if opens_epoch {
+                    measure.count(&mut client.receipts, scheduled_ns);
+                    continue;
+                }
+                let latency_ns = timed.at_ns.saturating_sub(scheduled_ns);
+                measure.record(interval, &mut client.receipts, scheduled_ns, latency_ns, 1);
             }
         }
     }

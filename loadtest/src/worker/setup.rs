@@ -69,7 +69,9 @@ impl Worker {
     pub(super) fn check_upgrade(&mut self, index: usize, bytes: &[u8], now: u64) -> Result<Option<usize>, Ending> {
         let client = &mut self.clients.list[index];
         let Some(upgrade) = &client.upgrade else { return Ok(None) };
-        let Some(head_len) = upgrade.check(bytes).map_err(|error| Ending::broken(error.to_string()))? else {
+        let Some(head_len) =
+            upgrade.check(bytes).map_err(|error| Ending::refused(error.to_string(), error.status()))?
+        else {
             return Ok(None);
         };
         client.upgrade = None;
@@ -86,12 +88,15 @@ impl Worker {
     }
 
     /// The first message of a connection, or a fresh token later.
-    pub(super) fn on_greeted(&mut self, index: usize, connection_id: String, token: Option<String>, now: u64) {
+    pub(super) fn on_greeted(&mut self, index: usize, connection_id: &str, token: Option<String>, now: u64) {
         let client = &mut self.clients.list[index];
         if let Some(session) = &mut client.session {
-            session.connection_id = connection_id;
-            session.token = token;
+            connection_id.clone_into(&mut session.connection_id);
+            // Plain wires may have an empty one.
+            session.token = token.filter(|token| !token.is_empty());
         }
+        self.note_greeting(index, connection_id);
+        let client = &mut self.clients.list[index];
         if client.phase != Phase::Greeting {
             return;
         }
@@ -114,6 +119,7 @@ impl Worker {
             client.members.push(Member::new(first_log + group, now));
         }
         self.send_scratch(index);
+        self.miss_acks(index, now);
     }
 
     /// A join has been answered.
@@ -134,7 +140,7 @@ impl Worker {
             let group = &self.plan.groups[self.verifier.logs[member.log as usize].group as usize];
             return Err(Ending::broken(format!("join of {group} refused: {reason}")));
         }
-        if member.acked_ns == 0 {
+        if member.acked_ns == 0 && !member.is_unacked {
             member.acked_ns = now;
             client.phase = Phase::Joining(missing - 1);
             if missing == 1 {
@@ -154,8 +160,11 @@ impl Worker {
         self.tally.in_setup -= 1;
         self.tally.up += 1;
         histogram::record(&mut self.tally.setup, took_ns, 1);
+        if !std::mem::replace(&mut client.has_arrived, true) {
+            self.tally.arrived += 1;
+        }
         match client.reconnect.take() {
-            None => self.tally.arrived += 1,
+            None => {}
             Some(Reconnect::Recover { .. }) => self.tally.recovered += 1,
             Some(Reconnect::Fresh { .. }) if self.plan.resumes => self.tally.recovered += 1,
             Some(Reconnect::Fresh { .. }) => self.tally.reconnected += 1,

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::client::ClientReceipts;
+use crate::orders::outcome::OrderFacts;
 use crate::plan::Class;
+use crate::stats::epoch_copies::EpochTable;
 use crate::stats::histogram;
 use crate::stats::ticks::Ticks;
 use crate::verify::fault::Faults;
+use crate::verify::slot::Slot;
 
 /// The most different causes that are told apart.
 const MAX_CAUSES: usize = 64;
@@ -80,8 +83,6 @@ pub struct Tally {
     pub shed_causes: Causes,
     /// Messages of the stream protocol without a number.
     pub stream_messages: u64,
-    /// Publications whose ledger entry has no hash for our profile.
-    pub unhashed: u64,
     /// The ledger could not be read up to the end of the run.
     pub ledger_incomplete: bool,
 }
@@ -103,7 +104,6 @@ impl Default for Tally {
             shed: histogram::new(),
             shed_causes: Causes::default(),
             stream_messages: 0,
-            unhashed: 0,
             ledger_incomplete: false,
         }
     }
@@ -126,8 +126,37 @@ impl Tally {
         self.resent += other.resent;
         self.skipped += other.skipped;
         self.stream_messages += other.stream_messages;
-        self.unhashed += other.unhashed;
         self.ledger_incomplete |= other.ledger_incomplete;
+    }
+}
+
+/// What is kept of publications that are settled.
+#[derive(Clone, Debug, Default)]
+pub struct Settled {
+    /// Spread per tick.
+    pub ticks: Ticks,
+    /// What was received of each epoch.
+    pub epochs: EpochTable,
+    /// Copies of publications whose ledger entry has no hash for our profile.
+    pub unhashed: u64,
+}
+
+impl Settled {
+    /// Takes a publication that is settled.
+    pub fn add_slot(&mut self, slot: &Slot) {
+        self.ticks.add_slot(slot);
+        self.epochs.add_slot(slot);
+        // What was published before anybody was there to receive it needs no hash.
+        if slot.times.is_some() && slot.identity.hash.is_none() {
+            self.unhashed += slot.copies;
+        }
+    }
+
+    /// Takes another worker's.
+    pub fn merge(&mut self, other: &Self) {
+        self.ticks.merge(&other.ticks);
+        self.epochs.merge(&other.epochs);
+        self.unhashed += other.unhashed;
     }
 }
 
@@ -142,8 +171,10 @@ pub struct WorkerResult {
     pub faults: Faults,
     /// Everything else that was counted.
     pub tally: Tally,
-    /// Spread per tick.
-    pub ticks: Ticks,
+    /// What is kept of the publications.
+    pub settled: Settled,
+    /// What became of the faults that were ordered, where they are expected.
+    pub orders: Option<OrderFacts>,
     /// Latencies of the measured time.
     pub latency: Histogram<u64>,
     /// What each client received while measuring.

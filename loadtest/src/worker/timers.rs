@@ -52,11 +52,15 @@ impl Worker {
     }
 
     fn visit(&mut self, index: usize, now: u64) {
+        if !self.clients.list[index].held.is_empty() {
+            self.release(index, now, false);
+        }
         let client = &mut self.clients.list[index];
         match client.phase {
             Phase::Idle | Phase::Gone => {}
             Phase::Pausing(until_ns) => {
-                if now >= until_ns {
+                // What it had received belongs to the connection that is over.
+                if now >= until_ns && client.held.is_empty() {
                     self.end_pause(index, now);
                 }
             }
@@ -101,7 +105,7 @@ impl Worker {
 
     /// Drops what every client has passed.
     fn trim(&mut self, now: u64) {
-        let Self { clients, verifier, ticks, plan, .. } = self;
+        let Self { clients, verifier, settled, plan, .. } = self;
         let mut keep_from = vec![u64::MAX; verifier.logs.len()];
         for client in &clients.list {
             let reads_on = client.class != Class::Stalled && !matches!(client.phase, Phase::Gone);
@@ -113,7 +117,7 @@ impl Worker {
             }
         }
         for (log, keep_from) in (0..).zip(keep_from) {
-            verifier.trim(log, keep_from, now.saturating_sub(KEEP_NS), &mut |slot| ticks.add_slot(slot));
+            verifier.trim(log, keep_from, now.saturating_sub(KEEP_NS), &mut |slot| settled.add_slot(slot));
         }
     }
 }

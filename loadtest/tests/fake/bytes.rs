@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Form;
+use super::{Form, Tamper};
 
 pub fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -127,6 +127,31 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     }
     frame.extend_from_slice(payload);
     frame
+}
+
+/// The length of a frame's header.
+pub fn header_len(frame: &[u8]) -> usize {
+    if frame[1] == 126 { 4 } else { 2 }
+}
+
+/// The ledger's entry of a fault that was ordered for one connection.
+pub fn order(kind: &str, tamper: Option<Tamper>, connection: usize, group: &str, sequence_id: u64) -> String {
+    let (how, beside) = match (kind, tamper) {
+        (_, Some(Tamper::Flip(bit))) => (format!(r#","bit":{bit}"#), String::new()),
+        (_, Some(Tamper::Shorten(kept))) => (format!(r#","kept":{kept},"bytes":900"#), String::new()),
+        ("corrupt", _) => (r#","bit":80"#.to_owned(), String::new()),
+        ("close", Some(Tamper::Close(code))) => (String::new(), format!(r#","code":{code}"#)),
+        ("close", _) => (String::new(), r#","code":1011"#.to_owned()),
+        _ => (String::new(), String::new()),
+    };
+    let frames = if ["reset", "close"].contains(&kind) {
+        String::new()
+    } else {
+        format!(r#","frames":[{{"group":"{group}","sequence_id":{sequence_id}{how}}}]"#)
+    };
+    format!(
+        r#"{{"plan":1,"fault":3,"do":"{kind}","tick":40,"fired":40,"hub":"orderflow","connection":"c{connection}","user":"00000000000000ff","nth":1{frames}{beside}}}"#
+    )
 }
 
 /// A client's request: what it wants, and its ack id.

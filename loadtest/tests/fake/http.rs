@@ -68,6 +68,12 @@ pub fn serve(server: &Inner, socket: TcpStream) {
         if path.starts_with("/ticks") && wants_events && server.behaviour.has_ledger {
             return events(server, reader.into_inner(), &path);
         }
+        if let Some(answer) = refusal(server, &path, header("authorization").as_deref()) {
+            if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+            continue;
+        }
         let body = answer(server, &path);
         let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
         let body = body.unwrap_or_default();
@@ -78,9 +84,34 @@ pub fn serve(server: &Inner, socket: TcpStream) {
     }
 }
 
+/// The answer to a negotiation that is refused for its key.
+fn refusal(server: &Inner, path: &str, authorization: Option<&str>) -> Option<String> {
+    let (key, times, is_ordered) = server.behaviour.refuse_key?;
+    if !path.starts_with("/v2/negotiate") || authorization?.rsplit(' ').next() != Some(key) {
+        return None;
+    }
+    let mut state = server.state.lock().unwrap();
+    if state.refused >= times {
+        return None;
+    }
+    state.refused += 1;
+    if is_ordered {
+        let user = xxhash_rust::xxh3::xxh3_64(key.as_bytes());
+        let order = format!(
+            r#"{{"plan":1,"fault":4,"do":"refuse-negotiate","tick":1,"fired":1,"hub":"orderflow","connection":null,"user":"{user:016x}","nth":0,"status":429}}"#
+        );
+        server.order(&mut state, &order);
+    }
+    Some("HTTP/1.1 429 Too Many Requests\r\ncontent-length: 4\r\n\r\nbusy".to_owned())
+}
+
 fn answer(server: &Inner, path: &str) -> Option<String> {
     match path.split('?').next()? {
-        "/v2/negotiate" => Some(format!(r#"{{"websocket_urls":{},"prefix":"blue"}}"#, urls(server, "", "t"))),
+        "/v2/negotiate" => {
+            let query = path.split_once('?').map_or("", |(_, query)| query);
+            server.state.lock().unwrap().queries.insert(query.to_owned());
+            Some(format!(r#"{{"websocket_urls":{},"prefix":"blue"}}"#, urls(server, "", "t")))
+        }
         "/tickers" => Some(format!(r#"{{"stocks":{TICKERS:?},"indexes":[],"futures":[]}}"#)),
         "/ticks" if server.behaviour.has_ledger => Some(now(server)),
         _ => None,
@@ -255,8 +286,10 @@ fn listen(server: &Inner, mut reader: BufReader<TcpStream>, number: usize, form:
             continue;
         }
         if opcode == 0x8 {
-            subscriber.is_cut = true;
-            subscriber.groups.clear();
+            // A close of ours that is answered leaves the session.
+            if !std::mem::replace(&mut subscriber.is_cut, true) {
+                subscriber.groups.clear();
+            }
             return;
         }
         match request(form, &payload) {

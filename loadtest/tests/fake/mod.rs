@@ -38,6 +38,23 @@ pub enum Tamper {
     Mistype,
     /// The connection is cut before it.
     Cut,
+    /// One bit of the message is flipped: this one.
+    Flip(usize),
+    /// So many bytes of the message come.
+    Shorten(usize),
+    /// The connection is closed with this code after it.
+    Close(u16),
+}
+
+/// An entry of the ledger that says that a fault was ordered, and what is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Ordered {
+    /// As in [`Behaviour::tamper`].
+    pub client: usize,
+    pub publication: u64,
+    /// As the entry says it, or no entry.
+    pub kind: Option<&'static str>,
+    pub does: Option<Tamper>,
 }
 
 /// How the server behaves; the default is as it should.
@@ -75,6 +92,15 @@ pub struct Behaviour {
     pub produces: Option<u64>,
     /// Its clock is ahead of everybody's.
     pub has_foreign_clock: bool,
+    /// Before which publication of the tampered group the clock jumps, why, and to which record.
+    pub jumps: Vec<(u64, &'static str, u64)>,
+    /// Faults on demand, and what is done beside them.
+    pub orders: Vec<Ordered>,
+    /// GET /v2/negotiate with this key is refused with 429 so often, and whether that was ordered.
+    pub refuse_key: Option<(&'static str, usize, bool)>,
+    /// The session whose clock it is; every other tick of the ledger is then one of the common clock, which
+    /// publishes in the same groups, for others.
+    pub session: Option<&'static str>,
     /// Every tick pings every connection, and cuts one that is this many answers behind.
     pub max_unanswered_pings: Option<u64>,
 }
@@ -98,6 +124,10 @@ impl Default for Behaviour {
             full_at: None,
             produces: None,
             has_foreign_clock: false,
+            jumps: Vec::new(),
+            orders: Vec::new(),
+            refuse_key: None,
+            session: None,
             max_unanswered_pings: None,
         }
     }
@@ -139,6 +169,13 @@ struct State {
     memberships: BTreeMap<(String, String), Vec<String>>,
     /// Keys that POSTed.
     keys: Vec<String>,
+    /// The record that comes next, and the epoch of the clock.
+    record: u64,
+    epoch: u64,
+    /// Requests that were refused for their key.
+    refused: usize,
+    /// What was asked for beside GET /v2/negotiate.
+    queries: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -197,6 +234,11 @@ impl Fake {
         self.0.state.lock().unwrap().keys.clone()
     }
 
+    /// The queries of GET /v2/negotiate.
+    pub fn queries(&self) -> Vec<String> {
+        self.0.state.lock().unwrap().queries.iter().cloned().collect()
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.0.address)
     }
@@ -234,8 +276,12 @@ impl Inner {
     fn tick(&self, ordinal: u64, scheduled_ns: u64, spx: &mut u64) {
         let mut guard = self.state.lock().unwrap();
         let state = &mut *guard;
+        self.jump(state, *spx + 1);
+        state.record += 1;
+        let record = state.record;
         let published_ns = now_ns();
         let mut publications = Vec::new();
+        let mut entries = Vec::new();
         let groups: BTreeSet<String> = state.subscribers.iter().flat_map(|one| one.groups.iter().cloned()).collect();
         for group in groups {
             let ticker = TICKERS.into_iter().find(|ticker| group.starts_with(&format!("blue_{ticker}_")));
@@ -244,9 +290,9 @@ impl Inner {
             let sequence_id = state.sequence;
             let members = state.subscribers.iter().filter(|one| one.groups.contains(&group)).count();
             // Two records share a second.
-            let timestamp = 1_764_340_000 + (ordinal / 2);
+            let timestamp = 1_764_340_000 + (record / 2);
             let type_url = bytes::type_url(&group);
-            let value = bytes::payload(type_url, ticker, timestamp, ordinal);
+            let value = bytes::payload(type_url, ticker, timestamp, record);
             let publication = if group == self.behaviour.tampered.1 {
                 *spx += 1;
                 *spx
@@ -261,13 +307,20 @@ impl Inner {
                             && which == publication
                             && self.behaviour.tampered.0 == subscriber.hub
                     });
-                    let tamper = tamper.map(|(.., tamper)| tamper);
+                    let ordered = self.behaviour.orders.iter().find(|one| {
+                        one.client == subscriber.at_hub && one.publication == publication && publication > 0
+                    });
+                    let tamper = tamper.map(|(.., tamper)| tamper).or(ordered.and_then(|one| one.does));
+                    if let Some(kind) = ordered.and_then(|one| one.kind) {
+                        let (tamper, number) = (ordered.and_then(|one| one.does), subscriber.number);
+                        entries.push(bytes::order(kind, tamper, number, &group, sequence_id));
+                    }
                     let instead = match tamper {
                         Some(Tamper::Forge) => {
-                            Some((type_url, bytes::payload(type_url, ticker, timestamp, ordinal + 1_000_000)))
+                            Some((type_url, bytes::payload(type_url, ticker, timestamp, record + 1_000_000)))
                         }
                         Some(Tamper::Break) => Some((type_url, b"no zstd frame".to_vec())),
-                        Some(Tamper::Misplace) => Some((type_url, bytes::payload(type_url, "NDX", timestamp, ordinal))),
+                        Some(Tamper::Misplace) => Some((type_url, bytes::payload(type_url, "NDX", timestamp, record))),
                         Some(Tamper::Mistype) => Some(("proto.greek", value.clone())),
                         _ => None,
                     };
@@ -283,18 +336,62 @@ impl Inner {
                 ));
             }
         }
-        let mut seq = state.ticks.len() as u64 + 1;
-        if self.behaviour.ledger_gap.is_some_and(|gap| seq >= gap) {
-            seq += 5;
+        let publications = publications.join(",");
+        let times = format!(r#""ordinal":{ordinal},"scheduled_ns":{scheduled_ns},"published_ns":{published_ns}"#);
+        if self.behaviour.session.is_some() {
+            let others = publications.replace(r#""sequence_id":"#, r#""sequence_id":9"#);
+            self.enter(state, &format!(r#"{times},"epoch":7,"publications":[{others}]"#));
         }
-        state.ticks.push(format!(
-            r#"{{"seq":{seq},"ordinal":{ordinal},"scheduled_ns":{scheduled_ns},"published_ns":{published_ns},"scheduled_unix_ns":0,"published_unix_ns":0,"publications":[{}]}}"#,
-            publications.join(",")
-        ));
+        let clock = self.clock(state.epoch);
+        self.enter(state, &format!(r#"{times},{clock}"publications":[{publications}]"#));
+        if !entries.is_empty() {
+            self.order(state, &entries.join(","));
+        }
         if let Some(most) = self.behaviour.max_unanswered_pings {
             state.subscribers.iter_mut().for_each(|one| one.ping(most));
         }
         state.subscribers.retain(|one| one.form.is_reliable || !one.is_cut);
+    }
+}
+
+impl Inner {
+    /// Opens an epoch, if the clock jumps before this publication of the tampered group.
+    fn jump(&self, state: &mut State, publication: u64) {
+        let Some(&(_, cause, record)) = self.behaviour.jumps.iter().find(|(before, ..)| *before == publication) else {
+            return;
+        };
+        state.epoch += 1;
+        state.record = record;
+        let (now, clock, epoch) = (now_ns(), self.clock(state.epoch), state.epoch + 1);
+        let times = r#""from":"2025-11-28T14:30:00Z","to":"2025-11-28T14:31:00Z""#;
+        self.enter(
+            state,
+            &format!(
+                r#""ordinal":0,"scheduled_ns":{now},"published_ns":{now},{clock}"opens":{{"epoch":{epoch},"cause":"{cause}",{times}}},"publications":[]"#
+            ),
+        );
+    }
+
+    /// Which clock's tick it is, if it is one that can jump.
+    fn clock(&self, jumps: u64) -> String {
+        let session = self.behaviour.session.map_or(String::new(), |name| format!(r#""session":"{name}","#));
+        if self.behaviour.jumps.is_empty() { session } else { format!(r#"{session}"epoch":{},"#, jumps + 1) }
+    }
+
+    /// Enters faults that were ordered.
+    fn order(&self, state: &mut State, entries: &str) {
+        let now = now_ns();
+        let times = format!(r#""ordinal":0,"scheduled_ns":{now},"published_ns":{now}"#);
+        self.enter(state, &format!(r#"{times},"faults":[{entries}],"publications":[]"#));
+    }
+
+    /// Enters a tick into the ledger.
+    fn enter(&self, state: &mut State, tick: &str) {
+        let mut seq = state.ticks.len() as u64 + 1;
+        if self.behaviour.ledger_gap.is_some_and(|gap| seq >= gap) {
+            seq += 5;
+        }
+        state.ticks.push(format!(r#"{{"seq":{seq},"scheduled_unix_ns":0,"published_unix_ns":0,{tick}}}"#));
     }
 }
 
@@ -322,6 +419,20 @@ impl Subscriber {
                 return;
             }
             (_, Some(instead)) => frame = instead,
+            (Some(Tamper::Flip(bit)), _) => {
+                let header = bytes::header_len(&frame);
+                frame[header + bit / 8] ^= 1 << (bit % 8);
+            }
+            (Some(Tamper::Shorten(len)), _) => {
+                let header = bytes::header_len(&frame);
+                frame = bytes::frame(frame[0], &frame[header..header + len]);
+            }
+            (Some(Tamper::Close(code)), _) => {
+                let close = bytes::frame(0x88, &code.to_be_bytes());
+                let _ = self.socket.write_all(&[&frame[..], &close].concat());
+                self.is_cut = true;
+                let _ = self.socket.shutdown(Shutdown::Write);
+            }
             (Some(Tamper::Cut), _) => {
                 self.is_cut = true;
                 let _ = self.socket.shutdown(Shutdown::Both);

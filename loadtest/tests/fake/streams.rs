@@ -82,8 +82,11 @@ fn send(server: &Inner, channel: &str, payload: &str) {
     for client in state.clients.iter_mut().filter(|client| client.channels.iter().any(|name| name == channel)) {
         let tamper = server.behaviour.tamper.filter(|&(number, which, _)| number == client.number && which == seq);
         let mut out = match tamper.map(|(.., tamper)| tamper) {
-            // Channels have neither tickers nor kinds.
-            None | Some(Tamper::Misplace | Tamper::Mistype) => frame.clone(),
+            // Channels have neither tickers nor kinds, and no orders.
+            None
+            | Some(Tamper::Misplace | Tamper::Mistype | Tamper::Flip(_) | Tamper::Shorten(_) | Tamper::Close(_)) => {
+                frame.clone()
+            }
             Some(Tamper::Drop) => continue,
             Some(Tamper::Duplicate) => [&frame[..], &frame].concat(),
             Some(Tamper::Swap) => {

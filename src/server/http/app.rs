@@ -21,6 +21,7 @@ use super::live::live_state::LiveState;
 use super::negotiate::api_slots::ApiSlots;
 use super::places::Places;
 use crate::engine::hub::Hub;
+use crate::faults::fault_board::FaultBoard;
 use crate::health::status::Status;
 use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
@@ -61,6 +62,8 @@ pub struct App {
     pub rest: RestState,
     /// The clocks that requests steer.
     pub replay: ReplayState,
+    /// Which plan of faults runs, if any.
+    pub faults: Arc<FaultBoard>,
     /// Who may steer.
     pub control: ControlAccess,
     /// Settings of the HTTP side.

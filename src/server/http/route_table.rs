@@ -6,6 +6,7 @@ use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
 use super::app::App;
+use super::faults::plan_resource;
 use super::live::{choices, connections, decode, events, injection, page, verdict};
 use super::replay::{clock_events, loads, resource, session_routes};
 use super::rest::{catalogue, downloads, faker_clock, faker_control, openapi, position_stream, records};
@@ -103,6 +104,7 @@ const NEGOTIATE: &[Method] = &[Method::GET, Method::POST, Method::PATCH];
 const CLOCK: &[Method] = &[Method::GET, Method::PATCH, Method::POST];
 const SESSION: &[Method] = &[Method::GET, Method::PATCH, Method::POST, Method::DELETE];
 const POST: &[Method] = &[Method::POST];
+const PLAN: &[Method] = &[Method::GET, Method::PUT, Method::DELETE];
 
 /// All routes. One that is not in it does not exist; `openapi.yaml` describes the same.
 pub const ROUTES: &[Route] = &[
@@ -145,6 +147,7 @@ pub const ROUTES: &[Route] = &[
     steered("/replay/sessions/{name}", SESSION, || {
         get(session_routes::get).patch(session_routes::patch).post(session_routes::patch).delete(session_routes::end)
     }),
+    open("/replay/sessions/{name}/events", || get(clock_events::session_events)),
     // The replay under the names of other imitations.
     steered("/seek-to-timestamp", POST, || post(faker_clock::seek)),
     steered("/load", POST, || post(faker_clock::load)),
@@ -167,6 +170,8 @@ pub const ROUTES: &[Route] = &[
     open("/v2/{ticker}/state/{category}/majors", || records::majors(Package::State)),
     open("/v2/{ticker}/state/{category}/maxchange", || records::max_change(Package::State)),
     open("/v2/{ticker}/orderflow/{category}", || records::record(Package::Orderflow)),
+    // Faults on demand.
+    steered("/faults", PLAN, || get(plan_resource::get).put(plan_resource::put).delete(plan_resource::delete)),
     // REST: what there is.
     open("/tickers", || get(catalogue::tickers)),
     open("/v2/tickers", || get(catalogue::tickers)),

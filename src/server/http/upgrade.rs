@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::app::{App, error};
 use super::auth;
+use super::faults::request_faults::{has_expired, loses_session, refused_upgrade};
 use super::negotiate::api_slots::SlotRefusal;
 use super::readiness::build_ahead;
 use super::replay::replay_refusal::ReplayRefusal;
@@ -30,6 +31,7 @@ use crate::engine::frames::Form;
 use crate::engine::hub::session_group;
 use crate::engine::wanted_form::WantedForm;
 use crate::health::log_limit;
+use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
@@ -105,6 +107,8 @@ pub(super) enum UpgradeError {
     NoSession,
     Slot(SlotRefusal),
     Clock(ReplayRefusal),
+    /// By a plan of faults.
+    Ordered(Box<Response>),
     Full,
 }
 
@@ -124,7 +128,7 @@ impl IntoResponse for UpgradeError {
     fn into_response(self) -> Response {
         let supported = SUBPROTOCOLS.map(|(name, ..)| name).join(", ");
         match self {
-            Self::Unavailable(response) => *response,
+            Self::Unavailable(response) | Self::Ordered(response) => *response,
             Self::UnknownHub => {
                 error(StatusCode::NOT_FOUND, &format!("no such hub; expected one of {}", HubName::all_names()))
             }
@@ -184,16 +188,27 @@ async fn upgrade(
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
     let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
+    let key = auth::key_of(token);
+    if let Some(refused) = refused_upgrade(app, key, hub.name()) {
+        return Err(UpgradeError::Ordered(Box::new(refused)));
+    }
     let (admitted, others) = Admitted::take(&app.pending);
     if app.connections() + others as u64 >= app.options.max_connections as u64 {
         return Err(UpgradeError::Full);
     }
 
     let entry = match recovery {
-        Some(recovery) => match claim(app, recovery, hub).await {
-            Err(UpgradeError::NoSession) if !loses_close_codes(request.headers()) => Entry::Refused,
-            claimed => claimed?,
-        },
+        Some(recovery) => {
+            let loses_codes = loses_close_codes(request.headers());
+            let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
+            let is_lost = loses_session(app, key, hub.name(), recovery.0, status);
+            let claimed = if is_lost { Err(UpgradeError::NoSession) } else { claim(app, recovery, hub).await };
+            match claimed {
+                Err(UpgradeError::NoSession) if !loses_codes => Entry::Refused,
+                claimed => claimed?,
+            }
+        }
+        None if has_expired(app, key, hub.name()) => return Err(SlotRefusal::Expired.into()),
         None => Entry::New(app.slots.connect(token, hub, monotonic_ms())?),
     };
     // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
@@ -201,7 +216,7 @@ async fn upgrade(
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
-    let user: Box<str> = auth::key_of(token).into();
+    let user: Box<str> = key.into();
     let session = if let Entry::New(_) = &entry { clock_of(app, named_session, &user).await? } else { None };
     let client = HubClient { user, agent: app.live.agent(request.headers()), wire, hub, session, admitted };
     enter(app, entry, client, on_upgrade).await;
@@ -215,7 +230,7 @@ struct HubClient {
     wire: PubSubWire,
     hub: HubName,
     /// The session whose clock it is on; `None`: the clock that all share.
-    session: Option<Box<str>>,
+    session: Option<Box<Seat>>,
     admitted: Admitted,
 }
 
@@ -228,7 +243,7 @@ async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade
             tokio::spawn(hand_over(on_upgrade, shard, attach));
         }
         Entry::New(assignment) => {
-            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
+            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref().map(Seat::name), wire).await;
             let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
             let open = move |socket, read| {
                 ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, agent, admitted })
@@ -277,18 +292,22 @@ fn loses_close_codes(headers: &HeaderMap) -> bool {
 
 /// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
 /// may come without having negotiated, and its session begins here.
-async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<str>>, ReplayRefusal> {
-    if let Some(name) = named {
-        let clocks = app.replay.clocks().ok_or(ReplayRefusal::Live)?;
-        let session = clocks.session(name).map(|_| Some(name.into()));
-        return session.ok_or_else(|| ReplayRefusal::NoSession { name: name.to_owned() });
-    }
-    if app.options.session.sessions == SessionPolicy::Named || app.replay.clocks().is_none() {
-        return Ok(None);
-    }
-    let session = SessionChoice::of_key(key);
-    session.begin(app).await?;
-    Ok(Some(session.name.into()))
+async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<Seat>>, ReplayRefusal> {
+    let is_per_key = app.options.session.sessions == SessionPolicy::PerKey;
+    let Some(clocks) = app.replay.clocks() else {
+        return if named.is_some() { Err(ReplayRefusal::Live) } else { Ok(None) };
+    };
+    let name = match named {
+        Some(name) => name.to_owned(),
+        None if is_per_key => {
+            let session = SessionChoice::of_key(key);
+            session.begin(app).await?;
+            session.name
+        }
+        None => return Ok(None),
+    };
+    let Some(remote) = clocks.session(&name) else { return Err(ReplayRefusal::NoSession { name }) };
+    Ok(Some(Box::new(remote.seats().take(&name))))
 }
 
 /// The first supported subprotocol of the client's list; `None` if it has no list.

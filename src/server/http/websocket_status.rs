@@ -45,7 +45,7 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         "hubs": hubs,
     });
     if let Some(clocks) = app.replay.clocks() {
-        let session = |info: &SessionInfo| session_json(&info.name, info.connections, &info.remote);
+        let session = |info: &SessionInfo| session_json(&info.name, &info.remote);
         told["replay"] = clock_json(&clocks.common().snapshot(), app.connections()).into();
         told["replay_sessions"] = clocks.sessions().iter().map(session).collect();
     }

@@ -49,6 +49,10 @@ pub enum Close {
     TooManyErrors,
     /// An operator closed it, on the live page or with `POST /live/connections/{id}/close`.
     ByOperator,
+    /// A plan of faults resets it.
+    FaultReset,
+    /// A plan of faults closes it.
+    FaultClose,
 }
 
 /// What the client sees at the end.
@@ -105,7 +109,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 22;
+pub const ROWS: usize = 24;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -143,10 +147,12 @@ pub const TABLE: [CloseRow; ROWS] = [
         ComeBack::AfterFix,
     ),
     row(Close::ByOperator, Sight::Given, None, "operator", ComeBack::Yes),
+    row(Close::FaultReset, Sight::Nothing, None, "fault", ComeBack::Yes),
+    row(Close::FaultClose, Sight::Given, None, "fault", ComeBack::Yes),
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 16] = [
+pub const COUNTERS: [&str; 17] = [
     "client",
     "gone",
     "protocol",
@@ -163,6 +169,7 @@ pub const COUNTERS: [&str; 16] = [
     "token_expired",
     "errors",
     "operator",
+    "fault",
 ];
 
 impl Close {
@@ -190,25 +197,36 @@ const NO_CODE: u16 = 1011;
 pub struct CloseFrame {
     close: Close,
     /// The code of a row that has none of its own.
-    given: u16,
+    given: Option<u16>,
     reason: Cow<'static, str>,
 }
 
 impl From<Close> for CloseFrame {
     fn from(close: Close) -> Self {
-        Self { close, given: NO_CODE, reason: close.row().reason.unwrap_or_default().into() }
+        Self { close, given: None, reason: close.row().reason.unwrap_or_default().into() }
     }
 }
 
 impl CloseFrame {
     /// For a client that broke the rules: which one, in words.
     pub fn violation(code: u16, reason: &dyn std::fmt::Display) -> Self {
-        Self { close: Close::of_violation(code), given: NO_CODE, reason: reason.to_string().into() }
+        Self { close: Close::of_violation(code), given: None, reason: reason.to_string().into() }
     }
 
     /// What an operator tells a client. The caller has checked the code, and that the reason has at most 123 bytes.
     pub fn by_operator(code: u16, reason: String) -> Self {
-        Self { close: Close::ByOperator, given: code, reason: reason.into() }
+        Self { close: Close::ByOperator, given: Some(code), reason: reason.into() }
+    }
+
+    /// As a plan of faults says.
+    pub fn ordered(code: u16, reason: &str) -> Self {
+        Self { close: Close::FaultClose, given: Some(code), reason: reason.to_owned().into() }
+    }
+
+    /// Whether the session of a reliable client ends with it. One that a plan of faults closes can be recovered, but after
+    /// the two codes that the SDKs take as an end.
+    pub fn ends_session(&self) -> bool {
+        self.close != Close::FaultClose || matches!(self.code(), 1000 | 1008)
     }
 
     /// Its row of [`TABLE`].
@@ -218,11 +236,10 @@ impl CloseFrame {
 
     /// The code in the close frame.
     pub fn code(&self) -> u16 {
-        match self.close.row().sight {
-            Sight::Code(code) => code,
-            Sight::Given => self.given,
+        match (self.given, self.close.row().sight) {
+            (Some(code), _) | (None, Sight::Code(code)) => code,
             // No caller has such a row.
-            Sight::Echo | Sight::Nothing => NO_CODE,
+            (None, Sight::Given | Sight::Echo | Sight::Nothing) => NO_CODE,
         }
     }
 
@@ -242,14 +259,14 @@ mod tests {
     fn cells(row: &CloseRow) -> String {
         let code = match row.sight {
             Sight::Code(code) => code.to_string(),
-            Sight::Given => "the operator's".to_owned(),
+            Sight::Given => "given".to_owned(),
             Sight::Echo => "the client's own".to_owned(),
             Sight::Nothing => "none".to_owned(),
         };
         let reason = match (row.reason, row.sight) {
             (Some(reason), _) => format!("`{reason}`"),
             (None, Sight::Code(_)) => "says what was expected and what came".to_owned(),
-            (None, Sight::Given) => "the operator's".to_owned(),
+            (None, Sight::Given) => "given".to_owned(),
             (None, _) => "none".to_owned(),
         };
         let come_back = match row.come_back {

@@ -202,7 +202,7 @@ fn weigh(
     let behind = match sessions.mark(key) {
         Mark::Away => return,
         Mark::Ready => 0,
-        Mark::Queued | Mark::Blocked => {
+        Mark::Queued | Mark::Blocked | Mark::Stalled => {
             let Some(session) = sessions.get(key) else { return };
             for (lane, lag) in session.lags(lanes).filter(|(_, lag)| *lag > 0) {
                 let largest = lags.entry(lane).or_default();
@@ -238,7 +238,7 @@ fn seen(session: &Session, mark: Mark, lanes: &Lanes, now_ms: u64) -> Option<See
         hub: session.hub,
         user: session.shown_user(),
         agent: connection.agent,
-        session: session.clock.as_deref().cloned(),
+        session: session.clock.as_ref().map(|seat| seat.name().to_owned()),
         address: connection.peer(),
         groups: session.memberships.len(),
         behind: session.behind(lanes),

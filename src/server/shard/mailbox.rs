@@ -17,6 +17,7 @@ use super::poller::Doorbell;
 use super::stats::ShardStats;
 use super::user_agents::AgentId;
 use crate::engine::wanted_form::WantedForm;
+use crate::replay::seat::Seat;
 use crate::wire::gexbot::HubName;
 use crate::wire::webpubsub;
 
@@ -115,7 +116,7 @@ pub enum ClientProtocol {
         /// The groups that the server joins for it; without, the client joins.
         assignment: Option<Arc<Assignment>>,
         /// The session whose clock it is on; without, the clock that all share.
-        session: Option<Box<str>>,
+        session: Option<Box<Seat>>,
     },
     /// The JSON streams, on `/ws`.
     Streams {

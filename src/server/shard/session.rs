@@ -17,6 +17,7 @@ use super::pull::Pull;
 use super::shown_text::{shown, shown_key};
 use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
+use crate::replay::seat::Seat;
 use crate::wire::Wire;
 use crate::wire::gexbot::{HubName, HubTopic};
 use crate::wire::streams::Channels;
@@ -60,9 +61,8 @@ pub struct Session {
     pub hub: HubName,
     /// Channels, filters and errors of a client of `/ws`; `None` on Web PubSub.
     pub client: Option<Box<StreamClient>>,
-    /// The session clock that it is on; `None` for the common one. A box in a box: hardly anybody has one.
-    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
-    pub clock: Option<Box<String>>,
+    /// The session clock that it is on; `None` for the common one. Boxed: hardly anybody has one.
+    pub clock: Option<Box<Seat>>,
     /// The groups that the server joins for it; `None` if the client joins.
     pub followed: Option<Box<FollowedAssignment>>,
     /// Its groups, by lane: sessions with the same groups have them in the same order.
@@ -154,7 +154,7 @@ impl Session {
     /// The key of a group in its hub: a clock of its own has groups of its own.
     pub fn group_key<'a>(&self, group: &'a str) -> Cow<'a, str> {
         match &self.clock {
-            Some(clock) => session_group(clock, group).into(),
+            Some(seat) => session_group(seat.name(), group).into(),
             None => group.into(),
         }
     }
@@ -304,7 +304,6 @@ impl Session {
 struct AckIds {
     newest: Run,
     /// Runs of ids, oldest first.
-    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
     older: Option<Box<VecDeque<Run>>>,
     count: u32,
 }

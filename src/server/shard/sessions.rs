@@ -45,6 +45,8 @@ use crate::wire::{Wire, webpubsub};
 pub enum Report {
     /// The kernel took less than it was given: wait until the socket is writable.
     Blocked,
+    /// It was blocked, and is not tried again when the socket is writable: a plan of faults has stalled it.
+    Stalled,
     /// The client is too far behind.
     Lagging,
     /// Close it, and say why.
@@ -202,7 +204,7 @@ impl Sessions {
         let admitted = match protocol {
             ClientProtocol::WebPubSub { hub, assignment, session: clock, .. } => {
                 session.hub = hub;
-                session.clock = clock.map(|clock| Box::new(clock.into()));
+                session.clock = clock;
                 session.followed = assignment.map(|assignment| Box::new(FollowedAssignment::new(assignment)));
                 None
             }
@@ -240,7 +242,7 @@ impl Sessions {
 
     /// The clock of a replay session has ended: ends the sessions on it.
     pub fn end_clock(&mut self, clock: &str, lanes: &mut Lanes) {
-        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|own| **own == clock);
+        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|seat| seat.name() == clock);
         let ended: Vec<u32> =
             self.slab.iter().filter(|(_, session)| is_on(session)).map(|(key, _)| key as u32).collect();
         for key in ended {
@@ -360,7 +362,7 @@ impl Sessions {
         }
     }
 
-    /// Ends a session and begins to close its connection: nothing but the rest of a frame sent in part,
+    /// Ends a session, unless it may be recovered, and begins to close its connection: nothing but the rest of a frame sent in part,
     /// `farewell`, and the close frame will be sent; the client has as long as the write timeout to take them.
     pub fn close(&mut self, key: u32, frame: &CloseFrame, farewell: &[u8], lanes: &mut Lanes) {
         let Some(session) = self.get(key) else { return };
@@ -373,9 +375,11 @@ impl Sessions {
         if matches!(frame.close(), Close::Slow | Close::SlowStream) {
             self.count_dropped(key, lanes);
         }
-        self.leave_all(key, lanes);
+        if frame.ends_session() {
+            self.leave_all(key, lanes);
+            self.ids.remove(&self.slab[key as usize].id);
+        }
         let session = &mut self.slab[key as usize];
-        self.ids.remove(&session.id);
         let Some(connection) = session.connection.as_mut().filter(|_| is_open) else { return };
         connection.drop_states();
         connection.control().extend_from_slice(farewell);

@@ -6,6 +6,7 @@
 //! flush: the same for one session, at once
 //! ```
 
+mod faults;
 mod pulls;
 mod send_batch;
 
@@ -24,6 +25,7 @@ use crate::engine::policy::LagOptions;
 use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
 use crate::streams::Streams;
+pub use faults::{AckFault, ShardFaults};
 use pulls::PullQueue;
 use send_batch::{JOINED_BYTES, SendBatch, Sending, append_frames, frame};
 
@@ -63,6 +65,8 @@ pub struct Outbox {
     /// When the first session was queued that waits now, ns.
     began_ns: u64,
     sweeps: SweepTimes,
+    /// What a plan of faults does to clients.
+    faults: ShardFaults,
     /// Room for what is due for one session, and for its bytes.
     picks: Vec<Pick>,
     bytes: Vec<u8>,
@@ -78,7 +82,13 @@ impl SweepTimes {
 
 impl Outbox {
     /// An outbox in which no session has anything to send.
-    pub fn new(lag: LagOptions, stats: Arc<ShardStats>, report: Arc<SweepReport>, streams: Arc<Streams>) -> Self {
+    pub fn new(
+        lag: LagOptions,
+        stats: Arc<ShardStats>,
+        report: Arc<SweepReport>,
+        streams: Arc<Streams>,
+        faults: ShardFaults,
+    ) -> Self {
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
         let (batch, pulls) = (SendBatch::default(), PullQueue::new(streams));
         Self {
@@ -91,6 +101,7 @@ impl Outbox {
             pulls,
             began_ns: 0,
             sweeps: SweepTimes::default(),
+            faults,
             picks,
             bytes,
         }
@@ -111,9 +122,9 @@ impl Outbox {
         mem::take(&mut self.sweeps)
     }
 
-    /// When a session that reads from histories is due next, ms.
+    /// When a session that reads from histories, or one whose frames are held, is due next, ms.
     pub fn next_ms(&self) -> Option<u64> {
-        self.pulls.next_ms()
+        self.pulls.next_ms().into_iter().chain(self.faults_next_ms()).min()
     }
 
     /// Moves publications into the rings, and queues every session that has something to send.
@@ -137,7 +148,7 @@ impl Outbox {
                         continue;
                     }
                     Mark::Queued if all_caught_up => continue,
-                    Mark::Blocked => blocked.push(key),
+                    Mark::Blocked | Mark::Stalled => blocked.push(key),
                     Mark::Queued | Mark::Away => {}
                 }
                 // Behind, but perhaps in another group only.
@@ -222,7 +233,7 @@ impl Outbox {
     /// Picks the frames that are due for a session. `None` if there is nothing to send, or it cannot be sent
     /// to.
     fn due(&mut self, key: u32, sessions: &mut Sessions, lanes: &Lanes) -> Option<Extent> {
-        if matches!(sessions.mark(key), Mark::Away | Mark::Blocked) {
+        if matches!(sessions.mark(key), Mark::Away | Mark::Blocked | Mark::Stalled) {
             return None;
         }
         let session = sessions.get_mut(key)?;
