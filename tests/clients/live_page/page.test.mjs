@@ -227,6 +227,28 @@ describe("the clients", { skip }, () => {
   });
 });
 
+describe("a plan of faults", { skip }, () => {
+  test("is begun and ended from the page, which says whom it struck", async () => {
+    const { socket } = await client([GROUP], "to-be-struck");
+    await withPage(async (live, page) => {
+      await live.untilText("#faults .head", /no plan/);
+      const plan = { fault: [{ at: 0, who: { group: GROUP }, do: "close", code: 4002, reason: "a bad day" }] };
+      await page.fill("#faults-plan", JSON.stringify(plan));
+      const closing = once(socket, "close");
+      await page.click("#faults-form .main");
+      const [code, reason] = await closing;
+      assert.deepEqual([code, reason.toString()], [4002, "a bad day"]);
+      await live.untilText("#faults .head", /plan 1/);
+      await live.untilRow("faults", ([fault, , fired, struck]) => fault.includes("a bad day") && fired === "1" && Number(struck) >= 1, "the fault");
+      await page.fill("#faults-plan", '{"fault":[{"do":"nonsense"}]}');
+      await page.click("#faults-form .main");
+      await live.untilText("#note", /fault 1/);
+      await page.click("#faults-off");
+      await live.untilText("#faults .head", /no plan/);
+    }, server.url, { expected: /status of 400/ });
+  });
+});
+
 describe("the messages", { skip }, () => {
   test("are those that another client receives, decoded, with the name and the lines to paste", async () => {
     await patch({ state: "paused" });
