@@ -21,7 +21,7 @@ const RECORDS = 600;
 const GROUP = groupOf("SPX");
 const CONTROL = { FLOWCAST_CONTROL_TOKEN: "the-control-token" };
 /** A name that is markup and turns the direction of writing. */
-const HOSTILE = `<script>document.title="owned"</script><img src=x onerror=alert(1)>\u202e\u2066gpj.exe`;
+const HOSTILE = `<script>document.title="owned"</script><img/src=x/onerror=alert(1)>\u202e\u2066gpj.exe`;
 /** As long as a group's name may be. */
 const LONG = `blue_${"W".repeat(998)}_orderflow_orderflow`;
 
@@ -239,7 +239,7 @@ describe("a plan of faults", { skip }, () => {
       const [code, reason] = await closing;
       assert.deepEqual([code, reason.toString()], [4002, "a bad day"]);
       await live.untilText("#faults .head", /plan 1/);
-      await live.untilRow("faults", ([fault, , fired, struck]) => fault.includes("a bad day") && fired === "1" && Number(struck) >= 1, "the fault");
+      await live.untilRow("faults", ([fault, , , struck]) => fault.includes("a bad day") && Number(struck) >= 1, "the fault");
       await page.fill("#faults-plan", '{"fault":[{"do":"nonsense"}]}');
       await page.click("#faults-form .main");
       await live.untilText("#note", /fault 1/);
