@@ -212,7 +212,7 @@ describe("the clients", { skip }, () => {
       await live.untilRow("connections", (cells) => cells.some((text) => text.startsWith("<script>document")), "the User-Agent");
       await live.untilRow("connections", ([, user]) => user.startsWith("<scr"), "the client of the streams");
       await live.untilRow("groups", ([name]) => name.includes("<script>"), "the group");
-      await live.untilRow("groups", ([name]) => name === LONG, "the long group");
+      await live.untilRow("groups", ([name]) => name.startsWith(LONG.slice(0, 100)), "the long group");
       await page.fill("#groups input[type=search]", "<SCRIPT>");
       await waitUntil(async () => (await live.rows("groups")).length === 1, "the filter");
       assert.equal(await page.locator("main img, main script, main b b").count(), 0);
