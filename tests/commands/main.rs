@@ -11,6 +11,7 @@ mod record;
 mod replay;
 mod settings;
 mod tail;
+mod top;
 
 use common::server::{Server, program, run};
 

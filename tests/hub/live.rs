@@ -126,7 +126,7 @@ fn groups_without_data_and_groups_without_subscribers_are_marked() {
 fn files_have_their_records_times_and_bad_lines() {
     let dataset = Dataset::new(&[("SPX", 30)]);
     let good = std::fs::read_to_string(dataset.file("SPX")).unwrap();
-    dataset.write("SPX", format!("{}nonsense\n", good));
+    dataset.write("SPX", format!("{good}nonsense\n"));
     let server = Server::start(&dataset);
     let mut events = LiveEvents::open(server.address);
     let file = events.until("the bad line is found", |snapshot| {
@@ -169,7 +169,14 @@ fn a_summary_has_neither_addresses_nor_users_and_off_has_no_page() {
 fn a_page_of_another_origin_can_read_nothing_and_neither_can_a_foreign_name() {
     let server = Server::with(&Dataset::usual(), &[("FLOWCAST_CONTROL_ORIGIN", "https://lab.example")]);
     let own = format!("http://{}", server.address);
-    for refused in [("Origin", "https://evil.example"), ("Origin", "null"), ("Host", "evil.example")] {
+    let foreign = [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Host", "evil.example"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ];
+    for refused in foreign {
         let status = |path| http::request(server.address, "GET", path, &[refused]).status;
         assert_eq!(
             [status("/live/events"), status("/live/options"), status("/live/connections/x")],
@@ -192,7 +199,9 @@ fn a_page_of_another_origin_can_read_nothing_and_neither_can_a_foreign_name() {
 fn one_reader_more_than_allowed_is_refused_until_another_leaves() {
     let server = Server::with(&Dataset::usual(), &[("FLOWCAST_MAX_LIVE_READERS", "2")]);
     let mut readers: Vec<LiveEvents> = (0..2).map(|_| LiveEvents::open(server.address)).collect();
-    readers.iter_mut().for_each(|reader| drop(reader.event()));
+    for reader in &mut readers {
+        reader.event();
+    }
     let refused = LiveEvents::open_with(server.address, &[]).err().expect("no third one");
     assert_eq!(refused.status, 503);
     assert!(refused.error().contains("--max-live-readers"), "{refused:?}");

@@ -106,14 +106,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
         closed: Arc::default(),
     };
-    let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
-        .map(|index| Shard::spawn(index, &context))
-        .collect::<Result<Vec<_>, _>>()
-        .context("cannot start a shard")?
-        .into_iter()
-        .unzip();
-
-    let pinned = options.window.pin_profile.then_some(options.window.profile);
+    let (handles, threads) = spawn_shards(&context)?;
     let app = Arc::new(App {
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
@@ -134,11 +127,17 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         authority: Authority::new(&options.auth)?,
         options: options.http.clone(),
         prefix,
-        pinned,
+        pinned: options.window.pin_profile.then_some(options.window.profile),
         max_groups_per_connection: options.shard.max_groups_per_connection,
     });
     accept(listeners, &app)?;
     Ok(Started { app, shards: threads, signals, began })
+}
+
+fn spawn_shards(context: &ShardContext) -> anyhow::Result<(Vec<ShardHandle>, Vec<thread::JoinHandle<()>>)> {
+    let spawned = (0..context.options.count() as u8).map(|index| Shard::spawn(index, context));
+    let spawned: Vec<_> = spawned.collect::<Result<_, _>>().context("cannot start a shard")?;
+    Ok(spawned.into_iter().unzip())
 }
 
 /// The board on which both hubs note their batches while a plan of faults runs; with the plan that the server begins with.
