@@ -569,7 +569,7 @@ fn arguments_that_make_no_run_are_refused() {
         &["--groups", "spot"],
         &["--session", "a b"],
         &["--faults", "expected", "--ledger", "off"],
-        &["--protocols", "streams", "--faults", "expected"],
+        &["--protocols", "streams", "--channels", "lines", "--faults", "expected"],
         &["--protocols", "streams", "--session", "lab"],
         &["--negotiate", "post", "--groups", "none"],
         &["--negotiate", "post", "--groups", "classic/*,spot", "--groups-per-connection", "2"],

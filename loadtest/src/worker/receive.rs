@@ -106,7 +106,7 @@ impl Worker {
 
     /// Takes frames as long as each is, byte for byte, the next one of one of the client's groups.
     pub(super) fn take_run(&mut self, index: usize, bytes: &[u8], now: u64) -> usize {
-        let Self { clients, verifier, interval, measure, plan, book, .. } = self;
+        let Self { clients, verifier, interval, measure, plan, book, channel_offsets, .. } = self;
         let client = &mut clients.list[index];
         let places = client.members.len();
         let (is_reliable, is_measured) = (client.protocol.is_reliable(), client.is_attentive());
@@ -125,7 +125,9 @@ impl Worker {
                 frames += 1;
                 client.hint = place;
                 if plan.expects_faults {
-                    let key = FrameKey { client: client.number, group, sequence_id: slot.identity.sequence_id };
+                    let offset = channel_offsets[group as usize].unwrap_or_default();
+                    let sequence_id = slot.identity.sequence_id.wrapping_add(offset);
+                    let key = FrameKey { client: client.number, group, sequence_id };
                     book.arrived(key, now, slot.published_ns());
                 }
                 if is_measured {
