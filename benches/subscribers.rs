@@ -96,6 +96,7 @@ impl Bench {
             stream_options: stream_options.clone(),
             streams,
             silent: Arc::default(),
+            faults: Arc::default(),
             unfinished: ByteBudget::new(64 << 20, Arc::default(), Arc::default()),
         };
         let (shard, _) = Shard::spawn(0, &context).expect("a thread");

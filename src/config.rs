@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, Command};
 
 use crate::engine::hub::HubOptions;
+use crate::server::http::faults::fault_options::FaultOptions;
 use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::AuthOptions;
 use crate::server::http::listen::ListenOptions;
@@ -43,6 +44,8 @@ pub struct ServeOptions {
     pub http: HttpOptions,
     #[command(flatten, next_help_heading = "Connections")]
     pub shard: ShardOptions,
+    #[command(flatten, next_help_heading = "Faults on demand")]
+    pub faults: FaultOptions,
     #[command(flatten, next_help_heading = "JSON streams")]
     pub streams: StreamOptions,
     #[command(flatten, next_help_heading = "JSON streams")]

@@ -18,6 +18,7 @@
 pub mod commands;
 pub mod config;
 pub mod engine;
+pub mod faults;
 pub mod health;
 pub mod replay;
 pub mod server;

@@ -1,6 +1,8 @@
 //! The commands of `flowcast`: parses the command line, and does what it asks for.
 
 mod command_line;
+mod control_client;
+pub mod faults;
 pub mod feeds;
 pub mod generate;
 mod hub_client;
@@ -26,6 +28,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::faults::FaultsCommand;
 use self::feeds::FeedsOptions;
 use self::generate::GenerateOptions;
 use self::import::ImportOptions;
@@ -70,6 +73,8 @@ enum CliCommand {
     Publish(PublishOptions),
     /// Steer the replay of a running server: pause, play, seek, step, speed, dates
     Replay(ReplayCommand),
+    /// Order faults from a running server: resets, delays, lost frames and more, as a plan says
+    Faults(FaultsCommand),
     /// Make a token for /ws and POST /api/publish
     Token(TokenOptions),
     /// Try the broker feeds of a settings file, or print their records
@@ -126,6 +131,7 @@ fn try_run() -> anyhow::Result<()> {
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
         CliCommand::Replay(command) => replay::replay(&command),
+        CliCommand::Faults(command) => faults::faults(&command),
         CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
         CliCommand::Feeds(options) => Ok(feeds::run(&options)?),
         CliCommand::Settings(_) => print(settings::as_json(serve_command(&Cli::command()))),

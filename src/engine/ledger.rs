@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::frames::PayloadHashes;
+use crate::faults::fault_entry::FaultEntry;
 use crate::replay::snapshot::Epoch;
 
 /// Size of the tick ledger.
@@ -19,7 +20,7 @@ pub struct LedgerOptions {
     pub ledger_publications: usize,
 }
 
-/// The publications of one batch, and when it ran; or a new epoch of a clock, without publications.
+/// The publications of one batch, and when it ran; or a new epoch of a clock, or faults, without publications.
 pub struct Tick {
     /// The source's own count of its ticks.
     pub ordinal: u64,
@@ -37,12 +38,15 @@ pub struct Tick {
     pub published_unix_ns: u64,
     /// What was published, in id order.
     pub publications: Box<[TickPublication]>,
+    /// What a plan of faults has done at this tick.
+    pub faults: Box<[FaultEntry]>,
 }
 
 impl Tick {
-    /// What it counts for in the ring: an epoch as much as a publication.
-    fn weight(&self) -> usize {
-        self.publications.len().max(1)
+    /// What it counts for in the ring: an epoch, or a client that is struck, as much as a publication.
+    pub fn weight(&self) -> usize {
+        let faults: usize = self.faults.iter().map(FaultEntry::weight).sum();
+        (self.publications.len() + faults).max(1)
     }
 }
 
@@ -150,6 +154,7 @@ mod tests {
                 published_ns: 0,
                 published_unix_ns: 0,
                 publications,
+                faults: Box::default(),
             });
         }
         ledger

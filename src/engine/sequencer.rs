@@ -8,7 +8,7 @@
 //! Publishing takes one mutex (uncontended with one source) once per batch and, inside tokio's `broadcast`, two
 //! short ones per publication; nothing of ours is locked per publication or per subscriber.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
 use super::room::RoomWait;
 use super::sweep_report::{SweepReport, Swept};
 use super::watermark::Watermark;
+use crate::faults::fault_board::{ClockPlace, FaultBoard, NotedBatch, NotedHub};
+use crate::faults::fault_entry::FaultEntry;
 use crate::replay::snapshot::Epoch;
 
 /// What is to be published, and where.
@@ -65,6 +67,8 @@ pub struct Sequencer {
     room: CachePadded<RoomWait>,
     shards: ArcSwap<Vec<(Waker, Arc<SweepReport>)>>,
     ledger: Ledger,
+    /// Where batches are noted while a plan of faults runs.
+    faults: OnceLock<(Arc<FaultBoard>, NotedHub)>,
 }
 
 struct Sequence {
@@ -85,7 +89,33 @@ impl Sequencer {
             room: CachePadded::new(RoomWait::new()),
             shards: ArcSwap::default(),
             ledger: Ledger::new(ledger.ledger_publications),
+            faults: OnceLock::new(),
         }
+    }
+
+    /// Sets where its batches are noted while a plan of faults runs. Called once.
+    pub fn note_on(&self, board: Arc<FaultBoard>, hub: NotedHub) {
+        let first = self.faults.set((board, hub)).is_ok();
+        debug_assert!(first, "one board for all");
+    }
+
+    /// Enters what a plan of faults has done into the ledger. Returns at once if there is nothing.
+    pub fn enter_faults(&self, place: ClockPlace, entries: Vec<FaultEntry>) {
+        if entries.is_empty() {
+            return;
+        }
+        let (published_ns, published_unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+        self.ledger.append(Tick {
+            ordinal: place.ordinal,
+            epoch: place.epoch,
+            session: None,
+            opens: None,
+            scheduled_ns: published_ns,
+            published_ns,
+            published_unix_ns,
+            publications: Box::default(),
+            faults: entries.into(),
+        });
     }
 
     /// What was published when; `GET /ticks` serves it.
@@ -134,6 +164,7 @@ impl Sequencer {
             published_ns,
             published_unix_ns,
             publications: Box::default(),
+            faults: Box::default(),
         });
     }
 
@@ -143,7 +174,9 @@ impl Sequencer {
         self.room.notify();
     }
 
-    fn ring_shards(&self) {
+    /// Wakes the shards, though nothing was published: a plan of faults has begun or ended, or its tick had no
+    /// publications.
+    pub fn ring_shards(&self) {
         self.shards.load().iter().for_each(|(shard, _)| shard.wake_by_ref());
     }
 
@@ -157,12 +190,14 @@ impl Sequencer {
 
     fn batch<'a>(&'a self, open: MutexGuard<'a, Sequence>, due: Option<Due>) -> Batch<'a> {
         let published_ns = clock::monotonic_ns();
+        let is_of_clock = due.as_ref().is_some_and(|due| due.session.is_none());
         let due = due.unwrap_or_else(|| Due { scheduled_ns: published_ns, ..Due::default() });
         Batch {
             sequencer: self,
             first_id: open.last_id + 1,
             open,
             due,
+            is_of_clock,
             published_ns,
             published_unix_ns: clock::unix_ns(),
         }
@@ -208,6 +243,8 @@ pub struct Batch<'a> {
     /// The id of its first publication, if there is one.
     first_id: u64,
     due: Due,
+    /// Whether it is a tick of the clock that all share.
+    is_of_clock: bool,
     published_ns: u64,
     published_unix_ns: u64,
 }
@@ -266,10 +303,33 @@ impl Batch<'_> {
     fn is_empty(&self) -> bool {
         self.open.last_id < self.first_id
     }
+
+    /// Notes the batch, if a plan of faults runs: before it is declared published, so that each shard that drains it
+    /// knows of it.
+    fn note(&self) {
+        let Some((board, hub)) = self.sequencer.faults.get() else { return };
+        if board.running() == 0 || (self.is_empty() && !self.is_of_clock) {
+            return;
+        }
+        board.note(
+            *hub,
+            &NotedBatch {
+                first_id: self.first_id,
+                last_id: self.open.last_id,
+                is_of_clock: self.is_of_clock,
+                due_ns: self.due.scheduled_ns,
+                place: ClockPlace { ordinal: self.due.ordinal, epoch: self.due.epoch },
+            },
+        );
+        if self.is_empty() {
+            self.sequencer.ring_shards();
+        }
+    }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
+        self.note();
         if self.is_empty() {
             return;
         }
@@ -286,6 +346,7 @@ impl Drop for Batch<'_> {
                 published_ns: self.published_ns,
                 published_unix_ns: self.published_unix_ns,
                 publications: self.open.batch.drain(..).collect(),
+                faults: Box::default(),
             });
         }
     }

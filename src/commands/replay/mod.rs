@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub use self::clock_client::ClockClient;
 pub use self::clock_lines::clock_line;
 use self::clock_lines::{clock_text, date_line, job_line, resolved_line};
-pub use self::replay_command::{ControlToken, ReplayCommand};
+pub use self::replay_command::ReplayCommand;
 use self::replay_command::{ReplayAction, until};
 use crate::replay::wanted_dates::WantedDates;
 

@@ -1,10 +1,9 @@
 //! What `flowcast replay` is told on the command line.
 
-use secrecy::SecretString;
 use serde_json::{Value, json};
 
+use crate::commands::control_client::ControlToken;
 use crate::replay::wanted_dates::WantedDates;
-use crate::server::http::jwt::secret;
 
 /// Which server, and what it is to do.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,15 +26,6 @@ pub struct ReplayCommand {
     #[command(subcommand)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub action: Option<ReplayAction>,
-}
-
-/// The token that allows to steer.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct ControlToken {
-    /// The server's control token
-    #[arg(long, global = true, env = "FLOWCAST_CONTROL_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    #[arg(value_parser = secret)]
-    pub control_token: Option<SecretString>,
 }
 
 /// What the replay is to do. Without it, its state is printed.

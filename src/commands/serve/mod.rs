@@ -25,6 +25,8 @@ use crate::commands::shutdown::{self, Signals};
 use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
 use crate::engine::ledger::LedgerOptions;
+use crate::faults::fault_board::{FaultBoard, NotedHub, TickSource};
+use crate::faults::fault_plan::FaultPlan;
 use crate::health::status::Status;
 use crate::server::http::app::{App, HttpBounds, ServingState, Stage, shown_budget};
 use crate::server::http::control_access::ControlAccess;
@@ -79,6 +81,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let signals = Signals::new().context("cannot listen for signals")?;
     // What is wrong with the data folder is said before anything says that the server is there.
+    let plan = options.faults.read()?;
     let dataset = options.replays().then(|| Dataset::find(&options.dataset)).transpose()?;
     let limit = raise_file_limit();
     let listeners = listen(&options.listen)?;
@@ -89,6 +92,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let status = Arc::new(Status::default());
     let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
     let streams = Streams::new(stream_hub(options), options.kafka.channels(), options.streams.clone(), &status);
+    let faults = fault_board(options, plan, &hub, streams.hub());
     let prefix: Arc<str> = options.general.group_prefix.as_str().into();
     let context = ShardContext {
         hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
@@ -97,6 +101,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         stream_options: options.streams.clone(),
         streams: Arc::clone(&streams),
         silent: Arc::default(),
+        faults: Arc::clone(&faults),
         unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
@@ -111,6 +116,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
         replay: ReplayState::default(),
+        faults,
         control: ControlAccess::new(&options.http.control, &status),
         tick_readers: Arc::new(Semaphore::new(options.http.max_tick_readers)),
         bounds: HttpBounds::new(&options.http, options.listen.answer_timeout(), &status),
@@ -130,6 +136,21 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     });
     accept(listeners, &app)?;
     Ok(Started { app, shards: threads, signals, began })
+}
+
+/// The board on which both hubs note their batches while a plan of faults runs; with the plan that the server begins with.
+/// A server without GexBot's hubs counts the batches of the streams as ticks.
+fn fault_board(options: &ServeOptions, plan: Option<FaultPlan>, hub: &Hub, streams: &Hub) -> Arc<FaultBoard> {
+    let hubs = options.replays() || options.kafka.feeds_orderflow();
+    let source = if hubs { NotedHub::Groups } else { NotedHub::Streams };
+    let board = Arc::new(FaultBoard::new(TickSource { hub: source, is_every_batch: !options.replays() }));
+    hub.sequencer().note_on(Arc::clone(&board), NotedHub::Groups);
+    streams.sequencer().note_on(Arc::clone(&board), NotedHub::Streams);
+    if let Some(plan) = plan {
+        tracing::warn!(faults = plan.faults.len(), "serving with a plan of faults");
+        board.begin(plan);
+    }
+    board
 }
 
 /// Says how many connections the limit of open files allows if it is not as many as the settings do. Each file of the

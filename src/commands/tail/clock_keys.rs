@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::commands::replay::{ClockClient, ControlToken, clock_line};
+use crate::commands::control_client::ControlToken;
+use crate::commands::replay::{ClockClient, clock_line};
 use crate::replay::change::Speed;
 
 /// Keys that wait while the server answers; further ones are dropped.

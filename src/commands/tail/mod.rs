@@ -20,9 +20,9 @@ use tokio::time::Instant;
 
 pub use self::tail_options::TailOptions;
 use self::terminal_mode::TerminalMode;
+use crate::commands::control_client::ControlToken;
 use crate::commands::hub_client::hub_address;
 use crate::commands::hub_client::hub_connection::{Capture, HubConnection};
-use crate::commands::replay::ControlToken;
 
 /// Lines on their way from the hubs' connections to the output.
 const LINES: usize = 64;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::commands::control_client::ControlToken;
 use crate::commands::hub_client::{self, HubRequest};
-use crate::commands::replay::ControlToken;
 use crate::wire::payload::Profile;
 
 /// The API key where none is given.

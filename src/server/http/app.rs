@@ -20,6 +20,7 @@ use super::jwt::Authority;
 use super::negotiate::api_slots::ApiSlots;
 use super::places::Places;
 use crate::engine::hub::Hub;
+use crate::faults::fault_board::FaultBoard;
 use crate::health::status::Status;
 use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
@@ -60,6 +61,8 @@ pub struct App {
     pub rest: RestState,
     /// The clocks that requests steer.
     pub replay: ReplayState,
+    /// Which plan of faults runs, if any.
+    pub faults: Arc<FaultBoard>,
     /// Who may steer.
     pub control: ControlAccess,
     /// Settings of the HTTP side.

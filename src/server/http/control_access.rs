@@ -95,6 +95,11 @@ impl ControlAccess {
     }
 }
 
+/// Whether a request would be allowed to steer. Nothing is counted: this is for reads that show more to those who may.
+pub fn may_steer(options: &ControlOptions, peer: IpAddr, parts: &Parts) -> bool {
+    check(options, peer, parts).is_ok()
+}
+
 /// Everything but the rate, which counts only requests that pass here.
 fn check(options: &ControlOptions, peer: IpAddr, parts: &Parts) -> Result<(), ControlRefusal> {
     if options.control == Control::Off {
@@ -163,7 +168,8 @@ fn check_type(method: &Method, headers: &HeaderMap) -> Result<(), ControlRefusal
     }
     let got = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let essence = got.as_deref().and_then(|got| got.split(';').next()).unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    // A plan of faults may be TOML. No form of a web page can send either.
+    if ["application/json", "application/toml"].iter().any(|known| essence.eq_ignore_ascii_case(known)) {
         return Ok(());
     }
     Err(ControlRefusal::NotJson { got: got.map_or("none".to_owned(), |got| format!("{:?}", shown(&got))) })
@@ -274,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_body_is_json() {
-        for json in ["application/json", "Application/JSON; charset=utf-8"] {
+        for json in ["application/json", "Application/JSON; charset=utf-8", "application/toml"] {
             assert_eq!(asked("", HERE, &[("content-type", json)]), Ok(()));
         }
         for other in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {

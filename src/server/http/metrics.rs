@@ -18,6 +18,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::app::{App, HubFigures, error};
+use crate::faults::fault_board::FaultBoard;
+use crate::faults::fault_plan::{FaultClass, FaultKind};
 use crate::health::log_limit;
 use crate::health::status::{Figure, SourceSnapshot};
 use crate::server::shard::close::COUNTERS as CLOSES;
@@ -107,6 +109,7 @@ impl Collector for Scrape {
         let app = &self.0;
         encode_shards(app, &mut encoder)?;
         encode_hub(app, &mut encoder)?;
+        encode_faults(&app.faults, &mut encoder)?;
         encode_sources(&app.status.snapshot(), &mut encoder)?;
         encode_figures(&app.status.figures(), &mut encoder)
     }
@@ -151,6 +154,37 @@ fn encode_hub(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
     gauge(encoder, "groups", "Groups of GexBot's hubs, each once", groups)?;
     gauge(encoder, "groups_silent", "Groups that were joined but have no data", silent)?;
     counter(encoder, "publications", "Records published to groups with subscribers", publications)
+}
+
+/// What plans of faults have done.
+fn encode_faults(faults: &FaultBoard, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let running = faults.running();
+    gauge(
+        encoder,
+        "faults_active",
+        "1: a plan of faults runs, and clients are struck on purpose",
+        u64::from(running > 0),
+    )?;
+    gauge(
+        encoder,
+        "faults_plan",
+        "Number of the last plan of faults since the start; 0 before the first",
+        faults.last_plan(),
+    )?;
+    gauge(encoder, "fault_held_bytes", "Bytes of frames that a plan of faults holds back", faults.held_bytes())?;
+    let help = "Batches that a shard was too late for to strike their frames; above 0, entries are missing";
+    counter(encoder, "fault_ticks_missed", help, faults.missed())?;
+    let help = "Clients and requests that plans of faults have struck";
+    let mut family = encoder.encode_descriptor("faults", help, None, MetricType::Counter)?;
+    for kind in FaultKind::ALL {
+        ConstCounter::new(faults.totals(kind).0).encode(family.encode_family(&[("do", kind.name())])?)?;
+    }
+    let help = "Frames that plans of faults have struck";
+    let mut family = encoder.encode_descriptor("fault_frames", help, None, MetricType::Counter)?;
+    for kind in FaultKind::ALL.into_iter().filter(|kind| kind.class() == FaultClass::Frames) {
+        ConstCounter::new(faults.totals(kind).1).encode(family.encode_family(&[("do", kind.name())])?)?;
+    }
+    Ok(())
 }
 
 /// The state of each source. The label keeps its name, `stream`, for existing dashboards.

@@ -6,6 +6,7 @@ mod auth;
 pub mod control_access;
 pub mod control_options;
 mod controller;
+pub mod faults;
 mod hs256;
 pub mod http_options;
 pub mod jwt;

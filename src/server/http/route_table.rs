@@ -6,6 +6,7 @@ use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
 use super::app::App;
+use super::faults::plan_resource;
 use super::replay::{clock_events, loads, resource, session_routes};
 use super::rest::{catalogue, downloads, faker_clock, faker_control, openapi, position_stream, records};
 use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
@@ -92,6 +93,7 @@ const NEGOTIATE: &[Method] = &[Method::GET, Method::POST, Method::PATCH];
 const CLOCK: &[Method] = &[Method::GET, Method::PATCH, Method::POST];
 const SESSION: &[Method] = &[Method::GET, Method::PATCH, Method::POST, Method::DELETE];
 const POST: &[Method] = &[Method::POST];
+const PLAN: &[Method] = &[Method::GET, Method::PUT, Method::DELETE];
 
 /// All routes. One that is not in it does not exist; `openapi.yaml` describes the same.
 pub const ROUTES: &[Route] = &[
@@ -146,6 +148,8 @@ pub const ROUTES: &[Route] = &[
     open("/v2/{ticker}/state/{category}/majors", || records::majors(Package::State)),
     open("/v2/{ticker}/state/{category}/maxchange", || records::max_change(Package::State)),
     open("/v2/{ticker}/orderflow/{category}", || records::record(Package::Orderflow)),
+    // Faults on demand.
+    steered("/faults", PLAN, || get(plan_resource::get).put(plan_resource::put).delete(plan_resource::delete)),
     // REST: what there is.
     open("/tickers", || get(catalogue::tickers)),
     open("/v2/tickers", || get(catalogue::tickers)),

@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use super::app::{App, error};
 use super::auth;
+use super::faults::request_faults::refused_upgrade;
 use super::jwt::Claims;
 use super::upgrade::{PendingUpgrade, hand_over};
+use crate::faults::fault_plan::STREAMS_NAME;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardMessage};
 
 /// Characters of the longest `client_id`.
@@ -47,6 +49,9 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
         return Err(refuse(StatusCode::BAD_REQUEST, "expected a client_id of at most 128 characters"));
     }
 
+    if let Some(refused) = refused_upgrade(app, &client_id, STREAMS_NAME) {
+        return Err(Box::new(refused));
+    }
     let full = || refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     let (admitted, others) = Admitted::take(&app.pending);
     if app.connections() + others as u64 >= app.options.max_connections as u64 {

@@ -68,8 +68,8 @@ pub async fn ticks(
         .iter()
         .take_while(|(_, tick)| {
             // The first tick is sent whatever its size: otherwise the client could never get past it.
-            let fits = publications == 0 || publications + tick.publications.len() <= MAX_PUBLICATIONS;
-            publications += tick.publications.len();
+            let fits = publications == 0 || publications + tick.weight() <= MAX_PUBLICATIONS;
+            publications += tick.weight();
             fits
         })
         .map(|(seq, tick)| tick_json(*seq, tick))
@@ -150,6 +150,9 @@ fn tick_json(seq: u64, tick: &Tick) -> Value {
         "published_unix_ns": tick.published_unix_ns,
         "publications": publications,
     });
+    if !tick.faults.is_empty() {
+        told["faults"] = json!(tick.faults);
+    }
     // Only a replay has epochs, and only some clocks are those of sessions.
     if tick.epoch > 0 {
         told["epoch"] = tick.epoch.into();

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::app::{App, error};
 use super::auth;
+use super::faults::request_faults::{has_expired, loses_session, refused_upgrade};
 use super::negotiate::api_slots::SlotRefusal;
 use super::readiness::build_ahead;
 use super::replay::replay_refusal::ReplayRefusal;
@@ -104,6 +105,8 @@ pub(super) enum UpgradeError {
     NoSession,
     Slot(SlotRefusal),
     Clock(ReplayRefusal),
+    /// By a plan of faults.
+    Ordered(Box<Response>),
     Full,
 }
 
@@ -123,7 +126,7 @@ impl IntoResponse for UpgradeError {
     fn into_response(self) -> Response {
         let supported = SUBPROTOCOLS.map(|(name, ..)| name).join(", ");
         match self {
-            Self::Unavailable(response) => *response,
+            Self::Unavailable(response) | Self::Ordered(response) => *response,
             Self::UnknownHub => {
                 error(StatusCode::NOT_FOUND, &format!("no such hub; expected one of {}", HubName::all_names()))
             }
@@ -183,16 +186,27 @@ async fn upgrade(
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
     let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
+    let key = auth::key_of(token);
+    if let Some(refused) = refused_upgrade(app, key, hub.name()) {
+        return Err(UpgradeError::Ordered(Box::new(refused)));
+    }
     let (admitted, others) = Admitted::take(&app.pending);
     if app.connections() + others as u64 >= app.options.max_connections as u64 {
         return Err(UpgradeError::Full);
     }
 
     let entry = match recovery {
-        Some(recovery) => match claim(app, recovery, hub).await {
-            Err(UpgradeError::NoSession) if !loses_close_codes(request.headers()) => Entry::Refused,
-            claimed => claimed?,
-        },
+        Some(recovery) => {
+            let loses_codes = loses_close_codes(request.headers());
+            let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
+            let is_lost = loses_session(app, key, hub.name(), recovery.0, status);
+            let claimed = if is_lost { Err(UpgradeError::NoSession) } else { claim(app, recovery, hub).await };
+            match claimed {
+                Err(UpgradeError::NoSession) if !loses_codes => Entry::Refused,
+                claimed => claimed?,
+            }
+        }
+        None if has_expired(app, key, hub.name()) => return Err(SlotRefusal::Expired.into()),
         None => Entry::New(app.slots.connect(token, hub, monotonic_ms())?),
     };
     // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
@@ -200,7 +214,7 @@ async fn upgrade(
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
-    let user: Box<str> = auth::key_of(token).into();
+    let user: Box<str> = key.into();
     let session = if let Entry::New(_) = &entry { clock_of(app, named_session, &user).await? } else { None };
     let client = HubClient { user, wire, hub, session, admitted };
     enter(app, entry, client, on_upgrade).await;

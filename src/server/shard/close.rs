@@ -47,6 +47,10 @@ pub enum Close {
     TokenExpired,
     /// More of its requests were refused than `--max-request-errors` allows in a minute.
     TooManyErrors,
+    /// A plan of faults resets it.
+    FaultReset,
+    /// A plan of faults closes it.
+    FaultClose,
 }
 
 /// What the client sees at the end.
@@ -56,6 +60,8 @@ pub enum Sight {
     Code(u16),
     /// A close frame that repeats the client's own.
     Echo,
+    /// A close frame whose code and reason a plan of faults says.
+    Ordered,
     /// No close frame: the socket is closed or reset.
     Nothing,
 }
@@ -101,7 +107,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 21;
+pub const ROWS: usize = 23;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -138,10 +144,12 @@ pub const TABLE: [CloseRow; ROWS] = [
         "errors",
         ComeBack::AfterFix,
     ),
+    row(Close::FaultReset, Sight::Nothing, None, "fault", ComeBack::Yes),
+    row(Close::FaultClose, Sight::Ordered, None, "fault", ComeBack::Yes),
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 15] = [
+pub const COUNTERS: [&str; 16] = [
     "client",
     "gone",
     "protocol",
@@ -157,6 +165,7 @@ pub const COUNTERS: [&str; 15] = [
     "shutdown",
     "token_expired",
     "errors",
+    "fault",
 ];
 
 impl Close {
@@ -180,19 +189,32 @@ impl Close {
 #[derive(Debug)]
 pub struct CloseFrame {
     close: Close,
+    /// In place of that of the row.
+    code: Option<u16>,
     reason: Cow<'static, str>,
 }
 
 impl From<Close> for CloseFrame {
     fn from(close: Close) -> Self {
-        Self { close, reason: close.row().reason.unwrap_or_default().into() }
+        Self { close, code: None, reason: close.row().reason.unwrap_or_default().into() }
     }
 }
 
 impl CloseFrame {
     /// For a client that broke the rules: which one, in words.
     pub fn violation(code: u16, reason: &dyn std::fmt::Display) -> Self {
-        Self { close: Close::of_violation(code), reason: reason.to_string().into() }
+        Self { close: Close::of_violation(code), code: None, reason: reason.to_string().into() }
+    }
+
+    /// As a plan of faults says.
+    pub fn ordered(code: u16, reason: &str) -> Self {
+        Self { close: Close::FaultClose, code: Some(code), reason: reason.to_owned().into() }
+    }
+
+    /// Whether the session of a reliable client ends with it. One that a plan of faults closes can be recovered, but after
+    /// the two codes that the SDKs take as an end.
+    pub fn ends_session(&self) -> bool {
+        self.close != Close::FaultClose || matches!(self.code(), 1000 | 1008)
     }
 
     /// Its row of [`TABLE`].
@@ -202,10 +224,10 @@ impl CloseFrame {
 
     /// The code in the close frame.
     pub fn code(&self) -> u16 {
-        match self.close.row().sight {
-            Sight::Code(code) => code,
+        match (self.code, self.close.row().sight) {
+            (Some(code), _) | (None, Sight::Code(code)) => code,
             // No caller has such a row; 1011 is RFC 6455's "the server made a mistake".
-            Sight::Echo | Sight::Nothing => 1011,
+            (None, Sight::Echo | Sight::Ordered | Sight::Nothing) => 1011,
         }
     }
 
@@ -226,10 +248,12 @@ mod tests {
         let code = match row.sight {
             Sight::Code(code) => code.to_string(),
             Sight::Echo => "the client's own".to_owned(),
+            Sight::Ordered => "as the plan says".to_owned(),
             Sight::Nothing => "none".to_owned(),
         };
         let reason = match (row.reason, row.sight) {
             (Some(reason), _) => format!("`{reason}`"),
+            (None, Sight::Ordered) => "as the plan says".to_owned(),
             (None, Sight::Code(_)) => "says what was expected and what came".to_owned(),
             (None, _) => "none".to_owned(),
         };

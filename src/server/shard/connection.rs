@@ -120,14 +120,24 @@ impl Connection {
     /// Everything a connection writes passes here: a transport that encrypts would stand in its
     /// place.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send_with(bytes, SendFlags::empty())
+    }
+
+    fn send_with(&self, bytes: &[u8], more: SendFlags) -> io::Result<usize> {
         loop {
-            return match send(self.socket.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            return match send(self.socket.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL | more) {
                 Ok(sent) => Ok(sent),
                 Err(rustix::io::Errno::AGAIN) => Ok(0),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => Err(error.into()),
             };
         }
+    }
+
+    /// The same for bytes that leave in a TCP segment of their own.
+    pub fn send_apart(&self, bytes: &[u8]) -> io::Result<usize> {
+        // The end of a record: nothing is joined to it.
+        self.send_with(bytes, SendFlags::EOR)
     }
 
     /// Where to append control frames.

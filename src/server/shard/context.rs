@@ -6,6 +6,7 @@ use std::task::Waker;
 use super::shard_options::ShardOptions;
 use crate::engine::hub::Hub;
 use crate::engine::sweep_report::SweepReport;
+use crate::faults::fault_board::FaultBoard;
 use crate::health::log_limit::SeenNames;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
@@ -26,6 +27,8 @@ pub struct ShardContext {
     pub streams: Arc<Streams>,
     /// Groups without data that were logged already.
     pub silent: Arc<SeenNames>,
+    /// Which plan of faults runs, if any.
+    pub faults: Arc<FaultBoard>,
     /// For the messages of all clients that are not finished yet.
     pub unfinished: Arc<ByteBudget>,
 }

@@ -14,7 +14,7 @@ use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
 use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, ShardFaults};
 use super::poller::{Interest, Poller, ReadySocket};
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
@@ -40,6 +40,7 @@ impl Shard {
         context.hubs.attach(&Arc::clone(poller.bell()).into(), &report);
         let options = Arc::clone(&context.options);
         let stats = Arc::new(ShardStats::default());
+        let faults = ShardFaults::new(Arc::clone(&context.faults), Arc::clone(&context.hubs.orderflow));
         let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), Arc::clone(&stats));
         let mut shard = Self {
             mailbox,
@@ -47,7 +48,7 @@ impl Shard {
             lanes: Lanes::new(context, Arc::clone(&stats)),
             sessions: Sessions::new(index, &options, Arc::clone(&stats)),
             inbox: Inbox::new(&options, Arc::clone(&context.unfinished)),
-            outbox: Outbox::new(options.lag, Arc::clone(&stats), report, Arc::clone(&context.streams)),
+            outbox: Outbox::new(options.lag, Arc::clone(&stats), report, Arc::clone(&context.streams), faults),
             dialects: Dialects::new(context, &stats),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
@@ -90,6 +91,7 @@ impl Shard {
             self.poller.set_interest(key, self.sessions.socket(key), Interest::Read);
             self.outbox.flush(key, &mut self.sessions, &self.lanes);
             self.outbox.queue_pull(key, &mut self.sessions);
+            self.outbox.unblocked(key, &mut self.sessions, &self.lanes);
             self.settle();
         }
     }
@@ -108,6 +110,8 @@ impl Shard {
 
     fn drain(&mut self) {
         self.outbox.drain(&mut self.sessions, &mut self.lanes);
+        // Before anything of it is sent.
+        self.outbox.strike(&mut self.sessions, &self.lanes);
         self.settle();
     }
 
@@ -116,6 +120,7 @@ impl Shard {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
             ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted }) => {
                 let (key, admitted_stream) = self.sessions.add(user, protocol);
+                self.outbox.arrived(key, &self.sessions);
                 self.connect(key, socket, Some(&read), [Some(admitted), admitted_stream]);
                 drop(wanted);
                 self.sessions.end_replaced(key, &mut self.lanes);
@@ -164,6 +169,7 @@ impl Shard {
                 Report::Blocked => {
                     self.poller.set_interest(key, self.sessions.socket(key), Interest::ReadAndWrite);
                 }
+                Report::Stalled => self.poller.set_interest(key, self.sessions.socket(key), Interest::Read),
                 Report::Lagging => self.dialects.too_slow(key, &mut self.sessions),
                 Report::Close(frame) => self.close(key, &frame),
                 Report::Finished(close) => self.sessions.depart(key, close, &mut self.lanes),
@@ -181,6 +187,7 @@ impl Shard {
     /// Ends what has expired, pings, and sends what was held back.
     fn expire(&mut self, now_ms: u64) {
         self.dialects.expire(now_ms, &mut self.sessions, &mut self.lanes, &mut self.outbox);
+        self.outbox.expire_faults(now_ms, &mut self.sessions, &self.lanes);
         self.settle();
         while let Some(ping) = self.dialects.next_overdue(now_ms, &mut self.sessions) {
             // If the shard was busy or the machine slept, the answer may already lie in the socket.

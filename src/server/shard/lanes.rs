@@ -20,14 +20,15 @@ use crate::engine::group::{Group, Publication};
 use crate::engine::hub::{Hub, TooManySilentGroups, wire_name};
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
+use crate::faults::fault_board::NotedHub;
 use crate::health::log_limit::{self, SeenNames};
 use crate::wire::Wire;
 
 /// Position of a wire's hub among a shard's shares.
 fn share_of(wire: Wire) -> usize {
     match wire {
-        Wire::WebPubSub(_) => 0,
-        Wire::Streams => 1,
+        Wire::WebPubSub(_) => NotedHub::Groups as usize,
+        Wire::Streams => NotedHub::Streams as usize,
     }
 }
 
@@ -95,6 +96,12 @@ impl Lanes {
     /// The lane with this key.
     pub fn lane(&self, lane: u32) -> &Lane {
         &self.by_key[lane as usize]
+    }
+
+    /// The key of a lane's group in its hub.
+    pub fn group_name(&self, lane: u32) -> &str {
+        let lane = self.lane(lane);
+        self.shares[share_of(lane.wire)].groups[lane.group as usize].group.name()
     }
 
     /// A number that changes whenever a ring or a lane does; never 0. While it stays the same, the same cursors
@@ -223,6 +230,11 @@ impl Lanes {
     /// Everything up to this id of the wire's hub is in the rings.
     pub fn drained(&self, wire: Wire) -> u64 {
         self.shares[share_of(wire)].drained
+    }
+
+    /// The same for a hub.
+    pub fn drained_of(&self, hub: NotedHub) -> u64 {
+        self.shares[hub as usize].drained
     }
 
     /// The same for the hub of the groups that Web PubSub clients join.

@@ -14,6 +14,8 @@ pub enum Mark {
     Queued,
     /// The kernel took less than it was given: nothing is tried until the socket is writable again.
     Blocked,
+    /// A plan of faults lets nothing be sent to it for now.
+    Stalled,
 }
 
 /// The marks of a shard's sessions, by key.

@@ -42,6 +42,8 @@ use crate::wire::{Wire, webpubsub};
 pub enum Report {
     /// The kernel took less than it was given: wait until the socket is writable.
     Blocked,
+    /// It was blocked, and is not tried again when the socket is writable: a plan of faults has stalled it.
+    Stalled,
     /// The client is too far behind.
     Lagging,
     /// Close it, and say why.
@@ -350,15 +352,17 @@ impl Sessions {
         }
     }
 
-    /// Ends a session and begins to close its connection: nothing but the rest of a frame sent in part,
+    /// Ends a session, unless it may be recovered, and begins to close its connection: nothing but the rest of a frame sent in part,
     /// `farewell`, and the close frame will be sent; the client has as long as the write timeout to take them.
     pub fn close(&mut self, key: u32, frame: &CloseFrame, farewell: &[u8], lanes: &mut Lanes) {
         if !self.slab.contains(key as usize) {
             return;
         }
-        self.leave_all(key, lanes);
+        if frame.ends_session() {
+            self.leave_all(key, lanes);
+            self.ids.remove(&self.slab[key as usize].id);
+        }
         let session = &mut self.slab[key as usize];
-        self.ids.remove(&session.id);
         let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) else { return };
         connection.drop_states();
         connection.control().extend_from_slice(farewell);

@@ -29,6 +29,7 @@ use uuid::Uuid;
 use self::public_origin::public_origin;
 use super::app::{App, Peer, Stage, error};
 use super::auth;
+use super::faults::request_faults::refused_negotiate;
 use super::readiness::until_served;
 use super::replay::replay_refusal::ReplayRefusal;
 use super::replay::session_choice::{self, SessionChoice};
@@ -111,6 +112,9 @@ async fn get(
     }
     let key = key(query, headers).ok_or_else(|| refuse(generation.without_key, "missing key parameter"))?;
     let token = format!("{}:{}", checked(&key)?, Uuid::new_v4());
+    if let Some(refused) = refused_negotiate(app, auth::key_of(&key)).await {
+        return Ok(refused);
+    }
     let urls = Urls::of(app, peer, headers, generation)?;
     let session = begun_session(app, query, &key).await?;
     let token = on_session(token, session.as_ref());
@@ -132,6 +136,9 @@ async fn post(
         return Ok(unavailable);
     }
     let key = required_key(query, headers)?;
+    if let Some(refused) = refused_negotiate(app, auth::key_of(&key)).await {
+        return Ok(refused);
+    }
     let urls = Urls::of(app, peer, headers, generation)?;
     let body = read(app, body).await?;
     let wanted = WantedGroups::of_post(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
@@ -158,6 +165,9 @@ async fn replace_groups(
         return Ok(unavailable);
     }
     let key = required_key(query, headers)?;
+    if let Some(refused) = refused_negotiate(app, auth::key_of(&key)).await {
+        return Ok(refused);
+    }
     let body = read(app, body).await?;
     let wanted = WantedGroups::of_patch(&body, &limits(app)).map_err(|wanted| refuse_wanted(&wanted))?;
     // It may be a token too, whose key was checked when it was made.

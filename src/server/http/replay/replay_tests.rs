@@ -202,6 +202,7 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
         rest: RestState::new(&http.rest, &status),
         replay: ReplayState::default(),
         control: ControlAccess::new(&http.control, &status),
+        faults: Arc::default(),
         tick_readers: Arc::new(Semaphore::new(1)),
         bounds: HttpBounds::new(&http, Duration::from_secs(30), &status),
         pending: Arc::default(),

@@ -3,7 +3,7 @@
 use crate::engine::hub::TooManySilentGroups;
 use crate::server::shard::connection::Connection;
 use crate::server::shard::lanes::Lanes;
-use crate::server::shard::outbox::Outbox;
+use crate::server::shard::outbox::{AckFault, Outbox};
 use crate::server::shard::session::Session;
 use crate::server::shard::sessions::Sessions;
 use crate::wire::Wire;
@@ -68,6 +68,11 @@ impl Conversation<'_> {
     /// Sends what the client has to read from histories, when its turn comes.
     pub fn pull(&mut self) {
         self.outbox.queue_pull(self.key, self.sessions);
+    }
+
+    /// What a plan of faults does to an ack for the client.
+    pub fn ack_fault(&mut self, ack_id: u64) -> Option<AckFault> {
+        self.outbox.strike_ack(self.key, ack_id, self.sessions, self.lanes)
     }
 
     /// Sends what waits for the client.

@@ -1,5 +1,6 @@
 //! Azure Web PubSub: requests with acks, sequence acks, and sessions that outlive their sockets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::keepalive::Keepalive;
 use crate::server::shard::lanes::Lanes;
-use crate::server::shard::outbox::Outbox;
+use crate::server::shard::outbox::{AckFault, Outbox};
 use crate::server::shard::session::Session;
 use crate::server::shard::sessions::{Report, Sessions};
 use crate::server::shard::shard_options::ShardOptions;
@@ -26,6 +27,9 @@ use crate::wire::websocket::ClientMessage;
 /// How often a shard checks whether the frames are built that an ack waits for, ms.
 const WAIT_MS: u64 = 2;
 
+/// Acks that a plan of faults may hold back at a time; others come as usual.
+const LATE_ACKS: usize = 4096;
+
 /// What a shard does for clients of Web PubSub.
 pub struct WebPubSubDialect {
     /// First part of every group's name.
@@ -33,6 +37,10 @@ pub struct WebPubSubDialect {
     max_groups: usize,
     stats: Arc<ShardStats>,
     acks: Timeouts<HeldAck>,
+    /// Acks that a plan of faults holds back, by the time when they are due, ms.
+    late: BTreeMap<(u64, u64), HeldAck>,
+    /// Tells those of one time apart.
+    late_count: u64,
     /// Acks of joins whose frames are not built yet.
     waiting: Timeouts<HeldAck>,
     keepalive: Keepalive,
@@ -47,6 +55,8 @@ impl WebPubSubDialect {
             max_groups: options.max_groups_per_connection,
             stats,
             acks: Timeouts::new(options.ack_delay_ms),
+            late: BTreeMap::new(),
+            late_count: 0,
             waiting: Timeouts::new(WAIT_MS),
             keepalive: Keepalive::new(keepalive.ping_interval_seconds * 1000, keepalive.pong_grace_ms()),
         }
@@ -126,15 +136,33 @@ impl WebPubSubDialect {
         ack_id: Option<u64>,
         result: Result<(), AckFailure>,
         lane: Option<u32>,
-        talk: &Conversation<'_>,
+        talk: &mut Conversation<'_>,
     ) {
         if result.is_err() {
             self.stats.refused.add(1);
         }
         if let Some(ack_id) = ack_id {
             let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
-            self.acks.push(monotonic_ms(), HeldAck { key, serial, ack_id, result, lane });
+            let ack = HeldAck { key, serial, ack_id, result, lane };
+            let fault = if self.late.len() < LATE_ACKS { talk.ack_fault(ack_id) } else { None };
+            match fault {
+                None => self.acks.push(monotonic_ms(), ack),
+                Some(AckFault::Lost) => {}
+                Some(AckFault::Late { by_ms }) => {
+                    self.late_count += 1;
+                    self.late.insert((monotonic_ms() + by_ms, self.late_count), ack);
+                }
+            }
         }
+    }
+
+    /// The next ack whose time has come.
+    fn next_ack(&mut self, now_ms: u64) -> Option<HeldAck> {
+        let held = self.waiting.pop(now_ms).or_else(|| self.acks.pop(now_ms));
+        held.or_else(|| {
+            let late = self.late.first_entry()?;
+            (late.key().0 <= now_ms).then(|| late.remove())
+        })
     }
 
     /// Appends an ack whose delay is over.
@@ -203,7 +231,7 @@ impl Dialect for WebPubSubDialect {
     }
 
     fn expire(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &mut Lanes, outbox: &mut Outbox) {
-        while let Some(ack) = self.waiting.pop(now_ms).or_else(|| self.acks.pop(now_ms)) {
+        while let Some(ack) = self.next_ack(now_ms) {
             if is_waiting(&ack, sessions, lanes) {
                 self.waiting.push(now_ms, ack);
                 continue;
@@ -218,7 +246,8 @@ impl Dialect for WebPubSubDialect {
     }
 
     fn next_ms(&self) -> Option<u64> {
-        let held = self.acks.next_ms().into_iter().chain(self.waiting.next_ms());
+        let late_ms = self.late.first_key_value().map(|((due_ms, _), _)| *due_ms);
+        let held = self.acks.next_ms().into_iter().chain(self.waiting.next_ms()).chain(late_ms);
         held.chain(self.keepalive.next_ms()).min()
     }
 }

@@ -6,6 +6,7 @@
 //! flush: the same for one session, at once
 //! ```
 
+mod faults;
 mod pulls;
 mod send_batch;
 
@@ -23,6 +24,7 @@ use crate::engine::policy::LagOptions;
 use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
 use crate::streams::Streams;
+pub use faults::{AckFault, ShardFaults};
 use pulls::PullQueue;
 use send_batch::{JOINED_BYTES, SendBatch, Sending, append_frames, frame};
 
@@ -51,6 +53,8 @@ pub struct Outbox {
     rotation: u32,
     batch: SendBatch,
     pulls: PullQueue,
+    /// What a plan of faults does to clients.
+    faults: ShardFaults,
     /// Room for what is due for one session, and for its bytes.
     picks: Vec<Pick>,
     bytes: Vec<u8>,
@@ -58,10 +62,16 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox in which no session has anything to send.
-    pub fn new(lag: LagOptions, stats: Arc<ShardStats>, report: Arc<SweepReport>, streams: Arc<Streams>) -> Self {
+    pub fn new(
+        lag: LagOptions,
+        stats: Arc<ShardStats>,
+        report: Arc<SweepReport>,
+        streams: Arc<Streams>,
+        faults: ShardFaults,
+    ) -> Self {
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
         let (batch, pulls) = (SendBatch::default(), PullQueue::new(streams));
-        Self { lag, stats, report, queue, rotation: 0, batch, pulls, picks, bytes }
+        Self { lag, stats, report, queue, rotation: 0, batch, pulls, faults, picks, bytes }
     }
 
     /// Looks for io_uring, if it is `wanted`. Called on the shard's own thread.
@@ -74,9 +84,9 @@ impl Outbox {
         !self.queue.is_empty() || self.pulls.has_ready()
     }
 
-    /// When a session that reads from histories is due next, ms.
+    /// When a session that reads from histories, or one whose frames are held, is due next, ms.
     pub fn next_ms(&self) -> Option<u64> {
-        self.pulls.next_ms()
+        self.pulls.next_ms().into_iter().chain(self.faults_next_ms()).min()
     }
 
     /// Moves publications into the rings, and queues every session that has something to send.
@@ -100,7 +110,7 @@ impl Outbox {
                         continue;
                     }
                     Mark::Queued if all_caught_up => continue,
-                    Mark::Blocked => blocked.push(key),
+                    Mark::Blocked | Mark::Stalled => blocked.push(key),
                     Mark::Queued | Mark::Away => {}
                 }
                 // Behind, but perhaps in another group only.
@@ -178,7 +188,7 @@ impl Outbox {
     /// Picks the frames that are due for a session. `None` if there is nothing to send, or it cannot be sent
     /// to.
     fn due(&mut self, key: u32, sessions: &mut Sessions, lanes: &Lanes) -> Option<Extent> {
-        if matches!(sessions.mark(key), Mark::Away | Mark::Blocked) {
+        if matches!(sessions.mark(key), Mark::Away | Mark::Blocked | Mark::Stalled) {
             return None;
         }
         let session = sessions.get_mut(key)?;

@@ -136,7 +136,7 @@ impl Outbox {
         let Some(session) = sessions.get_mut(key) else { return 0 };
         session.is_pull_queued = false;
         // A blocked one is queued again when its socket is writable.
-        if !session.is_pulling || matches!(mark, Mark::Away | Mark::Blocked) {
+        if !session.is_pulling || matches!(mark, Mark::Away | Mark::Blocked | Mark::Stalled) {
             return 0;
         }
         let Some(connection) = session.connection.as_ref().filter(|connection| connection.is_open()) else { return 0 };
