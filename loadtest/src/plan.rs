@@ -204,8 +204,8 @@ fn check_sequence(args: &RunArgs, is_streams: bool) -> Result<(), &'static str> 
     if (streams.resume || streams.policy.is_some()) && !(publishes || streams.external_producer) {
         return Err("--resume and --policy need a sequence: --publish-rate or --external-producer");
     }
-    if streams.resume && args.reset <= 0.0 && !args.reconnect {
-        return Err("--resume needs clients that come back: --reset or --reconnect");
+    if streams.resume && args.reset <= 0.0 && !args.reconnect && args.faults.is_none() {
+        return Err("--resume needs clients that come back: --reset, --reconnect or --faults expected");
     }
     if streams.policy.is_some() && args.slow <= 0.0 && args.stalled <= 0.0 {
         return Err("--policy is for slow clients: --slow or --stalled");
