@@ -19,7 +19,6 @@ import { Server } from "./support/server.mjs";
 
 const [WATCHED, BESIDE] = ["SPX", "SPY"];
 let dataset;
-let keys = 0;
 
 before(() => {
   dataset = new Dataset(mkdtempSync(path.join(tmpdir(), "flowcast-recipes-")), { [WATCHED]: 4000, [BESIDE]: 4000 });
@@ -28,8 +27,7 @@ before(() => {
 after(() => rmSync(dataset.directory, { recursive: true }));
 
 /** An application on the SDK: gives it a URL whenever it wants one, and joins its groups once. */
-const sdk = (protocol) => async (watched, server) => {
-  const key = `recipe-${keys++}`;
+const sdk = (protocol) => async (watched, server, key) => {
   const client = new WebPubSubClient({ getClientAccessUrl: () => server.websocketUrl("2026-04", key) }, { protocol: protocol() });
   client.on("connected", () => (watched.connections += 1));
   client.on("stopped", () => (watched.hasStopped = true));
@@ -50,9 +48,9 @@ const sdk = (protocol) => async (watched, server) => {
 };
 
 /** The example client on a channel whose messages are numbered. */
-async function example(watched, server) {
+async function example(watched, server, clientId) {
   const options = { baseDelayMs: 50, maxDelayMs: 1_000, WebSocket, token: () => jwt({ sub: "recipe" }) };
-  const client = new FlowcastClient({ url: streamsUrl(server), clientId: `recipe-${keys++}`, ...options });
+  const client = new FlowcastClient({ url: streamsUrl(server), clientId, ...options });
   client.on("open", () => (watched.connections += 1));
   client.on("given_up", () => (watched.hasStopped = true));
   client.on("malformed", () => (watched.malformed += 1));
