@@ -8,7 +8,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-swarm check-deploy lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -19,7 +19,7 @@ run: ## serve the sample data on http://localhost:8080
 # The Rust tests keep all processors busy; the others mostly wait for sockets, timeouts and brokers, so
 # two of them share the machine. Each prints when it has ended.
 test: test-rust ## install what the tests need and run them all
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-swarm
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-page test-swarm
 
 # Always the whole workspace: with `-p` cargo chooses other features of shared dependencies, and builds
 # them, and everything that uses them, once more.
@@ -42,8 +42,8 @@ test-protocol: ## Autobahn's cases of RFC 6455 against the framing, which needs 
 	WSTEST=$$(bash tests/protocol/setup.sh) && export WSTEST && cargo test $(LOCKED) --workspace --test protocol -- --nocapture
 
 # Unless the environment names other programs.
-test-clients test-swarm check-deploy: export FLOWCAST_BIN ?= $(CURDIR)/target/debug/flowcast
-test-swarm: export SWARM_BIN ?= $(CURDIR)/target/debug/swarm
+test-clients test-page test-swarm check-deploy picture: export FLOWCAST_BIN ?= $(CURDIR)/target/debug/flowcast
+test-swarm picture: export SWARM_BIN ?= $(CURDIR)/target/debug/swarm
 
 test-kafka: test-programs ## Kafka against a real broker, which needs Java; KAFKA_BROKERS= uses one that is there
 	python3 tests/kafka/setup.py >/dev/null
@@ -55,6 +55,12 @@ test-tools:
 
 test-clients: test-programs test-tools ## GexBot's and Azure's own clients and the example client against flowcast
 	bash tests/clients/run.sh
+
+test-page: test-programs test-tools ## the live page in headless Chromium, against flowcast
+	cd tests/clients && node --test --test-force-exit --test-reporter=spec live_page/*.test.mjs
+
+picture: test-programs test-tools ## the picture of the live page in the README, from the sample day; takes three minutes
+	node tests/clients/live_page/picture.mjs
 
 test-swarm: test-programs ## swarm and k6 against flowcast
 	bash loadtest/tests/run.sh
@@ -100,6 +106,9 @@ bench-market: target/release/flowcast ## start and memory with 10 GB of market d
 
 bench-streams: target/release/flowcast ## 5,000 clients of the JSON streams at 200 messages/s, and what docs/scaling.md computes with; ROUNDS= SECONDS= choose
 	python3 loadtest/bench/streams.py $(call flags,ROUNDS SECONDS)
+
+bench-clock: target/release/flowcast ## how exact the clock is, what a seek costs, and a thousand requests beside 5,000 clients; ROWS= CLIENTS= REQUESTS= ROUNDS= SECONDS= choose
+	python3 loadtest/bench/clock.py $(call flags,ROWS CLIENTS REQUESTS ROUNDS SECONDS)
 
 bench-floods: target/release/flowcast ## what strangers can do to a server beside well clients, flood by flood; FLOODS= SECONDS= CLIENTS= LIMIT= choose
 	python3 loadtest/bench/floods.py $(call flags,FLOODS SECONDS CLIENTS LIMIT)

@@ -25,6 +25,7 @@ use flowcast::server::shard::context::{Hubs, ShardContext};
 use flowcast::server::shard::event_loop::Shard;
 use flowcast::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardHandle, ShardMessage};
 use flowcast::server::shard::shard_options::ShardOptions;
+use flowcast::server::shard::user_agents::AgentId;
 use flowcast::streams::Streams;
 use flowcast::streams::stream_options::StreamOptions;
 use flowcast::wire::byte_budget::ByteBudget;
@@ -98,6 +99,7 @@ impl Bench {
             silent: Arc::default(),
             faults: Arc::default(),
             unfinished: ByteBudget::new(64 << 20, Arc::default(), Arc::default()),
+            closed: Arc::default(),
         };
         let (shard, _) = Shard::spawn(0, &context).expect("a thread");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -114,11 +116,11 @@ impl Bench {
     fn run(&mut self, ticks: u64, until_sent: bool) -> Duration {
         let mut total = Duration::ZERO;
         for tick in 0..ticks {
-            let due = self.shard.stats().frames.get() + self.clients.len() as u64;
+            let due = self.shard.stats().frames() + self.clients.len() as u64;
             let (started, cpu) = (Instant::now(), thread_cpu());
             self.hub.sequencer().begin(None).publish(&self.group, Frames::new(Arc::clone(&self.store), tick as u32));
             let published = thread_cpu().saturating_sub(cpu);
-            while self.shard.stats().frames.get() < due {
+            while self.shard.stats().frames() < due {
                 std::thread::yield_now();
             }
             total += if until_sent { started.elapsed() } else { published };
@@ -165,6 +167,7 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
         user: "bench".into(),
         protocol,
         wanted: None,
+        agent: AgentId::default(),
         admitted,
     }));
     while let Some(unsent) = letter.take() {

@@ -95,10 +95,10 @@ if haproxy=$(debian haproxy haproxy liblua5.3-0 libopentracing-c-wrapper0 libope
       -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$CERTIFICATE.key" -out "$CERTIFICATE" 2>/dev/null
   fi
   FLOWCAST_NODE_1=127.0.0.1:1 FLOWCAST_NODE_2=127.0.0.1:2 check "HAProxy reads its configuration without a warning" \
-    bash -c '! "$0" -c -f deploy/haproxy/haproxy.cfg 2>&1 | grep -E "WARNING|ALERT"' "$haproxy"
+    bash -c '! "$0" -c -f deploy/haproxy/haproxy.cfg -f deploy/haproxy/live-page.cfg 2>&1 | grep -E "WARNING|ALERT"' "$haproxy"
   bash tests/clients/setup.sh
   # Forced, because the SDK's keep-alive timers run on after a client was stopped.
-  check "wss:// through HAProxy to two nodes, recoveries and a node that stops included" bash -c \
+  check "wss:// through HAProxy to two nodes, recoveries and a node that stops, and the live page on a sub-path" bash -c \
     'cd tests/clients && node --experimental-websocket --test --test-force-exit --test-reporter=spec deploy/*.test.mjs'
 else
   skip "HAProxy" "no haproxy (Debian: haproxy)"

@@ -5,7 +5,7 @@
 //! ([`super::hub`]), what a shard keeps ([`super::ring`]), what lag means ([`super::policy`]).
 
 use std::array;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
@@ -41,6 +41,11 @@ pub struct Group {
     subscribers: AtomicUsize,
     last_id: AtomicU64,
     publications: AtomicU64,
+    /// The time of the newest record, Unix seconds; 0 before the first, and where records have none.
+    last_record: AtomicI64,
+    /// When it was published, Unix ms.
+    published_ms: AtomicU64,
+    dropped: AtomicU64,
     /// How many lanes of all shards send each form.
     wanted: [AtomicU32; Form::MAX],
     /// The forms of which the next frames are built, or will be: a bit for each.
@@ -61,6 +66,9 @@ impl Group {
             subscribers: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             publications: AtomicU64::new(0),
+            last_record: AtomicI64::new(0),
+            published_ms: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             wanted: array::from_fn(|_| AtomicU32::new(0)),
             ready: AtomicU8::new(u8::MAX),
             builder: ArcSwapOption::empty(),
@@ -108,6 +116,23 @@ impl Group {
     /// How many publications it has had since the start; none while it has no subscriber.
     pub fn publications(&self) -> u64 {
         self.publications.load(Ordering::Relaxed)
+    }
+
+    /// The newest publication: the time of its record in Unix seconds (0 where records have none), and when it was
+    /// published in Unix ms. `None` before the first.
+    pub fn newest(&self) -> Option<(i64, u64)> {
+        let published_ms = self.published_ms.load(Ordering::Relaxed);
+        (published_ms > 0).then(|| (self.last_record.load(Ordering::Relaxed), published_ms))
+    }
+
+    /// Frames that were not sent any more to clients that were dropped for lag.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Counts frames that a dropped client did not get.
+    pub fn count_dropped(&self, frames: u64) {
+        self.dropped.fetch_add(frames, Ordering::Relaxed);
     }
 
     /// The id of the newest publication. Read after the hub's `published`, whose Release/Acquire
@@ -179,9 +204,12 @@ impl Group {
         self.ready.load(Ordering::SeqCst) & wanted.fold(0, |forms, form| forms | form.bit())
     }
 
-    /// Sends to all shards. Only the sequencer calls this, so publications are sent in the order of their ids.
-    pub(super) fn send(&self, publication: Publication) {
+    /// Sends to all shards a record of this time (Unix seconds), at this one (Unix ms). Only the sequencer calls this,
+    /// so publications are sent in the order of their ids.
+    pub(super) fn send(&self, publication: Publication, record: i64, published_ms: u64) {
         self.last_id.store(publication.id, Ordering::Relaxed);
+        self.last_record.store(record, Ordering::Relaxed);
+        self.published_ms.store(published_ms, Ordering::Relaxed);
         self.publications.fetch_add(1, Ordering::Relaxed);
         // An error means no receiver: the last shard left between `is_live` and here.
         let _ = self.sender.send(publication);

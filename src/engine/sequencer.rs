@@ -287,17 +287,17 @@ impl Batch<'_> {
     }
 
     fn send(&mut self, group: &Arc<Group>, frames: Frames) {
-        let id = self.open.last_id;
+        let (id, record_timestamp) = (self.open.last_id, frames.timestamp());
         if self.sequencer.ledger.is_kept() {
             self.open.batch.push(TickPublication {
                 group: Arc::clone(group.name()),
                 id,
-                record_timestamp: frames.timestamp(),
+                record_timestamp,
                 hashes: frames.hashes(),
                 subscribers: group.subscribers(),
             });
         }
-        group.send(Publication { id, frames });
+        group.send(Publication { id, frames }, record_timestamp, self.published_unix_ns / 1_000_000);
     }
 
     fn is_empty(&self) -> bool {

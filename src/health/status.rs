@@ -150,6 +150,12 @@ impl Status {
         locked(&self.figures).clone()
     }
 
+    /// The value of a figure, added up over its labels; 0 if nobody has registered it.
+    pub fn figure_value(&self, name: &str) -> u64 {
+        let figures = locked(&self.figures);
+        figures.iter().filter(|figure| figure.name == name).map(|figure| figure.value.load(Ordering::Relaxed)).sum()
+    }
+
     /// How late ticks began, seconds.
     pub fn drift(&self) -> &Histogram {
         &self.drift

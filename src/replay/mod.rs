@@ -11,5 +11,6 @@ pub mod moment;
 pub mod moment_text;
 pub mod remote;
 pub mod replays;
+pub mod seat;
 pub mod snapshot;
 pub mod wanted_dates;

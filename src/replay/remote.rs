@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::change::{Change, Refused};
 use super::moment::Resolved;
+use super::seat::Seats;
 use super::snapshot::{Epoch, Snapshot};
 
 /// Changes that may wait for the clock.
@@ -30,6 +31,7 @@ pub struct Answer {
 pub struct Remote {
     changes: Sender<Request>,
     view: Arc<View>,
+    seats: Seats,
 }
 
 /// What the clock's thread has of it.
@@ -58,7 +60,7 @@ struct View {
 pub fn remote(first: Snapshot) -> (Remote, Console) {
     let (changes, requests) = bounded(WAITING);
     let view = Arc::new(View { now: Mutex::new(first), changed: watch::Sender::new(0), epochs: Mutex::default() });
-    (Remote { changes, view: Arc::clone(&view) }, Console { requests, view })
+    (Remote { changes, view: Arc::clone(&view), seats: Seats::default() }, Console { requests, view })
 }
 
 impl Remote {
@@ -80,6 +82,16 @@ impl Remote {
     /// Told whenever the clock was changed or has changed itself; a tick is no change.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.view.changed.subscribe()
+    }
+
+    /// The clients on it, if it is a session's: those of the common clock are all others.
+    pub fn seats(&self) -> &Seats {
+        &self.seats
+    }
+
+    /// Whether both are handles on one clock.
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.view, &other.view)
     }
 
     /// The epochs after `number`, oldest first, as far as they are remembered (256).

@@ -69,9 +69,7 @@ pub struct SessionStart {
 pub struct SessionInfo {
     /// Its name.
     pub name: String,
-    /// Connections on its clock.
-    pub connections: usize,
-    /// Its clock.
+    /// Its clock, with the clients on it.
     pub remote: Remote,
 }
 

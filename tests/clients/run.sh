@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Runs the tests with real clients against flowcast: $FLOWCAST_BIN, or target/debug/flowcast.
-# Arguments go to pytest. The live page is opened in $CHROMIUM_BIN, or in `chromium` where there is one.
+# Arguments go to pytest. The example page is opened in the Chromium that chromium.sh finds.
 set -euo pipefail
 
 clients=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$clients/../.." && pwd)
 environment=$(realpath "${FLOWCAST_TEST_ENV:-$root/target/test-env}")
 FLOWCAST_BIN=$(realpath "${FLOWCAST_BIN:-$root/target/debug/flowcast}")
-export FLOWCAST_BIN PYTHONDONTWRITEBYTECODE=1
+CHROMIUM_BIN=$(bash "$clients/chromium.sh" || true)
+export FLOWCAST_BIN CHROMIUM_BIN PYTHONDONTWRITEBYTECODE=1
 
-# The three suites spend most of their time waiting for timeouts and reconnections, each with servers of its
-# own, so they run side by side; the two of Node are printed once pytest has ended.
+# The suites spend most of their time waiting for timeouts and reconnections, each with servers of its own, so they
+# run side by side; those of Node are printed once pytest has ended.
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 cd "$clients"
@@ -21,10 +22,17 @@ sdk=$!
 node --experimental-websocket --test --test-reporter=spec streams/*.test.mjs >"$logs/streams" 2>&1 &
 streams=$!
 
+# The two examples for authors of tests.
+(cd "$root/examples/node" && node --test --test-reporter=spec) >"$logs/example" 2>&1 &
+example=$!
+
 status=0
 "$environment/bin/python" -m pytest -p no:cacheprovider -q "$clients" "$@" || status=$?
+"$environment/bin/python" -m pytest -p no:cacheprovider -q "$root/examples/python" || status=$?
 wait "$sdk" || status=$?
 cat "$logs/sdk"
 wait "$streams" || status=$?
 cat "$logs/streams"
+wait "$example" || status=$?
+cat "$logs/example"
 exit "$status"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the client tests need: a Python environment in $FLOWCAST_TEST_ENV (target/test-env by default)
-# and the JavaScript packages beside this file. Does nothing the second time.
+# Installs what the client tests need: a Python environment in $FLOWCAST_TEST_ENV (target/test-env by default),
+# the JavaScript packages of these tests and of the example, and a browser. Does nothing the second time.
 set -euo pipefail
 
 clients=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,7 +13,12 @@ if ! cmp -s "$clients/requirements.txt" "$environment/installed.txt"; then
   cp "$clients/requirements.txt" "$environment/installed.txt"
 fi
 
-if ! cmp -s "$clients/package-lock.json" "$clients/node_modules/installed.json"; then
-  (cd "$clients" && npm ci --no-fund --no-audit --loglevel=error)
-  cp "$clients/package-lock.json" "$clients/node_modules/installed.json"
-fi
+for packages in "$clients" "$root/examples/node"; do
+  if ! cmp -s "$packages/package-lock.json" "$packages/node_modules/installed.json"; then
+    (cd "$packages" && npm ci --no-fund --no-audit --loglevel=error)
+    cp "$packages/package-lock.json" "$packages/node_modules/installed.json"
+  fi
+done
+
+# Without one, the tests of pages are skipped and say so.
+bash "$clients/chromium.sh" >/dev/null || true

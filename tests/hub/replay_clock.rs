@@ -233,13 +233,17 @@ fn followers_hear_of_every_jump_and_change() {
     assert!((0..5).all(|_| beats.next().0 == "state"), "a beat without a change");
 }
 
-/// A client on the hub's URL that negotiate gives.
-fn negotiated(server: &Server, query: &str) -> Client {
+/// The path of the hub's URL that negotiate gives.
+fn negotiated_path(server: &Server, query: &str) -> String {
     let answer = server.get(&format!("/v2/negotiate?key=some-key&{query}"));
     assert_eq!(answer.status, 200, "{answer:?}");
     let url = answer.json()["websocket_urls"]["orderflow"].as_str().unwrap().to_owned();
-    let path = url.split_once("://").unwrap().1.split_once('/').unwrap().1.to_owned();
-    Client::open_at(server, &format!("/{path}"), JSON_RELIABLE).joined(&["SPX"])
+    format!("/{}", url.split_once("://").unwrap().1.split_once('/').unwrap().1)
+}
+
+/// A client there.
+fn negotiated(server: &Server, query: &str) -> Client {
+    Client::open_at(server, &negotiated_path(server, query), JSON_RELIABLE).joined(&["SPX"])
 }
 
 #[test]
@@ -271,6 +275,19 @@ fn sessions_step_their_own_markets_under_the_same_names() {
     assert_eq!(server.get("/replay/sessions/one").status, 404);
     change(&server, &json!({ "step": 1 }));
     assert_eq!((common.data().index(), two.ping()), (1, vec![]), "the others go on");
+}
+
+#[test]
+fn a_session_lasts_as_long_as_clients_are_connected_whatever_they_joined() {
+    let server = Server::with(&Dataset::usual(), &[MANY, ("FLOWCAST_SESSION_IDLE", "300ms")]);
+    let path = negotiated_path(&server, "session=quiet");
+    let client = Client::open_at(&server, &path, "json.webpubsub.azure.v1");
+    let clients = || server.get("/replay/sessions/quiet").json()["clients"].as_u64();
+    assert_eq!(clients(), Some(1));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(clients(), Some(1));
+    drop(client);
+    eventually("the session to end", || (server.get("/replay/sessions/quiet").status == 404).then_some(()));
 }
 
 #[test]

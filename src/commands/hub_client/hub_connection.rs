@@ -12,17 +12,18 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use prost::Message as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::HubRequest;
 use super::hub_address::{HubAddress, unprefixed};
-use super::{HubRequest, record_line};
 use crate::source::broker::net::socket::{self, ConnectError, Socket, SocketTarget};
 use crate::source::broker::net::tls::client_config;
 use crate::wire::payload::Profile;
+use crate::wire::payload::record_line::record_of;
 use crate::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
 use crate::wire::webpubsub::received::{ServiceMessage, receive};
 use crate::wire::webpubsub::{SUBPROTOCOLS, Syntax};
@@ -32,6 +33,9 @@ const CONNECTING: Duration = Duration::from_secs(30);
 
 /// The largest message of a hub.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// The largest record, decompressed.
+const MAX_RECORD_BYTES: usize = 16 << 20;
 
 /// Where messages of all connections are stored unchanged.
 #[derive(Clone)]
@@ -179,7 +183,7 @@ impl HubConnection {
                 if self.address.print.iter().all(|wanted| unprefixed(wanted) != unprefixed(&group)) {
                     return Ok(None);
                 }
-                return record_line::of_payload(&group, sequence_id, (&type_url, &payload), self.profile).map(Some);
+                return self.line(group, sequence_id, (&type_url, &payload)).map(Some);
             }
             ServiceMessage::Ack { ack_id, success: false, error } => {
                 let at = ack_id.saturating_sub(1) as usize;
@@ -191,6 +195,22 @@ impl HubConnection {
             ServiceMessage::Connected { .. } | ServiceMessage::Ack { .. } | ServiceMessage::Other => {}
         }
         Ok(None)
+    }
+
+    /// The record after its group and, on reliable subprotocols, its sequence id.
+    fn line(
+        &self,
+        group: String,
+        sequence_id: Option<u64>,
+        (type_url, payload): (&str, &[u8]),
+    ) -> anyhow::Result<Value> {
+        let (record, _) =
+            record_of(type_url, payload, self.profile, MAX_RECORD_BYTES).with_context(|| group.clone())?;
+        let mut line = Map::new();
+        line.insert("group".to_owned(), group.into());
+        line.extend(sequence_id.map(|id| ("sequence_id".to_owned(), id.into())));
+        line.extend(record);
+        Ok(line.into())
     }
 
     /// Code 1000 ends a reliable session at once. If the service is gone, so is the session.

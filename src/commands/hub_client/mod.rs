@@ -1,11 +1,10 @@
 //! A client of the hubs, for `tail` and `record`: negotiates, joins, decodes.
 //!
 //! [`hub_address`] finds the hubs of the groups that are [`wanted`]; a [`hub_connection`] joins them and gives each
-//! record as a [`record_line`].
+//! record as a line of JSON.
 
 pub(super) mod hub_address;
 pub(super) mod hub_connection;
-mod record_line;
 mod wanted;
 
 use std::time::Duration;

@@ -32,6 +32,7 @@ use crate::server::http::app::{App, HttpBounds, ServingState, Stage, shown_budge
 use crate::server::http::control_access::ControlAccess;
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
+use crate::server::http::live::live_state::LiveState;
 use crate::server::http::negotiate::api_slots::ApiSlots;
 use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
@@ -103,6 +104,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         silent: Arc::default(),
         faults: Arc::clone(&faults),
         unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
+        closed: Arc::default(),
     };
     let (handles, threads): (Vec<ShardHandle>, Vec<_>) = (0..options.shard.count() as u8)
         .map(|index| Shard::spawn(index, &context))
@@ -118,6 +120,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         replay: ReplayState::default(),
         faults,
         control: ControlAccess::new(&options.http.control, &status),
+        live: LiveState::new(options.http.live, Arc::clone(&context.closed)),
         tick_readers: Arc::new(Semaphore::new(options.http.max_tick_readers)),
         bounds: HttpBounds::new(&options.http, options.listen.answer_timeout(), &status),
         pending: Arc::default(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 
 use crate::server::http::rest::rest_state::RestState;
-use crate::server::http::rest::series::{RecordedDay, RecordedSeries, SeriesReader};
+use crate::server::http::rest::series::{RecordedDay, RecordedSeries, SeriesFacts, SeriesReader};
 use crate::source::recorded::dataset::{self, DatasetError, RecordFile};
 use crate::source::recorded::slot_reader::SlotReader;
 use crate::source::recorded::stand::Stand;
@@ -67,6 +67,13 @@ impl RecordedDay for ReplayedDay {
         self.stand.market().tracks[self.tracks[series]].slots()
     }
 
+    fn facts(&self, series: usize) -> SeriesFacts {
+        let track = &self.stand.market().tracks[self.tracks[series]];
+        let (first, last) = track.span().map(|(first, last)| (unix_ms(first), unix_ms(last))).unzip();
+        let (bad, first_bad) = track.bad_lines();
+        SeriesFacts { first, last, bad, first_bad }
+    }
+
     fn position(&self, series: usize) -> Option<u64> {
         self.stand.places()[self.tracks[series]].shown()
     }
@@ -100,6 +107,10 @@ impl SeriesReader for SlotReader<'_> {
     fn cost(&self) -> u64 {
         self.bytes()
     }
+}
+
+fn unix_ms(unix_s: u32) -> i64 {
+    i64::from(unix_s) * 1000
 }
 
 fn recorded_series(file: RecordFile) -> RecordedSeries {

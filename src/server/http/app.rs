@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::control_access::ControlAccess;
 use super::http_options::HttpOptions;
 use super::jwt::Authority;
+use super::live::live_state::LiveState;
 use super::negotiate::api_slots::ApiSlots;
 use super::places::Places;
 use crate::engine::hub::Hub;
@@ -79,6 +80,8 @@ pub struct App {
     pub slots: ApiSlots,
     /// Groups that one connection may join.
     pub max_groups_per_connection: usize,
+    /// The live page.
+    pub live: LiveState,
     /// A permit per further client that may follow `/ticks`.
     pub tick_readers: Arc<Semaphore>,
     /// What strangers and slow clients can take.
@@ -189,14 +192,14 @@ impl App {
             }
         });
         HubName::all().map(move |hub| {
-            let connections = self.shards.iter().map(|shard| shard.stats().hub_connections[hub.index()].get()).sum();
+            let connections = self.shards.iter().map(|shard| shard.stats().hub(hub.index()).connections.get()).sum();
             (hub, HubFigures { connections, groups: groups[hub.index()] })
         })
     }
 
     /// Open connections of the JSON streams.
     pub fn stream_connections(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.stats().stream_connections.get()).sum()
+        self.shards.iter().map(|shard| shard.stats().stream_connections()).sum()
     }
 
     /// The shard for the next connection: each in turn.

@@ -114,6 +114,19 @@ fn check(options: &ControlOptions, peer: IpAddr, parts: &Parts) -> Result<(), Co
     check_type(&parts.method, &parts.headers)
 }
 
+/// Whether a page may read what is for operators: like a page that steers, it must be of this server, or of an origin in
+/// `--control-origin`, and have come by one of the server's names. No token is needed, and no page a problem for
+/// programs.
+pub fn check_reader(options: &ControlOptions, headers: &HeaderMap, uri: &Uri) -> Result<(), ControlRefusal> {
+    let host = check_host(options, headers, uri)?;
+    check_origin(options, headers, host)
+}
+
+/// Whether a request without a token, from this address, may steer.
+pub fn needs_token(options: &ControlOptions, peer: IpAddr, headers: &HeaderMap) -> bool {
+    options.control_token.is_some() || check_peer(peer, headers).is_err()
+}
+
 /// In constant time for tokens of the right length.
 fn check_token(expected: &SecretString, shown: Option<&str>) -> Result<(), ControlRefusal> {
     let shown = shown.ok_or(ControlRefusal::NoToken)?;

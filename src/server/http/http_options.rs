@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::control_options::ControlOptions;
+use super::live::live_options::LiveOptions;
 use super::negotiate::negotiate_options::NegotiateOptions;
 use super::replay::session_options::SessionOptions;
 use super::rest::rest_options::RestOptions;
@@ -60,6 +61,9 @@ pub struct HttpOptions {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub control: ControlOptions,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print it as help")]
+    pub live: LiveOptions,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print it as help")]
     pub session: SessionOptions,

@@ -23,7 +23,7 @@ use crate::faults::fault_plan::{FaultClass, FaultKind};
 use crate::health::log_limit;
 use crate::health::status::{Figure, SourceSnapshot};
 use crate::server::shard::close::COUNTERS as CLOSES;
-use crate::server::shard::stats::{Count, ShardStats};
+use crate::server::shard::stats::ShardStats;
 use crate::wire::gexbot::HubName;
 
 /// The current value of everything that is counted.
@@ -50,34 +50,36 @@ impl fmt::Debug for Scrape {
 }
 
 /// A figure of the shards: name, help, and where it is.
-type Row = (&'static str, &'static str, fn(&ShardStats) -> &Count);
+type Row = (&'static str, &'static str, fn(&ShardStats) -> u64);
 
 const GAUGES: [Row; 4] = [
-    ("connections", "Open WebSocket connections", |stats| &stats.connections),
+    ("connections", "Open WebSocket connections", |stats| stats.connections.get()),
     ("stream_connections", "Open connections of the JSON streams, a part of connections", |stats| {
-        &stats.stream_connections
+        stats.stream_connections()
     }),
-    ("sessions_detached", "Reliable sessions waiting for their client", |stats| &stats.detached),
-    ("subscribers", "Memberships of connections and detached sessions in groups", |stats| &stats.subscribers),
+    ("sessions_detached", "Reliable sessions waiting for their client", |stats| stats.detached.get()),
+    ("subscribers", "Memberships of connections and detached sessions in groups", |stats| stats.subscribers.get()),
 ];
 
 const COUNTERS: [Row; 14] = [
-    ("connections_opened", "WebSocket connections opened", |stats| &stats.opened),
-    ("frames_out", "Data frames handed to the kernel", |stats| &stats.frames),
-    ("bytes_out", "Bytes handed to the kernel", |stats| &stats.bytes),
-    ("sends", "Calls of send", |stats| &stats.sends),
-    ("reliable_frames_finished", "Reliable frames finished, once per shard and publication", |stats| &stats.finished),
-    ("shard_overruns", "Publications lost by an overloaded shard; above 0 is a bug", |stats| &stats.overruns),
-    ("recoveries", "Reliable sessions recovered", |stats| &stats.recoveries),
-    ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| &stats.recovery_gap_frames),
-    ("joins_silent", "Joins of groups without data", |stats| &stats.silent_joins),
-    ("requests_refused", "Requests answered with a negative ack", |stats| &stats.refused),
-    ("request_errors", "Requests on the JSON streams answered with an error", |stats| &stats.request_errors),
-    ("stream_resumes", "Subscriptions that got everything they had missed", |stats| &stats.resumes),
-    ("stream_resumes_refused", "Subscriptions that asked for what they had missed and did not get it", |stats| {
-        &stats.resumes_refused
+    ("connections_opened", "WebSocket connections opened", |stats| stats.opened.get()),
+    ("frames_out", "Data frames handed to the kernel", |stats| stats.frames()),
+    ("bytes_out", "Bytes handed to the kernel", |stats| stats.bytes()),
+    ("sends", "Calls of send", |stats| stats.sends.get()),
+    ("reliable_frames_finished", "Reliable frames finished, once per shard and publication", |stats| {
+        stats.finished.get()
     }),
-    ("stream_messages_skipped", "Messages left out for clients that read too slowly", |stats| &stats.skipped),
+    ("shard_overruns", "Publications lost by an overloaded shard; above 0 is a bug", |stats| stats.overruns.get()),
+    ("recoveries", "Reliable sessions recovered", |stats| stats.recoveries.get()),
+    ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| stats.recovery_gap_frames.get()),
+    ("joins_silent", "Joins of groups without data", |stats| stats.silent_joins.get()),
+    ("requests_refused", "Requests answered with a negative ack", |stats| stats.refused.get()),
+    ("request_errors", "Requests on the JSON streams answered with an error", |stats| stats.request_errors.get()),
+    ("stream_resumes", "Subscriptions that got everything they had missed", |stats| stats.resumes.get()),
+    ("stream_resumes_refused", "Subscriptions that asked for what they had missed and did not get it", |stats| {
+        stats.resumes_refused.get()
+    }),
+    ("stream_messages_skipped", "Messages left out for clients that read too slowly", |stats| stats.skipped.get()),
 ];
 
 type HubRow = (&'static str, &'static str, fn(&HubFigures) -> u64);
@@ -117,7 +119,7 @@ impl Collector for Scrape {
 
 /// What the shards count, over all shards.
 fn encode_shards(app: &App, encoder: &mut DescriptorEncoder) -> fmt::Result {
-    let sum = |count: fn(&ShardStats) -> &Count| app.shards.iter().map(|shard| count(shard.stats()).get()).sum::<u64>();
+    let sum = |count: fn(&ShardStats) -> u64| app.shards.iter().map(|shard| count(shard.stats())).sum::<u64>();
     for (name, help, count) in GAUGES {
         gauge(encoder, name, help, sum(count))?;
     }

@@ -11,6 +11,7 @@ mod hs256;
 pub mod http_options;
 pub mod jwt;
 pub mod listen;
+pub mod live;
 mod metrics;
 pub mod negotiate;
 mod places;

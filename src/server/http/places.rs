@@ -134,6 +134,11 @@ impl Places {
         })
     }
 
+    /// Open connections.
+    pub fn open(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Takes a place, that of a slow client if there is no other. Waits while the server is at work for all who have
     /// one.
     pub async fn take(self: &Arc<Self>) -> TakenPlace {

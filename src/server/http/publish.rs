@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::app::{App, error};
 use super::auth::bearer;
 use super::jwt::PUBLISHER;
-use super::request_body;
+use super::request_body::{self, ReadBody};
 use crate::server::shard::grant::Grant;
 use crate::streams::publish_batch::ChannelMessage;
 use crate::streams::{Input, InputError, PublishBatch};
@@ -54,11 +54,16 @@ pub async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Body
         Ok(body) => body,
         Err(refused) => return error(refused.status(), &refused.to_string()),
     };
+    publish_body(&app, grant, body).await
+}
+
+/// Publishes the messages of a body as this grant allows, and says what became of them.
+pub async fn publish_body(app: &Arc<App>, grant: Grant, body: ReadBody) -> Response {
     // Checking a large body and waiting for the shards take a while, so they leave the runtime's threads.
     let (judged, streams) = if body.len() <= SMALL_BODY {
-        (Ok(judge(&app, &grant, &body)), Arc::clone(&app.streams))
+        (Ok(judge(app, &grant, &body)), Arc::clone(&app.streams))
     } else {
-        let streams = Arc::clone(&app.streams);
+        let (app, streams) = (Arc::clone(app), Arc::clone(&app.streams));
         (tokio::task::spawn_blocking(move || judge(&app, &grant, &body)).await, streams)
     };
     let Ok((answer, waiting)) = judged else { return failed() };

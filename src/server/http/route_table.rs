@@ -7,6 +7,7 @@ use http::Method;
 
 use super::app::App;
 use super::faults::plan_resource;
+use super::live::{choices, connections, decode, events, injection, page, verdict};
 use super::replay::{clock_events, loads, resource, session_routes};
 use super::rest::{catalogue, downloads, faker_clock, faker_control, openapi, position_stream, records};
 use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
@@ -32,6 +33,8 @@ pub enum Access {
     OwnOrigin,
     /// Pages of every origin may read, those of `--control-origin` may write too.
     Steered,
+    /// Pages of the own origin, and those of `--control-origin`.
+    ListedOrigins,
 }
 
 /// When a route exists.
@@ -42,6 +45,8 @@ pub enum When {
     Hubs,
     /// Only with `--websocket-enabled`: the JSON streams.
     Streams,
+    /// Not with `--live-page off`.
+    LivePage,
 }
 
 impl When {
@@ -51,6 +56,7 @@ impl When {
             Self::Always => true,
             Self::Hubs => app.options.ws_enabled,
             Self::Streams => app.stream_options.enabled,
+            Self::LivePage => app.live.is_on(),
         }
     }
 }
@@ -68,6 +74,11 @@ const fn own(path: &'static str, served: When, handlers: fn() -> MethodRouter<Ar
 /// A path that steers what is replayed.
 const fn steered(path: &'static str, methods: &'static [Method], handlers: fn() -> MethodRouter<Arc<App>>) -> Route {
     Route { path, methods, access: Access::Steered, served: When::Always, handlers }
+}
+
+/// A path of the live page.
+const fn live(path: &'static str, handlers: fn() -> MethodRouter<Arc<App>>) -> Route {
+    Route { path, methods: &[Method::GET], access: Access::ListedOrigins, served: When::LivePage, handlers }
 }
 
 impl Route {
@@ -116,6 +127,16 @@ pub const ROUTES: &[Route] = &[
     open("/websocket/status", || get(websocket_status::websocket_status)),
     own("/metrics", When::Always, || get(metrics::metrics)),
     open("/openapi.yaml", || get(openapi::openapi)),
+    // The live page.
+    own("/", When::LivePage, || get(page::root)),
+    own("/live", When::LivePage, || get(page::page)),
+    live("/live/events", || get(events::events)),
+    live("/live/options", || get(choices::options)),
+    live("/live/decode", || post(decode::decode)).methods(POST),
+    live("/live/connections/{id}", || get(connections::show)),
+    live("/live/connections/{id}/close", || post(connections::close)).methods(POST),
+    live("/live/publish", || post(injection::inject)).methods(POST),
+    live("/live/verdict", || post(verdict::verdict)).methods(POST),
     // The replay, and who steers it.
     steered("/replay", CLOCK, || get(resource::get).patch(resource::patch).post(resource::patch)),
     steered("/replay/load", POST, || post(loads::load)),
@@ -126,6 +147,7 @@ pub const ROUTES: &[Route] = &[
     steered("/replay/sessions/{name}", SESSION, || {
         get(session_routes::get).patch(session_routes::patch).post(session_routes::patch).delete(session_routes::end)
     }),
+    open("/replay/sessions/{name}/events", || get(clock_events::session_events)),
     // The replay under the names of other imitations.
     steered("/seek-to-timestamp", POST, || post(faker_clock::seek)),
     steered("/load", POST, || post(faker_clock::load)),

@@ -43,6 +43,12 @@ fn handlers(route: &Route, app: &Arc<App>) -> MethodRouter<Arc<App>> {
     let origins = match route.access {
         Access::OwnOrigin => return handlers,
         Access::EveryOrigin => AllowOrigin::from(Any),
+        Access::ListedOrigins => {
+            let control = app.options.control.clone();
+            AllowOrigin::predicate(move |origin, _| {
+                origin.to_str().is_ok_and(|origin| is_listed_origin(&control, origin))
+            })
+        }
         Access::Steered => {
             let control = app.options.control.clone();
             AllowOrigin::predicate(move |origin, parts| {

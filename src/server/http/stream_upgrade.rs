@@ -64,7 +64,9 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
 
     let grant = claims.map(Claims::grant).unwrap_or_default();
     let (user, protocol) = (client_id.into(), ClientProtocol::Streams { grant, admitted: admitted_stream });
-    let open = move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted: None, admitted });
+    let agent = app.live.agent(request.headers());
+    let open =
+        move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted: None, agent, admitted });
     tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     Ok(response.map(|()| Body::empty()))
 }

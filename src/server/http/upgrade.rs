@@ -31,9 +31,11 @@ use crate::engine::frames::Form;
 use crate::engine::hub::session_group;
 use crate::engine::wanted_form::WantedForm;
 use crate::health::log_limit;
+use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
+use crate::server::shard::user_agents::AgentId;
 use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
 use crate::wire::webpubsub::{PubSubWire, SUBPROTOCOLS, Syntax};
@@ -216,7 +218,7 @@ async fn upgrade(
     }
     let user: Box<str> = key.into();
     let session = if let Entry::New(_) = &entry { clock_of(app, named_session, &user).await? } else { None };
-    let client = HubClient { user, wire, hub, session, admitted };
+    let client = HubClient { user, agent: app.live.agent(request.headers()), wire, hub, session, admitted };
     enter(app, entry, client, on_upgrade).await;
     Ok(response.map(|()| Body::empty()))
 }
@@ -224,30 +226,32 @@ async fn upgrade(
 /// A client that is let in.
 struct HubClient {
     user: Box<str>,
+    agent: AgentId,
     wire: PubSubWire,
     hub: HubName,
     /// The session whose clock it is on; `None`: the clock that all share.
-    session: Option<Box<str>>,
+    session: Option<Box<Seat>>,
     admitted: Admitted,
 }
 
 /// Has a client handed to its shard once it is upgraded. Returns when it may be: what it will be subscribed to is built.
 async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade) {
-    let HubClient { user, wire, hub, session, admitted } = client;
+    let HubClient { user, agent, wire, hub, session, admitted } = client;
     match entry {
         Entry::Back(shard, id, _) => {
-            let attach = move |socket, read| ShardMessage::Attach { id, socket, read, admitted };
+            let attach = move |socket, read| ShardMessage::Attach { id, socket, read, agent, admitted };
             tokio::spawn(hand_over(on_upgrade, shard, attach));
         }
         Entry::New(assignment) => {
-            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref(), wire).await;
+            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref().map(Seat::name), wire).await;
             let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
-            let open =
-                move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted });
+            let open = move |socket, read| {
+                ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, agent, admitted })
+            };
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
         }
         Entry::Refused => {
-            let refuse = move |socket, _| ShardMessage::Refuse { socket, hub, wire, admitted };
+            let refuse = move |socket, _| ShardMessage::Refuse { socket, hub, wire, agent, admitted };
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), refuse));
         }
     }
@@ -288,18 +292,22 @@ fn loses_close_codes(headers: &HeaderMap) -> bool {
 
 /// The session whose clock the connection is on; `None`: the clock that all share. With `--sessions per-key` a client
 /// may come without having negotiated, and its session begins here.
-async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<str>>, ReplayRefusal> {
-    if let Some(name) = named {
-        let clocks = app.replay.clocks().ok_or(ReplayRefusal::Live)?;
-        let session = clocks.session(name).map(|_| Some(name.into()));
-        return session.ok_or_else(|| ReplayRefusal::NoSession { name: name.to_owned() });
-    }
-    if app.options.session.sessions == SessionPolicy::Named || app.replay.clocks().is_none() {
-        return Ok(None);
-    }
-    let session = SessionChoice::of_key(key);
-    session.begin(app).await?;
-    Ok(Some(session.name.into()))
+async fn clock_of(app: &App, named: Option<&str>, key: &str) -> Result<Option<Box<Seat>>, ReplayRefusal> {
+    let is_per_key = app.options.session.sessions == SessionPolicy::PerKey;
+    let Some(clocks) = app.replay.clocks() else {
+        return if named.is_some() { Err(ReplayRefusal::Live) } else { Ok(None) };
+    };
+    let name = match named {
+        Some(name) => name.to_owned(),
+        None if is_per_key => {
+            let session = SessionChoice::of_key(key);
+            session.begin(app).await?;
+            session.name
+        }
+        None => return Ok(None),
+    };
+    let Some(remote) = clocks.session(&name) else { return Err(ReplayRefusal::NoSession { name }) };
+    Ok(Some(Box::new(remote.seats().take(&name))))
 }
 
 /// The first supported subprotocol of the client's list; `None` if it has no list.

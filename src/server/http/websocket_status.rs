@@ -1,7 +1,6 @@
 //! `GET /healthz` and `/websocket/status`: the state of the server, for operators and probes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,12 +8,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::app::App;
+use super::live::source_tables::stream_health;
 use super::replay::clock_json::{clock_json, session_json};
 use crate::engine::hub::Hub;
-use crate::health::status::{Figure, SourceSnapshot, SourceState};
 use crate::replay::replays::SessionInfo;
 use crate::streams::Streams;
-use crate::wire::streams::{Channel, messages};
+use crate::wire::streams::Channel;
 
 /// 200 only while clients are served.
 pub async fn healthz(State(app): State<Arc<App>>) -> Response {
@@ -24,9 +23,6 @@ pub async fn healthz(State(app): State<Arc<App>>) -> Response {
 /// `GET /websocket/status`: the keys that monitors of the predecessor know, then ours.
 pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
     let streams = app.status.snapshot();
-    let figures = app.status.figures();
-    let health: Map<String, Value> =
-        streams.iter().map(|stream| (stream.name.clone(), health(stream, &figures))).collect();
     let position = streams.iter().find(|stream| stream.name == app.hub.name()).map(|stream| stream.position);
     let gexbot = app.connections() - app.stream_connections().min(app.connections());
     let mut hubs: Map<String, Value> = app
@@ -41,7 +37,7 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         "ping_interval": app.stream_options.ping_interval,
         "price_update_interval": app.stream_options.price_update_interval,
         "portfolio_update_interval": app.stream_options.portfolio_update_interval,
-        "stream_health": health,
+        "stream_health": stream_health(&app.status),
         "stream_history": history(&app.streams),
         "stage": format!("{:?}", app.stage()).to_lowercase(),
         // Those hubs share their groups and one sequence of ids.
@@ -49,7 +45,7 @@ pub async fn websocket_status(State(app): State<Arc<App>>) -> Response {
         "hubs": hubs,
     });
     if let Some(clocks) = app.replay.clocks() {
-        let session = |info: &SessionInfo| session_json(&info.name, info.connections, &info.remote);
+        let session = |info: &SessionInfo| session_json(&info.name, &info.remote);
         told["replay"] = clock_json(&clocks.common().snapshot(), app.connections()).into();
         told["replay_sessions"] = clocks.sessions().iter().map(session).collect();
     }
@@ -83,43 +79,4 @@ fn hub(hub: &Hub, connections: u64, replay_ordinal: Option<u64>) -> Value {
         told["replay_ordinal"] = ordinal.into();
     }
     told
-}
-
-/// The five figures that every source has, then the figures it registered itself. The source `feed:kite` has
-/// the figures with the label `feed="kite"`, under their names without `feed_`.
-fn health(stream: &SourceSnapshot, figures: &[Figure]) -> Value {
-    let mut told = json!({
-        "last_update": stream.last_update_unix_ns.map(rfc3339),
-        "error_count": stream.errors,
-        "recovery_attempts": stream.recoveries,
-        "is_healthy": stream.is_healthy,
-        "started_at": rfc3339(stream.started_unix_ns),
-    });
-    if let Some(SourceState { state, reason }) = &stream.state {
-        told["state"] = (*state).into();
-        told["reason"] = reason.as_str().into();
-    }
-    if let Some((kind, id)) = stream.name.split_once(':') {
-        let its_own = figures.iter().filter(|figure| figure.labels.iter().any(|(name, of)| *name == kind && of == id));
-        for figure in its_own {
-            let name = figure.name.strip_prefix(kind).map_or(figure.name, |name| name.trim_start_matches('_'));
-            told[name] = figure.value.load(Ordering::Relaxed).into();
-        }
-    }
-    told
-}
-
-/// UTC with milliseconds.
-fn rfc3339(unix_ns: u64) -> String {
-    messages::rfc3339(i64::try_from(unix_ns / 1_000_000).unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_rfc_3339_in_utc_with_milliseconds() {
-        assert_eq!(rfc3339(1_764_340_202_007_999_999), "2025-11-28T14:30:02.007Z");
-    }
 }

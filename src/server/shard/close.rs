@@ -47,6 +47,8 @@ pub enum Close {
     TokenExpired,
     /// More of its requests were refused than `--max-request-errors` allows in a minute.
     TooManyErrors,
+    /// An operator closed it, on the live page or with `POST /live/connections/{id}/close`.
+    ByOperator,
     /// A plan of faults resets it.
     FaultReset,
     /// A plan of faults closes it.
@@ -58,10 +60,10 @@ pub enum Close {
 pub enum Sight {
     /// A close frame with this code.
     Code(u16),
+    /// A close frame with the code that whoever closed it gave.
+    Given,
     /// A close frame that repeats the client's own.
     Echo,
-    /// A close frame whose code and reason a plan of faults says.
-    Ordered,
     /// No close frame: the socket is closed or reset.
     Nothing,
 }
@@ -107,7 +109,7 @@ const fn row(
 }
 
 /// Rows of [`TABLE`], one per [`Close`].
-pub const ROWS: usize = 23;
+pub const ROWS: usize = 24;
 
 /// All of them, in the order of [`Close`].
 pub const TABLE: [CloseRow; ROWS] = [
@@ -144,12 +146,13 @@ pub const TABLE: [CloseRow; ROWS] = [
         "errors",
         ComeBack::AfterFix,
     ),
+    row(Close::ByOperator, Sight::Given, None, "operator", ComeBack::Yes),
     row(Close::FaultReset, Sight::Nothing, None, "fault", ComeBack::Yes),
-    row(Close::FaultClose, Sight::Ordered, None, "fault", ComeBack::Yes),
+    row(Close::FaultClose, Sight::Given, None, "fault", ComeBack::Yes),
 ];
 
 /// The counters' labels, each once, in the order in which the metrics tell them.
-pub const COUNTERS: [&str; 16] = [
+pub const COUNTERS: [&str; 17] = [
     "client",
     "gone",
     "protocol",
@@ -165,6 +168,7 @@ pub const COUNTERS: [&str; 16] = [
     "shutdown",
     "token_expired",
     "errors",
+    "operator",
     "fault",
 ];
 
@@ -185,30 +189,38 @@ impl Close {
     }
 }
 
+/// RFC 6455's "the server made a mistake", where a row has no code.
+const NO_CODE: u16 = 1011;
+
 /// A close frame: a row of the table that has a code, and its reason.
 #[derive(Debug)]
 pub struct CloseFrame {
     close: Close,
-    /// In place of that of the row.
-    code: Option<u16>,
+    /// The code of a row that has none of its own.
+    given: Option<u16>,
     reason: Cow<'static, str>,
 }
 
 impl From<Close> for CloseFrame {
     fn from(close: Close) -> Self {
-        Self { close, code: None, reason: close.row().reason.unwrap_or_default().into() }
+        Self { close, given: None, reason: close.row().reason.unwrap_or_default().into() }
     }
 }
 
 impl CloseFrame {
     /// For a client that broke the rules: which one, in words.
     pub fn violation(code: u16, reason: &dyn std::fmt::Display) -> Self {
-        Self { close: Close::of_violation(code), code: None, reason: reason.to_string().into() }
+        Self { close: Close::of_violation(code), given: None, reason: reason.to_string().into() }
+    }
+
+    /// What an operator tells a client. The caller has checked the code, and that the reason has at most 123 bytes.
+    pub fn by_operator(code: u16, reason: String) -> Self {
+        Self { close: Close::ByOperator, given: Some(code), reason: reason.into() }
     }
 
     /// As a plan of faults says.
     pub fn ordered(code: u16, reason: &str) -> Self {
-        Self { close: Close::FaultClose, code: Some(code), reason: reason.to_owned().into() }
+        Self { close: Close::FaultClose, given: Some(code), reason: reason.to_owned().into() }
     }
 
     /// Whether the session of a reliable client ends with it. One that a plan of faults closes can be recovered, but after
@@ -224,10 +236,10 @@ impl CloseFrame {
 
     /// The code in the close frame.
     pub fn code(&self) -> u16 {
-        match (self.code, self.close.row().sight) {
+        match (self.given, self.close.row().sight) {
             (Some(code), _) | (None, Sight::Code(code)) => code,
-            // No caller has such a row; 1011 is RFC 6455's "the server made a mistake".
-            (None, Sight::Echo | Sight::Ordered | Sight::Nothing) => 1011,
+            // No caller has such a row.
+            (None, Sight::Given | Sight::Echo | Sight::Nothing) => NO_CODE,
         }
     }
 
@@ -247,14 +259,14 @@ mod tests {
     fn cells(row: &CloseRow) -> String {
         let code = match row.sight {
             Sight::Code(code) => code.to_string(),
+            Sight::Given => "given".to_owned(),
             Sight::Echo => "the client's own".to_owned(),
-            Sight::Ordered => "as the plan says".to_owned(),
             Sight::Nothing => "none".to_owned(),
         };
         let reason = match (row.reason, row.sight) {
             (Some(reason), _) => format!("`{reason}`"),
-            (None, Sight::Ordered) => "as the plan says".to_owned(),
             (None, Sight::Code(_)) => "says what was expected and what came".to_owned(),
+            (None, Sight::Given) => "given".to_owned(),
             (None, _) => "none".to_owned(),
         };
         let come_back = match row.come_back {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use bytes::{Buf, Bytes};
 use rustix::net::{SendFlags, send};
 
 use super::close::Close;
+use super::stats::HubCounts;
+use super::user_agents::AgentId;
 use crate::engine::clock::monotonic_ms;
 use crate::wire::websocket::Inbound;
 
@@ -42,6 +44,14 @@ pub struct Connection {
     pub state: ConnectionState,
     /// When the client was last heard, or seen to read, ms.
     pub heard_ms: u64,
+    /// When it was upgraded, ms.
+    pub opened_ms: u64,
+    /// Data frames handed to the kernel.
+    pub frames: u64,
+    /// Bytes handed to the kernel.
+    pub bytes: u64,
+    /// What the client calls itself.
+    pub agent: AgentId,
     /// Keeps bytes only while a message is incomplete.
     pub inbound: Inbound,
     socket: TcpStream,
@@ -91,11 +101,27 @@ impl Outbound {
 
 impl Connection {
     /// A connection over a non-blocking socket.
-    pub fn new(socket: TcpStream, now_ms: u64) -> Self {
+    pub fn new(socket: TcpStream, agent: AgentId, now_ms: u64) -> Self {
         // The listener's limit is for HTTP clients that do not read; here the lag rule judges.
         // Fails only on a socket that is gone, which the first read tells.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, 0);
-        Self { state: ConnectionState::Open, heard_ms: now_ms, inbound: Inbound::default(), socket, outbound: None }
+        Self {
+            state: ConnectionState::Open,
+            heard_ms: now_ms,
+            opened_ms: now_ms,
+            frames: 0,
+            bytes: 0,
+            agent,
+            inbound: Inbound::default(),
+            socket,
+            outbound: None,
+        }
+    }
+
+    /// The other end of the socket; `None` if it is gone. A system call: for a few connections at a time.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let peer = self.socket.peer_addr().ok()?;
+        Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 
     /// The socket, to be watched.
@@ -132,6 +158,14 @@ impl Connection {
                 Err(error) => Err(error.into()),
             };
         }
+    }
+
+    /// Counts what the kernel has taken, here and for its hub.
+    pub fn count_sent(&mut self, frames: u64, bytes: u64, hub: &HubCounts) {
+        self.frames += frames;
+        self.bytes += bytes;
+        hub.frames.add(frames);
+        hub.bytes.add(bytes);
     }
 
     /// The same for bytes that leave in a TCP segment of their own.
@@ -248,7 +282,7 @@ mod tests {
 
     fn connection() -> Connection {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Connection::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), 0)
+        Connection::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), AgentId::default(), 0)
     }
 
     fn unsent(connection: &Connection) -> Vec<u8> {
@@ -300,6 +334,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 48, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 72, "{}", size_of::<Connection>());
     }
 }

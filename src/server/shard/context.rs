@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::closed_log::ClosedLog;
 use super::shard_options::ShardOptions;
 use crate::engine::hub::Hub;
 use crate::engine::sweep_report::SweepReport;
@@ -31,6 +32,8 @@ pub struct ShardContext {
     pub faults: Arc<FaultBoard>,
     /// For the messages of all clients that are not finished yet.
     pub unfinished: Arc<ByteBudget>,
+    /// The connections that were closed lately.
+    pub closed: Arc<ClosedLog>,
 }
 
 /// The hubs of a server. A wire speaks for one of them.

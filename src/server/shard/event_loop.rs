@@ -13,11 +13,13 @@ use super::dialect::Dialects;
 use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
+use super::looks::Looks;
 use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
 use super::outbox::{Outbox, ShardFaults};
 use super::poller::{Interest, Poller, ReadySocket};
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
+use super::user_agents::AgentId;
 use crate::engine::clock::monotonic_ms;
 use crate::wire::Wire;
 
@@ -30,6 +32,7 @@ pub struct Shard {
     inbox: Inbox,
     outbox: Outbox,
     dialects: Dialects,
+    looks: Looks,
 }
 
 impl Shard {
@@ -46,10 +49,11 @@ impl Shard {
             mailbox,
             poller,
             lanes: Lanes::new(context, Arc::clone(&stats)),
-            sessions: Sessions::new(index, &options, Arc::clone(&stats)),
+            sessions: Sessions::new(index, &options, Arc::clone(&context.closed), Arc::clone(&stats)),
             inbox: Inbox::new(&options, Arc::clone(&context.unfinished)),
             outbox: Outbox::new(options.lag, Arc::clone(&stats), report, Arc::clone(&context.streams), faults),
             dialects: Dialects::new(context, &stats),
+            looks: Looks::default(),
         };
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
             shard.outbox.prepare(options.io_uring, index);
@@ -64,7 +68,8 @@ impl Shard {
             // While the sweep is not over, only poll: do not sleep.
             let next_ms = [self.sessions.next_ms(), self.dialects.next_ms(), self.outbox.next_ms()];
             let next_ms = next_ms.into_iter().flatten().min();
-            self.poller.wait(if self.outbox.has_queued() { Some(0) } else { next_ms }, &mut events);
+            let has_work = self.outbox.has_queued() || !self.looks.is_empty();
+            self.poller.wait(if has_work { Some(0) } else { next_ms }, &mut events);
             for event in events.drain(..) {
                 if let Some(socket) = self.poller.take(event) {
                     self.ready(socket);
@@ -78,7 +83,16 @@ impl Shard {
             self.drain();
             self.outbox.sweep(&mut self.sessions, &self.lanes);
             self.settle();
+            self.look();
             self.expire(monotonic_ms());
+        }
+    }
+
+    /// Works on what operators have asked for, a little at a time.
+    fn look(&mut self) {
+        if self.looks.is_due(self.outbox.has_queued()) {
+            self.looks.turn(&mut self.sessions, &self.lanes, || self.outbox.take_sweeps());
+            self.settle();
         }
     }
 
@@ -118,22 +132,22 @@ impl Shard {
     fn take(&mut self, message: ShardMessage) {
         match message {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
-            ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, admitted }) => {
+            ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, agent, admitted }) => {
                 let (key, admitted_stream) = self.sessions.add(user, protocol);
                 self.outbox.arrived(key, &self.sessions);
-                self.connect(key, socket, Some(&read), [Some(admitted), admitted_stream]);
+                self.connect(key, (socket, agent), Some(&read), [Some(admitted), admitted_stream]);
                 drop(wanted);
                 self.sessions.end_replaced(key, &mut self.lanes);
             }
             ShardMessage::Claim(claim) => self.sessions.claim(claim, &mut self.lanes),
-            ShardMessage::Attach { id, socket, read, admitted } => {
+            ShardMessage::Attach { id, socket, read, agent, admitted } => {
                 if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
-                    self.connect(key, socket, Some(&read), [Some(admitted), None]);
+                    self.connect(key, (socket, agent), Some(&read), [Some(admitted), None]);
                 }
             }
-            ShardMessage::Refuse { socket, hub, wire, admitted } => {
+            ShardMessage::Refuse { socket, hub, wire, agent, admitted } => {
                 let key = self.sessions.add_refused(hub, wire);
-                self.connect(key, socket, None, [Some(admitted), None]);
+                self.connect(key, (socket, agent), None, [Some(admitted), None]);
             }
             ShardMessage::Assigned(AssignmentNews { assignments, .. }) => {
                 for key in self.sessions.assigned(&assignments) {
@@ -142,6 +156,7 @@ impl Shard {
                 }
             }
             ShardMessage::ClockEnded(clock) => self.sessions.end_clock(&clock, &mut self.lanes),
+            ShardMessage::Look(look) => self.looks.push(look),
             ShardMessage::Drain => self.sessions.drain(&mut self.lanes),
         }
         self.settle();
@@ -149,9 +164,15 @@ impl Shard {
 
     /// Gives a session its socket, greets the client and handles what it has sent already (`None`: only to refuse it).
     /// Its places under the limits are held until the shard has counted it: a client that is greeted counts once.
-    fn connect(&mut self, key: u32, socket: TcpStream, sent: Option<&[u8]>, places: [Option<Admitted>; 2]) {
+    fn connect(
+        &mut self,
+        key: u32,
+        (socket, agent): (TcpStream, AgentId),
+        sent: Option<&[u8]>,
+        places: [Option<Admitted>; 2],
+    ) {
         let (is_watched, now_ms) = (self.poller.add(key, &socket), monotonic_ms());
-        self.sessions.connect(key, socket, now_ms);
+        self.sessions.connect(key, socket, agent, now_ms);
         drop(places);
         match sent {
             _ if !is_watched => self.sessions.report(key, Report::Lost(Close::Gone)),

@@ -98,6 +98,12 @@ impl Lanes {
         &self.by_key[lane as usize]
     }
 
+    /// A lane's group and wire; `None` if the lane was closed.
+    pub fn group_of(&self, lane: u32) -> Option<(&Arc<Group>, Wire)> {
+        let Lane { wire, group, .. } = self.by_key.get(lane as usize)?;
+        Some((&self.shares[share_of(*wire)].groups[*group as usize].group, *wire))
+    }
+
     /// The key of a lane's group in its hub.
     pub fn group_name(&self, lane: u32) -> &str {
         let lane = self.lane(lane);

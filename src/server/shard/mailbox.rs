@@ -12,9 +12,12 @@ use uuid::Uuid;
 
 use super::assignment::Assignment;
 use super::grant::Grant;
+use super::looks::Look;
 use super::poller::Doorbell;
 use super::stats::ShardStats;
+use super::user_agents::AgentId;
 use crate::engine::wanted_form::WantedForm;
+use crate::replay::seat::Seat;
 use crate::wire::gexbot::HubName;
 use crate::wire::webpubsub;
 
@@ -35,6 +38,8 @@ pub enum ShardMessage {
         socket: TcpStream,
         /// What it sent behind the handshake.
         read: Bytes,
+        /// What it calls itself.
+        agent: AgentId,
         /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
@@ -46,6 +51,8 @@ pub enum ShardMessage {
         hub: HubName,
         /// Its protocol.
         wire: webpubsub::PubSubWire,
+        /// What it calls itself.
+        agent: AgentId,
         /// Counts the client against the limit until the shard counts it.
         admitted: Admitted,
     },
@@ -53,6 +60,8 @@ pub enum ShardMessage {
     Assigned(AssignmentNews),
     /// A replay session has ended: the clients on its clock are closed.
     ClockEnded(Arc<str>),
+    /// An operator asks something.
+    Look(Look),
     /// Tell everybody, close everything, and end.
     Drain,
 }
@@ -90,6 +99,8 @@ pub struct Arrival {
     pub protocol: ClientProtocol,
     /// Keeps what it will be subscribed to built until it is.
     pub wanted: Option<WantedForm>,
+    /// What it calls itself.
+    pub agent: AgentId,
     /// Counts the client against the limit until the shard counts it.
     pub admitted: Admitted,
 }
@@ -105,7 +116,7 @@ pub enum ClientProtocol {
         /// The groups that the server joins for it; without, the client joins.
         assignment: Option<Arc<Assignment>>,
         /// The session whose clock it is on; without, the clock that all share.
-        session: Option<Box<str>>,
+        session: Option<Box<Seat>>,
     },
     /// The JSON streams, on `/ws`.
     Streams {

@@ -42,6 +42,11 @@ impl Marks {
         self.blocked = self.blocked + u64::from(mark == Mark::Blocked) - u64::from(before == Mark::Blocked);
     }
 
+    /// The key after the largest one that was ever marked.
+    pub fn end(&self) -> u32 {
+        self.marks.len() as u32
+    }
+
     /// How many sessions are [`Mark::Blocked`].
     pub fn blocked(&self) -> u64 {
         self.blocked

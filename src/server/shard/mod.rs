@@ -17,11 +17,14 @@
 //! - [`assignment`]: groups that the server joins for a client.
 //! - [`outbox`]: what is due, joined, sent, settled; [`uring`]. [`pull`]: what is read from histories.
 //! - [`inbox`]: what clients send; [`dialect`]: what the two client protocols make of it.
-//! - [`keepalive`], [`timers`]: what happens later. [`close`]: every way a connection ends.
+//! - [`keepalive`], [`timers`]: what happens later. [`close`]: every way a connection ends; [`closed_log`].
+//! - [`looks`]: what operators ask, answered a piece at a time; [`user_agents`], [`shown_text`]: what clients say of
+//!   themselves.
 
 pub mod assignment;
 mod bell;
 pub mod close;
+pub mod closed_log;
 mod connection;
 pub mod connection_id;
 pub mod context;
@@ -31,6 +34,7 @@ pub mod grant;
 mod inbox;
 mod keepalive;
 mod lanes;
+pub mod looks;
 pub mod mailbox;
 mod marks;
 mod outbox;
@@ -39,6 +43,8 @@ mod pull;
 mod session;
 mod sessions;
 pub mod shard_options;
+pub mod shown_text;
 pub mod stats;
 mod timers;
 mod uring;
+pub mod user_agents;

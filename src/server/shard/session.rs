@@ -14,14 +14,19 @@ use super::connection::Connection;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
 use super::pull::Pull;
+use super::shown_text::{shown, shown_key};
 use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
+use crate::replay::seat::Seat;
 use crate::wire::Wire;
 use crate::wire::gexbot::{HubName, HubTopic};
 use crate::wire::streams::Channels;
 
 /// Ack ids remembered per session, as Azure's service does (`docs/protocols/webpubsub.md`, "Acks").
-const REMEMBERED_ACKS: u64 = 1000;
+const REMEMBERED_ACKS: u32 = 1000;
+
+/// Characters of a client's name that are shown.
+const SHOWN_USER: usize = 64;
 
 /// A subscription as its session sees it.
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +61,8 @@ pub struct Session {
     pub hub: HubName,
     /// Channels, filters and errors of a client of `/ws`; `None` on Web PubSub.
     pub client: Option<Box<StreamClient>>,
-    /// The session clock that it is on; `None` for the common one. A box in a box: hardly anybody has one.
-    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
-    pub clock: Option<Box<String>>,
+    /// The session clock that it is on; `None` for the common one. Boxed: hardly anybody has one.
+    pub clock: Option<Box<Seat>>,
     /// The groups that the server joins for it; `None` if the client joins.
     pub followed: Option<Box<FollowedAssignment>>,
     /// Its groups, by lane: sessions with the same groups have them in the same order.
@@ -150,7 +154,7 @@ impl Session {
     /// The key of a group in its hub: a clock of its own has groups of its own.
     pub fn group_key<'a>(&self, group: &'a str) -> Cow<'a, str> {
         match &self.clock {
-            Some(clock) => session_group(clock, group).into(),
+            Some(seat) => session_group(seat.name(), group).into(),
             None => group.into(),
         }
     }
@@ -210,6 +214,26 @@ impl Session {
         let rings = || self.memberships.iter().map(|membership| (&lanes.lane(membership.lane).ring, membership.cursor));
         rings().any(|(ring, cursor)| ring.head().saturating_sub(cursor) > self.allowance || cursor < ring.oldest())
             || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
+    }
+
+    /// How many frames are due in each of its groups, by lane. Nothing is where it reads a channel's history.
+    pub fn lags(&self, lanes: &Lanes) -> impl Iterator<Item = (u32, u64)> {
+        let lag = |membership: &Membership| lanes.lane(membership.lane).ring.head().saturating_sub(membership.cursor);
+        self.memberships.iter().map(move |membership| (membership.lane, lag(membership)))
+    }
+
+    /// Frames that are due in all its groups, and their bytes.
+    pub fn behind(&self, lanes: &Lanes) -> (u64, u64) {
+        let bytes = |membership: &Membership| lanes.lane(membership.lane).ring.bytes_from(membership.cursor);
+        (self.lags(lanes).map(|(_, lag)| lag).sum(), self.memberships.iter().map(bytes).sum())
+    }
+
+    /// Who the client says it is, as an operator may see it. A key of Web PubSub is a credential.
+    pub fn shown_user(&self) -> String {
+        match self.wire {
+            Wire::WebPubSub(_) => shown_key(&self.user),
+            Wire::Streams => shown(&self.user, SHOWN_USER),
+        }
     }
 
     /// The channel's memberships get nothing from the rings any more; or, with a cursor at the head, everything
@@ -280,9 +304,8 @@ impl Session {
 struct AckIds {
     newest: Run,
     /// Runs of ids, oldest first.
-    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
     older: Option<Box<VecDeque<Run>>>,
-    count: u64,
+    count: u32,
 }
 
 /// Consecutive ids.

@@ -9,6 +9,7 @@
 //! Only the loop ends a connection or a session. What other parts find out about one while they work on
 //! it they [`report`](Sessions::report), so that none disappears under their hands.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use super::assignment::FollowedAssignment;
 use super::close::{Close, CloseFrame};
+use super::closed_log::{ClosedConnection, ClosedLog, Ending};
 use super::connection::{Connection, ConnectionState};
 use super::connection_id::connection_id;
 use super::dialect::stream_client::StreamClient;
@@ -26,9 +28,10 @@ use super::mailbox::{Admitted, ClientProtocol, SessionClaim};
 use super::marks::{Mark, Marks};
 use super::session::{Membership, Session};
 use super::shard_options::ShardOptions;
-use super::stats::ShardStats;
+use super::stats::{ShardStats, hub_index};
 use super::timers::Timeouts;
-use crate::engine::clock::monotonic_ms;
+use super::user_agents::AgentId;
+use crate::engine::clock::{self, monotonic_ms};
 use crate::engine::hub::TooManySilentGroups;
 use crate::engine::policy::LagOptions;
 use crate::health::log_limit;
@@ -73,6 +76,9 @@ pub struct Sessions {
     /// When tokens of open connections expire, ms; an entry goes with its connection.
     expiries: BTreeSet<(u64, u32)>,
     reports: VecDeque<(u32, Report)>,
+    /// What clients were told that are being closed, by key; an entry goes with its connection.
+    endings: HashMap<u32, Ending>,
+    closed: Arc<ClosedLog>,
     /// Clients of groups that have joined one at least.
     members: u64,
     /// The server stops: nobody may come, or come back.
@@ -81,7 +87,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// No sessions yet. The number of the shard goes into every connection id.
-    pub fn new(shard: u8, options: &ShardOptions, stats: Arc<ShardStats>) -> Self {
+    pub fn new(shard: u8, options: &ShardOptions, closed: Arc<ClosedLog>, stats: Arc<ShardStats>) -> Self {
         Self {
             shard,
             lag: options.lag,
@@ -95,6 +101,8 @@ impl Sessions {
             assigned: BTreeSet::new(),
             expiries: BTreeSet::new(),
             reports: VecDeque::new(),
+            endings: HashMap::new(),
+            closed,
             members: 0,
             is_draining: false,
         }
@@ -113,6 +121,11 @@ impl Sessions {
     /// A session, to be changed.
     pub fn get_mut(&mut self, key: u32) -> Option<&mut Session> {
         self.slab.get_mut(key as usize)
+    }
+
+    /// The key after the largest one that a connected session has had.
+    pub fn key_end(&self) -> u32 {
+        self.marks.end()
     }
 
     /// The keys of all sessions, detached ones included.
@@ -191,7 +204,7 @@ impl Sessions {
         let admitted = match protocol {
             ClientProtocol::WebPubSub { hub, assignment, session: clock, .. } => {
                 session.hub = hub;
-                session.clock = clock.map(|clock| Box::new(clock.into()));
+                session.clock = clock;
                 session.followed = assignment.map(|assignment| Box::new(FollowedAssignment::new(assignment)));
                 None
             }
@@ -210,17 +223,14 @@ impl Sessions {
     }
 
     /// Gives a session its socket.
-    pub fn connect(&mut self, key: u32, socket: TcpStream, now_ms: u64) {
+    pub fn connect(&mut self, key: u32, socket: TcpStream, agent: AgentId, now_ms: u64) {
         self.renew_serial(key);
         let session = &mut self.slab[key as usize];
-        session.connection = Some(Connection::new(socket, now_ms));
+        session.connection = Some(Connection::new(socket, agent, now_ms));
         self.marks.set(key, Mark::Ready);
         self.stats.connections.add(1);
         self.stats.opened.add(1);
-        match session.client {
-            Some(_) => self.stats.stream_connections.add(1),
-            None => self.stats.hub_connections[session.hub.index()].add(1),
-        }
+        self.stats.hub(hub_index(session.wire, session.hub)).connections.add(1);
     }
 
     /// A session for a client that asked for one which cannot be recovered. Nobody can recover what it has until it is
@@ -232,7 +242,7 @@ impl Sessions {
 
     /// The clock of a replay session has ended: ends the sessions on it.
     pub fn end_clock(&mut self, clock: &str, lanes: &mut Lanes) {
-        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|own| **own == clock);
+        let is_on = |session: &Session| session.clock.as_ref().is_some_and(|seat| seat.name() == clock);
         let ended: Vec<u32> =
             self.slab.iter().filter(|(_, session)| is_on(session)).map(|(key, _)| key as u32).collect();
         for key in ended {
@@ -355,15 +365,22 @@ impl Sessions {
     /// Ends a session, unless it may be recovered, and begins to close its connection: nothing but the rest of a frame sent in part,
     /// `farewell`, and the close frame will be sent; the client has as long as the write timeout to take them.
     pub fn close(&mut self, key: u32, frame: &CloseFrame, farewell: &[u8], lanes: &mut Lanes) {
-        if !self.slab.contains(key as usize) {
-            return;
+        let Some(session) = self.get(key) else { return };
+        let is_open = session.connection.as_ref().is_some_and(Connection::is_open);
+        if is_open {
+            let behind = session.behind(lanes).0;
+            let reason = frame.reason().to_owned().into();
+            self.endings.insert(key, Ending { code: Some(frame.code()), reason, behind });
+        }
+        if matches!(frame.close(), Close::Slow | Close::SlowStream) {
+            self.count_dropped(key, lanes);
         }
         if frame.ends_session() {
             self.leave_all(key, lanes);
             self.ids.remove(&self.slab[key as usize].id);
         }
         let session = &mut self.slab[key as usize];
-        let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) else { return };
+        let Some(connection) = session.connection.as_mut().filter(|_| is_open) else { return };
         connection.drop_states();
         connection.control().extend_from_slice(farewell);
         websocket::append_close(frame.code(), frame.reason(), connection.control());
@@ -375,6 +392,7 @@ impl Sessions {
     /// may come back for it.
     pub fn closed_by_client(&mut self, key: u32, code: Option<u16>, lanes: &mut Lanes) {
         let Some(session) = self.slab.get_mut(key as usize) else { return };
+        let behind = session.behind(lanes).0;
         let Some(connection) = session.connection.as_mut() else { return };
         match connection.state {
             ConnectionState::Lingering { close } => self.report(key, Report::Finished(close)),
@@ -383,6 +401,7 @@ impl Sessions {
                 connection.state = ConnectionState::Closing { close, answered: true };
             }
             ConnectionState::Open => {
+                self.endings.insert(key, Ending { code, reason: Cow::default(), behind });
                 connection.drop_states();
                 match code {
                     Some(code) => websocket::append_close(code, "", connection.control()),
@@ -398,6 +417,33 @@ impl Sessions {
         }
     }
 
+    /// Counts what a client that is dropped for lag does not get any more.
+    fn count_dropped(&self, key: u32, lanes: &Lanes) {
+        let lags = self.get(key).into_iter().flat_map(|session| session.lags(lanes));
+        for (lane, lag) in lags.filter(|(_, lag)| *lag > 0) {
+            if let Some((group, _)) = lanes.group_of(lane) {
+                group.count_dropped(lag);
+            }
+        }
+    }
+
+    /// Writes down how a connection has ended.
+    fn log_closed(&self, session: &Session, connection: &Connection, close: Close, ending: Ending) {
+        self.closed.push(ClosedConnection {
+            at_unix_ms: clock::unix_ns() / 1_000_000,
+            id: session.id,
+            wire: session.wire,
+            hub: session.hub,
+            user: session.shown_user(),
+            agent: connection.agent,
+            address: connection.peer(),
+            close,
+            ending,
+            lived_ms: monotonic_ms().saturating_sub(connection.opened_ms),
+            frames: connection.frames,
+        });
+    }
+
     /// Resets a connection whose socket cannot be used any more.
     pub fn lose(&mut self, key: u32, close: Close, lanes: &mut Lanes) {
         if let Some(connection) = self.connection(key) {
@@ -410,16 +456,20 @@ impl Sessions {
     pub fn depart(&mut self, key: u32, close: Close, lanes: &mut Lanes) {
         let Some(session) = self.slab.get_mut(key as usize) else { return };
         let Some(connection) = session.connection.take() else { return };
+        let ending = self.endings.remove(&key);
+        // A server that stops closes everybody, and nobody looks any more.
+        if !self.is_draining {
+            let session = &self.slab[key as usize];
+            let behind = || Ending { behind: session.behind(lanes).0, ..Ending::default() };
+            self.log_closed(session, &connection, close, ending.unwrap_or_else(behind));
+        }
+        let session = &mut self.slab[key as usize];
         drop(connection);
         self.marks.set(key, Mark::Away);
-        if let Some(client) = &mut session.client {
-            self.stats.stream_connections.subtract(1);
-            if let Some(expires_ms) = client.expires_ms.take() {
-                self.expiries.remove(&(expires_ms, key));
-            }
-        } else {
-            self.stats.hub_connections[session.hub.index()].subtract(1);
+        if let Some(expires_ms) = session.client.as_mut().and_then(|client| client.expires_ms.take()) {
+            self.expiries.remove(&(expires_ms, key));
         }
+        self.stats.hub(hub_index(session.wire, session.hub)).connections.subtract(1);
         self.stats.closed(close);
         if log_limit::client_line(tracing::Level::INFO) {
             tracing::info!(connection = %session.id, reason = close.counter(), "connection closed");

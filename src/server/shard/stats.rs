@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::close::{Close, CloseRow, ROWS, TABLE};
+use crate::wire::Wire;
 use crate::wire::gexbot::HubName;
 
 /// A counter or gauge with a single writer: plain loads and stores, no locked instruction.
@@ -27,6 +28,17 @@ impl Count {
     }
 }
 
+/// What one shard counts for a hub, or for the JSON streams.
+#[derive(Debug, Default)]
+pub struct HubCounts {
+    /// Open connections (gauge).
+    pub connections: Count,
+    /// Data frames handed to the kernel; one that went in part counts, its rest is bound to follow.
+    pub frames: Count,
+    /// Bytes handed to the kernel.
+    pub bytes: Count,
+}
+
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What one shard counts: aligned, so that no two shards write to one cache line or to neighbours that
@@ -35,8 +47,8 @@ macro_rules! counts {
         #[repr(align(128))]
         pub struct ShardStats {
             $($(#[$doc])* pub $name: Count,)*
-            /// Open connections of each of GexBot's hubs, by [`HubName::index`] (gauge).
-            pub hub_connections: [Count; HubName::COUNT],
+            /// By [`hub_index`].
+            hubs: [HubCounts; HubName::COUNT + 1],
             /// Connections that ended, by row of the table.
             closes: [Count; ROWS],
         }
@@ -46,18 +58,12 @@ macro_rules! counts {
 counts! {
     /// Open connections (gauge).
     connections,
-    /// Open connections of the JSON streams, counted in `connections` too (gauge).
-    stream_connections,
     /// Reliable sessions without a socket (gauge).
     detached,
     /// Connections opened since the start.
     opened,
     /// Subscribers (gauge).
     subscribers,
-    /// Data frames handed to the kernel; one that went in part counts, its rest is bound to follow.
-    frames,
-    /// Bytes handed to the kernel.
-    bytes,
     /// Calls of `send`.
     sends,
     /// Reliable frames finished.
@@ -82,7 +88,38 @@ counts! {
     silent_joins,
 }
 
+/// The place of the JSON streams behind GexBot's hubs.
+pub const STREAMS: usize = HubName::COUNT;
+
+/// Where a connection counts: the place of its hub, or [`STREAMS`].
+pub fn hub_index(wire: Wire, hub: HubName) -> usize {
+    match wire {
+        Wire::WebPubSub(_) => hub.index(),
+        Wire::Streams => STREAMS,
+    }
+}
+
 impl ShardStats {
+    /// What is counted for the hub at this place: [`HubName::index`] or [`STREAMS`].
+    pub fn hub(&self, index: usize) -> &HubCounts {
+        &self.hubs[index]
+    }
+
+    /// Data frames handed to the kernel, for all hubs.
+    pub fn frames(&self) -> u64 {
+        self.hubs.iter().map(|hub| hub.frames.get()).sum()
+    }
+
+    /// Bytes handed to the kernel, for all hubs.
+    pub fn bytes(&self) -> u64 {
+        self.hubs.iter().map(|hub| hub.bytes.get()).sum()
+    }
+
+    /// Open connections of the JSON streams, counted in `connections` too.
+    pub fn stream_connections(&self) -> u64 {
+        self.hub(STREAMS).connections.get()
+    }
+
     /// Counts a connection out. Only the owning shard may call this.
     pub fn closed(&self, close: Close) {
         self.connections.subtract(1);

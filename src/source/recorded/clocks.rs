@@ -175,26 +175,20 @@ impl Clocks {
         }
     }
 
-    fn connections(session: &Session) -> usize {
-        let places = session.stand.places().iter();
-        // A client may have joined several; whoever is in one is there.
-        places.map(|place| place.group.subscribers().max(place.spot.subscribers())).max().unwrap_or(0)
-    }
-
-    /// Ends sessions that nobody has listened to for long.
+    /// Ends sessions that have been without clients for long.
     fn end_idle(&self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(250));
             let idle: Vec<String> = {
                 let mut sessions = locked(&self.sessions);
-                for session in sessions.values_mut().filter(|session| Self::connections(session) > 0) {
+                for session in sessions.values_mut().filter(|session| session.remote.seats().taken() > 0) {
                     session.idle_since = Instant::now();
                 }
                 let is_idle = |session: &Session| session.idle_since.elapsed() >= self.parts.replay.session_idle;
                 sessions.iter().filter(|(_, session)| is_idle(session)).map(|(name, _)| name.clone()).collect()
             };
             for name in idle {
-                tracing::info!(session = name, "nobody has listened for --session-idle; the session ends");
+                tracing::info!(session = name, "no client for --session-idle; the session ends");
                 self.end(&name);
             }
         }
@@ -318,11 +312,8 @@ impl Replays for Clocks {
     }
 
     fn sessions(&self) -> Vec<SessionInfo> {
-        let info = |(name, session): (&String, &Session)| SessionInfo {
-            name: name.clone(),
-            connections: Self::connections(session),
-            remote: session.remote.clone(),
-        };
+        let info =
+            |(name, session): (&String, &Session)| SessionInfo { name: name.clone(), remote: session.remote.clone() };
         locked(&self.sessions).iter().map(info).collect()
     }
 }

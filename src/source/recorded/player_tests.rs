@@ -320,6 +320,20 @@ fn what_is_refused_changes_nothing() {
 }
 
 #[test]
+fn a_record_is_published_once_there_are_frames_that_somebody_takes() {
+    let mut rig = Rig::new(&vec![("SPX", every_second(9))], options());
+    let group = rig.hub.subscribe("blue_SPX_orderflow_orderflow").unwrap().0;
+    wait(|| group.is_served());
+    // The first subscriber of another form is here, its frames are not built yet: only those are that nobody takes.
+    group.unwant(Form::new(0));
+    rig.ask(Change { step: Some(2), ..Change::default() }).unwrap();
+    assert_eq!(rig.published(), []);
+    group.want(Form::new(0));
+    rig.ask(Change { step: Some(1), ..Change::default() }).unwrap();
+    assert_eq!(rig.published(), [("SPX".to_owned(), 2)]);
+}
+
+#[test]
 fn a_clock_on_recorded_time_plays_everything_in_order_and_ends() {
     let recorded = vec![("NDX", (0..40).step_by(2).collect()), ("SPX", every_second(40))];
     let mut rig = Rig::new(&recorded, options());

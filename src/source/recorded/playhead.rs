@@ -191,15 +191,16 @@ impl Playhead {
             return;
         }
         let Found { block, slot, .. } = found;
+        // Without a form that lanes send, the first subscribers are still waiting for their acks: forms that nobody
+        // takes would put a record into the ledger that nobody gets.
+        let has = |group: &Group, kind| group.served() & block.built().forms(kind) != 0;
         if group {
-            let forms = block.built().forms(track.kind());
-            played.missing += u64::from(served(&place.group) & !forms != 0);
-            // Without a form the first subscribers are still waiting for their acks.
-            if forms != 0 {
+            played.missing += u64::from(served(&place.group) & !block.built().forms(track.kind()) != 0);
+            if has(&place.group, track.kind()) {
                 batch.publish(&place.group, Frames::new(Arc::clone(&block) as Arc<dyn FrameStore>, slot));
             }
         }
-        if spot {
+        if spot && has(&place.spot, PayloadKind::Spot) {
             batch.publish(&place.spot, Frames::new(block, Block::spot_of(slot)));
         }
     }

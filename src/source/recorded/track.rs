@@ -47,6 +47,9 @@ struct Notes {
     /// Those of later blocks.
     later: BTreeMap<usize, LineStats>,
     reported: usize,
+    bad: u64,
+    /// The first ones that were logged: line numbers, from 1, and reasons.
+    first_bad: Vec<(u64, String)>,
 }
 
 /// What a [`Track`] is made of.
@@ -230,12 +233,20 @@ impl Track {
         let (path, before) = (self.path().display(), self.index.lines_before(at));
         for (line, reason) in lines.first_bad.iter().take(REPORTED_LINES - notes.reported.min(REPORTED_LINES)) {
             tracing::warn!("{path}:{}: {reason}", before + line);
+            notes.first_bad.push((before + line, reason.clone()));
         }
         notes.reported += lines.first_bad.len();
         let bad = lines.bad;
+        notes.bad += bad;
         notes.later.insert(at, lines);
         self.follow(&mut notes);
         bad
+    }
+
+    /// Lines that are no records among those that were read, and the first of them: line numbers, from 1, and reasons.
+    pub fn bad_lines(&self) -> (u64, Vec<(u64, String)>) {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        (notes.bad, notes.first_bad.clone())
     }
 
     /// More of the file is indexed: if the rest of it is blank, everything that was noticed is summed up.

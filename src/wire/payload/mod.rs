@@ -8,6 +8,7 @@ pub mod decimal;
 pub mod gex;
 pub mod greek;
 pub mod orderflow;
+pub mod record_line;
 pub mod spot;
 
 mod encoder;

@@ -136,6 +136,13 @@ pub(super) fn append_data(group: &str, type_url: &str, payload: &[u8], out: &mut
     out.extend_from_slice(TAIL.as_bytes());
 }
 
+/// Appends a data frame whose data is the JSON value of this text.
+pub(super) fn append_json_data(group: &str, text: &str, out: &mut Vec<u8>) {
+    let group = serde_json::to_string(group).expect("a string always serializes");
+    let message = format!(r#"{{"type":"message","from":"group","group":{group},"dataType":"json","data":{text}}}"#);
+    websocket::append(Opcode::Text, message.as_bytes(), out);
+}
+
 /// The payload in a frame of [`append_data`].
 pub(super) fn payload_of(frame: &[u8]) -> Option<Vec<u8>> {
     #[derive(Deserialize)]

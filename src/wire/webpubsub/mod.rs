@@ -21,4 +21,6 @@ mod reliable;
 
 pub use control::{AckResult, Downstream, ErrorName, Malformed, Upstream};
 pub use forms::{PlainForm, SUBPROTOCOLS, Syntax};
-pub use pubsub_wire::{MAX_GROUP_NAME, ORDERFLOW_TYPE_URL, PubSubWire, append_data, payload_of, payload_of_json};
+pub use pubsub_wire::{
+    MAX_GROUP_NAME, ORDERFLOW_TYPE_URL, PubSubWire, append_data, append_json_data, payload_of, payload_of_json,
+};

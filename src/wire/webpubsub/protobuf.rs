@@ -9,7 +9,9 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use super::control::{Downstream, Malformed, Upstream};
-use crate::wire::proto::webpubsub::{DownstreamMessage, UpstreamMessage, downstream_message, upstream_message};
+use crate::wire::proto::webpubsub::{
+    DownstreamMessage, MessageData, UpstreamMessage, downstream_message, message_data, upstream_message,
+};
 use crate::wire::websocket::{self, Opcode};
 
 /// Parses one binary message of a client.
@@ -84,6 +86,19 @@ pub(super) fn append_data(group: &str, type_url: &str, payload: &[u8], out: &mut
     append_any(type_url, payload, out);
 }
 
+/// Appends a data frame whose data is the JSON value of this text.
+pub(super) fn append_json_data(group: &str, text: &str, out: &mut Vec<u8>) {
+    let data = MessageData { data: Some(message_data::Data::JsonData(text.to_owned())) };
+    let data = downstream_message::Data {
+        from: FROM.to_owned(),
+        group: Some(group.to_owned()),
+        data: Some(data),
+        ..downstream_message::Data::default()
+    };
+    let message = DownstreamMessage { message: Some(downstream_message::Message::Data(data)) };
+    websocket::append(Opcode::Binary, &message.encode_to_vec(), out);
+}
+
 /// Appends a serialized `Any`.
 pub(super) fn append_any(type_url: &str, value: &[u8], out: &mut Vec<u8>) {
     append_field(ANY_TYPE_URL, type_url.as_bytes(), out);
@@ -145,7 +160,7 @@ fn append_field(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::proto::webpubsub::{Any, MessageData, message_data};
+    use crate::wire::proto::webpubsub::Any;
     use crate::wire::webpubsub::ErrorName;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;

@@ -81,6 +81,15 @@ pub fn append_data(syntax: Syntax, group: &str, type_url: &str, payload: &[u8], 
     }
 }
 
+/// Appends the finished plain frame of a group's data that is a JSON value, given as its text (`docs/protocols/webpubsub.md`,
+/// "Data across protocols").
+pub fn append_json_data(syntax: Syntax, group: &str, text: &str, out: &mut Vec<u8>) {
+    match syntax {
+        Syntax::Json => json::append_json_data(group, text, out),
+        Syntax::Protobuf => protobuf::append_json_data(group, text, out),
+    }
+}
+
 /// The payload inside a plain protobuf frame that [`append_data`] wrote: its last bytes.
 pub fn payload_of(frame: &[u8], group: &str, type_url: &str) -> std::ops::Range<usize> {
     protobuf::payload_of(frame, group, type_url)

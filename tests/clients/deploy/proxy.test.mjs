@@ -125,7 +125,7 @@ test("the clients of the hub spread over both nodes, and each recovery reaches t
     recovery.searchParams.append("awps_reconnection_token", message.reconnectionToken);
     assert.notEqual(recovery.search.includes(":"), url.includes("?access_token=my-secret-key:"));
     const again = new WebSocket(recovery, "json.reliable.webpubsub.azure.v1");
-    await once(again, "open"); // a node that has no such session answers 404
+    await once(again, "open");
     again.close(1000);
   }
   const recovered = await perNode("flowcast_recoveries_total");
@@ -162,6 +162,28 @@ test("POST and PATCH of a key and its sockets reach one node, and keys spread ov
   for (const socket of sockets) socket.terminate();
 });
 
+test("all clients of a replay session and its own routes reach one node, and sessions spread over both", async () => {
+  const SESSIONS = 12;
+  const sockets = [];
+  for (let n = 0; n < SESSIONS; n += 1) {
+    const name = `suite_${n}.a-b`;
+    for (const [method, body] of [["GET"], ["POST", JSON.stringify({ groups: ["SPX_orderflow_orderflow"] })]]) {
+      const negotiate = `https://${proxy.origin}/v2/negotiate?session=${name}&state=paused&key=${method}%2F${n}`;
+      const response = await fetch(negotiate, { method, body });
+      assert.equal(response.status, 200, await response.clone().text());
+      const socket = new WebSocket((await response.json()).websocket_urls.orderflow, "json.webpubsub.azure.v1");
+      sockets.push(socket);
+      await once(socket, "message"); // connected
+    }
+    const clock = await (await fetch(`https://${proxy.origin}/replay/sessions/${name}`)).json();
+    assert.equal(clock.clients, 2, JSON.stringify(clock));
+  }
+  const sessions = await Promise.all(nodes.map(async (node) => (await (await fetch(`${node.url}/replay/sessions`)).json()).count));
+  assert.equal(sessions[0] + sessions[1], SESSIONS);
+  for (const place of [0, 1]) assert.ok(sessions[place] > 0, `node ${place + 1} has none of ${SESSIONS} sessions`);
+  for (const socket of sockets) socket.terminate();
+});
+
 test("the example client receives every kind of message over wss://", async () => {
   const options = { url: `wss://${proxy.origin}/ws`, token: () => jwt({ sub: "my-secret-subject" }) };
   await withClient(options, async ({ client, log, untilMessage }) => {
@@ -180,7 +202,7 @@ test("the example client receives every kind of message over wss://", async () =
 });
 
 test("figures and publishing are not for the outside, and the proxy has figures of its own", async () => {
-  for (const inside of ["/metrics", "/ticks", "/api/publish"]) {
+  for (const inside of ["/metrics", "/ticks", "/api/publish", "/", "/live", "/live/events"]) {
     assert.equal((await fetch(`https://${proxy.origin}${inside}`)).status, 403, inside);
   }
   const figures = await (await fetch(`http://127.0.0.1:${proxy.metricsPort}/metrics`)).text();

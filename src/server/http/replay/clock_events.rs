@@ -1,15 +1,16 @@
-//! `GET /replay/events`: the clock as server-sent events.
+//! `GET /replay/events` and `/replay/sessions/{name}/events`: a clock as server-sent events.
 //!
 //! A `state` comes first, at every change, and at each beat (`?hz=`, once a second); an `epoch` at every jump and every
 //! change of speed, before the `state` that it led to. An event is made when its reader takes it, so a slow reader
-//! misses states and costs nothing; epochs it gets late, up to 256 of them.
+//! misses states and costs nothing; epochs it gets late, up to 256 of them. The events of a session end with it.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::RawQuery;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
@@ -18,10 +19,12 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::clock_json::{clock_json, epoch_json};
+use super::clock_json::{clock_json, epoch_json, session_json};
 use super::on_replay::OnReplay;
 use super::replay_refusal::ReplayRefusal;
+use super::session_routes::session_name;
 use crate::replay::remote::Remote;
+use crate::replay::replays::Replays;
 use crate::server::http::app::App;
 use crate::server::http::auth;
 
@@ -34,6 +37,8 @@ const HZ: std::ops::RangeInclusive<f64> = 0.1..=100.0;
 struct ClockReader {
     app: Arc<App>,
     remote: Remote,
+    /// The session whose clock this is, and where it is looked for; `None` for the common one.
+    session: Option<(String, Arc<dyn Replays>)>,
     changed: watch::Receiver<u64>,
     beat: Duration,
     next_beat: Instant,
@@ -50,17 +55,40 @@ pub async fn events(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ReplayRefusal> {
-    let beat = Duration::from_secs_f64(1.0 / hz(query.as_deref())?);
-    let place = Arc::clone(&request.app.tick_readers).try_acquire_owned();
+    let remote = request.clocks.common().clone();
+    follow(request.app, remote, None, query.as_deref(), &headers)
+}
+
+/// Follows the clock of a session until it ends.
+pub async fn session_events(
+    request: OnReplay,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ReplayRefusal> {
+    let name = session_name(path);
+    let remote = request.session(&name)?;
+    follow(request.app, remote, Some((name, request.clocks)), query.as_deref(), &headers)
+}
+
+fn follow(
+    app: Arc<App>,
+    remote: Remote,
+    session: Option<(String, Arc<dyn Replays>)>,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Response, ReplayRefusal> {
+    let beat = Duration::from_secs_f64(1.0 / hz(query)?);
+    let place = Arc::clone(&app.tick_readers).try_acquire_owned();
     let place = place.map_err(|_| ReplayRefusal::TooManyReaders)?;
     let last_event = headers.get(HeaderName::from_static("last-event-id"));
     let last_event = last_event.and_then(|id| id.to_str().ok()?.parse().ok());
-    let remote = request.clocks.common().clone();
     let reader = ClockReader {
-        app: request.app,
+        app,
         changed: remote.watch(),
         epoch: last_event.unwrap_or_else(|| remote.snapshot().epoch),
         remote,
+        session,
         beat,
         next_beat: Instant::now(),
         ready: VecDeque::new(),
@@ -85,15 +113,15 @@ impl ClockReader {
                     changed = reader.changed.changed() => changed.ok()?,
                     () = sleep_until(reader.next_beat) => {}
                 }
-                reader.look();
+                reader.look()?;
             }
             let event = reader.ready.pop_front()?;
             Some((Ok(event), reader))
         })
     }
 
-    /// Makes the events of this moment.
-    fn look(&mut self) {
+    /// Makes the events of this moment; `None` if the session has ended.
+    fn look(&mut self) -> Option<()> {
         // Before the clock is read: a change in between wakes us again.
         self.changed.borrow_and_update();
         for epoch in self.remote.epochs_after(self.epoch) {
@@ -101,7 +129,7 @@ impl ClockReader {
             let event = Event::default().event("epoch").id(epoch.number.to_string());
             self.ready.push_back(event.data(epoch_json(&epoch).to_string()));
         }
-        let state = Value::from(clock_json(&self.remote.snapshot(), self.app.connections()));
+        let state = self.state()?;
         self.ready.push_back(Event::default().event("state").data(state.to_string()));
         let now = Instant::now();
         if self.next_beat <= now {
@@ -109,6 +137,16 @@ impl ClockReader {
             let next = self.next_beat + self.beat;
             self.next_beat = if next > now { next } else { now + self.beat };
         }
+        Some(())
+    }
+
+    /// The body of a GET of the same clock.
+    fn state(&self) -> Option<Value> {
+        let Some((name, clocks)) = &self.session else {
+            return Some(clock_json(&self.remote.snapshot(), self.app.connections()).into());
+        };
+        let info = clocks.sessions().into_iter().find(|info| info.name == *name && info.remote.is_of(&self.remote))?;
+        Some(session_json(name, &info.remote).into())
     }
 }
 

@@ -50,9 +50,9 @@ pub fn clock_json(clock: &Snapshot, clients: u64) -> Map<String, Value> {
 }
 
 /// The clock of a session: the same, with its name.
-pub fn session_json(name: &str, connections: usize, remote: &Remote) -> Map<String, Value> {
+pub fn session_json(name: &str, remote: &Remote) -> Map<String, Value> {
     let mut body = Map::from_iter([("session".to_owned(), name.into())]);
-    body.extend(clock_json(&remote.snapshot(), connections as u64));
+    body.extend(clock_json(&remote.snapshot(), remote.seats().taken() as u64));
     body
 }
 

@@ -27,6 +27,7 @@ use crate::server::http::app::{App, HttpBounds, Peer, ServingState, Stage};
 use crate::server::http::control_access::ControlAccess;
 use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::{AuthOptions, Authority};
+use crate::server::http::live::live_state::LiveState;
 use crate::server::http::negotiate::api_slots::ApiSlots;
 use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
@@ -174,7 +175,6 @@ impl Replays for Scripted {
         let sessions = self.sessions.lock().unwrap();
         let info = |(name, _, remote): &(String, SessionStart, Remote)| SessionInfo {
             name: name.clone(),
-            connections: 3,
             remote: remote.clone(),
         };
         sessions.iter().map(info).collect()
@@ -202,6 +202,7 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
         rest: RestState::new(&http.rest, &status),
         replay: ReplayState::default(),
         control: ControlAccess::new(&http.control, &status),
+        live: LiveState::new(http.live, Arc::default()),
         faults: Arc::default(),
         tick_readers: Arc::new(Semaphore::new(1)),
         bounds: HttpBounds::new(&http, Duration::from_secs(30), &status),
@@ -446,6 +447,24 @@ async fn events_tell_every_jump_before_the_state_that_it_led_to() {
 }
 
 #[tokio::test]
+async fn the_events_of_a_session_are_of_its_own_clock_and_end_with_it() {
+    let server = server("", Some(Scripted::new()));
+    assert_eq!(ask(&server, "GET", "/replay/sessions/lab/events", &[], "").await.status, 404);
+    ask(&server, "GET", "/v2/negotiate?key=k&session=lab", &[], "").await;
+    let mut events = events(&server, "/replay/sessions/lab/events?hz=100").await;
+    let (name, state) = events.next().await.unwrap();
+    assert_eq!((name.as_str(), &state["session"], &state["clients"]), ("state", &json!("lab"), &json!(0)));
+    patch(&server, r#"{"seek":"100%"}"#).await;
+    let (name, state) = events.next().await.unwrap();
+    assert_eq!((name.as_str(), &state["epoch"]), ("state", &json!(1)), "the common clock's jump is not the session's");
+    ask(&server, "DELETE", "/replay/sessions/lab", &[], "").await;
+    while let Some((name, _)) = events.next().await {
+        assert_eq!(name, "state");
+    }
+    assert_eq!(ask(&server, "GET", "/replay/sessions/lab/events", &[], "").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_session_is_begun_by_negotiate_and_carried_in_its_urls() {
     let clocks = Scripted::new();
     let server = server("", Some(Arc::clone(&clocks)));
@@ -478,11 +497,14 @@ async fn a_session_is_begun_by_negotiate_and_carried_in_its_urls() {
         (400, "speed: expected a speed above 0 or \"max\", got \"fast\"")
     );
 
+    let seat = clocks.session("lab").unwrap().seats().take("lab");
     let list = ask(&server, "GET", "/replay/sessions", &[], "").await.body;
     assert_eq!(
         (&list["count"], &list["sessions"][0]["session"], &list["sessions"][0]["clients"]),
-        (&json!(2), &json!("lab"), &json!(3))
+        (&json!(2), &json!("lab"), &json!(1))
     );
+    drop(seat);
+    assert_eq!(ask(&server, "GET", "/replay/sessions/lab", &[], "").await.body["clients"], 0);
     let changed = ask(&server, "PATCH", "/replay/sessions/lab", &[], r#"{"state":"paused"}"#).await.body;
     assert_eq!((&changed["session"], &changed["state"]), (&json!("lab"), &json!("paused")));
     assert_eq!(ask(&server, "GET", "/replay/sessions/lab", &[], "").await.body["state"], "paused");

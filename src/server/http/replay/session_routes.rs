@@ -25,17 +25,16 @@ const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
 /// `GET /replay/sessions`
 pub async fn list(request: OnReplay) -> Json<Value> {
     let sessions = request.clocks.sessions();
-    let sessions: Vec<_> =
-        sessions.iter().map(|info| session_json(&info.name, info.connections, &info.remote)).collect();
+    let sessions: Vec<_> = sessions.iter().map(|info| session_json(&info.name, &info.remote)).collect();
     Json(json!({ "count": sessions.len(), "sessions": sessions }))
 }
 
 /// `GET /replay/sessions/{name}`
 pub async fn get(request: OnReplay, path: Result<Path<String>, PathRejection>) -> Result<Response, ReplayRefusal> {
-    let name = name(path);
+    let name = session_name(path);
     let remote = request.session(&name)?;
     let epoch = remote.snapshot().epoch;
-    Ok(tagged(session_json(&name, connections(&request, &name), &remote), epoch))
+    Ok(tagged(session_json(&name, &remote), epoch))
 }
 
 /// `PATCH` and `POST /replay/sessions/{name}`
@@ -47,11 +46,11 @@ pub async fn patch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ReplayRefusal> {
-    let name = name(path);
+    let name = session_name(path);
     let remote = request.session(&name)?;
     let change = read_change(&request, query.as_deref(), &headers, body).await?;
     let about = Map::from_iter([("session".to_owned(), name.as_str().into())]);
-    change_clock(&remote, change, about, || connections(&request, &name) as u64).await
+    change_clock(&remote, change, about, || remote.seats().taken() as u64).await
 }
 
 /// `DELETE /replay/sessions/{name}`: closes its connections.
@@ -60,7 +59,7 @@ pub async fn end(
     request: OnReplay,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ReplayRefusal> {
-    let name = name(path);
+    let name = session_name(path);
     request.session(&name)?;
     let of_session = name.clone();
     let has_ended = request.blocking(move |clocks| Ok(clocks.end_session(&of_session))).await?;
@@ -78,11 +77,7 @@ pub async fn end(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// No session has the empty name, which stands for one that is not UTF-8.
-fn name(path: Result<Path<String>, PathRejection>) -> String {
+/// The name in a path. No session has the empty name, which stands for one that is not UTF-8.
+pub fn session_name(path: Result<Path<String>, PathRejection>) -> String {
     path.map(|Path(name)| name).unwrap_or_default()
-}
-
-fn connections(request: &OnReplay, name: &str) -> usize {
-    request.clocks.sessions().iter().find(|info| info.name == name).map_or(0, |info| info.connections)
 }

@@ -27,8 +27,10 @@ pub struct RestState {
 
 /// The day, and since when it is served.
 #[derive(Clone)]
-pub(super) struct ServedDay {
+pub struct ServedDay {
+    /// The day.
     pub day: Arc<dyn RecordedDay>,
+    /// Since then, Unix ns.
     pub since_unix_ns: u64,
 }
 
@@ -60,7 +62,7 @@ impl RestState {
     }
 
     /// The day that is played now; `None` if there is none, or none yet.
-    pub(super) fn day(&self) -> Option<ServedDay> {
+    pub fn day(&self) -> Option<ServedDay> {
         let served = self.days.load_full()?;
         served.days.get((served.current)()).cloned()
     }

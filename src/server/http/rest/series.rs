@@ -27,6 +27,19 @@ impl RecordedSeries {
     }
 }
 
+/// What the lines of a series say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeriesFacts {
+    /// Time of the first record, Unix ms.
+    pub first: Option<i64>,
+    /// Time of the last record, Unix ms.
+    pub last: Option<i64>,
+    /// Lines that are no records, among those that were read.
+    pub bad: u64,
+    /// The first ones: line numbers, from 1, and reasons.
+    pub first_bad: Vec<(u64, String)>,
+}
+
 /// Reads slots of one series. Slots that lie close together are read from the disk once.
 pub trait SeriesReader {
     /// The line in a slot as it stands in the file, without its line break; `None` if it is not a record.
@@ -50,6 +63,9 @@ pub trait RecordedDay: Send + Sync {
 
     /// How many slots are indexed, and whether these are all of the file.
     fn slots(&self, series: usize) -> (u64, bool);
+
+    /// What its lines say, as far as they were read.
+    fn facts(&self, series: usize) -> SeriesFacts;
 
     /// The slot that was published last; `None` before the first tick.
     fn position(&self, series: usize) -> Option<u64>;

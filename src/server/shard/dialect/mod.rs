@@ -104,7 +104,12 @@ impl Dialects {
     /// Messages for a client before its close frame; mostly none.
     pub fn farewell(&mut self, key: u32, frame: &CloseFrame, sessions: &Sessions) -> Vec<u8> {
         match sessions.get(key) {
-            Some(session) if matches!(frame.close(), Close::Shutdown | Close::Replaced | Close::ClockEnded) => {
+            Some(session)
+                if matches!(
+                    frame.close(),
+                    Close::Shutdown | Close::Replaced | Close::ClockEnded | Close::ByOperator
+                ) =>
+            {
                 self.of(session.wire).farewell(session, frame)
             }
             _ => Vec::new(),

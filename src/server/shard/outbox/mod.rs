@@ -19,7 +19,8 @@ use super::lanes::Lanes;
 use super::marks::Mark;
 use super::session::{Extent, Pick};
 use super::sessions::{Report, Sessions};
-use super::stats::ShardStats;
+use super::stats::{ShardStats, hub_index};
+use crate::engine::clock;
 use crate::engine::policy::LagOptions;
 use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
@@ -42,6 +43,14 @@ const PICKS: usize = 512;
 /// from the end to the front earlier.
 const STEP: u32 = 0x0084_8fd4;
 
+/// How long sweeps took, from the first session's turn to the last one's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SweepTimes {
+    pub sweeps: u64,
+    pub total_us: u64,
+    pub longest_us: u64,
+}
+
 /// Which sessions have something to send, and the sending itself.
 pub struct Outbox {
     lag: LagOptions,
@@ -53,11 +62,22 @@ pub struct Outbox {
     rotation: u32,
     batch: SendBatch,
     pulls: PullQueue,
+    /// When the first session was queued that waits now, ns.
+    began_ns: u64,
+    sweeps: SweepTimes,
     /// What a plan of faults does to clients.
     faults: ShardFaults,
     /// Room for what is due for one session, and for its bytes.
     picks: Vec<Pick>,
     bytes: Vec<u8>,
+}
+
+impl SweepTimes {
+    fn count(&mut self, us: u64) {
+        self.sweeps += 1;
+        self.total_us += us;
+        self.longest_us = self.longest_us.max(us);
+    }
 }
 
 impl Outbox {
@@ -71,7 +91,20 @@ impl Outbox {
     ) -> Self {
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
         let (batch, pulls) = (SendBatch::default(), PullQueue::new(streams));
-        Self { lag, stats, report, queue, rotation: 0, batch, pulls, faults, picks, bytes }
+        Self {
+            lag,
+            stats,
+            report,
+            queue,
+            rotation: 0,
+            batch,
+            pulls,
+            began_ns: 0,
+            sweeps: SweepTimes::default(),
+            faults,
+            picks,
+            bytes,
+        }
     }
 
     /// Looks for io_uring, if it is `wanted`. Called on the shard's own thread.
@@ -82,6 +115,11 @@ impl Outbox {
     /// Whether a turn of the sweep would find a session to serve.
     pub fn has_queued(&self) -> bool {
         !self.queue.is_empty() || self.pulls.has_ready()
+    }
+
+    /// How long the sweeps took since this was asked last.
+    pub fn take_sweeps(&mut self) -> SweepTimes {
+        mem::take(&mut self.sweeps)
     }
 
     /// When a session that reads from histories, or one whose frames are held, is due next, ms.
@@ -120,6 +158,9 @@ impl Outbox {
             all_had_the_rest
         });
         self.pulls.drained(sessions);
+        if all_caught_up && !queue.is_empty() {
+            self.began_ns = clock::monotonic_ns();
+        }
         if moved {
             *rotation = rotation.wrapping_sub(STEP);
         }
@@ -137,6 +178,7 @@ impl Outbox {
 
     /// One turn of the sweep: what is due for the next sessions of the queue.
     pub fn sweep(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
+        let was_queued = !self.queue.is_empty();
         for _ in 0..TURN {
             let Some(key) = self.queue.pop_front() else { break };
             // Otherwise the entry is stale: the session ended, and another may have its key by now.
@@ -151,6 +193,9 @@ impl Outbox {
         self.send_batch(sessions, lanes);
         self.pull(sessions, lanes);
         if self.queue.is_empty() {
+            if was_queued {
+                self.sweeps.count(clock::monotonic_ns().saturating_sub(self.began_ns) / 1000);
+            }
             self.report.report(lanes.drained_groups(), sessions.blocked(), sessions.members());
         }
     }
@@ -257,7 +302,6 @@ impl Outbox {
             return sessions.report(key, Report::Lost(Close::Gone));
         };
         self.stats.sends.add(1);
-        self.stats.bytes.add(taken as u64);
 
         let Some(session) = sessions.get_mut(key) else { return };
         let Some(connection) = session.connection.as_mut() else { return };
@@ -285,7 +329,7 @@ impl Outbox {
                 }
             }
         }
-        self.stats.frames.add(frames as u64);
+        connection.count_sent(frames as u64, taken as u64, self.stats.hub(hub_index(session.wire, session.hub)));
 
         if partly {
             sessions.set_mark(key, Mark::Blocked);

@@ -15,6 +15,7 @@ use crate::server::shard::marks::Mark;
 use crate::server::shard::pull::{FellOff, Pull, PullView, PulledFrames};
 use crate::server::shard::session::Session;
 use crate::server::shard::sessions::{Report, Sessions};
+use crate::server::shard::stats::STREAMS;
 use crate::streams::Streams;
 use crate::wire::Wire;
 use crate::wire::streams::slow_policy::SlowPolicy;
@@ -163,7 +164,6 @@ impl Outbox {
             return 0;
         };
         self.stats.sends.add(1);
-        self.stats.bytes.add(taken as u64);
         self.settle_pulled(key, taken, now_ms, sessions, lanes);
         taken
     }
@@ -175,7 +175,7 @@ impl Outbox {
         let (Some(connection), Some(client)) = (session.connection.as_mut(), session.client.as_mut()) else { return };
         let rest = connection.unsent_taken(taken);
         let is_partly = taken < self.bytes.len();
-        let mut begin = 0;
+        let (mut begin, mut frames) = (0, 0);
         for frame in &found.frames {
             if is_partly && rest <= begin {
                 break;
@@ -187,8 +187,9 @@ impl Outbox {
             let pull = &mut client.pulls_mut()[frame.pull];
             pull.next = frame.next;
             pull.took(frame.place);
-            self.stats.frames.add(1);
+            frames += 1;
         }
+        connection.count_sent(frames, taken as u64, self.stats.hub(STREAMS));
         if is_partly {
             sessions.set_mark(key, Mark::Blocked);
             sessions.report(key, Report::Blocked);

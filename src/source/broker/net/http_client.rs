@@ -51,7 +51,7 @@ pub struct Call<'a> {
 
 /// The answer of a server, whatever its status.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The HTTP status, 100 to 999.
     pub status: u16,
     /// The wait that `Retry-After` asks for.
@@ -94,7 +94,7 @@ pub enum HttpError {
 
 impl HttpClient {
     /// Makes one call on a connection of its own. Every status is an answer; none is tried again here.
-    pub async fn call(&self, call: Call<'_>) -> Result<Answer, HttpError> {
+    pub async fn call(&self, call: Call<'_>) -> Result<HttpAnswer, HttpError> {
         let uri: Uri = call.url.parse().map_err(|_| HttpError::BadUrl)?;
         let secure = match uri.scheme_str() {
             Some("https") => true,
@@ -124,7 +124,7 @@ impl HttpClient {
         stream: S,
         request: Request<Full<Bytes>>,
         host: &str,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<HttpAnswer, HttpError> {
         let broken = || HttpError::Broken { host: host.to_owned(), limit: self.max_answer_bytes };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| broken())?;
         let answering = async {
@@ -132,7 +132,7 @@ impl HttpClient {
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, self.max_answer_bytes).collect().await.map_err(|_| broken())?;
             let retry_after = retry_after(&parts.headers);
-            Ok(Answer { status: parts.status.as_u16(), retry_after, body: body.to_bytes() })
+            Ok(HttpAnswer { status: parts.status.as_u16(), retry_after, body: body.to_bytes() })
         };
         // The connection is driven here, not in a task: it ends with the answer.
         let mut answering = std::pin::pin!(answering);

@@ -12,6 +12,7 @@ use crate::server::shard::lanes::Lanes;
 use crate::server::shard::marks::Mark;
 use crate::server::shard::outbox::send_batch::JOINED_BYTES;
 use crate::server::shard::sessions::{Report, Sessions};
+use crate::server::shard::stats::hub_index;
 
 /// The lane of frames that came out of a line: no lane has this key, so no leave takes them away.
 const NO_LANE: u32 = u32::MAX;
@@ -134,7 +135,9 @@ impl Outbox {
             if matches!(sessions.mark(key), Mark::Away | Mark::Blocked | Mark::Stalled) {
                 return true;
             }
-            let Some(connection) = sessions.connection_mut(key).filter(|connection| connection.is_open()) else {
+            let Some(session) = sessions.get_mut(key) else { return false };
+            let hub = hub_index(session.wire, session.hub);
+            let Some(connection) = session.connection.as_mut().filter(|connection| connection.is_open()) else {
                 return false;
             };
             let Some(next) = line.due(now_ms) else {
@@ -144,7 +147,9 @@ impl Outbox {
                 return true;
             };
             if !next.is_split {
-                self.stats.frames.add(fill(connection, line, now_ms));
+                let frames = fill(connection, line, now_ms);
+                // The bytes are counted when they are sent.
+                connection.count_sent(frames, 0, self.stats.hub(hub));
             } else if !connection.has_unsent() {
                 line.splitting = line.pop().map(|frame| (frame.bytes, 0));
                 self.stall(key, sessions);
@@ -184,9 +189,13 @@ impl Outbox {
             self.faults.timers.insert((now_ms, key));
             return false;
         }
-        self.stats.frames.add(1);
-        self.stats.sends.add(bytes.len() as u64);
-        self.stats.bytes.add(bytes.len() as u64);
+        let length = bytes.len() as u64;
+        self.stats.sends.add(length);
+        if let Some(session) = sessions.get_mut(key)
+            && let Some(connection) = &mut session.connection
+        {
+            connection.count_sent(1, length, self.stats.hub(hub_index(session.wire, session.hub)));
+        }
         line.splitting = None;
         if !self.faults.stalls.iter().any(|(_, stalled, serial)| (*stalled, *serial) == (key, line.serial)) {
             sessions.set_mark(key, Mark::Ready);

@@ -1,47 +1,51 @@
-//! A payload as a line of JSON: the record as it stands in a JSONL file, the same keys, and numbers at the scale of
-//! the source.
+//! A payload as JSON: the record as it stands in a JSONL file, the same keys, and numbers at the scale of the source.
 
-use anyhow::{Context, bail};
 use prost::Message as _;
 use serde_json::{Map, Value, json};
 
+use super::gex::{Gex, MaxPriorsTuple, Strike};
+use super::greek::{MiniContract, OptionProfile};
+use super::orderflow::{self, Orderflow};
+use super::spot::SpotPrice;
+use super::{Profile, decompress};
 use crate::wire::gexbot::PayloadKind;
-use crate::wire::payload::gex::{Gex, MaxPriorsTuple, Strike};
-use crate::wire::payload::greek::{MiniContract, OptionProfile};
-use crate::wire::payload::orderflow::{self, Orderflow};
-use crate::wire::payload::spot::SpotPrice;
-use crate::wire::payload::{Profile, decompress};
 
-/// The largest record, decompressed.
-const LIMIT: usize = 16 << 20;
+/// Why a payload is no record.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum PayloadError {
+    /// Another service's, or a new kind.
+    #[error("expected a payload of proto.gex, proto.greek, proto.orderflow or proto.spot, got {type_url}")]
+    UnknownType { type_url: String },
+    /// Damaged, not compressed, or too large.
+    #[error("expected a payload compressed with zstd, of at most {limit} bytes without: {source}")]
+    NotCompressed { limit: usize, source: std::io::Error },
+    /// Another message than its type says.
+    #[error("expected a payload of {}: {source}", kind.type_url())]
+    Malformed { kind: PayloadKind, source: prost::DecodeError },
+}
 
-/// The line of a payload, after its group and, on reliable subprotocols, its sequence id.
-pub(super) fn of_payload(
-    group: &str,
-    sequence_id: Option<u64>,
-    (type_url, payload): (&str, &[u8]),
+/// A payload's record, and its length without compression in bytes. A payload that would be longer than `limit` is
+/// refused.
+pub fn record_of(
+    type_url: &str,
+    payload: &[u8],
     profile: Profile,
-) -> anyhow::Result<Value> {
+    limit: usize,
+) -> Result<(Map<String, Value>, usize), PayloadError> {
     let kinds = [PayloadKind::Gex, PayloadKind::Greek, PayloadKind::Orderflow, PayloadKind::Spot];
-    let Some(kind) = kinds.into_iter().find(|kind| type_url.contains(kind.type_url())) else {
-        bail!("expected a payload of proto.gex, proto.greek, proto.orderflow or proto.spot in {group}, got {type_url}");
-    };
-    let message = decompress(payload, LIMIT).context("expected a payload compressed with zstd")?;
-    let mut line = Map::new();
-    line.insert("group".to_owned(), group.into());
-    if let Some(id) = sequence_id {
-        line.insert("sequence_id".to_owned(), id.into());
-    }
-    let what = || format!("expected a payload of {} in {group}", kind.type_url());
+    let known = kinds.into_iter().find(|kind| type_url.contains(kind.type_url()));
+    let kind = known.ok_or_else(|| PayloadError::UnknownType { type_url: type_url.to_owned() })?;
+    let message = decompress(payload, limit).map_err(|source| PayloadError::NotCompressed { limit, source })?;
     let message = message.as_slice();
     let record = match kind {
-        PayloadKind::Gex => gex(&Gex::decode(message).with_context(what)?),
-        PayloadKind::Greek => greek(&OptionProfile::decode(message).with_context(what)?),
-        PayloadKind::Orderflow => of_orderflow(&Orderflow::decode(message).with_context(what)?, profile),
-        PayloadKind::Spot => spot(&SpotPrice::decode(message).with_context(what)?),
+        PayloadKind::Gex => Gex::decode(message).map(|record| gex(&record)),
+        PayloadKind::Greek => OptionProfile::decode(message).map(|record| greek(&record)),
+        PayloadKind::Orderflow => Orderflow::decode(message).map(|record| of_orderflow(&record, profile)),
+        PayloadKind::Spot => SpotPrice::decode(message).map(|record| spot(&record)),
     };
-    line.extend(record.into_iter().map(|(key, value)| (key.to_owned(), value)));
-    Ok(line.into())
+    let record = record.map_err(|source| PayloadError::Malformed { kind, source })?;
+    Ok((record.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(), message.len()))
 }
 
 /// Keys in the order of the source.
@@ -143,6 +147,8 @@ fn scaled(value: impl Into<i64>, factor: u32) -> Value {
 mod tests {
     use super::*;
 
+    const LIMIT: usize = 16 << 20;
+
     /// Equal as numbers: 6830 is 6830.0.
     fn assert_same(printed: &Value, source: &Value, path: &str) {
         match (printed, source) {
@@ -172,12 +178,12 @@ mod tests {
         );
         for (type_url, (source, message)) in [("proto.gex", GEX), ("proto.greek", GREEK)] {
             let payload = zstd::encode_all(message, 3).unwrap();
-            let line = of_payload("g", Some(7), (type_url, &payload), Profile::V2026_04).unwrap();
+            let (record, length) = record_of(type_url, &payload, Profile::V2026_04, LIMIT).unwrap();
             let source: Map<String, Value> = serde_json::from_str(source).unwrap();
             for (key, value) in &source {
-                assert_same(&line[key], value, key);
+                assert_same(&record[key], value, key);
             }
-            assert_eq!(line.as_object().unwrap().len(), source.len() + 2, "{line}");
+            assert_eq!((record.len(), length), (source.len(), message.len()), "{record:?}");
         }
     }
 
@@ -185,10 +191,17 @@ mod tests {
     fn a_spot_price_is_a_line_and_another_type_is_refused() {
         let message = include_bytes!("../../../tests/fixtures/gexbot/spot.payload.bin");
         let payload = zstd::encode_all(message.as_slice(), 3).unwrap();
-        let line = of_payload("blue_SPX_spot", None, ("proto.spot", &payload), Profile::V2026_04).unwrap();
-        let expected = r#"{"group":"blue_SPX_spot","timestamp":1764340202,"ticker":"SPX","spot":6822.95}"#;
-        assert_eq!(line, serde_json::from_str::<Value>(expected).unwrap());
-        let error = of_payload("g", None, ("proto.volume", &payload), Profile::V2026_04).unwrap_err();
+        let (record, _) = record_of("proto.spot", &payload, Profile::V2026_04, LIMIT).unwrap();
+        let expected = r#"{"timestamp":1764340202,"ticker":"SPX","spot":6822.95}"#;
+        assert_eq!(Value::from(record), serde_json::from_str::<Value>(expected).unwrap());
+        let error = record_of("proto.volume", &payload, Profile::V2026_04, LIMIT).unwrap_err();
         assert!(error.to_string().contains("got proto.volume"), "{error}");
+    }
+
+    #[test]
+    fn a_payload_that_grows_beyond_the_limit_is_refused() {
+        let bomb = zstd::bulk::compress(&vec![0; 1 << 20], 1).unwrap();
+        let error = record_of("proto.gex", &bomb, Profile::V2026_04, 1 << 16).unwrap_err();
+        assert!(matches!(error, PayloadError::NotCompressed { limit: 65_536, .. }), "{error}");
     }
 }

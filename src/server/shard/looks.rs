@@ -1,0 +1,257 @@
+//! What operators ask of a shard: who is behind, who is a certain client, close it.
+//!
+//! The sessions are gone through in pieces, between two turns of the sweep and mostly when there is nothing to send, so
+//! that nobody waits for an answer but who asked. Nothing is counted for it: how far a session is behind lies in its
+//! cursors.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::close::CloseFrame;
+use super::connection::{Connection, ConnectionState};
+use super::lanes::Lanes;
+use super::marks::Mark;
+use super::outbox::SweepTimes;
+use super::session::Session;
+use super::sessions::{Report, Sessions};
+use super::user_agents::AgentId;
+use crate::engine::clock::monotonic_ms;
+use crate::wire::Wire;
+use crate::wire::gexbot::HubName;
+
+/// Sessions that are looked at in one turn.
+const TURN: u32 = 256;
+
+/// Questions that may wait; further ones are dropped, which whoever asks notices.
+const WAITING: usize = 64;
+
+/// After so long a question is worked on even if there is always something to send, ms.
+const PATIENCE_MS: u64 = 200;
+
+/// Memberships that are told of one connection.
+const MEMBERSHIPS: usize = 1000;
+
+/// A question to a shard. A dropped answer means that the shard has too many of them, or has ended.
+#[expect(missing_docs, reason = "the variants say what the fields are")]
+pub enum Look {
+    /// The connections that are most frames behind.
+    Worst { limit: usize, reply: oneshot::Sender<WorstConnections> },
+    /// The connection with this id; `None`: there is none.
+    One { id: Uuid, reply: oneshot::Sender<Option<ConnectionGroups>> },
+    /// Closes the connection with this id; false: there is none.
+    Close { id: Uuid, frame: CloseFrame, reply: oneshot::Sender<bool> },
+}
+
+/// The connections of a shard that are most frames behind, and what else it knows.
+#[derive(Default)]
+pub struct WorstConnections {
+    /// In no particular order; filled up with connections that are not behind.
+    pub connections: Vec<SeenConnection>,
+    /// Sockets that took less than they were offered.
+    pub blocked: u64,
+    /// The largest number of frames that a subscriber is behind, for groups where somebody is: by the group's key, and
+    /// whether it is one of `/ws`.
+    pub lags: HashMap<(Arc<str>, bool), u64>,
+    /// How long sweeps took since the last question.
+    pub sweeps: SweepTimes,
+}
+
+/// A connection at one moment.
+pub struct SeenConnection {
+    /// The connection id of its protocol.
+    pub id: Uuid,
+    /// Its protocol.
+    pub wire: Wire,
+    /// The hub that it is on; without meaning on `/ws`.
+    pub hub: HubName,
+    /// Who it says it is, fit to be shown.
+    pub user: String,
+    /// What it calls itself.
+    pub agent: AgentId,
+    /// The replay session that it is on.
+    pub session: Option<String>,
+    /// The other end of the TCP connection.
+    pub address: Option<SocketAddr>,
+    /// How many groups it has joined.
+    pub groups: usize,
+    /// Frames that are due in all its groups, and their bytes.
+    pub behind: (u64, u64),
+    /// Data frames handed to the kernel.
+    pub frames: u64,
+    /// Bytes handed to the kernel.
+    pub bytes: u64,
+    /// For how long it has been connected, ms.
+    pub age_ms: u64,
+    /// When it was last heard, or seen to read: so long ago, ms.
+    pub quiet_ms: u64,
+    /// `open`, `blocked` or `closing`.
+    pub state: &'static str,
+}
+
+/// A connection with its groups: each one's key, and how many frames it is behind there.
+pub struct ConnectionGroups {
+    /// The connection.
+    pub connection: SeenConnection,
+    /// At most 1000 of its groups.
+    pub groups: Vec<(Arc<str>, u64)>,
+}
+
+/// The questions that wait, and how far the first one is.
+#[derive(Default)]
+pub struct Looks {
+    waiting: VecDeque<(u64, Look)>,
+    /// The key of the session that is next.
+    next: u32,
+    worst: BinaryHeap<Reverse<(u64, u32)>>,
+    lags: HashMap<u32, u64>,
+}
+
+impl Looks {
+    /// Takes a question.
+    pub fn push(&mut self, look: Look) {
+        if self.waiting.len() < WAITING {
+            self.waiting.push_back((monotonic_ms(), look));
+        }
+    }
+
+    /// Whether a turn would be of use; when there is something to send, only if somebody has waited for long.
+    pub fn is_due(&self, has_queued: bool) -> bool {
+        self.waiting.front().is_some_and(|(since_ms, _)| !has_queued || monotonic_ms() >= since_ms + PATIENCE_MS)
+    }
+
+    /// Whether a question waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Works on the first question for a moment.
+    pub fn turn(&mut self, sessions: &mut Sessions, lanes: &Lanes, sweeps: impl FnOnce() -> SweepTimes) {
+        let Some((_, look)) = self.waiting.front() else { return };
+        let first = self.next;
+        let end = first.saturating_add(TURN).min(sessions.key_end());
+        self.next = end;
+        let is_over = match look {
+            Look::Worst { limit, .. } => {
+                (first..end).for_each(|key| weigh(key, *limit, sessions, lanes, &mut self.worst, &mut self.lags));
+                end == sessions.key_end()
+            }
+            Look::One { id, .. } | Look::Close { id, .. } => match (first..end).find(|&key| is(sessions, key, *id)) {
+                Some(key) => {
+                    self.next = key;
+                    true
+                }
+                None => end == sessions.key_end(),
+            },
+        };
+        if is_over && let Some((_, look)) = self.waiting.pop_front() {
+            let key = std::mem::take(&mut self.next);
+            // Fails if nobody waits for the answer any more.
+            match look {
+                Look::Worst { reply, .. } => {
+                    let _ = reply.send(self.worst(sessions, lanes, sweeps()));
+                }
+                Look::One { id, reply } => {
+                    let found = sessions.get(key).filter(|session| session.id == id);
+                    let _ = reply.send(found.and_then(|session| with_groups(session, sessions.mark(key), lanes)));
+                }
+                Look::Close { id, frame, reply } => {
+                    let found = is(sessions, key, id);
+                    if found {
+                        sessions.report(key, Report::Close(frame));
+                    }
+                    let _ = reply.send(found);
+                }
+            }
+        }
+    }
+
+    fn worst(&mut self, sessions: &Sessions, lanes: &Lanes, sweeps: SweepTimes) -> WorstConnections {
+        let now_ms = monotonic_ms();
+        let seen = |Reverse((_, key)): Reverse<(u64, u32)>| seen(sessions.get(key)?, sessions.mark(key), lanes, now_ms);
+        let name = |(lane, lag): (u32, u64)| {
+            // A lane may have been closed since, and its number may belong to another: then that one's lag is wrong for
+            // a second.
+            let (group, wire) = lanes.group_of(lane)?;
+            Some(((Arc::clone(group.name()), wire == Wire::Streams), lag))
+        };
+        let mut lags = HashMap::new();
+        for (group, lag) in self.lags.drain().filter_map(name) {
+            let largest: &mut u64 = lags.entry(group).or_default();
+            *largest = lag.max(*largest);
+        }
+        let connections = self.worst.drain().filter_map(seen).collect();
+        WorstConnections { connections, blocked: sessions.blocked(), lags, sweeps }
+    }
+}
+
+/// Adds a session to the worst ones if it is one of them. One whose socket takes bytes and that is not queued has
+/// everything: it is not touched.
+fn weigh(
+    key: u32,
+    limit: usize,
+    sessions: &Sessions,
+    lanes: &Lanes,
+    worst: &mut BinaryHeap<Reverse<(u64, u32)>>,
+    lags: &mut HashMap<u32, u64>,
+) {
+    let behind = match sessions.mark(key) {
+        Mark::Away => return,
+        Mark::Ready => 0,
+        Mark::Queued | Mark::Blocked | Mark::Stalled => {
+            let Some(session) = sessions.get(key) else { return };
+            for (lane, lag) in session.lags(lanes).filter(|(_, lag)| *lag > 0) {
+                let largest = lags.entry(lane).or_default();
+                *largest = lag.max(*largest);
+            }
+            session.behind(lanes).0
+        }
+    };
+    if worst.len() < limit {
+        worst.push(Reverse((behind, key)));
+    } else if worst.peek().is_some_and(|Reverse((least, _))| *least < behind) {
+        worst.pop();
+        worst.push(Reverse((behind, key)));
+    }
+}
+
+fn is(sessions: &Sessions, key: u32, id: Uuid) -> bool {
+    sessions
+        .get(key)
+        .is_some_and(|session| session.id == id && session.connection.as_ref().is_some_and(Connection::is_open))
+}
+
+fn seen(session: &Session, mark: Mark, lanes: &Lanes, now_ms: u64) -> Option<SeenConnection> {
+    let connection = session.connection.as_ref()?;
+    let state = match (connection.state, mark) {
+        (ConnectionState::Open, Mark::Blocked) => "blocked",
+        (ConnectionState::Open, _) => "open",
+        _ => "closing",
+    };
+    Some(SeenConnection {
+        id: session.id,
+        wire: session.wire,
+        hub: session.hub,
+        user: session.shown_user(),
+        agent: connection.agent,
+        session: session.clock.as_ref().map(|seat| seat.name().to_owned()),
+        address: connection.peer(),
+        groups: session.memberships.len(),
+        behind: session.behind(lanes),
+        frames: connection.frames,
+        bytes: connection.bytes,
+        age_ms: now_ms.saturating_sub(connection.opened_ms),
+        quiet_ms: now_ms.saturating_sub(connection.heard_ms),
+        state,
+    })
+}
+
+fn with_groups(session: &Session, mark: Mark, lanes: &Lanes) -> Option<ConnectionGroups> {
+    let connection = seen(session, mark, lanes, monotonic_ms())?;
+    let named = |(lane, lag): (u32, u64)| Some((Arc::clone(lanes.group_of(lane)?.0.name()), lag));
+    Some(ConnectionGroups { connection, groups: session.lags(lanes).filter_map(named).take(MEMBERSHIPS).collect() })
+}

@@ -1,0 +1,397 @@
+// The live page (src/server/http/live/page.html) in a real browser, against the real server.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { WebPubSubJsonProtocol } from "@azure/web-pubsub-client";
+import { WebSocket } from "ws";
+import { jwt, SECRET } from "../streams/publishing.mjs";
+import { Dataset, decoded, groupOf } from "../support/orderflow.mjs";
+import { Server } from "../support/server.mjs";
+import { withSubscriber } from "../support/subscriber.mjs";
+import { waitUntil } from "../support/waiting.mjs";
+import { launch, LivePage, skip } from "./browser.mjs";
+
+const RECORDS = 600;
+const GROUP = groupOf("SPX");
+const CONTROL = { FLOWCAST_CONTROL_TOKEN: "the-control-token" };
+/** A name that is markup, turns the direction of writing, and does not end. */
+const HOSTILE = `<script>document.title="owned"</script><img src=x onerror=alert(1)>\u202e\u2066gpj.exe`;
+const LONG = `blue_${"W".repeat(1019)}`;
+
+const folder = mkdtempSync(path.join(tmpdir(), "flowcast-live-"));
+const dataset = new Dataset(folder, { SPX: RECORDS, SPY: 7 });
+let browser;
+let server;
+
+const replay = async (of = server) => (await fetch(`${of.url}/replay`)).json();
+const patch = async (body, of = server) => {
+  const answer = await fetch(`${of.url}/replay`, { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  assert.equal(answer.status, 200, await answer.text());
+};
+const untilReplay = (test, what) => waitUntil(async () => test(await replay()), what);
+
+/** A client of the JSON wire that joins these groups, with any User-Agent. */
+async function client(groups, agent = "test", key = "some-key") {
+  const headers = { "User-Agent": Buffer.from(agent).toString("latin1") };
+  const socket = new WebSocket(await server.websocketUrl("2026-04", key), "json.webpubsub.azure.v1", { headers });
+  const [connected] = await once(socket, "message");
+  for (const [at, group] of groups.entries()) {
+    socket.send(JSON.stringify({ type: "joinGroup", group, ackId: at + 1 }));
+    await once(socket, "message");
+  }
+  return { socket, id: JSON.parse(connected).connectionId };
+}
+
+before(async () => {
+  if (skip) return;
+  browser = await launch();
+  server = await Server.start(dataset, { FLOWCAST_SPEED: "1", WS_AUTH_SECRET: SECRET });
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+  rmSync(folder, { recursive: true });
+});
+
+/** Runs `body` with a tab, and says that nothing was wrong with it. */
+async function withPage(body, url = server.url, options = {}) {
+  const live = await LivePage.open(browser, `${url}/`, options);
+  try {
+    await body(live, live.page);
+  } finally {
+    await live.close(options.expected);
+  }
+}
+
+describe("the file", { skip }, () => {
+  test("has at most 60 KB, fetches nothing from elsewhere, and may run nothing but itself", async () => {
+    await withPage(async (live, page) => {
+      const body = await live.response.body();
+      assert.ok(body.length <= 60 * 1024, `${body.length} bytes`);
+      const policy = live.response.headers()["content-security-policy"];
+      assert.match(policy, /script-src 'sha256-/);
+      assert.doesNotMatch(policy, /unsafe|\*/);
+      const asked = await page.evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
+      assert.ok(asked.length > 0 && asked.every((url) => url.startsWith(server.url)), asked.join("\n"));
+    });
+  });
+
+  test("names every control, and no two parts alike", async () => {
+    await withPage(async (live, page) => {
+      await client([GROUP]);
+      await live.untilRow("connections", ([, user]) => user.startsWith("some"), "a connection");
+      const nameless = await page.evaluate(() => {
+        const nameOf = (control) => control.ariaLabel || control.labels?.[0]?.textContent || control.textContent;
+        return [...document.querySelectorAll("button, select, input, textarea, a")].filter((control) => !nameOf(control).trim()).map((control) => control.outerHTML);
+      });
+      assert.deepEqual(nameless, []);
+      const ids = await page.evaluate(() => [...document.querySelectorAll("[id]")].map(({ id }) => id));
+      assert.equal(new Set(ids).size, ids.length);
+      // What the browser tells a screen reader.
+      const tree = await page.locator("body").ariaSnapshot();
+      assert.doesNotMatch(tree, /^\s*- (button|combobox|textbox|slider|checkbox)(:| \[|$)/m);
+    });
+  });
+
+  test("fits a phone, in light and dark", async () => {
+    for (const colorScheme of ["light", "dark"]) {
+      const grounds = new Set();
+      await withPage(async (live, page) => {
+        await live.untilText("#clock", /\d/);
+        assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0);
+        grounds.add(await page.evaluate(() => getComputedStyle(document.body).backgroundColor));
+      }, server.url, { viewport: { width: 390, height: 844 }, colorScheme });
+      assert.equal(grounds.size, 1);
+    }
+  });
+});
+
+describe("the replay", { skip }, () => {
+  test("is paused, stepped, sought, sped up and played by the buttons and by the keyboard", async () => {
+    await withPage(async (live, page) => {
+      await live.untilText("#replay-state", /playing/);
+      await page.click("#play");
+      await untilReplay(({ state }) => state === "paused", "the pause");
+      await live.untilText("#replay-state", /paused/);
+
+      await page.locator("#seek").fill("300");
+      await untilReplay(({ data_time: at }) => at === "2025-11-28T14:35:00Z", "the seek");
+      await live.untilText("#clock", /^09:35:00$/);
+      const { tick } = await replay();
+      await page.click("#step-on");
+      await untilReplay((now) => now.tick === tick + 1 && now.state === "paused", "the step");
+      await page.locator("main").click({ position: { x: 2, y: 2 } });
+      await page.keyboard.press("s");
+      await untilReplay((now) => now.tick === tick + 2, "the step by key");
+      const { data_time: before } = await replay();
+      await page.keyboard.press("ArrowLeft");
+      await untilReplay((now) => now.data_time < before, "the step back");
+
+      await page.selectOption("#speed", "10");
+      await untilReplay(({ speed }) => speed === 10, "the speed");
+      await page.fill("#pause-at", "9:36:00");
+      await page.click("#pause-set");
+      await untilReplay(({ pause_at: at }) => at === "2025-11-28T14:36:00Z", "where to pause");
+      await page.uncheck("#loop");
+      await untilReplay((now) => now.loop === false, "no loop");
+      await page.locator("main").click({ position: { x: 2, y: 2 } });
+      await page.keyboard.press(" ");
+      await untilReplay(({ state }) => state === "playing", "to play by key");
+      await untilReplay(({ state, data_time: at }) => state === "paused" && at >= "2025-11-28T14:35:59Z", "to pause there");
+      await page.keyboard.press("?");
+      await live.untilText("#help-dialog", /one step back/);
+      await page.keyboard.press("Escape");
+    });
+    await patch({ seek: "0%", speed: 1, loop: true, pause_at: null, state: "playing" });
+  });
+
+  test("needs the control token where the server wants it, keeps it for the tab, and shows it to nobody", async () => {
+    const guarded = await Server.start(dataset, CONTROL);
+    const asked = [];
+    try {
+      await withPage(async (live, page) => {
+        page.on("request", (request) => asked.push(request.url()));
+        await live.untilText("#replay-hint", /give the control token/);
+        assert.ok(await page.isDisabled("#play"));
+        await page.click("#token-open");
+        await page.fill("#token", "a wrong one");
+        await page.keyboard.press("Enter");
+        await live.untilText("#token-error", /wrong token/);
+        assert.ok(await page.isDisabled("#play"));
+        await page.fill("#token", CONTROL.FLOWCAST_CONTROL_TOKEN);
+        await page.keyboard.press("Enter");
+        await waitUntil(() => page.isEnabled("#play"), "the controls");
+        await page.click("#play");
+        await waitUntil(async () => (await replay(guarded)).state === "paused", "the pause");
+        await page.reload();
+        await waitUntil(() => page.isEnabled("#play"), "the controls after a reload");
+        assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0);
+      }, guarded.url, { expected: /status of 401/ });
+      assert.ok(asked.every((url) => !url.includes("token")), "a token in a URL");
+    } finally {
+      await guarded.stop();
+    }
+  });
+});
+
+describe("the clients", { skip }, () => {
+  test("are listed, and one that is closed from the page is told why, and appears among the closed within 2 s", async () => {
+    const { socket, id } = await client([GROUP], "slow-consumer/1.0");
+    await withPage(async (live, page) => {
+      await live.untilRow("connections", (cells) => cells.includes("slow-consumer/1.0"), "the client");
+      await page.click(`[aria-label$="${id}"]`);
+      await live.untilText("#connection-groups", new RegExp(GROUP));
+      await page.fill("#close-code", "4001");
+      await page.fill("#close-reason", "please come back later");
+      const closing = once(socket, "close");
+      await page.click("#connection-form .main");
+      const [code, reason] = await closing;
+      assert.deepEqual([code, reason.toString()], [4001, "please come back later"]);
+      await live.untilRow("closed", (cells) => cells.includes("please come back later"), "the closed client");
+      // On the server's clock, so that a slow browser proves nothing.
+      const late = await page.evaluate(() => state.now - Math.max(...Object.values(state.closed.recent).map(({ at }) => at)));
+      assert.ok(late <= 2000, `${late} ms`);
+      await live.untilText("#closed-bars", /operator/);
+    });
+  });
+
+  test("and groups may have hostile names, which are shown as text and break nothing", async () => {
+    const { socket } = await client([`blue_${HOSTILE}_orderflow_orderflow`.replaceAll(" ", "_"), LONG].slice(0, 1), HOSTILE, "<b>key");
+    const stream = new WebSocket(`${server.url.replace("http", "ws")}/ws?client_id=${encodeURIComponent(HOSTILE)}&token=${jwt({ sub: HOSTILE })}`);
+    await once(stream, "open");
+    await withPage(async (live, page) => {
+      await live.untilRow("connections", (cells) => cells.some((text) => text.startsWith("<script>document")), "the User-Agent");
+      await live.untilRow("connections", ([, user]) => user.startsWith("<scr"), "the client of the streams");
+      await live.untilRow("groups", ([name]) => name.includes("<script>"), "the group");
+      await page.fill("#groups input[type=search]", "<SCRIPT>");
+      await waitUntil(async () => (await live.rows("groups")).length === 1, "the filter");
+      assert.equal(await page.locator("main img, main script, main b b").count(), 0);
+      assert.equal(await page.title(), "flowcast");
+      assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0);
+      // The text behind the name keeps its direction and its place.
+      const directions = await page.locator("#groups tbody bdi").evaluateAll((names) => names.map((name) => getComputedStyle(name).unicodeBidi));
+      assert.deepEqual(directions, ["isolate"]);
+    });
+    socket.terminate();
+    stream.terminate();
+  });
+});
+
+describe("the messages", { skip }, () => {
+  test("are those that another client receives, decoded, with the name and the lines to paste", async () => {
+    await patch({ state: "paused" });
+    await withPage(async (live, page) => {
+      await waitUntil(async () => (await page.locator("#ticker option").count()) === 2, "the tickers");
+      await page.selectOption("#hub", "orderflow");
+      await page.selectOption("#ticker", "SPX");
+      await live.untilText("#names", new RegExp(`${GROUP}.*SPX_orderflow_orderflow`));
+      const lines = {};
+      for (const name of await page.locator("#snippets option").allInnerTexts()) {
+        await page.selectOption("#snippets", name);
+        lines[name] = await live.textOf("#snippet");
+      }
+      assert.deepEqual(Object.keys(lines), ["curl", "Python SDK", "JavaScript SDK", "k6", "flowcast tail", "swarm"]);
+      for (const text of Object.values(lines)) assert.match(text, /SPX/);
+
+      await page.click("#tail-start");
+      await live.untilText("#tail-state", /listening/);
+      await withSubscriber(await server.websocketUrl(), WebPubSubJsonProtocol(), {}, async (subscriber) => {
+        await subscriber.client.joinGroup(GROUP);
+        for (let ticks = 1; ticks <= 3; ticks += 1) {
+          await patch({ step: 1 });
+          await subscriber.waitFor(ticks, GROUP);
+        }
+        await waitUntil(async () => (await page.locator("#tail summary").count()) === 3, "three messages");
+        const shown = async () => (await page.locator("#tail summary bdi").allInnerTexts()).map((text) => text.startsWith("{") && JSON.parse(text));
+        await waitUntil(async () => (await shown()).every(Boolean), "all to be decoded");
+        const theirs = subscriber.messages(GROUP).map(({ data }) => decoded(data));
+        const mine = await shown();
+        assert.deepEqual(mine.map(({ timestamp }) => timestamp), theirs.map(({ timestamp }) => timestamp));
+        for (const [at, { spot }] of mine.entries()) assert.equal(Math.trunc(Math.round((spot ?? 0) * 1e6) / 1e4), theirs[at].spot);
+
+        await page.click("#tail-pause");
+        await patch({ step: 1 });
+        await live.untilText("#tail-state", /paused · 4 received, 1 not shown/);
+        await page.click("#tail-clear");
+        assert.equal(await page.locator("#tail summary").count(), 0);
+      });
+      await page.click("#tail-start");
+      await live.untilText("#tail-start", /Listen/);
+    });
+    await patch({ state: "playing" });
+  });
+
+  test("of a stream come too, and one can be published from the page", async () => {
+    await withPage(async (live, page) => {
+      await waitUntil(async () => (await page.locator("#channel option").count()) > 4, "the channels");
+      await page.selectOption("#kind", "a JSON stream");
+      await page.selectOption("#channel", "lines");
+      await page.fill("#jwt", jwt({ sub: "page" }));
+      await page.click("#tail-start");
+      await live.untilText("#tail-state", /listening/);
+      await page.fill("#publish-to", "lines");
+      await page.fill("#publish-data", '{"text":"<i>from the page</i>"}');
+      await page.click("#publish .main");
+      await live.untilText("#note", /Published/);
+      await live.untilText("#tail", /<i>from the page<\/i>/);
+      await page.fill("#tail-filter", "nothing like it");
+      assert.equal(await page.locator("#tail summary:visible").count(), 0);
+      await page.fill("#publish-data", "{");
+      await page.click("#publish .main");
+      await live.untilText("#note", /Expected JSON/);
+    });
+  });
+});
+
+describe("the report", { skip }, () => {
+  test("opens offline, runs nothing, and has hostile names as text", async () => {
+    const { socket } = await client([GROUP], HOSTILE);
+    await withPage(async (live, page) => {
+      await live.untilRow("connections", (cells) => cells.some((text) => text.startsWith("<script>document")), "the User-Agent");
+      await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+      await page.click("#copy-report");
+      await live.untilText("#note", /Copied/);
+      const markdown = await page.evaluate(() => navigator.clipboard.readText());
+      assert.match(markdown, /^## flowcast\n/);
+      assert.match(markdown, /### Server\n\n\| what \| value \|\n\| --- \| --- \|\n/);
+      assert.match(markdown, /### Connections/);
+      // Outside of code there is no markup, and nothing that turns the direction of writing anywhere.
+      assert.doesNotMatch(markdown.replace(/(`+)[^\n]*?\1/g, ""), /</);
+      assert.doesNotMatch(markdown, /[\u202a-\u202e\u2066-\u2069]/);
+      assert.match(markdown, /\\u\{202e\}/);
+
+      const saving = page.waitForEvent("download");
+      await page.click("#save-report");
+      const file = path.join(folder, "report.html");
+      await (await saving).saveAs(file);
+      const offline = await browser.newContext({ offline: true });
+      const complaints = [];
+      const report = await offline.newPage();
+      report.on("console", (message) => complaints.push(message.text()));
+      report.on("request", (request) => request.url().startsWith("file:") || complaints.push(request.url()));
+      await report.goto(pathToFileURL(file).href);
+      assert.match(await report.locator("body").innerText(), /<script>document/);
+      assert.equal(await report.locator("script, img").count(), 0);
+      assert.equal(await report.title(), "flowcast");
+      assert.deepEqual(complaints, []);
+      assert.doesNotMatch(readFileSync(file, "utf8"), /some-key|127\.0\.0\.1:\d/);
+      await offline.close();
+    });
+    socket.terminate();
+  });
+});
+
+describe("the server", { skip }, () => {
+  test("that restarts is found again, and the page says so", async () => {
+    let other = await Server.start(dataset);
+    const { port } = other;
+    await withPage(async (live, page) => {
+      await other.kill();
+      await live.untilText("#link", /no answer from the server/);
+      other = await Server.start(dataset, { WS_BIND_ADDRESS: `127.0.0.1:${port}` });
+      await live.untilText("#link", /^live$/);
+      await live.untilText("#note", /restarted/);
+      await page.click("#play");
+      await waitUntil(async () => (await replay(other)).state === "paused", "the pause");
+    }, other.url, { expected: /Failed to load resource|ERR_/ });
+    await other.stop();
+  });
+
+  test("that replays nothing and has no streams gets no panels for them", async () => {
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    await page.route("**/live/options", async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...(await response.json()), replay: false, faults: false, channels: [], hubs: [] } });
+    });
+    const asked = [];
+    page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+    await page.goto(`${server.url}/`);
+    await page.waitForFunction(() => about);
+    await waitUntil(async () => (await page.locator("nav a").allInnerTexts()).join() === "Flow,Groups,Connections,Closed,Sources,Report", "the other panels");
+    for (const panel of ["replay", "messages", "publish", "faults"]) assert.ok(await page.isHidden(`#${panel}`), panel);
+    assert.deepEqual(asked.filter((asking) => /replay|faults/.test(asking)), []);
+    await context.close();
+  });
+
+  test("lets no page of a foreign origin read its events or steer it", async () => {
+    const foreign = createServer((_, response) => response.setHeader("Content-Type", "text/html").end("<title>foreign</title>"));
+    foreign.listen(0, "127.0.0.1");
+    await once(foreign, "listening");
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    await page.goto(`http://127.0.0.1:${foreign.address().port}/`);
+    const before = await replay();
+    const outcome = await page.evaluate(async (url) => {
+      const events = await new Promise((resolve) => {
+        const source = new EventSource(`${url}/live/events`);
+        source.addEventListener("snapshot", () => resolve("read"));
+        source.onerror = () => resolve("refused");
+      });
+      const tries = [
+        ["GET", "/live/events"], ["GET", "/live/options"], ["PATCH", "/replay", "application/json"], ["POST", "/replay", "text/plain"], ["POST", "/replay", "application/json"],
+        ["POST", "/live/publish", "text/plain"], ["POST", "/live/decode", "text/plain"], ["DELETE", "/faults"],
+      ];
+      const fetched = await Promise.all(tries.map(([method, path, type]) =>
+        fetch(url + path, { method, headers: type && { "Content-Type": type }, body: type && '{"state":"paused","channel":"lines","data":1}' }).then((answer) => `${method} ${path}: ${answer.status}`, () => "refused")));
+      const frame = document.createElement("iframe");
+      frame.src = url;
+      document.body.append(frame);
+      await new Promise((resolve) => (frame.onload = resolve));
+      return { events, fetched, isFramed: frame.contentDocument !== null };
+    }, server.url);
+    assert.equal(outcome.events, "refused");
+    assert.deepEqual(outcome.fetched.filter((answer) => /: 2/.test(answer)), []);
+    assert.equal((await replay()).state, before.state);
+    await context.close();
+    foreign.close();
+    foreign.closeAllConnections();
+  });
+});
