@@ -304,6 +304,7 @@ impl Session {
 struct AckIds {
     newest: Run,
     /// Runs of ids, oldest first.
+    #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
     older: Option<Box<VecDeque<Run>>>,
     count: u32,
 }
