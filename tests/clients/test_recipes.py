@@ -29,7 +29,7 @@ class SdkClient:
     def __init__(self, watched, server):
         self.watched, self.server = watched, server
         credential = WebPubSubClientCredential(self.url)
-        self.client = WebPubSubClient(credential, protocol_type=self.protocol, start_timeout=20, ack_timeout=5)
+        self.client = WebPubSubClient(credential, protocol_type=self.protocol, start_timeout=5, ack_timeout=5)
         self.client.subscribe(CallbackType.CONNECTED, self.on_connected)
         self.client.subscribe(CallbackType.STOPPED, self.on_stopped)
         self.client.subscribe(CallbackType.GROUP_MESSAGE, lambda event: watched.handed(event.group, event.data))
@@ -47,8 +47,18 @@ class SdkClient:
     def open(self):
         try:
             self.client.open()
+        except Exception as error:
+            # The SDK can miss its own wake-up, and says so although it is connected.
+            if not self.watched.connections:
+                self.watched.failure = error
+                return
+        self.opened()
+
+    def opened(self):
+        try:
             for ticker in (WATCHED, BESIDE):
                 self.client.join_group(group_of(ticker))
+            self.watched.has_started = True
         except Exception as error:
             self.watched.failure = error
 
@@ -74,17 +84,14 @@ class Gexbot(SdkClient):
         except requests.RequestException as error:
             watched.failure, self.client = error, None
             return
-        self.client = WebPubSubClient(reply.json()["websocket_urls"]["orderflow"], ack_timeout=5)
+        self.client = WebPubSubClient(reply.json()["websocket_urls"]["orderflow"], start_timeout=5, ack_timeout=5)
         self.client.subscribe(CallbackType.CONNECTED, self.on_connected)
         self.client.subscribe(CallbackType.STOPPED, self.on_stopped)
         self.client.subscribe(CallbackType.GROUP_MESSAGE, lambda event: watched.handed(event.group, event.data))
         threading.Thread(target=self.open, daemon=True).start()
 
-    def open(self):
-        try:
-            self.client.open()
-        except Exception as error:
-            self.watched.failure = error
+    def opened(self):
+        """The groups are joined elsewhere."""
 
     def on_connected(self, event):
         super().on_connected(event)
@@ -93,6 +100,7 @@ class Gexbot(SdkClient):
                 self.client.join_group(group_of(ticker))
             except Exception:  # it says so in its log, and goes on
                 pass
+        self.watched.has_started = True
 
     def close(self):
         if self.client:

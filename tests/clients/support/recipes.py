@@ -25,8 +25,10 @@ ENDINGS = {"reset", "reset-mid-frame", "close"}
 # Which group is watched, and which is beside it.
 WATCHED, BESIDE = "SPX", "SPY"
 # How long nothing may come before a client counts as hanging: Azure's SDK for Python tries to recover for 30 s.
-PATIENCE_S = 50
-LATE_S = 12
+PATIENCE_S = 70
+LATE_S = 22
+# How long a join may wait for its answer.
+ANSWER_S = 20
 
 
 def recipes():
@@ -52,6 +54,7 @@ class Watched:
         # What a plan draws depends on it: the same bit is flipped in every run.
         self.key = key
         self.connections = 0
+        self.has_started = False
         self.has_stopped = False
         self.failure = None
         self.rows = []
@@ -76,18 +79,20 @@ class Watched:
     def in_words(self, plan, resumed_s):
         """What it did, as the table says it. `resumed_s`: when records came again after the plan; None: never."""
         if self.failure:
-            return f"raises {type(self.failure).__name__}"
-        words = []
-        if any(fault["do"] in ENDINGS for fault in plan["fault"]):
-            words.append("recovers" if self.connections == 1 else "connects anew")
+            return "does not start"
         if resumed_s is None:
             return "stops" if self.has_stopped else "hangs"
-        if resumed_s > LATE_S:
-            words.append("after half a minute")
         # The SDK hands out neighbours in any order, so the last ones may still be on their way.
         rows = self.rows[:]
         seen = set(rows)
         lost = [row for row in range(min(rows), max(rows) - 8) if row not in seen]
+        words = []
+        if any(fault["do"] in ENDINGS for fault in plan["fault"]):
+            words.append("recovers" if self.connections == 1 or not lost else "connects anew")
+        if resumed_s > LATE_S:
+            words.append("after half a minute")
+        if not self.has_started:
+            words.append("waits for an answer for ever")
         if self.broken:
             words.append("hands on what is broken")
         if lost:
@@ -134,6 +139,8 @@ def run(name, dataset, directory, kinds):
 
 def settle(kind, watched, plan, began, words):
     resumed_s = time.monotonic() - began if watched.wait_for_more(15, PATIENCE_S) else None
+    while not watched.has_started and not watched.failure and time.monotonic() - began < ANSWER_S:
+        time.sleep(0.05)
     words[kind] = watched.in_words(plan, resumed_s)
 
 
