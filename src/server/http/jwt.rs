@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::clock;
-use crate::server::http::hs256;
+use crate::server::http::jwt_crypto;
 use crate::server::shard::grant::{Grant, LEEWAY_SECONDS};
 
 /// The role that may publish.
@@ -211,7 +211,7 @@ pub struct Authority {
 impl Authority {
     /// Takes secrets, audience and origins from the settings. Warns if a secret is short.
     pub fn new(options: &AuthOptions) -> Result<Self, SecretFileError> {
-        hs256::install();
+        jwt_crypto::install();
         let secrets = match &options.auth_secret_file {
             Some(file) => secrets_of(file)?,
             None => [&options.auth_secret, &options.auth_secret_previous].into_iter().flatten().cloned().collect(),
@@ -316,7 +316,7 @@ fn validation(audience: Option<&str>) -> Validation {
 
 /// Signs the claims; returns the token.
 pub fn sign(claims: &Claims, secret: &[u8]) -> Result<String, jsonwebtoken::errors::Error> {
-    hs256::install();
+    jwt_crypto::install();
     encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret))
 }
 
