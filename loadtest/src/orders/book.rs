@@ -61,6 +61,8 @@ struct ConnectionOrders {
 /// What the book has to know of a connection when it judges.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
+    /// Whether it counts: clients that misbehave on purpose may miss anything.
+    pub counts: bool,
     /// Whether its frames are numbered, so that an order over several groups can be seen.
     pub is_reliable: bool,
     /// How many groups it has joined.
@@ -84,8 +86,8 @@ pub struct OrderBook {
     waiting: HashMap<String, Vec<Arc<Order>>>,
     // Whose connection ids are.
     owners: HashMap<String, u32>,
-    // Whose keys have which hash, by client.
-    users: HashMap<u64, u32>,
+    // Whose keys have which hash: the client, and whether it counts.
+    users: HashMap<u64, (u32, bool)>,
     everyone: HashSet<(u32, u64, FrameKey)>,
     frames: HashMap<FrameKey, FrameOrders>,
     connections: BTreeMap<u32, ConnectionOrders>,
@@ -96,9 +98,9 @@ pub struct OrderBook {
 }
 
 impl OrderBook {
-    /// Says which client's key has this hash.
-    pub fn add_user(&mut self, user: u64, client: u32) {
-        self.users.insert(user, client);
+    /// Says which client's key has this hash, and whether the client counts.
+    pub fn add_user(&mut self, user: u64, client: u32, counts: bool) {
+        self.users.insert(user, (client, counts));
     }
 
     /// Says whose a connection id is; its orders come into force.
@@ -134,9 +136,11 @@ impl OrderBook {
                 None => self.waiting.entry(id.clone()).or_default().push(Arc::clone(order)),
             },
             Target::Client(user) => {
-                let Some(&client) = self.users.get(user) else { return };
+                let Some(&(client, counts)) = self.users.get(user) else { return };
                 if order.kind.is_of_requests() && order.code.is_none() {
-                    self.requests.entry(client).or_default().orders.push(Arc::clone(order));
+                    if counts {
+                        self.requests.entry(client).or_default().orders.push(Arc::clone(order));
+                    }
                 } else {
                     // Of /ws: a client there has one connection, with its own number.
                     self.enter(client, order);
@@ -237,8 +241,10 @@ impl OrderBook {
                     .iter()
                     .any(|ending| (order.at_ns.saturating_sub(NEAR_NS)..order.at_ns + NEAR_NS).contains(&ending.at_ns))
                     || order.at_ns + EARLY_NS * 500 > cut_ns;
-                let effect = effect(*kind, ordered_frame, frame, standing(key.client));
-                let effect = if effect == Effect::Unseen && is_gone { Effect::Moot } else { effect };
+                let standing = standing(key.client);
+                let effect = effect(*kind, ordered_frame, frame, standing);
+                let is_hidden = is_gone || !standing.counts;
+                let effect = if effect == Effect::Unseen && is_hidden { Effect::Moot } else { effect };
                 facts.count(*kind, effect, || {
                     let what = match kind {
                         OrderKind::Drop | OrderKind::Silence => "arrived",
@@ -256,7 +262,9 @@ impl OrderBook {
             }
         }
         for (&client, connection) in &self.connections {
-            judge_connection(connection, cut_ns, &name(client), &mut facts);
+            if standing(client).counts {
+                judge_connection(connection, cut_ns, &name(client), &mut facts);
+            }
         }
         for (client, requests) in &self.requests {
             judge_connection(requests, cut_ns, &format!("client {client}"), &mut facts);

@@ -17,6 +17,7 @@ use crate::orders::book::{FrameKey, Judging, Standing};
 use crate::orders::ending::SeenEnding;
 use crate::orders::order::{OrderKind, OrderedFrame};
 use crate::orders::outcome::OrderFacts;
+use crate::plan::Class;
 use crate::verify::fault::{FaultKind, Faults};
 use crate::wire::downstream::Message;
 use crate::wire::form::Protocol;
@@ -224,6 +225,7 @@ impl Worker {
         let seen =
             SeenEnding { at_ns: now, code: ending.code(), status: ending.status(), cause: ending.cause().to_owned() };
         match seen.status {
+            _ if !self.clients.list[index].is_attentive() => {}
             Some(_) => self.book.refused(self.plan.client_of(number), seen),
             None => self.book.ended(number, seen),
         }
@@ -235,6 +237,7 @@ impl Worker {
         let standing = |number: u32| {
             let client = clients.index_of(number).map(|index| &clients.list[index]);
             client.map_or_else(Standing::default, |client| Standing {
+                counts: client.is_attentive(),
                 is_reliable: client.protocol.is_reliable(),
                 groups: client.members.len(),
             })
@@ -257,7 +260,8 @@ impl Worker {
         let users: Vec<(u64, u32)> =
             self.plan.clients_of(self.number).filter_map(|client| Some((self.plan.user_of(client)?, client))).collect();
         for (user, client) in users {
-            self.book.add_user(user, client);
+            let counts = self.plan.role(client).class == Class::Attentive;
+            self.book.add_user(user, client, counts);
         }
     }
 

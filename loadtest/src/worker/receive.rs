@@ -8,6 +8,7 @@ use super::client::Phase;
 use super::ending::Ending;
 use crate::clock::now_ns;
 use crate::orders::book::FrameKey;
+use crate::plan::Class;
 use crate::verify::slot::LedgerTimes;
 use crate::wire::frame::parse_header;
 
@@ -101,7 +102,7 @@ impl Worker {
 
     /// Whether a client's messages wait for the ledger.
     fn holds(&self, index: usize) -> bool {
-        self.plan.expects_faults && self.clients.list[index].is_attentive()
+        self.plan.expects_faults && self.clients.list[index].class != Class::Stalled
     }
 
     /// Takes frames as long as each is, byte for byte, the next one of one of the client's groups.
