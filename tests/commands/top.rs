@@ -81,7 +81,7 @@ impl Drop for Screen {
 #[test]
 fn the_screen_shows_head_hubs_connections_and_groups_and_q_puts_the_terminal_back() {
     let server = Server::start(&Dataset::usual());
-    let headers = [("Sec-WebSocket-Protocol", JSON), ("User-Agent", "sdk\u{1b}[2J\u{202e}")];
+    let headers = [("Sec-WebSocket-Protocol", JSON), ("User-Agent", "sdk\u{202e}\u{9b}2J")];
     let socket = Socket::open(server.address, "/client/hubs/orderflow?access_token=k42:1", &headers);
     let mut client = Client::on(socket.unwrap(), server.address, JSON).joined(&["SPX", "NOPE"]);
     client.take(2);
@@ -92,7 +92,7 @@ fn the_screen_shows_head_hubs_connections_and_groups_and_q_puts_the_terminal_bac
         assert!(shown.contains(words), "{words}: {shown}");
     }
     assert!(shown.contains("! 1 group has subscribers and no data: "), "{shown}");
-    assert!(!shown.contains("[2J\u{202e}") && !shown.contains("\u{1b}[2J"), "{shown}");
+    assert!(shown.contains("sdk\u{fffd}\u{fffd}2J") && !shown.contains(['\u{202e}', '\u{9b}']), "{shown}");
     screen.press("o");
     screen.shows("connections, by bytes");
     screen.press("s");
