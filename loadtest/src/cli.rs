@@ -60,6 +60,12 @@ pub struct OutputArgs {
     /// Writes one self-contained page with plots.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Shows the verdict on the live page of this flowcast, such as http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL")]
+    pub report_to: Option<String>,
+    /// That server's control token, if it has one.
+    #[arg(long, env = "FLOWCAST_CONTROL_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub control_token: Option<String>,
     /// No live line.
     #[arg(long, short)]
     pub quiet: bool,
@@ -113,7 +119,7 @@ pub enum Negotiate {
 
 /// The command line as it was typed, for reports: without the values of its credentials.
 pub fn shown(arguments: impl Iterator<Item = String>) -> Vec<String> {
-    const CREDENTIALS: [&str; 4] = ["--token", "--publish-token", "--secret", "--key"];
+    const CREDENTIALS: [&str; 5] = ["--token", "--publish-token", "--secret", "--key", "--control-token"];
     let mut is_value = false;
     let hide = |argument: String| {
         if std::mem::take(&mut is_value) {

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use swarm::cli::{Cli, Command, MergeArgs, RunArgs};
+use swarm::cli::{Cli, Command, MergeArgs, OutputArgs, RunArgs};
+use swarm::http::Trust;
 use swarm::processes;
-use swarm::report::{Report, table};
+use swarm::report::{Report, live_page, table};
 use swarm::run::run;
 
 /// The run could not take place.
@@ -33,10 +34,11 @@ fn load(args: &RunArgs) -> anyhow::Result<u8> {
     let facts = if count > 1 { processes::run(args, count)? } else { run(args)? };
     let report = Report::new(facts);
     if args.child {
-        report.write(&swarm::cli::OutputArgs { report: None, ..args.output.clone() })?;
+        report.write(&OutputArgs { report: None, ..args.output.clone() })?;
     } else {
         report.write(&args.output)?;
         println!("{}", table::render(&report));
+        show(&report, &args.output, &swarm::preflight::trust(args)?);
     }
     Ok(report.summary.exit_code)
 }
@@ -50,5 +52,13 @@ fn merge(args: &MergeArgs) -> anyhow::Result<u8> {
     let report = Report::new(facts);
     report.write(&args.output)?;
     println!("{}", table::render(&report));
+    show(&report, &args.output, &Trust::default());
     Ok(report.summary.exit_code)
+}
+
+/// Shows the verdict where it was asked for. The run has its result all the same.
+fn show(report: &Report, output: &OutputArgs, trust: &Trust) {
+    if let Err(error) = live_page::show(&report.summary, output, trust) {
+        eprintln!("swarm: the verdict is not on the live page: {error}");
+    }
 }

@@ -17,7 +17,9 @@ pub mod serve;
 pub mod settings;
 pub mod shutdown;
 pub mod tail;
+mod terminal_mode;
 pub mod token;
+pub mod top;
 mod unfinished_file;
 
 use std::ffi::OsString;
@@ -40,6 +42,7 @@ use self::replay::ReplayCommand;
 use self::settings::SettingsOptions;
 use self::tail::TailOptions;
 use self::token::TokenOptions;
+use self::top::TopOptions;
 use crate::config::{self, ServeOptions};
 
 /// Broadcasts recorded market data to thousands of WebSocket subscribers.
@@ -73,6 +76,8 @@ enum CliCommand {
     Publish(PublishOptions),
     /// Steer the replay of a running server: pause, play, seek, step, speed, dates
     Replay(ReplayCommand),
+    /// Show what goes on in a running server: the live page in a terminal
+    Top(TopOptions),
     /// Order faults from a running server: resets, delays, lost frames and more, as a plan says
     Faults(FaultsCommand),
     /// Make a token for /ws and POST /api/publish
@@ -131,6 +136,7 @@ fn try_run() -> anyhow::Result<()> {
             if summary.is_complete() { Ok(()) } else { bail!("not every message was delivered") }
         }
         CliCommand::Replay(command) => replay::replay(&command),
+        CliCommand::Top(options) => top::top(&options),
         CliCommand::Faults(command) => faults::faults(&command),
         CliCommand::Token(options) => print(token::token(&options).context("cannot sign a token")?),
         CliCommand::Feeds(options) => Ok(feeds::run(&options)?),

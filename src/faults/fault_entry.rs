@@ -94,9 +94,10 @@ pub struct StruckFrame {
 }
 
 /// Channel and numbers of a message of `/ws`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, serde::Deserialize)]
 pub struct StreamPlace {
     /// Its channel.
+    #[serde(default)]
     pub channel: Box<str>,
     /// Its number in the channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]

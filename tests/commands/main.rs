@@ -12,6 +12,7 @@ mod record;
 mod replay;
 mod settings;
 mod tail;
+mod top;
 
 use common::server::{Server, program, run};
 

@@ -92,7 +92,7 @@ fn the_token_comes_from_the_environment() {
 }
 
 /// Both ends of a terminal.
-fn terminal() -> (File, OwnedFd) {
+pub fn terminal() -> (File, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -101,7 +101,7 @@ fn terminal() -> (File, OwnedFd) {
     (File::from(master), terminal)
 }
 
-fn takes_lines(terminal: &OwnedFd) -> bool {
+pub fn takes_lines(terminal: &OwnedFd) -> bool {
     tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ICANON | LocalModes::ECHO)
 }
 

@@ -15,6 +15,8 @@ mod groups;
 mod hubs;
 mod keepalive;
 mod lag;
+mod live;
+mod live_control;
 mod memberships;
 mod negotiate;
 mod protocol_errors;

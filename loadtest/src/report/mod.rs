@@ -2,6 +2,7 @@
 
 pub mod facts;
 pub mod judge;
+pub mod live_page;
 pub mod page;
 pub mod summary;
 pub mod table;

@@ -68,15 +68,15 @@ async fn try_feed(settings: FeedSettings, patience: Duration) -> Result<usize, F
             tokio::select! {
                 // Events first: what they say explains what follows.
                 biased;
-                event = events.recv() => Next::Event(event),
-                Some(record) = records.recv() => Next::Record(record),
+                event = events.recv() => FeedNews::Event(event),
+                Some(record) = records.recv() => FeedNews::Record(record),
             }
         };
         match timeout_at(deadline, next).await {
-            Ok(Next::Record(record)) => trial.record(&record)?,
-            Ok(Next::Event(Ok(event))) => trial.event(event)?,
-            Ok(Next::Event(Err(RecvError::Lagged(_)))) => {}
-            Ok(Next::Event(Err(RecvError::Closed))) | Err(_) => break,
+            Ok(FeedNews::Record(record)) => trial.record(&record)?,
+            Ok(FeedNews::Event(Ok(event))) => trial.event(event)?,
+            Ok(FeedNews::Event(Err(RecvError::Lagged(_)))) => {}
+            Ok(FeedNews::Event(Err(RecvError::Closed))) | Err(_) => break,
         }
     }
     let is_open = feeds.health().iter().any(FeedHealth::is_connected);
@@ -84,7 +84,7 @@ async fn try_feed(settings: FeedSettings, patience: Duration) -> Result<usize, F
     trial.finish(is_open, patience)
 }
 
-enum Next {
+enum FeedNews {
     Event(Result<FeedEvent, RecvError>),
     Record(Arc<MarketData>),
 }

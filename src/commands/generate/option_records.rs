@@ -19,7 +19,7 @@ const EXPIRIES: [(&str, f64, f64); 3] = [("zero", 1.0, 1.0), ("one", 1.7, 0.45),
 const MAJORS: [[usize; 4]; 2] = [[5, 6, 1, 2], [7, 8, 3, 4]];
 
 /// One second of a ticker.
-pub struct Moment<'a> {
+pub struct MarketMoment<'a> {
     /// Unix seconds; the same in all files of a ticker.
     pub timestamp: i64,
     /// The name in the records, such as `ES_SPX`.
@@ -93,7 +93,7 @@ impl OptionBook {
     }
 
     /// Writes the second's record of a category, which is not orderflow's.
-    pub fn write<'l>(&self, (package, name): Category, moment: &Moment<'_>, line: &'l mut JsonLine) -> &'l [u8] {
+    pub fn write<'l>(&self, (package, name): Category, moment: &MarketMoment<'_>, line: &'l mut JsonLine) -> &'l [u8] {
         line.begin(moment.timestamp, moment.ticker);
         let (what, expiry) = name.split_once('_').unwrap_or((name, ""));
         let greek = ["delta", "gamma", "vanna", "charm"].iter().position(|&greek| greek == what);
@@ -108,7 +108,7 @@ impl OptionBook {
         line.end()
     }
 
-    fn gex_record(&self, series: usize, expiry: usize, moment: &Moment<'_>, line: &mut JsonLine) {
+    fn gex_record(&self, series: usize, expiry: usize, moment: &MarketMoment<'_>, line: &mut JsonLine) {
         let spot = moment.cents[0];
         let shown = self.ladder.around(spot);
         let GexSeries { by_volume, by_interest } = &self.gex[series];
@@ -157,7 +157,7 @@ impl OptionBook {
         nearest.unwrap_or(0)
     }
 
-    fn greek_record(&self, expiry: usize, greek: usize, moment: &Moment<'_>, line: &mut JsonLine) {
+    fn greek_record(&self, expiry: usize, greek: usize, moment: &MarketMoment<'_>, line: &mut JsonLine) {
         let spot = moment.cents[0];
         let majors = MAJORS[expiry].map(|place| moment.cents[place]);
         line.key("spot").hundredths(spot);
@@ -208,7 +208,7 @@ mod tests {
         for second in 0..seconds {
             let cents = prices.step(second);
             book.step(cents[0]);
-            let moment = Moment { timestamp: i64::from(second), ticker, cents: &cents };
+            let moment = MarketMoment { timestamp: i64::from(second), ticker, cents: &cents };
             for &category in &categories {
                 let text = book.write(category, &moment, &mut line).trim_ascii_end();
                 let kind = Series::records(category.0, category.1).unwrap().kind();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::category_choice::Category;
 use super::json_line::JsonLine;
-use super::option_records::{Moment, OptionBook};
+use super::option_records::{MarketMoment, OptionBook};
 use super::price_series::{KEYS, PricePath};
 use super::{GenerateError, GenerateOptions};
 use crate::commands::unfinished_file::{Existing, UnfinishedFile};
@@ -57,7 +57,7 @@ impl TickerDay {
             if let Some(book) = &mut book {
                 book.step(cents[0]);
             }
-            let moment = Moment { timestamp, ticker, cents: &cents };
+            let moment = MarketMoment { timestamp, ticker, cents: &cents };
             for (category, file) in &mut files {
                 let line = match &book {
                     Some(book) if category.0 != Package::Orderflow => book.write(*category, &moment, &mut line),
@@ -88,7 +88,7 @@ fn failed(file: &UnfinishedFile, error: std::io::Error) -> GenerateError {
     GenerateError::Write(file.place().to_owned(), error)
 }
 
-fn orderflow<'l>(moment: &Moment<'_>, line: &'l mut JsonLine) -> &'l [u8] {
+fn orderflow<'l>(moment: &MarketMoment<'_>, line: &'l mut JsonLine) -> &'l [u8] {
     line.begin(moment.timestamp, moment.ticker);
     for (key, &cents) in KEYS.iter().zip(moment.cents) {
         line.key(key).hundredths(cents);

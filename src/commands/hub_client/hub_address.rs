@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::HubRequest;
-use super::wanted::{Wanted, WantedGroup};
+use super::wanted::{GroupChoice, WantedGroup};
 use crate::source::broker::net::http_client::{Call, HttpClient};
 use crate::source::broker::net::tls::client_config;
 use crate::wire::gexbot::{HubName, HubTopic, Package};
@@ -34,7 +34,7 @@ const USUAL_PREFIX: &str = "blue";
 
 /// Finds the hubs. Says on stderr which groups will stay silent.
 pub async fn find(request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
-    let mut wanted = Wanted::read(&request.words)?;
+    let mut wanted = GroupChoice::read(&request.words)?;
     let url = &request.url;
     let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
     let (scheme, rest) = url.split_once("://").context("expected a URL")?;
@@ -66,7 +66,7 @@ fn with_path(rest: &str) -> String {
 }
 
 /// A hub's own URL: every group is joined there.
-fn given(url: &str, wanted: &Wanted) -> anyhow::Result<Vec<HubAddress>> {
+fn given(url: &str, wanted: &GroupChoice) -> anyhow::Result<Vec<HubAddress>> {
     if wanted.needs_tickers() {
         bail!("expected tickers or whole group names: at a ws:// URL nobody can be asked which tickers there are");
     }
@@ -74,7 +74,7 @@ fn given(url: &str, wanted: &Wanted) -> anyhow::Result<Vec<HubAddress>> {
     Ok(vec![HubAddress { url: url.to_owned(), join: names.clone(), print: names }])
 }
 
-async fn negotiated(base: &str, wanted: &mut Wanted, request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
+async fn negotiated(base: &str, wanted: &mut GroupChoice, request: &HubRequest) -> anyhow::Result<Vec<HubAddress>> {
     let negotiate = match request.profile {
         Profile::V2025_11 => format!("{base}/negotiate"),
         Profile::V2026_04 => format!("{base}/v2/negotiate"),

@@ -6,7 +6,7 @@ use crate::wire::gexbot::{CATEGORIES, GroupName, HubTopic, ORDERFLOW_HUB, Packag
 
 /// What was typed, before the prefix and the server's tickers are known.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct GroupChoice {
     /// Whole group names, with their prefix.
     names: Vec<String>,
     /// What to join of each ticker: a package and its category, or spot.
@@ -26,7 +26,7 @@ pub(super) struct WantedGroup {
     pub ticker: String,
 }
 
-impl Wanted {
+impl GroupChoice {
     /// Reads words: whole group names, tickers, `package/category`, `package/*` and `spot`.
     pub fn read(words: &[String]) -> anyhow::Result<Self> {
         let mut wanted = Self::default();
@@ -147,7 +147,7 @@ mod tests {
     fn groups(line: &str, tickers: &[&str]) -> String {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let tickers: Vec<String> = tickers.iter().map(ToString::to_string).collect();
-        let names = Wanted::read(&words).unwrap().groups("blue", &tickers).into_iter().map(|group| group.name);
+        let names = GroupChoice::read(&words).unwrap().groups("blue", &tickers).into_iter().map(|group| group.name);
         names.collect::<Vec<_>>().join(" ")
     }
 
@@ -177,25 +177,25 @@ mod tests {
             ("SPX_spot", "such as blue_SPX_spot"),
             ("S&P", "expected a ticker, "),
         ] {
-            let error = Wanted::read(&[word.to_owned()]).unwrap_err().to_string();
+            let error = GroupChoice::read(&[word.to_owned()]).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
     }
 
     #[test]
     fn a_ticker_in_another_case_is_the_one_that_the_server_has() {
-        let mut wanted = Wanted::read(&["spx".to_owned(), "NDX".to_owned(), "nope".to_owned()]).unwrap();
+        let mut wanted = GroupChoice::read(&["spx".to_owned(), "NDX".to_owned(), "nope".to_owned()]).unwrap();
         let known = ["SPX".to_owned(), "NDX".to_owned()];
         assert_eq!(wanted.correct_case(&known), [("spx".to_owned(), "SPX".to_owned())]);
         assert_eq!(wanted.unknown(&known).collect::<Vec<_>>(), ["nope"]);
-        let mut both = Wanted::read(&["spx".to_owned()]).unwrap();
+        let mut both = GroupChoice::read(&["spx".to_owned()]).unwrap();
         assert!(both.correct_case(&["SPX".to_owned(), "spx".to_owned()]).is_empty(), "it has this one");
     }
 
     #[test]
     fn tickers_that_the_server_does_not_have_are_known() {
         let words = ["SPX".to_owned(), "blue_NOPE_spot".to_owned(), "NONE".to_owned()];
-        let wanted = Wanted::read(&words).unwrap();
+        let wanted = GroupChoice::read(&words).unwrap();
         let known = ["SPX".to_owned()];
         assert_eq!(wanted.unknown(&known).collect::<Vec<_>>(), ["NONE", "NOPE"]);
     }

@@ -14,7 +14,7 @@ mod recording;
 
 use std::sync::atomic::AtomicBool;
 
-pub use publish_options::{PublishOptions, Speed};
+pub use publish_options::{PublishOptions, PublishSpeed};
 pub use publish_outcome::{PublishError, PublishSummary};
 
 /// Publishes until the end of the data, or until `stop` is raised. Blocks.

@@ -9,7 +9,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
-use super::publish_options::{PublishOptions, Speed};
+use super::publish_options::{PublishOptions, PublishSpeed};
 use super::publish_outcome::{PublishError, PublishSummary};
 use super::recording::{RecordedLine, Recording};
 use crate::source::kafka::librdkafka;
@@ -86,7 +86,7 @@ pub fn publish(options: &PublishOptions, stop: &AtomicBool) -> Result<PublishSum
         let next = recording.next(options.interval)?;
         recording.take_odd_times().iter().for_each(|told| eprintln!("{told}; it is sent with the line before"));
         let Some(line) = next else { break };
-        if let Speed::Times(times) = options.speed {
+        if let PublishSpeed::Times(times) = options.speed {
             let due = began + line.due.div_f64(times).min(Duration::from_hours(24 * 365));
             sleep(due.saturating_duration_since(Instant::now()), stop);
             if stop.load(Ordering::Relaxed) {

@@ -28,7 +28,7 @@ pub struct PublishOptions {
     pub file: Option<PathBuf>,
     /// How many times as fast as recorded, or `max`: as fast as Kafka takes the messages
     #[arg(long, default_value = "1", value_name = "FACTOR")]
-    pub speed: Speed,
+    pub speed: PublishSpeed,
     /// Time between two records of a file, in place of their timestamps
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     pub interval: Option<Duration>,
@@ -45,14 +45,14 @@ pub struct PublishOptions {
 
 /// How fast a recording is published.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Speed {
+pub enum PublishSpeed {
     /// As fast as Kafka takes the messages.
     Max,
     /// This many times as fast as recorded, 0.001 to 1,000,000.
     Times(f64),
 }
 
-impl std::str::FromStr for Speed {
+impl std::str::FromStr for PublishSpeed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -84,10 +84,10 @@ mod tests {
 
     #[test]
     fn a_speed_is_a_factor_or_max() {
-        assert_eq!("max".parse(), Ok(Speed::Max));
-        assert_eq!("2.5".parse(), Ok(Speed::Times(2.5)));
+        assert_eq!("max".parse(), Ok(PublishSpeed::Max));
+        assert_eq!("2.5".parse(), Ok(PublishSpeed::Times(2.5)));
         for text in ["0", "-1", "fast", "inf", "NaN", ""] {
-            assert!(text.parse::<Speed>().is_err(), "{text}");
+            assert!(text.parse::<PublishSpeed>().is_err(), "{text}");
         }
     }
 }

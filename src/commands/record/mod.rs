@@ -29,7 +29,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::heard::{Heard, ToFiles, WAITING};
 pub use self::record_options::RecordOptions;
 use self::record_options::Recorded;
-use self::recorded_files::{RecordError, RecordedFiles};
+use self::recorded_files::{RecordedFileError, RecordedFiles};
 use super::shutdown::{self, Signals};
 use crate::source::recorded::line_stats::counted;
 
@@ -48,7 +48,7 @@ pub fn record(options: &RecordOptions) -> anyhow::Result<()> {
 
 async fn run(options: &RecordOptions) -> anyhow::Result<()> {
     let recorded = options.recorded()?;
-    let mut recording = Recording {
+    let mut recording = FilesAtWork {
         files: RecordedFiles::new(&options.data_dir, options.zone(&recorded)?),
         left: options.count.unwrap_or(u64::MAX),
         gaps: 0,
@@ -92,7 +92,7 @@ fn start(
 }
 
 /// A recording under way.
-struct Recording {
+struct FilesAtWork {
     files: RecordedFiles,
     /// Records until it ends.
     left: u64,
@@ -100,14 +100,14 @@ struct Recording {
     left_out: u64,
 }
 
-impl Recording {
+impl FilesAtWork {
     /// Writes what is heard until a signal, enough records, or the end of the source.
     async fn write(
         &mut self,
         mut heard: mpsc::Receiver<Heard>,
         mut signals: Signals,
         sync: Duration,
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), RecordedFileError> {
         let mut sync = interval(sync);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.left > 0 {
@@ -132,7 +132,7 @@ impl Recording {
         self.files.sync()
     }
 
-    fn take(&mut self, heard: Heard) -> Result<(), RecordError> {
+    fn take(&mut self, heard: Heard) -> Result<(), RecordedFileError> {
         match heard {
             Heard::Record(_) if self.left == 0 => {}
             Heard::Record(record) => {

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 #[cfg(feature = "kafka")]
 use super::kafka_recorder::TopicRequest;
-use super::stream_recorder::StreamRequest;
+use super::stream_recorder::RecordedChannels;
 use crate::commands::hub_client::{self, HubRequest};
 use crate::config;
 use crate::source::broker::feed_settings::FeedSettings;
@@ -84,7 +84,7 @@ pub enum Recorded {
     /// Groups of hubs.
     Hubs(HubRequest),
     /// Channels of a `/ws`.
-    Streams(StreamRequest),
+    Streams(RecordedChannels),
     /// Prices of broker feeds.
     Feeds(Vec<FeedSettings>),
     /// Kafka topics.
@@ -115,7 +115,7 @@ impl RecordOptions {
         if is_streams(&url) {
             ensure!(words.is_empty(), "expected --channels for a /ws, got groups: {}", words.join(" "));
             let (channels, token) = (self.channels.clone(), self.token.clone());
-            return Ok(Recorded::Streams(StreamRequest { url, channels, token, silence: self.silence }));
+            return Ok(Recorded::Streams(RecordedChannels { url, channels, token, silence: self.silence }));
         }
         let is_series = |word: &String| word.contains('/') || word == "spot" || GroupName::parse(word).is_ok();
         let offered_only = !words.iter().any(is_series);

@@ -24,7 +24,7 @@ const TAIL_BYTES: u64 = 4 << 20;
 
 /// Why nothing more can be recorded.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
+pub enum RecordedFileError {
     /// The disk is full, or the file cannot be written for another reason.
     #[error(
         "{path}: cannot write: {source}. The file ends with a whole line; check that the disk has free space and that \
@@ -95,7 +95,7 @@ impl RecordedFiles {
     }
 
     /// Records one line.
-    pub fn append(&mut self, record: RecordedRecord) -> Result<(), RecordError> {
+    pub fn append(&mut self, record: RecordedRecord) -> Result<(), RecordedFileError> {
         let RecordedRecord { series, at, line } = record;
         let date = Timestamp::from_second(at).map_or(Date::ZERO, |at| at.to_zoned(self.zone.clone()).date());
         let figures = self.figures.entry(series.clone()).or_default();
@@ -126,7 +126,7 @@ impl RecordedFiles {
     }
 
     /// Writes what waits, and has the system bring it to the disk.
-    pub fn sync(&mut self) -> Result<(), RecordError> {
+    pub fn sync(&mut self) -> Result<(), RecordedFileError> {
         self.open.values_mut().try_for_each(SeriesFile::sync)
     }
 
@@ -140,14 +140,14 @@ impl RecordedFiles {
 
 impl SeriesFile {
     /// Opens or creates a file, and cuts off a line that a crash left unfinished.
-    fn open(path: PathBuf, date: Date) -> Result<Self, RecordError> {
-        let failed = |source| RecordError::Open { path: path.clone(), source };
+    fn open(path: PathBuf, date: Date) -> Result<Self, RecordedFileError> {
+        let failed = |source| RecordedFileError::Open { path: path.clone(), source };
         let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(|source| RecordError::Write { path: path.clone(), source })?;
+        fs::create_dir_all(folder).map_err(|source| RecordedFileError::Write { path: path.clone(), source })?;
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(RecordError::Locked { path }),
+            Err(TryLockError::WouldBlock) => return Err(RecordedFileError::Locked { path }),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let mut first = [0; ENOUGH];
@@ -160,14 +160,14 @@ impl SeriesFile {
         Ok(Self { date, path, file, len, waiting: Vec::new(), last, may_repeat, is_synced: true })
     }
 
-    fn append(&mut self, line: Vec<u8>) -> Result<(), RecordError> {
+    fn append(&mut self, line: Vec<u8>) -> Result<(), RecordedFileError> {
         self.waiting.extend_from_slice(&line);
         self.waiting.push(b'\n');
         self.last = line;
         if self.waiting.len() >= WAITING_BYTES { self.write() } else { Ok(()) }
     }
 
-    fn write(&mut self) -> Result<(), RecordError> {
+    fn write(&mut self) -> Result<(), RecordedFileError> {
         if self.waiting.is_empty() {
             return Ok(());
         }
@@ -175,17 +175,17 @@ impl SeriesFile {
         if let Err(source) = self.file.write_all(&self.waiting) {
             // Part of a line may be there.
             let _ = self.file.set_len(self.len);
-            return Err(RecordError::Write { path: self.path.clone(), source });
+            return Err(RecordedFileError::Write { path: self.path.clone(), source });
         }
         self.len += self.waiting.len() as u64;
         self.waiting.clear();
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), RecordError> {
+    fn sync(&mut self) -> Result<(), RecordedFileError> {
         self.write()?;
         if !self.is_synced {
-            self.file.sync_data().map_err(|source| RecordError::Write { path: self.path.clone(), source })?;
+            self.file.sync_data().map_err(|source| RecordedFileError::Write { path: self.path.clone(), source })?;
             self.is_synced = true;
         }
         Ok(())

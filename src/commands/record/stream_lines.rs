@@ -29,7 +29,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some((Key(key), value)) = map.next_entry()? {
+                while let Some((MemberName(key), value)) = map.next_entry()? {
                     members.push((key, value));
                 }
                 Ok(Members(members))
@@ -40,7 +40,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 #[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Members<'a> {
     fn get(&self, key: &str) -> Option<&'a RawValue> {
@@ -49,7 +49,7 @@ impl<'a> Members<'a> {
 
     /// The value of a text.
     fn text(&self, key: &str) -> Option<Cow<'a, str>> {
-        serde_json::from_str::<Key<'a>>(self.get(key)?.get()).ok().map(|Key(text)| text)
+        serde_json::from_str::<MemberName<'a>>(self.get(key)?.get()).ok().map(|MemberName(text)| text)
     }
 }
 
@@ -59,7 +59,7 @@ pub fn heard(message: &str) -> Result<Vec<Heard>, String> {
         serde_json::from_str(message).map_err(|error| format!("expected a JSON object: {error}"))?;
     let stamp = told.get("timestamp");
     let unix_seconds = |stamp: &RawValue| {
-        let text: Key<'_> = serde_json::from_str(stamp.get()).ok()?;
+        let text: MemberName<'_> = serde_json::from_str(stamp.get()).ok()?;
         Some(UtcTime::parse(&text.0)?.timestamp()?.as_second())
     };
     let at = stamp.and_then(unix_seconds).unwrap_or_else(|| (clock::unix_ns() / 1_000_000_000) as i64);

@@ -24,7 +24,7 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// Which streams, and where.
 #[derive(Debug, Clone)]
-pub struct StreamRequest {
+pub struct RecordedChannels {
     /// The URL of a `/ws`. May hold a token.
     pub url: String,
     pub channels: Vec<String>,
@@ -34,7 +34,7 @@ pub struct StreamRequest {
 }
 
 /// Subscribes and records until the receiver of `files` is gone. An error only if that fails at the start.
-pub async fn record(request: StreamRequest, files: ToFiles) -> anyhow::Result<()> {
+pub async fn record(request: RecordedChannels, files: ToFiles) -> anyhow::Result<()> {
     let mut next = Some(subscribe(&request).await?);
     eprintln!("recording {}", request.channels.join(", "));
     let mut keeper = Keeper::new("the connection", files.clone());
@@ -57,7 +57,7 @@ pub async fn record(request: StreamRequest, files: ToFiles) -> anyhow::Result<()
 }
 
 /// Connects, subscribes, and waits for the answer.
-async fn subscribe(request: &StreamRequest) -> anyhow::Result<Socket> {
+async fn subscribe(request: &RecordedChannels) -> anyhow::Result<Socket> {
     let mut headers = Vec::new();
     if let Some(token) = &request.token {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
@@ -79,7 +79,7 @@ async fn subscribe(request: &StreamRequest) -> anyhow::Result<Socket> {
 }
 
 /// Passes on records until the connection ends; returns why.
-async fn forward(mut socket: Socket, request: &StreamRequest, files: &ToFiles) -> anyhow::Error {
+async fn forward(mut socket: Socket, request: &RecordedChannels, files: &ToFiles) -> anyhow::Error {
     loop {
         // Both are cancel-safe: a message that was read completely is returned.
         let message = tokio::select! {
@@ -101,7 +101,7 @@ async fn forward(mut socket: Socket, request: &StreamRequest, files: &ToFiles) -
     }
 }
 
-async fn pass_on(message: &Message, request: &StreamRequest, files: &ToFiles) -> anyhow::Result<()> {
+async fn pass_on(message: &Message, request: &RecordedChannels, files: &ToFiles) -> anyhow::Result<()> {
     let text = match message {
         Message::Text(text) => text.as_str(),
         Message::Close(Some(close)) => bail!("the server closed the connection: {} {}", close.code, close.reason),

@@ -50,9 +50,6 @@ const OWN_FILES: u64 = 64;
 /// How long live sources may take to store how far they have read.
 const COMMIT: Duration = Duration::from_secs(5);
 
-/// A shard's thread.
-type ShardThread = thread::JoinHandle<()>;
-
 /// Serves until a signal.
 pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
@@ -70,7 +67,7 @@ pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
 /// What runs before the data is loaded.
 struct Started {
     app: Arc<App>,
-    shards: Vec<ShardThread>,
+    shards: Vec<thread::JoinHandle<()>>,
     signals: Signals,
     /// When the process began to start, monotonic ns.
     began: Instant,
@@ -109,8 +106,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
         closed: Arc::default(),
     };
-    let (shards, threads) = start_shards(options, &context)?;
-    let pinned = options.window.pin_profile.then_some(options.window.profile);
+    let (handles, threads) = spawn_shards(&context)?;
     let app = Arc::new(App {
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
@@ -125,25 +121,23 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         state: ServingState::default(),
         hub,
         status,
-        shards,
+        shards: handles,
         streams,
         stream_options: options.streams.clone(),
         authority: Authority::new(&options.auth)?,
         options: options.http.clone(),
         prefix,
-        pinned,
+        pinned: options.window.pin_profile.then_some(options.window.profile),
         max_groups_per_connection: options.shard.max_groups_per_connection,
     });
     accept(listeners, &app)?;
     Ok(Started { app, shards: threads, signals, began })
 }
 
-fn start_shards(
-    options: &ServeOptions,
-    context: &ShardContext,
-) -> anyhow::Result<(Vec<ShardHandle>, Vec<ShardThread>)> {
-    let started = (0..options.shard.count() as u8).map(|index| Shard::spawn(index, context));
-    Ok(started.collect::<Result<Vec<_>, _>>().context("cannot start a shard")?.into_iter().unzip())
+fn spawn_shards(context: &ShardContext) -> anyhow::Result<(Vec<ShardHandle>, Vec<thread::JoinHandle<()>>)> {
+    let spawned = (0..context.options.count() as u8).map(|index| Shard::spawn(index, context));
+    let spawned: Vec<_> = spawned.collect::<Result<_, _>>().context("cannot start a shard")?;
+    Ok(spawned.into_iter().unzip())
 }
 
 /// The board on which both hubs note their batches while a plan of faults runs; with the plan that the server begins with.
@@ -235,7 +229,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
 }
 
 /// Tells every client that the server goes, and waits until all are gone, or for the deadline.
-async fn drain(app: &App, shards: Vec<ShardThread>, deadline: Duration) {
+async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duration) {
     for shard in &app.shards {
         while shard.send(ShardMessage::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(1)).await;

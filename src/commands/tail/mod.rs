@@ -6,7 +6,6 @@
 
 mod clock_keys;
 mod tail_options;
-mod terminal_mode;
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
@@ -19,10 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use self::tail_options::TailOptions;
-use self::terminal_mode::TerminalMode;
 use crate::commands::control_client::ControlToken;
 use crate::commands::hub_client::hub_address;
 use crate::commands::hub_client::hub_connection::{Capture, HubConnection};
+use crate::commands::terminal_mode::TerminalMode;
 
 /// Lines on their way from the hubs' connections to the output.
 const LINES: usize = 64;

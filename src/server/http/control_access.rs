@@ -22,6 +22,9 @@ use crate::health::status::Status;
 /// A proxy says with it whom it forwards for, so the client may be anywhere.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// Browsers say with it how the page that asks is related to this server.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// What the requests that steer have in common.
 pub struct ControlAccess {
     rate: u32,
@@ -119,6 +122,12 @@ fn check(options: &ControlOptions, peer: IpAddr, parts: &Parts) -> Result<(), Co
 /// programs.
 pub fn check_reader(options: &ControlOptions, headers: &HeaderMap, uri: &Uri) -> Result<(), ControlRefusal> {
     let host = check_host(options, headers, uri)?;
+    // A page may ask for what it cannot read, such as a picture, without naming its origin: it would take a reader's place.
+    let site = headers.get(SEC_FETCH_SITE).map(|site| String::from_utf8_lossy(site.as_bytes()));
+    if let Some(site) = site.filter(|site| !headers.contains_key(ORIGIN) && !["same-origin", "none"].contains(&&**site))
+    {
+        return Err(ControlRefusal::ForeignOrigin { origin: shown(&site) });
+    }
     check_origin(options, headers, host)
 }
 

@@ -156,7 +156,7 @@ impl Shard {
                 }
             }
             ShardMessage::ClockEnded(clock) => self.sessions.end_clock(&clock, &mut self.lanes),
-            ShardMessage::Look(look) => self.looks.push(look),
+            ShardMessage::Ask(question) => self.looks.push(question),
             ShardMessage::Drain => self.sessions.drain(&mut self.lanes),
         }
         self.settle();

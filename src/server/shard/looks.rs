@@ -6,23 +6,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::close::CloseFrame;
 use super::connection::{Connection, ConnectionState};
 use super::lanes::Lanes;
 use super::marks::Mark;
-use super::outbox::SweepTimes;
+use super::question::{ConnectionGroups, Question, SeenConnection, SweepTimes, WorstConnections};
 use super::session::Session;
 use super::sessions::{Report, Sessions};
-use super::user_agents::AgentId;
 use crate::engine::clock::monotonic_ms;
 use crate::wire::Wire;
-use crate::wire::gexbot::HubName;
 
 /// Sessions that are looked at in one turn.
 const TURN: u32 = 256;
@@ -36,75 +31,10 @@ const PATIENCE_MS: u64 = 200;
 /// Memberships that are told of one connection.
 const MEMBERSHIPS: usize = 1000;
 
-/// A question to a shard. A dropped answer means that the shard has too many of them, or has ended.
-#[expect(missing_docs, reason = "the variants say what the fields are")]
-pub enum Look {
-    /// The connections that are most frames behind.
-    Worst { limit: usize, reply: oneshot::Sender<WorstConnections> },
-    /// The connection with this id; `None`: there is none.
-    One { id: Uuid, reply: oneshot::Sender<Option<ConnectionGroups>> },
-    /// Closes the connection with this id; false: there is none.
-    Close { id: Uuid, frame: CloseFrame, reply: oneshot::Sender<bool> },
-}
-
-/// The connections of a shard that are most frames behind, and what else it knows.
-#[derive(Default)]
-pub struct WorstConnections {
-    /// In no particular order; filled up with connections that are not behind.
-    pub connections: Vec<SeenConnection>,
-    /// Sockets that took less than they were offered.
-    pub blocked: u64,
-    /// The largest number of frames that a subscriber is behind, for groups where somebody is: by the group's key, and
-    /// whether it is one of `/ws`.
-    pub lags: HashMap<(Arc<str>, bool), u64>,
-    /// How long sweeps took since the last question.
-    pub sweeps: SweepTimes,
-}
-
-/// A connection at one moment.
-pub struct SeenConnection {
-    /// The connection id of its protocol.
-    pub id: Uuid,
-    /// Its protocol.
-    pub wire: Wire,
-    /// The hub that it is on; without meaning on `/ws`.
-    pub hub: HubName,
-    /// Who it says it is, fit to be shown.
-    pub user: String,
-    /// What it calls itself.
-    pub agent: AgentId,
-    /// The replay session that it is on.
-    pub session: Option<String>,
-    /// The other end of the TCP connection.
-    pub address: Option<SocketAddr>,
-    /// How many groups it has joined.
-    pub groups: usize,
-    /// Frames that are due in all its groups, and their bytes.
-    pub behind: (u64, u64),
-    /// Data frames handed to the kernel.
-    pub frames: u64,
-    /// Bytes handed to the kernel.
-    pub bytes: u64,
-    /// For how long it has been connected, ms.
-    pub age_ms: u64,
-    /// When it was last heard, or seen to read: so long ago, ms.
-    pub quiet_ms: u64,
-    /// `open`, `blocked` or `closing`.
-    pub state: &'static str,
-}
-
-/// A connection with its groups: each one's key, and how many frames it is behind there.
-pub struct ConnectionGroups {
-    /// The connection.
-    pub connection: SeenConnection,
-    /// At most 1000 of its groups.
-    pub groups: Vec<(Arc<str>, u64)>,
-}
-
 /// The questions that wait, and how far the first one is.
 #[derive(Default)]
 pub struct Looks {
-    waiting: VecDeque<(u64, Look)>,
+    waiting: VecDeque<(u64, Question)>,
     /// The key of the session that is next.
     next: u32,
     worst: BinaryHeap<Reverse<(u64, u32)>>,
@@ -113,7 +43,7 @@ pub struct Looks {
 
 impl Looks {
     /// Takes a question.
-    pub fn push(&mut self, look: Look) {
+    pub fn push(&mut self, look: Question) {
         if self.waiting.len() < WAITING {
             self.waiting.push_back((monotonic_ms(), look));
         }
@@ -136,30 +66,32 @@ impl Looks {
         let end = first.saturating_add(TURN).min(sessions.key_end());
         self.next = end;
         let is_over = match look {
-            Look::Worst { limit, .. } => {
+            Question::Worst { limit, .. } => {
                 (first..end).for_each(|key| weigh(key, *limit, sessions, lanes, &mut self.worst, &mut self.lags));
                 end == sessions.key_end()
             }
-            Look::One { id, .. } | Look::Close { id, .. } => match (first..end).find(|&key| is(sessions, key, *id)) {
-                Some(key) => {
-                    self.next = key;
-                    true
+            Question::One { id, .. } | Question::Close { id, .. } => {
+                match (first..end).find(|&key| is(sessions, key, *id)) {
+                    Some(key) => {
+                        self.next = key;
+                        true
+                    }
+                    None => end == sessions.key_end(),
                 }
-                None => end == sessions.key_end(),
-            },
+            }
         };
         if is_over && let Some((_, look)) = self.waiting.pop_front() {
             let key = std::mem::take(&mut self.next);
             // Fails if nobody waits for the answer any more.
             match look {
-                Look::Worst { reply, .. } => {
+                Question::Worst { reply, .. } => {
                     let _ = reply.send(self.worst(sessions, lanes, sweeps()));
                 }
-                Look::One { id, reply } => {
+                Question::One { id, reply } => {
                     let found = sessions.get(key).filter(|session| session.id == id);
                     let _ = reply.send(found.and_then(|session| with_groups(session, sessions.mark(key), lanes)));
                 }
-                Look::Close { id, frame, reply } => {
+                Question::Close { id, frame, reply } => {
                     let found = is(sessions, key, id);
                     if found {
                         sessions.report(key, Report::Close(frame));

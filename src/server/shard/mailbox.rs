@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::assignment::Assignment;
 use super::grant::Grant;
-use super::looks::Look;
 use super::poller::Doorbell;
+use super::question::Question;
 use super::stats::ShardStats;
 use super::user_agents::AgentId;
 use crate::engine::wanted_form::WantedForm;
@@ -61,7 +61,7 @@ pub enum ShardMessage {
     /// A replay session has ended: the clients on its clock are closed.
     ClockEnded(Arc<str>),
     /// An operator asks something.
-    Look(Look),
+    Ask(Question),
     /// Tell everybody, close everything, and end.
     Drain,
 }

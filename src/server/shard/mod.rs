@@ -18,7 +18,7 @@
 //! - [`outbox`]: what is due, joined, sent, settled; [`uring`]. [`pull`]: what is read from histories.
 //! - [`inbox`]: what clients send; [`dialect`]: what the two client protocols make of it.
 //! - [`keepalive`], [`timers`]: what happens later. [`close`]: every way a connection ends; [`closed_log`].
-//! - [`looks`]: what operators ask, answered a piece at a time; [`user_agents`], [`shown_text`]: what clients say of
+//! - [`question`]: what operators ask; [`looks`]: answered a piece at a time; [`user_agents`], [`shown_text`]: what clients say of
 //!   themselves.
 
 pub mod assignment;
@@ -34,12 +34,13 @@ pub mod grant;
 mod inbox;
 mod keepalive;
 mod lanes;
-pub mod looks;
+mod looks;
 pub mod mailbox;
 mod marks;
 mod outbox;
 mod poller;
 mod pull;
+pub mod question;
 mod session;
 mod sessions;
 pub mod shard_options;

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error, Unexpected};
 
 use super::credentials::CredentialSource;
 use super::instrument::Broker;
-use super::setting_values::{PerSecond, SettingsError, Span, Whole, read};
+use super::setting_values::{PerSecond, SettingSpan, SettingsError, Whole, read};
 use super::symbols::{MappedInstrument, Mode, mapped};
 use crate::source::broker::net::backoff::BackoffSettings;
 use crate::source::broker::net::recovery::RecoverySettings;
@@ -125,18 +125,18 @@ struct FeedBlock {
     unmapped: bool,
     #[serde(default)]
     mode: Mode,
-    backoff_base: Option<Span<1, HOUR_MS>>,
-    backoff_cap: Option<Span<1, HOUR_MS>>,
+    backoff_base: Option<SettingSpan<1, HOUR_MS>>,
+    backoff_cap: Option<SettingSpan<1, HOUR_MS>>,
     backoff_limit: Option<Whole<0, 1_000_000>>,
-    stable_after: Option<Span<0, HOUR_MS>>,
-    credentials_poll: Option<Span<1, HOUR_MS>>,
-    silence: Option<Span<10, HOUR_MS>>,
+    stable_after: Option<SettingSpan<0, HOUR_MS>>,
+    credentials_poll: Option<SettingSpan<1, HOUR_MS>>,
+    silence: Option<SettingSpan<10, HOUR_MS>>,
     connects_per_second: Option<PerSecond>,
     calls_per_second: Option<PerSecond>,
     batch: Option<Whole<1, 3000>>,
     connections: Option<Whole<1, { u64::MAX }>>,
     instruments_per_connection: Option<Whole<1, { u64::MAX }>>,
-    timeout: Option<Span<10, HOUR_MS>>,
+    timeout: Option<SettingSpan<10, HOUR_MS>>,
     max_message_bytes: Option<Whole<4096, { 64 << 20 }>>,
     eio: Option<Whole<3, 4>>,
     broadcast_mode: Option<BroadcastMode>,

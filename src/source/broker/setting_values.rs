@@ -104,9 +104,9 @@ impl<const FROM: u64, const TO: u64> TryFrom<toml::Value> for Whole<FROM, TO> {
 /// A duration such as `500ms`, from `FROM_MS` to `TO_MS`, both included.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "toml::Value")]
-pub struct Span<const FROM_MS: u64, const TO_MS: u64>(pub Duration);
+pub struct SettingSpan<const FROM_MS: u64, const TO_MS: u64>(pub Duration);
 
-impl<const FROM_MS: u64, const TO_MS: u64> TryFrom<toml::Value> for Span<FROM_MS, TO_MS> {
+impl<const FROM_MS: u64, const TO_MS: u64> TryFrom<toml::Value> for SettingSpan<FROM_MS, TO_MS> {
     type Error = String;
 
     fn try_from(value: toml::Value) -> Result<Self, String> {

@@ -20,7 +20,7 @@ use super::kafka_context::{KafkaContext, KafkaShared};
 use super::kafka_health::{self, KafkaHealth};
 use super::kafka_options::{KafkaOptions, ORDERFLOW_TOPIC};
 use super::librdkafka::KafkaError;
-use super::pace::Pace;
+use super::pace::CatchUpPace;
 use super::pause::sleep;
 use super::placement::{ANSWER, Placed, Placement};
 use super::refill::Refill;
@@ -82,7 +82,7 @@ impl KafkaSource {
         let refill = Refill::new(Arc::clone(&streams), options.kafka_reread_rate);
         let intake = Intake::new(streams, orderflow, figures, options.kafka_max_message_bytes);
         let consumer = shared.consumer()?;
-        let reader = ConsumerLoop { shared, intake, refill, pace: Pace::new(options.kafka_catch_up_speed) };
+        let reader = ConsumerLoop { shared, intake, refill, pace: CatchUpPace::new(options.kafka_catch_up_speed) };
         let thread = thread::Builder::new().name("kafka".to_owned());
         let thread = thread.spawn(move || reader.run(consumer)).map_err(KafkaError::Thread)?;
         tracing::info!(group = options.group(), topics = ?options.kafka_topics, "reading from Kafka");
@@ -108,7 +108,7 @@ struct ConsumerLoop {
     shared: KafkaShared,
     intake: Intake,
     refill: Refill,
-    pace: Pace,
+    pace: CatchUpPace,
 }
 
 impl ConsumerLoop {

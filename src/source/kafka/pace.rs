@@ -19,7 +19,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// The rhythm while catching up.
 #[derive(Debug)]
-pub struct Pace {
+pub struct CatchUpPace {
     speed: i64,
     under_way: Option<CatchUp>,
 }
@@ -34,7 +34,7 @@ struct CatchUp {
     last_ms: i64,
 }
 
-impl Pace {
+impl CatchUpPace {
     /// At most `speed` times as fast as the messages of a partition were made; 0: at once.
     pub fn new(speed: u32) -> Self {
         Self { speed: i64::from(speed), under_way: None }
@@ -77,7 +77,7 @@ mod tests {
     const NOW_MS: i64 = 1_764_340_202_000;
 
     /// The delays of messages made at these ms before now.
-    fn delays(pace: &mut Pace, partitions: usize, ages_ms: &[i64]) -> Vec<u128> {
+    fn delays(pace: &mut CatchUpPace, partitions: usize, ages_ms: &[i64]) -> Vec<u128> {
         let mut now = Instant::now();
         let mut delay = |&age: &i64| {
             let delay = pace.delay(NOW_MS - age, NOW_MS, now, partitions);
@@ -89,36 +89,36 @@ mod tests {
 
     #[test]
     fn a_fresh_message_goes_out_at_once() {
-        assert_eq!(delays(&mut Pace::new(10), 1, &[1999, 1000, 0, -5000]), [0; 4]);
+        assert_eq!(delays(&mut CatchUpPace::new(10), 1, &[1999, 1000, 0, -5000]), [0; 4]);
     }
 
     #[test]
     fn what_waited_comes_in_its_own_rhythm_but_faster() {
         let ages = [10_000, 9_500, 9_500, 9_000, 8_990, 1_000];
-        assert_eq!(delays(&mut Pace::new(10), 1, &ages), [0, 50, 0, 50, 1, 0]);
-        assert_eq!(delays(&mut Pace::new(10), 5, &ages), [0, 10, 0, 10, 0, 0]);
+        assert_eq!(delays(&mut CatchUpPace::new(10), 1, &ages), [0, 50, 0, 50, 1, 0]);
+        assert_eq!(delays(&mut CatchUpPace::new(10), 5, &ages), [0, 10, 0, 10, 0, 0]);
     }
 
     #[test]
     fn a_pause_in_the_data_is_not_waited_for() {
-        assert_eq!(delays(&mut Pace::new(10), 1, &[60_000, 30_000, 29_900]), [0, 100, 10]);
+        assert_eq!(delays(&mut CatchUpPace::new(10), 1, &[60_000, 30_000, 29_900]), [0, 100, 10]);
     }
 
     #[test]
     fn a_long_absence_is_caught_up_within_a_minute() {
         let hour = 3_600_000;
         let ages: Vec<i64> = (0..=1000).map(|at| hour - at * hour / 1000).collect();
-        let total: u128 = delays(&mut Pace::new(10), 1, &ages).iter().sum();
+        let total: u128 = delays(&mut CatchUpPace::new(10), 1, &ages).iter().sum();
         assert!((50_000..=60_000).contains(&total), "{total}");
     }
 
     #[test]
     fn the_next_partition_begins_anew() {
-        assert_eq!(delays(&mut Pace::new(10), 1, &[10_000, 9_500, 10_000, 9_500]), [0, 50, 0, 50]);
+        assert_eq!(delays(&mut CatchUpPace::new(10), 1, &[10_000, 9_500, 10_000, 9_500]), [0, 50, 0, 50]);
     }
 
     #[test]
     fn a_speed_of_zero_never_waits() {
-        assert_eq!(delays(&mut Pace::new(0), 1, &[10_000, 5_000]), [0, 0]);
+        assert_eq!(delays(&mut CatchUpPace::new(0), 1, &[10_000, 5_000]), [0, 0]);
     }
 }

@@ -19,12 +19,12 @@ const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 /// The ids of the topics that are read.
 #[derive(Debug, Default)]
 pub struct TopicChanges {
-    state: Mutex<State>,
+    state: Mutex<TopicState>,
     has_recreated: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct TopicState {
     /// By topic. Bounded by the topics that are read: librdkafka tells no others.
     ids: HashMap<String, String>,
     /// Topics whose id has changed since they were taken.
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl TopicChanges {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TopicState> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -193,7 +193,7 @@ impl Playhead {
         let Found { block, slot, .. } = found;
         // Without a form that lanes send, the first subscribers are still waiting for their acks: forms that nobody
         // takes would put a record into the ledger that nobody gets.
-        let has = |group: &Group, kind| group.served() & block.built().forms(kind) != 0;
+        let has = |group: &Group, kind| wanted(group) & block.built().forms(kind) != 0;
         if group {
             played.missing += u64::from(served(&place.group) & !block.built().forms(track.kind()) != 0);
             if has(&place.group, track.kind()) {

@@ -7,7 +7,7 @@ use super::live_state::LiveState;
 use super::snapshot::{ClosedRow, ConnectionRow};
 use crate::server::shard::close::TABLE;
 use crate::server::shard::closed_log::ClosedConnection;
-use crate::server::shard::looks::SeenConnection;
+use crate::server::shard::question::SeenConnection;
 use crate::wire::Wire;
 use crate::wire::gexbot::HubName;
 

@@ -19,8 +19,8 @@ use crate::server::http::app::App;
 use crate::server::http::controller::Controller;
 use crate::server::shard::close::CloseFrame;
 use crate::server::shard::connection_id::shard_of;
-use crate::server::shard::looks::Look;
 use crate::server::shard::mailbox::ShardMessage;
+use crate::server::shard::question::Question;
 use crate::server::shard::shown_text::shown;
 
 /// Bytes of a body.
@@ -36,7 +36,7 @@ const USUAL_REASON: &str = "closed by an operator";
 /// What a client is told.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct CloseRequest {
     #[serde(default)]
     code: Option<u16>,
     #[serde(default)]
@@ -45,7 +45,7 @@ struct Wanted {
 
 /// `GET /live/connections/{id}`
 pub async fn show(OnLive(app): OnLive, Path(id): Path<String>) -> Result<Response, LiveRefusal> {
-    let found = ask(&app, &id, |id, reply| Look::One { id, reply }).await?;
+    let found = ask(&app, &id, |id, reply| Question::One { id, reply }).await?;
     let found = found.ok_or_else(|| no_connection(&id))?;
     let now = clock::unix_ns() / 1_000_000;
     let mut told =
@@ -63,7 +63,8 @@ pub async fn close(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Response, LiveRefusal> {
-    let wanted: Wanted = read_json(&app, body, MAX_BODY, r#"{"code":4000,"reason":"why"}, both optional"#).await?;
+    let wanted: CloseRequest =
+        read_json(&app, body, MAX_BODY, r#"{"code":4000,"reason":"why"}, both optional"#).await?;
     let (code, reason) = (wanted.code.unwrap_or(USUAL_CODE), wanted.reason.unwrap_or_else(|| USUAL_REASON.to_owned()));
     // Those that RFC 6455 §7.4 allows an endpoint to send.
     if !matches!(code, 1000 | 1001 | 1008 | 1011..=1013 | 3000..=4999) {
@@ -75,7 +76,7 @@ pub async fn close(
         return Err(LiveRefusal::Bad { expected });
     }
     let told = reason.clone();
-    let close = move |id, reply| Look::Close { id, frame: CloseFrame::by_operator(code, told), reply };
+    let close = move |id, reply| Question::Close { id, frame: CloseFrame::by_operator(code, told), reply };
     if !ask(&app, &id, close).await? {
         return Err(no_connection(&id));
     }
@@ -84,11 +85,15 @@ pub async fn close(
 }
 
 /// Asks the shard of a connection.
-async fn ask<T>(app: &App, id: &str, look: impl FnOnce(Uuid, oneshot::Sender<T>) -> Look) -> Result<T, LiveRefusal> {
+async fn ask<T>(
+    app: &App,
+    id: &str,
+    look: impl FnOnce(Uuid, oneshot::Sender<T>) -> Question,
+) -> Result<T, LiveRefusal> {
     let uuid = Uuid::try_parse(id).map_err(|_| no_connection(id))?;
     let shard = app.shards.get(usize::from(shard_of(uuid))).ok_or_else(|| no_connection(id))?;
     let (reply, answer) = oneshot::channel();
-    shard.send(ShardMessage::Look(look(uuid, reply))).map_err(|_| LiveRefusal::Busy)?;
+    shard.send(ShardMessage::Ask(look(uuid, reply))).map_err(|_| LiveRefusal::Busy)?;
     answer.await.map_err(|_| LiveRefusal::Busy)
 }
 

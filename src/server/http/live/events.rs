@@ -9,9 +9,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 
-use super::feed::LiveReader;
 use super::live_refusal::LiveRefusal;
 use super::on_live::OnLive;
+use super::reader::LiveReader;
 
 /// `GET /live/events`, at any stage of the server.
 pub async fn events(OnLive(app): OnLive) -> Result<Response, LiveRefusal> {

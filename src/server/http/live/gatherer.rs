@@ -20,8 +20,8 @@ use super::totals::{Between, Totals};
 use crate::engine::clock;
 use crate::server::http::app::App;
 use crate::server::shard::close::COUNTERS;
-use crate::server::shard::looks::{Look, WorstConnections};
 use crate::server::shard::mailbox::ShardMessage;
+use crate::server::shard::question::{Question, WorstConnections};
 
 /// How long a shard may take to answer. One that takes longer is left out of this snapshot.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -109,7 +109,7 @@ async fn look(app: &App) -> WorstConnections {
         .iter()
         .filter_map(|shard| {
             let (reply, answer) = oneshot::channel();
-            shard.send(ShardMessage::Look(Look::Worst { limit, reply })).ok().map(|()| answer)
+            shard.send(ShardMessage::Ask(Question::Worst { limit, reply })).ok().map(|()| answer)
         })
         .collect();
     let mut all = WorstConnections::default();

@@ -7,7 +7,7 @@
 //!
 //! - [`snapshot`]: the one type that page, terminal and reports show. [`gatherer`] makes it, of [`totals`],
 //!   [`group_census`], [`connection_rows`], [`tick_delays`], [`source_tables`], [`process`] and [`problems`].
-//! - [`feed`]: one snapshot a second for all readers, none without; [`merge_patch`]; [`events`].
+//! - [`reader`]: one snapshot a second for all readers, none without; [`feed`]; [`merge_patch`]; [`events`].
 //! - [`page`]: the file. [`choices`], [`decode`]: what it needs to build a group's name and to show a message.
 //! - [`connections`], [`injection`], [`verdict`]: what operators do.
 
@@ -28,6 +28,7 @@ mod on_live;
 pub mod page;
 mod problems;
 mod process;
+mod reader;
 #[expect(missing_docs, reason = "figures whose names say it; docs/live.md describes them all")]
 pub mod snapshot;
 pub mod source_tables;

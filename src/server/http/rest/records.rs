@@ -49,12 +49,12 @@ pub fn max_change(package: Package) -> MethodRouter<Arc<App>> {
 fn route(package: Package, excerpt: Excerpt) -> MethodRouter<Arc<App>> {
     get(async move |method: Method, caller: Caller, path: Result<Path<(String, String)>, PathRejection>| {
         let (ticker, category) = names(path)?;
-        answer(caller, &method, Wanted::new(package, excerpt, &ticker, &category)?).await
+        answer(caller, &method, WantedRecord::new(package, excerpt, &ticker, &category)?).await
     })
 }
 
 /// What a path names.
-struct Wanted {
+struct WantedRecord {
     ticker: String,
     package: Package,
     /// As files call it.
@@ -62,7 +62,7 @@ struct Wanted {
     excerpt: Excerpt,
 }
 
-impl Wanted {
+impl WantedRecord {
     fn new(package: Package, excerpt: Excerpt, ticker: &str, category: &str) -> Result<Self, RestRefusal> {
         let category = vocabulary::category(package, category)?;
         let kind = Series::records(package, &category).map(|series| series.kind());
@@ -84,7 +84,7 @@ impl Wanted {
     }
 }
 
-async fn answer(caller: Caller, method: &Method, wanted: Wanted) -> Result<Response, RestRefusal> {
+async fn answer(caller: Caller, method: &Method, wanted: WantedRecord) -> Result<Response, RestRefusal> {
     let series = wanted.find(&*caller.day)?;
     // HEAD does not use up a record.
     let stays = *method == Method::HEAD;

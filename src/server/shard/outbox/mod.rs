@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::connection::{Connection, ConnectionState};
 use super::lanes::Lanes;
 use super::marks::Mark;
+use super::question::SweepTimes;
 use super::session::{Extent, Pick};
 use super::sessions::{Report, Sessions};
 use super::stats::{ShardStats, hub_index};
@@ -43,14 +44,6 @@ const PICKS: usize = 512;
 /// from the end to the front earlier.
 const STEP: u32 = 0x0084_8fd4;
 
-/// How long sweeps took, from the first session's turn to the last one's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweepTimes {
-    pub sweeps: u64,
-    pub total_us: u64,
-    pub longest_us: u64,
-}
-
 /// Which sessions have something to send, and the sending itself.
 pub struct Outbox {
     lag: LagOptions,
@@ -70,14 +63,6 @@ pub struct Outbox {
     /// Room for what is due for one session, and for its bytes.
     picks: Vec<Pick>,
     bytes: Vec<u8>,
-}
-
-impl SweepTimes {
-    fn count(&mut self, us: u64) {
-        self.sweeps += 1;
-        self.total_us += us;
-        self.longest_us = self.longest_us.max(us);
-    }
 }
 
 impl Outbox {

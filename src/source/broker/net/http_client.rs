@@ -1,5 +1,5 @@
-//! The HTTP client of this process, for the brokers, `flowcast tail` and `flowcast replay`: each call is one connection,
-//! over hyper, that ends with its answer.
+//! The HTTP client of this process, for the brokers, `flowcast tail`, `flowcast replay` and `flowcast top`: each call is
+//! one connection, over hyper, that ends with its answer.
 //!
 //! Calls are rare (a login, a subscription of many instruments), so there is no pool to keep, and
 //! nothing remains when a call is cancelled. No error quotes a URL.
@@ -15,11 +15,13 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -51,7 +53,7 @@ pub struct Call<'a> {
 
 /// The answer of a server, whatever its status.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The HTTP status, 100 to 999.
     pub status: u16,
     /// The wait that `Retry-After` asks for.
@@ -94,37 +96,46 @@ pub enum HttpError {
 
 impl HttpClient {
     /// Makes one call on a connection of its own. Every status is an answer; none is tried again here.
-    pub async fn call(&self, call: Call<'_>) -> Result<Answer, HttpError> {
-        let uri: Uri = call.url.parse().map_err(|_| HttpError::BadUrl)?;
-        let secure = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(HttpError::BadUrl),
-        };
-        let name = uri.host().ok_or(HttpError::BadUrl)?.trim_matches(['[', ']']).to_owned();
-        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let host = format!("{name}:{port}");
-        let request = request(call, &uri).ok_or(HttpError::BadUrl)?;
-        let calling = async {
-            let network = |source| HttpError::Network { host: host.clone(), source };
-            let tcp = TcpStream::connect((name.as_str(), port)).await.map_err(network)?;
-            if !secure {
-                return self.exchange(tcp, request, &host).await;
-            }
-            let server = ServerName::try_from(name.clone()).map_err(|_| HttpError::BadUrl)?;
-            let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(server, tcp).await.map_err(network)?;
-            self.exchange(tls, request, &host).await
-        };
-        let timed_out = || HttpError::TimedOut { host: host.clone(), timeout: self.timeout };
+    pub async fn call(&self, call: Call<'_>) -> Result<HttpAnswer, HttpError> {
+        let (target, request) = target(call)?;
+        let calling = async { self.exchange(self.dial(&target).await?, request, &target.host).await };
+        let timed_out = || HttpError::TimedOut { host: target.host.clone(), timeout: self.timeout };
         tokio::time::timeout(self.timeout, calling).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    /// Makes a call whose answer has no end, such as server-sent events. Only the head of the answer has a time.
+    pub async fn follow(&self, call: Call<'_>) -> Result<AnswerStream, HttpError> {
+        let (target, request) = target(call)?;
+        let broken = || HttpError::Broken { host: target.host.clone(), limit: self.max_answer_bytes };
+        let calling = async {
+            let stream = self.dial(&target).await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| broken())?;
+            let driver = AbortOnDrop(tokio::spawn(async move { drop(connection.await) }));
+            let response = sender.send_request(request).await.map_err(|_| broken())?;
+            let (parts, body) = response.into_parts();
+            Ok(AnswerStream { status: parts.status.as_u16(), body, _driver: driver, _sender: sender })
+        };
+        let timed_out = || HttpError::TimedOut { host: target.host.clone(), timeout: self.timeout };
+        tokio::time::timeout(self.timeout, calling).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    async fn dial(&self, target: &CallTarget) -> Result<Box<dyn Stream>, HttpError> {
+        let network = |source| HttpError::Network { host: target.host.clone(), source };
+        let tcp = TcpStream::connect((target.name.as_str(), target.port)).await.map_err(network)?;
+        if !target.secure {
+            return Ok(Box::new(tcp));
+        }
+        let server = ServerName::try_from(target.name.clone()).map_err(|_| HttpError::BadUrl)?;
+        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(server, tcp).await.map_err(network)?;
+        Ok(Box::new(tls))
+    }
+
+    async fn exchange(
         &self,
-        stream: S,
+        stream: Box<dyn Stream>,
         request: Request<Full<Bytes>>,
         host: &str,
-    ) -> Result<Answer, HttpError> {
+    ) -> Result<HttpAnswer, HttpError> {
         let broken = || HttpError::Broken { host: host.to_owned(), limit: self.max_answer_bytes };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| broken())?;
         let answering = async {
@@ -132,7 +143,7 @@ impl HttpClient {
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, self.max_answer_bytes).collect().await.map_err(|_| broken())?;
             let retry_after = retry_after(&parts.headers);
-            Ok(Answer { status: parts.status.as_u16(), retry_after, body: body.to_bytes() })
+            Ok(HttpAnswer { status: parts.status.as_u16(), retry_after, body: body.to_bytes() })
         };
         // The connection is driven here, not in a task: it ends with the answer.
         let mut answering = std::pin::pin!(answering);
@@ -141,6 +152,63 @@ impl HttpClient {
             _ended = connection => answering.await,
         }
     }
+}
+
+/// An answer that goes on. Dropping it ends the connection.
+pub struct AnswerStream {
+    /// The HTTP status, 100 to 999.
+    pub status: u16,
+    body: Incoming,
+    _driver: AbortOnDrop,
+    _sender: SendRequest<Full<Bytes>>,
+}
+
+impl AnswerStream {
+    /// What comes next of the body; `None` at its end, or when the connection breaks.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            // The others are trailers.
+            if let Ok(data) = self.body.frame().await?.ok()?.into_data() {
+                return Some(data);
+            }
+        }
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Whom a URL names.
+struct CallTarget {
+    name: String,
+    port: u16,
+    secure: bool,
+    /// Name and port, for errors.
+    host: String,
+}
+
+fn target(call: Call<'_>) -> Result<(CallTarget, Request<Full<Bytes>>), HttpError> {
+    let uri: Uri = call.url.parse().map_err(|_| HttpError::BadUrl)?;
+    let secure = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(HttpError::BadUrl),
+    };
+    let name = uri.host().ok_or(HttpError::BadUrl)?.trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let host = format!("{name}:{port}");
+    let request = request(call, &uri).ok_or(HttpError::BadUrl)?;
+    Ok((CallTarget { name, port, secure, host }, request))
 }
 
 /// `None` if the token is no header's value.

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::event_fields::{Code, Key};
 use crate::source::broker::credentials::{Credentials, hide};
 use crate::source::broker::feed_settings::FeedSettings;
-use crate::source::broker::net::http_client::{Answer, Call, HttpClient, HttpError};
+use crate::source::broker::net::http_client::{Call, HttpAnswer, HttpClient, HttpError};
 use crate::source::broker::net::rate::CallRate;
 
 /// A session at the broker.
@@ -134,7 +134,7 @@ impl Rest {
         login: Option<&Login>,
         body: String,
         credentials: &Credentials,
-    ) -> Result<Answer, RestError> {
+    ) -> Result<HttpAnswer, RestError> {
         self.calls.acquire().await;
         let url = format!("{}{path}", self.settings.base_url);
         let token = login.map(|login| &login.token);
@@ -184,7 +184,7 @@ impl Snapshots {
 
 impl RestError {
     /// What an answer other than 200 means. `clean` takes secrets out of what the server says.
-    pub fn of_answer(answer: &Answer, clean: impl Fn(&str) -> String) -> Self {
+    pub fn of_answer(answer: &HttpAnswer, clean: impl Fn(&str) -> String) -> Self {
         let envelope: Option<Envelope<IgnoredAny>> = serde_json::from_slice(&answer.body).ok();
         let (code, description) = envelope.map(|answer| (answer.code, answer.description)).unwrap_or_default();
         let reason = clean(format!("HTTP {} {code} {description}", answer.status).trim_end());

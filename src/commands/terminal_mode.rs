@@ -1,7 +1,7 @@
-//! The terminal on standard input while keys are read one by one: no lines, no echo. It is put back whatever happens,
-//! except if the process is killed with SIGKILL.
+//! The terminal on standard input while keys are read one by one: no lines, no echo, and on request a screen of its own.
+//! It is put back whatever happens, except if the process is killed with SIGKILL.
 
-use std::io;
+use std::io::{self, Write};
 
 use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process};
 use rustix::termios::{
@@ -9,9 +9,16 @@ use rustix::termios::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Another screen, without a cursor, on which long lines are cut.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+
+/// The screen as it was.
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
 /// The terminal, in the mode for keys until this is dropped.
 pub(super) struct TerminalMode {
     before: Termios,
+    has_screen: bool,
 }
 
 impl TerminalMode {
@@ -23,9 +30,25 @@ impl TerminalMode {
         if !isatty(&stdin) || tcgetpgrp(&stdin).is_ok_and(is_background) {
             return None;
         }
-        let mode = Self { before: tcgetattr(&stdin).ok()? };
+        let mode = Self { before: tcgetattr(&stdin).ok()?, has_screen: false };
         mode.take().ok()?;
         Some(mode)
+    }
+
+    /// Takes keys, and the whole screen too. `None` likewise, and if standard output is no terminal.
+    pub fn with_screen() -> Option<Self> {
+        let mut mode = Self::for_keys().filter(|_| isatty(io::stdout()))?;
+        mode.has_screen = true;
+        mode.show(ENTER);
+        Some(mode)
+    }
+
+    /// A terminal that is gone shows nothing.
+    fn show(&self, text: &str) {
+        if self.has_screen {
+            let mut out = io::stdout();
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
     }
 
     fn take(&self) -> rustix::io::Result<()> {
@@ -38,6 +61,7 @@ impl TerminalMode {
     }
 
     fn put_back(&self) {
+        self.show(LEAVE);
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }
 
@@ -59,6 +83,7 @@ impl TerminalMode {
                     kill_process(getpid(), Signal::STOP)?;
                     let _ = go_on.recv().await;
                     self.take()?;
+                    self.show(ENTER);
                 }
             }
         }

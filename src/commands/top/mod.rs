@@ -1,0 +1,188 @@
+//! `flowcast top`: the live page in a terminal, from the same events (`docs/live.md`).
+//!
+//! The screen is plain text, written anew with each event: a terminal library would be twenty more crates for three
+//! tables. Keys are those of `nats-top`.
+
+mod live_client;
+mod screen;
+mod units;
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::termios::tcgetwinsize;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use self::live_client::{LiveClient, LiveSnapshots};
+use self::screen::{SortedBy, TopView, lines};
+use crate::commands::terminal_mode::TerminalMode;
+use crate::server::http::live::snapshot::LiveSnapshot;
+
+/// How long is waited before a lost server is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Keys that wait; further ones are dropped.
+const WAITING: usize = 16;
+
+/// Width and height of a terminal that does not say.
+const USUAL_SIZE: (usize, usize) = (120, 40);
+
+/// Numbers of rows between which `n` changes.
+const ROWS: [Option<usize>; 4] = [None, Some(10), Some(25), Some(50)];
+
+/// Which server, and how it is shown.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TopOptions {
+    /// The server: an http(s):// URL, with a path if a proxy has it below one, or host:port
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Print it once, and end
+    #[arg(long)]
+    pub once: bool,
+    /// With --once: the snapshot as JSON
+    #[arg(long, requires = "once")]
+    pub json: bool,
+}
+
+/// Shows a server until `q`, or once.
+pub fn top(options: &TopOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(options))
+}
+
+async fn run(options: &TopOptions) -> anyhow::Result<()> {
+    let client = LiveClient::new(&options.url)?;
+    let mut snapshots = client.follow().await?;
+    if options.once {
+        return once(&mut snapshots, options.json).await;
+    }
+    let Some(terminal) = TerminalMode::with_screen() else {
+        bail!("expected a terminal; without one, use --once");
+    };
+    let signal = tokio::select! {
+        signal = terminal.until_ended() => Some(signal.context("cannot listen for signals")?),
+        () = show(&client, snapshots) => None,
+    };
+    drop(terminal);
+    if let Some(signal) = signal {
+        // As a shell counts the end by a signal. The terminal is as it was.
+        std::process::exit(128 + signal);
+    }
+    Ok(())
+}
+
+/// Prints the second snapshot: the first one has no rates.
+async fn once(snapshots: &mut LiveSnapshots, is_json: bool) -> anyhow::Result<()> {
+    snapshots.next().await?;
+    let snapshot = snapshots.next().await?;
+    let mut out = io::stdout().lock();
+    let written = if is_json {
+        writeln!(out, "{snapshot}")
+    } else {
+        let view = TopView { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
+        lines(&read(snapshot)?, view, 240, 200).iter().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+    };
+    match written.and_then(|()| out.flush()) {
+        // `top --once | head` ends quietly.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot print"),
+    }
+}
+
+fn read(snapshot: &Value) -> anyhow::Result<LiveSnapshot> {
+    LiveSnapshot::deserialize(snapshot).context("expected the snapshot of a flowcast of this version")
+}
+
+/// Shows snapshot after snapshot until `q` is pressed, and goes on when a lost server is back.
+async fn show(client: &LiveClient, first: LiveSnapshots) {
+    let mut view = TopView { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
+    let (mut keys, mut snapshots, mut shown) = (read_keys(), Some(first), LiveSnapshot::default());
+    let mut trouble = None;
+    loop {
+        draw(client, &shown, trouble.as_deref(), view);
+        // Both are cancel-safe: a part of an event stays in `snapshots`, and a key in its channel.
+        tokio::select! {
+            key = keys.recv() => match key {
+                // Without keys it could only be killed.
+                None | Some(b'q' | b'Q') => return,
+                Some(key) => press(key, &mut view),
+            },
+            next = next(client, &mut snapshots) => match next {
+                Ok(snapshot) => (shown, trouble) = (snapshot, None),
+                Err(error) => trouble = Some(format!("{error:#}; trying again")),
+            },
+        }
+    }
+}
+
+async fn next(client: &LiveClient, snapshots: &mut Option<LiveSnapshots>) -> anyhow::Result<LiveSnapshot> {
+    let following = match snapshots {
+        Some(following) => following,
+        None => {
+            tokio::time::sleep(AGAIN).await;
+            snapshots.insert(client.follow().await?)
+        }
+    };
+    let read = match following.next().await {
+        Ok(snapshot) => read(snapshot),
+        Err(error) => Err(error),
+    };
+    if read.is_err() {
+        *snapshots = None;
+    }
+    read
+}
+
+fn press(key: u8, view: &mut TopView) {
+    match key {
+        b'o' | b'O' => view.sorted_by = view.sorted_by.next(),
+        b's' | b'S' => view.shows_groups = !view.shows_groups,
+        b'n' | b'N' => {
+            let at = ROWS.iter().position(|rows| *rows == view.rows).unwrap_or(0);
+            view.rows = ROWS[(at + 1) % ROWS.len()];
+        }
+        _ => {}
+    }
+}
+
+fn draw(client: &LiveClient, snapshot: &LiveSnapshot, trouble: Option<&str>, view: TopView) {
+    let size = tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    let (width, height) = size.map_or(USUAL_SIZE, |size| (size.ws_col.into(), size.ws_row.into()));
+    let mut text = String::from("\x1b[H");
+    if let Some(trouble) = trouble {
+        text.push_str(&units::cut(&units::plain(&format!("{}: {trouble}", client.base())), width));
+        text.push_str("\x1b[K\r\n");
+    }
+    let height = height.saturating_sub(usize::from(trouble.is_some()));
+    for (at, line) in lines(snapshot, view, width, height).iter().enumerate() {
+        let separator = if at == 0 { "" } else { "\r\n" };
+        // What is wrong is red.
+        let (begin, end) = if line.starts_with('!') { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
+        let _ = write!(text, "{separator}{begin}{line}{end}\x1b[K");
+    }
+    text.push_str("\x1b[J");
+    let mut out = io::stdout().lock();
+    // A terminal that is gone sends a signal, too.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Reads standard input on a thread of its own, which ends with the process.
+fn read_keys() -> mpsc::Receiver<u8> {
+    let (sender, keys) = mpsc::channel(WAITING);
+    thread::spawn(move || {
+        let mut bytes = [0; 16];
+        while let Ok(length @ 1..) = io::stdin().read(&mut bytes) {
+            for &byte in &bytes[..length] {
+                if matches!(sender.try_send(byte), Err(mpsc::error::TrySendError::Closed(_))) {
+                    return;
+                }
+            }
+        }
+    });
+    keys
+}
