@@ -106,7 +106,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
         closed: Arc::default(),
     };
-    let (handles, threads) = spawn_shards(&context)?;
+    let (shards, threads) = spawn_shards(&context)?;
     let app = Arc::new(App {
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
@@ -121,7 +121,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         state: ServingState::default(),
         hub,
         status,
-        shards: handles,
+        shards,
         streams,
         stream_options: options.streams.clone(),
         authority: Authority::new(&options.auth)?,
