@@ -1,4 +1,4 @@
-//! What a plan has done to one client or request: an entry of the tick ledger (`docs/faults.md`, "Entries").
+//! What a plan has done to one client or request: an entry of the tick ledger (`docs/faults.md`, "Entries in the tick ledger").
 
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
@@ -94,9 +94,10 @@ pub struct StruckFrame {
 }
 
 /// Channel and numbers of a message of `/ws`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, serde::Deserialize)]
 pub struct StreamPlace {
     /// Its channel.
+    #[serde(default)]
     pub channel: Box<str>,
     /// Its number in the channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]

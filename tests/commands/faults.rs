@@ -44,7 +44,7 @@ fn a_plan_is_begun_shown_and_ended() {
     let refused = refusal(&mut program(&["faults", "--url", &url, "set", path]));
     assert!(refused.contains("missing token"), "{refused}");
     let begun = steered(&["set", path]);
-    assert_eq!(begun, "plan 1 runs: seed 7, tick 0\n  1  at=10s who={share=0.1 key=k*} do=reset: 0 struck\n");
+    assert_eq!(begun, "plan 1 runs: seed 7, tick 0\n  1  reset at=10s who={key=k* share=0.1}: 0 struck\n");
     let read = said(&["faults", "show", "--url", &url]);
     assert!(read.contains("key=***"), "{read}");
     let shown: Value = serde_json::from_str(&steered(&["show", "--json"])).unwrap();

@@ -26,7 +26,7 @@ fn named(server: &Server, client_id: &str) -> StreamClient {
 /// The quantities of the signals up to a pong.
 fn quantities(client: &mut StreamClient) -> Vec<u64> {
     let heard = client.until_pong();
-    heard.iter().filter_map(|message| message["data"]["quantity"].as_u64()).collect()
+    heard.iter().filter_map(|message| message["quantity"].as_u64()).collect()
 }
 
 /// Publishes signals until every client has what it is to get.
@@ -51,18 +51,18 @@ fn messages_published_in_a_tick_are_dropped_duplicated_or_late_for_one_client() 
         publish(&server, &[1, 2, 3]);
         let mut heard = Vec::new();
         while heard.len() < expected.len() {
-            let message = bad.next("signals");
-            heard.push(message["data"]["quantity"].as_u64().unwrap());
+            let message = bad.next("signal");
+            heard.push(message["quantity"].as_u64().unwrap());
         }
         assert_eq!(heard, expected, "{fault}");
-        while good.next("signals")["data"]["quantity"] != 3 {}
+        while good.next("signal")["quantity"] != 3 {}
         let entry = &entries_until(&server, 1)[0];
         assert_eq!((&entry["hub"], &entry["frames"][0]["channel"]), (&json!("ws"), &json!("signals")), "{entry}");
         assert!(entry["frames"][0]["seq"].is_u64(), "{entry}");
         // The next tick is as it should be.
         step(&server, 1);
         publish(&server, &[4]);
-        assert_eq!([&mut bad, &mut good].map(|client| client.next("signals")["data"]["quantity"].clone()), [4, 4]);
+        assert_eq!([&mut bad, &mut good].map(|client| client.next("signal")["quantity"].clone()), [4, 4]);
         assert_eq!(quantities(&mut bad), Vec::<u64>::new(), "{fault}: and nothing else");
     }
 }
@@ -97,6 +97,6 @@ fn a_client_of_ws_is_reset_or_closed_and_the_others_stay() {
     assert_eq!(one.rest(), [Heard::Reset]);
     assert_eq!(two.rest()[0], Heard::Closed(Some((4000, "bye".to_owned()))));
     publish(&server, &[1]);
-    assert_eq!(good.next("signals")["data"]["quantity"], 1);
+    assert_eq!(good.next("signal")["quantity"], 1);
     clear(&server);
 }

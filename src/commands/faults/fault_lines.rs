@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Keys of a fault that are no part of the plan.
-const FIGURES: [&str; 5] = ["number", "in_force", "fired", "struck", "frames"];
+/// Keys of a fault that are no part of the plan, or stand first.
+const FIGURES: [&str; 6] = ["number", "do", "in_force", "fired", "struck", "frames"];
 
 /// The plan, and what it has done.
 pub fn plan_text(answer: &Value) -> String {
@@ -31,7 +31,8 @@ fn fault_line(fault: &Map<String, Value>) -> String {
         Some(frames @ 1..) => format!(", {frames} frames"),
         _ => String::new(),
     };
-    format!("{mark} {}  {}: {} struck{frames}", figure("number"), said.join(" "), figure("struck"))
+    let kind = word(&figure("do"));
+    format!("{mark} {}  {kind} {}: {} struck{frames}", figure("number"), said.join(" "), figure("struck"))
 }
 
 fn word(value: &Value) -> String {
@@ -57,8 +58,8 @@ mod tests {
             {"number": 1, "at": "10s", "who": {"share": 0.1}, "do": "reset", "in_force": false, "fired": 1, "struck": 12, "frames": 0},
             {"number": 2, "every": 5, "do": "drop", "in_force": true, "fired": 40, "struck": 1, "frames": 3},
         ]});
-        let expected = "plan 2 runs: seed 7, tick 41\n  1  at=10s who={share=0.1} do=reset: 12 struck\n\
-                        * 2  every=5 do=drop: 1 struck, 3 frames\nsince the start: reset 12\nsince the start: drop 1";
+        let expected = "plan 2 runs: seed 7, tick 41\n  1  reset at=10s who={share=0.1}: 12 struck\n\
+                        * 2  drop every=5: 1 struck, 3 frames\nsince the start: reset 12\nsince the start: drop 1";
         assert_eq!(plan_text(&answer), expected);
         assert_eq!(plan_text(&json!({"active": false, "plan": 0, "fault": [], "total": {}})), "no plan of faults runs");
     }

@@ -50,9 +50,6 @@ const OWN_FILES: u64 = 64;
 /// How long live sources may take to store how far they have read.
 const COMMIT: Duration = Duration::from_secs(5);
 
-/// A shard's thread.
-type ShardThread = thread::JoinHandle<()>;
-
 /// Serves until a signal.
 pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
@@ -70,7 +67,7 @@ pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
 /// What runs before the data is loaded.
 struct Started {
     app: Arc<App>,
-    shards: Vec<ShardThread>,
+    shards: Vec<thread::JoinHandle<()>>,
     signals: Signals,
     /// When the process began to start, monotonic ns.
     began: Instant,
@@ -232,7 +229,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
 }
 
 /// Tells every client that the server goes, and waits until all are gone, or for the deadline.
-async fn drain(app: &App, shards: Vec<ShardThread>, deadline: Duration) {
+async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duration) {
     for shard in &app.shards {
         while shard.send(ShardMessage::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(1)).await;

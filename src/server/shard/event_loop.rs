@@ -15,7 +15,7 @@ use super::inbox::Inbox;
 use super::lanes::Lanes;
 use super::looks::Looks;
 use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
-use super::outbox::{Outbox, ShardFaults};
+use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
@@ -43,7 +43,6 @@ impl Shard {
         context.hubs.attach(&Arc::clone(poller.bell()).into(), &report);
         let options = Arc::clone(&context.options);
         let stats = Arc::new(ShardStats::default());
-        let faults = ShardFaults::new(Arc::clone(&context.faults), Arc::clone(&context.hubs.orderflow));
         let (handle, mailbox) = ShardHandle::new(Arc::clone(poller.bell()), Arc::clone(&stats));
         let mut shard = Self {
             mailbox,
@@ -51,7 +50,7 @@ impl Shard {
             lanes: Lanes::new(context, Arc::clone(&stats)),
             sessions: Sessions::new(index, &options, Arc::clone(&context.closed), Arc::clone(&stats)),
             inbox: Inbox::new(&options, Arc::clone(&context.unfinished)),
-            outbox: Outbox::new(options.lag, Arc::clone(&stats), report, Arc::clone(&context.streams), faults),
+            outbox: Outbox::new(context, Arc::clone(&stats), report),
             dialects: Dialects::new(context, &stats),
             looks: Looks::default(),
         };
@@ -103,8 +102,6 @@ impl Shard {
         }
         if is_writable && self.sessions.unblock(key) {
             self.poller.set_interest(key, self.sessions.socket(key), Interest::Read);
-            self.outbox.flush(key, &mut self.sessions, &self.lanes);
-            self.outbox.queue_pull(key, &mut self.sessions);
             self.outbox.unblocked(key, &mut self.sessions, &self.lanes);
             self.settle();
         }
@@ -124,8 +121,6 @@ impl Shard {
 
     fn drain(&mut self) {
         self.outbox.drain(&mut self.sessions, &mut self.lanes);
-        // Before anything of it is sent.
-        self.outbox.strike(&mut self.sessions, &self.lanes);
         self.settle();
     }
 
@@ -208,7 +203,6 @@ impl Shard {
     /// Ends what has expired, pings, and sends what was held back.
     fn expire(&mut self, now_ms: u64) {
         self.dialects.expire(now_ms, &mut self.sessions, &mut self.lanes, &mut self.outbox);
-        self.outbox.expire_faults(now_ms, &mut self.sessions, &self.lanes);
         self.settle();
         while let Some(ping) = self.dialects.next_overdue(now_ms, &mut self.sessions) {
             // If the shard was busy or the machine slept, the answer may already lie in the socket.

@@ -15,6 +15,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::connection::{Connection, ConnectionState};
+use super::context::ShardContext;
 use super::lanes::Lanes;
 use super::marks::Mark;
 use super::question::SweepTimes;
@@ -25,8 +26,8 @@ use crate::engine::clock;
 use crate::engine::policy::LagOptions;
 use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
-use crate::streams::Streams;
-pub use faults::{AckFault, ShardFaults};
+pub use faults::AckFault;
+use faults::ShardFaults;
 use pulls::PullQueue;
 use send_batch::{JOINED_BYTES, SendBatch, Sending, append_frames, frame};
 
@@ -67,15 +68,11 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox in which no session has anything to send.
-    pub fn new(
-        lag: LagOptions,
-        stats: Arc<ShardStats>,
-        report: Arc<SweepReport>,
-        streams: Arc<Streams>,
-        faults: ShardFaults,
-    ) -> Self {
+    pub fn new(context: &ShardContext, stats: Arc<ShardStats>, report: Arc<SweepReport>) -> Self {
+        let lag = context.options.lag;
+        let faults = ShardFaults::new(Arc::clone(&context.faults), Arc::clone(&context.hubs.orderflow));
         let (queue, picks, bytes) = (VecDeque::new(), Vec::new(), Vec::new());
-        let (batch, pulls) = (SendBatch::default(), PullQueue::new(streams));
+        let (batch, pulls) = (SendBatch::default(), PullQueue::new(Arc::clone(&context.streams)));
         Self {
             lag,
             stats,
@@ -159,10 +156,13 @@ impl Outbox {
                 sessions.report(key, Report::Lagging);
             }
         }
+        // Before anything of it is sent.
+        self.strike(sessions, lanes);
     }
 
     /// One turn of the sweep: what is due for the next sessions of the queue.
     pub fn sweep(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
+        self.expire_faults(sessions, lanes);
         let was_queued = !self.queue.is_empty();
         for _ in 0..TURN {
             let Some(key) = self.queue.pop_front() else { break };

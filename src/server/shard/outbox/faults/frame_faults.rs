@@ -210,7 +210,7 @@ impl Outbox {
                 }
                 is_struck = true;
                 let told = StruckFrame { group: group.into(), sequence_id: pick.id, ..StruckFrame::default() };
-                let told = StruckFrame { place: place_in_stream(session.wire, &fate.bytes), ..told };
+                let told = StruckFrame { place: place_in_stream(session.wire, group, &fate.bytes), ..told };
                 let entry = entry_of(run, found, batch, session, identity, &mut of_client);
                 let count = of_client[entry].1.frames.len() as u64;
                 let told = strike(run, found, batch.tick, identity, count, &mut fate, told);
@@ -267,10 +267,11 @@ impl Outbox {
         let Some((_, found)) = run.armed.remove(&key) else { return };
         let whole = frame(lanes, &next);
         let kept = whole.len().div_ceil(2);
+        let group = wire_name(lanes.group_name(next.lane)).0;
         let told = StruckFrame {
-            group: wire_name(lanes.group_name(next.lane)).0.into(),
+            group: group.into(),
             sequence_id: next.id,
-            place: place_in_stream(session.wire, whole),
+            place: place_in_stream(session.wire, group, whole),
             kept: Some(kept as u64),
             bytes: Some(whole.len() as u64),
             ..StruckFrame::default()
@@ -392,10 +393,9 @@ fn whole(bytes: Bytes) -> HeldFrame {
     HeldFrame { bytes, due_ms: now_ms(), is_split: false, waits: false }
 }
 
-/// What a message of `/ws` says about itself.
-fn place_in_stream(wire: Wire, frame: &[u8]) -> Option<StreamPlace> {
-    match wire {
-        Wire::Streams => serde_json::from_slice(websocket::payload(frame)).ok(),
-        Wire::WebPubSub(_) => None,
-    }
+/// Where a message of `/ws` stands: its channel is the first part of the group's name.
+fn place_in_stream(wire: Wire, group: &str, frame: &[u8]) -> Option<StreamPlace> {
+    let channel = group.split(':').next().filter(|_| wire == Wire::Streams)?;
+    let said: StreamPlace = serde_json::from_slice(websocket::payload(frame)).unwrap_or_default();
+    Some(StreamPlace { channel: channel.into(), ..said })
 }

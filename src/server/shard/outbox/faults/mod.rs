@@ -95,7 +95,7 @@ impl ShardFaults {
 
 impl Outbox {
     /// Strikes whom the plan says, after a drain and before anything is sent.
-    pub fn strike(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
+    pub(super) fn strike(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
         if !self.faults.is_at_work() {
             return;
         }
@@ -188,10 +188,11 @@ impl Outbox {
     }
 
     /// Ends stalls, resets connections in the middle of a frame, and sends what was held back until now.
-    pub fn expire_faults(&mut self, now_ms: u64, sessions: &mut Sessions, lanes: &Lanes) {
+    pub(super) fn expire_faults(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
         if !self.faults.has_timers() {
             return;
         }
+        let now_ms = now_ms();
         while let Some(&(due_ms, key, serial)) = self.faults.stalls.first()
             && due_ms <= now_ms
         {
@@ -229,8 +230,10 @@ impl Outbox {
         self.pump(key, sessions, lanes);
     }
 
-    /// Sends what stands in a client's line, as its socket takes bytes again.
+    /// A client's socket takes bytes again: sends what waits for it, and what stands in its line.
     pub fn unblocked(&mut self, key: u32, sessions: &mut Sessions, lanes: &Lanes) {
+        self.flush(key, sessions, lanes);
+        self.queue_pull(key, sessions);
         if !self.faults.lines.is_empty() {
             self.pump(key, sessions, lanes);
         }
