@@ -3,7 +3,8 @@
 //! A real shard with real loopback sockets, one group, one tick at a time. `published` is what the
 //! tick's thread pays, in processor time: it must not grow. `sent` is until the shard has handed the last subscriber its
 //! frame: it must grow no faster than linearly. Both with and without the tick ledger, which nobody
-//! reads. The clients are emptied off the clock. 9,000 and not 10,000: each subscriber takes two of
+//! reads. And what do faults on demand cost who does not use them: without a plan, with a plan of no faults, with one
+//! that looks for somebody at every tick and finds nobody? The clients are emptied off the clock. 9,000 and not 10,000: each subscriber takes two of
 //! the 20,000 files this process may open.
 
 use std::hint::black_box;
@@ -19,6 +20,9 @@ use flowcast::engine::frames::{Form, FrameStore, Frames};
 use flowcast::engine::group::Group;
 use flowcast::engine::hub::{Hub, HubOptions};
 use flowcast::engine::ledger::LedgerOptions;
+use flowcast::faults::fault_board::{FaultBoard, NotedHub, TickSource};
+use flowcast::faults::fault_plan::FaultPlan;
+use flowcast::faults::plan_reader::PlanSyntax;
 use flowcast::health::status::Status;
 use flowcast::server::http::listen::raise_file_limit;
 use flowcast::server::shard::context::{Hubs, ShardContext};
@@ -47,12 +51,25 @@ fn main() {
     for subscribers in [1, 100, 1_000, 9_000].into_iter().filter(|&subscribers| subscribers as u64 <= most) {
         measure.throughput(Throughput::Elements(subscribers as u64));
         for (ledger, publications) in [("ledger on", 65_536), ("ledger off", 0)] {
-            let mut bench = Bench::new(subscribers, publications);
+            let mut bench = Bench::new(subscribers, publications, None);
             for (what, until_sent) in [("published", false), ("sent", true)] {
                 let id = BenchmarkId::new(format!("{what}, {ledger}"), subscribers);
                 measure.bench_function(id, |bencher| bencher.iter_custom(|ticks| bench.run(ticks, until_sent)));
             }
         }
+    }
+    measure.finish();
+    let mut measure = criterion.benchmark_group("faults");
+    let subscribers = if measured { 1_000 } else { 10 };
+    measure.throughput(Throughput::Elements(subscribers as u64));
+    for (plan, text) in [
+        ("no plan", None),
+        ("a plan without faults", Some("")),
+        ("a plan that finds nobody", Some("[[fault]]\nevery = 1\nwho = { key = \"nobody\" }\ndo = \"drop\"\n")),
+    ] {
+        let mut bench = Bench::new(subscribers, 65_536, text);
+        let id = BenchmarkId::new(format!("sent, {plan}"), subscribers);
+        measure.bench_function(id, |bencher| bencher.iter_custom(|ticks| bench.run(ticks, true)));
     }
     measure.finish();
 }
@@ -79,8 +96,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// A shard with `subscribers` clients, all joined.
-    fn new(subscribers: usize, ledger_publications: usize) -> Self {
+    /// A shard with `subscribers` clients, all joined, and a plan of faults if there is one.
+    fn new(subscribers: usize, ledger_publications: usize, plan: Option<&str>) -> Self {
         let ledger = LedgerOptions { ledger_publications };
         let hub = Arc::new(Hub::new("bench", &HubOptions { max_silent_groups: 0, ledger }));
         let group = hub.declare(GROUP, "SPX");
@@ -90,6 +107,12 @@ impl Bench {
         let stream_options = StreamOptions::from_arg_matches(&matches).expect("defaults");
         let streams = Arc::new(Hub::new("streams", &streams));
         let streams = Streams::new(streams, [], stream_options.clone(), &Status::default());
+        let faults = Arc::new(FaultBoard::new(TickSource { hub: NotedHub::Groups, is_every_batch: true }));
+        hub.sequencer().note_on(Arc::clone(&faults), NotedHub::Groups);
+        streams.hub().sequencer().note_on(Arc::clone(&faults), NotedHub::Streams);
+        if let Some(plan) = plan {
+            faults.begin(FaultPlan::read(plan.as_bytes(), PlanSyntax::Toml).expect("a plan"));
+        }
         let context = ShardContext {
             hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
             prefix: "blue".into(),
@@ -97,7 +120,7 @@ impl Bench {
             stream_options: stream_options.clone(),
             streams,
             silent: Arc::default(),
-            faults: Arc::default(),
+            faults,
             unfinished: ByteBudget::new(64 << 20, Arc::default(), Arc::default()),
             closed: Arc::default(),
         };

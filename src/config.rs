@@ -145,7 +145,7 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
     if let Some((name, _)) = options.streams.channel_policy.iter().find(|(name, _)| channels.find(name).is_none()) {
         return Err(format!("--channel-policy (FLOWCAST_CHANNEL_POLICY): {}", channels.unknown(name)));
     }
-    if options.kafka.is_configured() && !options.auth.has_secret() && !options.auth.allow_anonymous {
+    if options.kafka.is_configured() && !options.auth.has_keys() && !options.auth.allow_anonymous {
         return Err("WS_KAFKA_BROKERS is set and WS_AUTH_SECRET is not: anybody could read the live data. Set \
              WS_AUTH_SECRET, or --allow-anonymous if that is intended"
             .to_owned());

@@ -228,6 +228,11 @@ pub fn client_key(key: &str, client: u32) -> String {
     format!("{key}-{client}")
 }
 
+/// The `client_id` of a client of `/ws`, where faults are ordered for clients by name.
+pub fn stream_client_id(client: u32) -> String {
+    format!("swarm-{client}")
+}
+
 /// Negotiates on request, for one worker.
 #[derive(Debug)]
 pub struct NegotiationPool {

@@ -112,6 +112,8 @@ pub struct Plan {
     pub reset_after_ns: u64,
     /// The hashes of the clients' keys, where each has its own.
     pub users: Vec<u64>,
+    /// Where the orders are, if what is published is known from elsewhere.
+    pub orders_url: Option<String>,
     /// Whether faults are expected that were ordered from the server.
     pub expects_faults: bool,
     /// Whether dropped clients come back.
@@ -165,8 +167,11 @@ pub fn check(args: &RunArgs) -> Result<(), PlanError> {
     if args.faults.is_some() && args.ledger == LedgerUse::Off {
         return Err(PlanError::Negotiate("--faults expected needs the tick ledger, in which the orders are"));
     }
-    if args.faults.is_some() && is_streams {
-        return Err(PlanError::Negotiate("--faults expected is for clients of the hubs"));
+    if args.faults.is_some() && is_streams && args.streams.publish_rate == 0 {
+        return Err(PlanError::Sequence("--faults expected needs --publish-rate on the JSON streams"));
+    }
+    if args.faults.is_some() && args.streams.policy.is_some() {
+        return Err(PlanError::Sequence("--faults expected and --policy: what a policy leaves out is not ordered"));
     }
     if args.session.is_some() && is_streams {
         return Err(PlanError::Negotiate(
@@ -199,8 +204,8 @@ fn check_sequence(args: &RunArgs, is_streams: bool) -> Result<(), &'static str> 
     if (streams.resume || streams.policy.is_some()) && !(publishes || streams.external_producer) {
         return Err("--resume and --policy need a sequence: --publish-rate or --external-producer");
     }
-    if streams.resume && args.reset <= 0.0 && !args.reconnect {
-        return Err("--resume needs clients that come back: --reset or --reconnect");
+    if streams.resume && args.reset <= 0.0 && !args.reconnect && args.faults.is_none() {
+        return Err("--resume needs clients that come back: --reset, --reconnect or --faults expected");
     }
     if streams.policy.is_some() && args.slow <= 0.0 && args.stalled <= 0.0 {
         return Err("--policy is for slow clients: --slow or --stalled");
@@ -371,6 +376,7 @@ pub(crate) mod tests {
             slow_rate: 1_024,
             reset_after_ns: SECOND,
             users: Vec::new(),
+            orders_url: None,
             expects_faults: false,
             reconnects: false,
             has_ledger: true,

@@ -11,7 +11,7 @@ use crate::http::{CertificateError, Http, HttpError, Trust};
 use crate::ledger::offset::Offset;
 use crate::limits::{self, LimitError};
 use crate::membership::{self, Hub, Wanted, hubs_of_groups};
-use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl, Wish, client_key};
+use crate::negotiate::{Grant, NegotiateError, Negotiator, SocketUrl, Wish, client_key, stream_client_id};
 use crate::plan::{Mix, Plan, PlanError, check};
 use crate::reference::{LedgerSource, Reference};
 use crate::sequence::publisher::Publishing;
@@ -239,6 +239,10 @@ fn plan(
         slow_rate: args.slow_rate,
         reset_after_ns: args.reset_after.as_nanos() as u64,
         users: if args.faults.is_some() { users(args) } else { Vec::new() },
+        orders_url: args
+            .faults
+            .filter(|_| args.protocols.contains(&Protocol::Streams))
+            .map(|_| format!("{}/ticks", http_base(&args.url))),
         expects_faults: args.faults.is_some(),
         reconnects: args.reconnect || args.faults.is_some(),
         has_ledger: reference.is_some(),
@@ -252,7 +256,9 @@ fn plan(
 /// The hashes by which the server's entries of faults name the clients' keys.
 fn users(args: &RunArgs) -> Vec<u64> {
     let clients = args.first_client..args.first_client + args.connections;
-    clients.map(|client| xxh3_64(client_key(&args.key, client).as_bytes())).collect()
+    let is_streams = args.protocols.contains(&Protocol::Streams);
+    let name = |client| if is_streams { stream_client_id(client) } else { client_key(&args.key, client) };
+    clients.map(|client| xxh3_64(name(client).as_bytes())).collect()
 }
 
 /// The channels that carry a publisher's payloads, sorted.

@@ -84,11 +84,18 @@ impl Tracker {
         plan: &Plan,
         sinks: Vec<Sender<Event>>,
     ) -> Result<(Self, Option<SyncSender<HeardNumber>>), TrackerError> {
+        if let Some(url) = &plan.orders_url {
+            let scope = Scope { groups: Groups::new(&plan.groups), session: None, has_orders_only: true };
+            let stream = Http::for_streams(trust, CONNECT);
+            // It ends with the process: a report does not wait for it.
+            follow(stream, url, scope, Offset::same_clock(), sinks.clone())?;
+        }
         Ok(match reference {
             None => (Self::Nothing, None),
             Some(Reference::Ledger(source)) => {
                 let stream = Http::for_streams(trust, CONNECT);
-                let scope = Scope { groups: Groups::new(&plan.groups), session: plan.session.clone() };
+                let scope =
+                    Scope { groups: Groups::new(&plan.groups), session: plan.session.clone(), has_orders_only: false };
                 let status = follow(stream, &source.url, scope, source.offset.clone(), sinks)?;
                 (Self::Ledger(source, status), None)
             }

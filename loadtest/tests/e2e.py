@@ -208,6 +208,70 @@ def check_epochs(url, _pid, folder):
         assert "first tick at the last subscriber" in result.stdout, result.stdout
 
 
+FRAME_FAULTS = {
+    "drop": {},
+    "duplicate": {},
+    "reorder": {},
+    "corrupt": {},
+    "truncate": {},
+    "split": {},
+    "delay": {"by": "150ms", "jitter": "50ms"},
+}
+# Kinds about connections, with what they take; on each wire some of the clients lose theirs now and then.
+CONNECTION_FAULTS = {
+    "reset": {},
+    "close": {"code": 1011},
+    "reset-mid-frame": {},
+    "stall": {"for": "300ms"},
+    "ping-flood": {"count": 50},
+}
+
+
+def bad_day(silent, *more):
+    """A tenth of the clients under every kind, in turn: each kind has its own ticks, so that none hides another."""
+    faults = []
+    for at, (kind, takes) in enumerate({**FRAME_FAULTS, **CONNECTION_FAULTS}.items()):
+        faults.append({"at": 10 + 3 * at, "every": 40, "who": {"share": 0.1}, "do": kind, **takes})
+    faults.append({"at": 8, "every": 40, "for": 2, "who": {"share": 0.1, "group": silent}, "do": "silence"})
+    return {"seed": 7, "fault": [*faults, *more]}
+
+
+def set_faults(url, plan):
+    body = None if plan is None else json.dumps(plan).encode()
+    headers = {} if plan is None else {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/faults", body, headers, method="DELETE" if plan is None else "PUT")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def check_faults(url, _pid, folder):
+    """200 clients of every wire on a bad day: exactly what was ordered happened to whom it was ordered for, and nothing else."""
+    requests = [
+        {"at": 31, "every": 40, "for": 10, "who": {"share": 0.5}, "do": "refuse-upgrade", "status": 503},
+        {"at": 0, "times": 1, "who": {"share": 0.1}, "do": "refuse-negotiate", "status": 429},
+        {"at": 0, "times": 1, "who": {"share": 0.1}, "do": "no-ack"},
+        {"at": 0, "for": 30, "who": {"share": 0.1}, "do": "late-ack", "by": "200ms"},
+        {"at": 40, "for": 40, "who": {"share": 0.3}, "do": "refuse-recovery"},
+    ]
+    hubs = ["--protocols", ALL_PROTOCOLS, "--groups", "orderflow/*"]
+    streams = [*STREAMS, "--publish-rate", 50, "--resume"]
+    for name, how, plan in (
+        ("hubs", hubs, bad_day(f"*_{FULL_TICKER}_*", *requests)),
+        ("streams", streams, bad_day("lines", requests[0])),
+    ):
+        set_faults(url, plan)
+        try:
+            result = swarm("--url", url, "-c", 200, "-d", "9s", *how, "--faults", "expected", "--json", folder / f"bad-{name}.json")
+        finally:
+            set_faults(url, None)
+        assert (folder / f"bad-{name}.json").exists(), result
+        report = json.loads((folder / f"bad-{name}.json").read_text())
+        proven(report, result.stdout)
+        kinds = report["facts"]["orders"]["kinds"]
+        for fault in plan["fault"]:
+            assert kinds[fault["do"]]["seen"] > 0, result.stdout
+
+
 def check_isolation(url, _pid, folder):
     """Stalled, slow and resetting clients cost the others nothing."""
     mix = ["--stalled", 10, "--slow", 5, "--reset", 5, "--reset-after", "500ms"]
@@ -371,6 +435,7 @@ CHECKS = [
     check_old_clients,
     check_all_hubs,
     check_epochs,
+    check_faults,
     check_isolation,
     check_processes_and_merge,
     check_bad_input,

@@ -5,7 +5,7 @@
 mod fake;
 
 use fake::outcome::Outcome;
-use fake::{Behaviour, Fake, Tamper};
+use fake::{Behaviour, Fake, Ordered, Tamper};
 
 /// Clients on `lines`, which the swarm itself publishes to, for a second.
 fn swarm(server: &Fake, arguments: &[&str]) -> Outcome {
@@ -44,6 +44,34 @@ fn an_honest_server_is_proven_honest() {
     assert_eq!(facts["verified"], published * 8, "everything accepted, to every client: {}", outcome.output);
     assert_eq!(summary["latency"]["count"], summary["most_frames"].as_u64().unwrap() * 8);
     assert!(summary["decoded_share"].as_f64().unwrap() < 0.5, "copies are compared: {}", outcome.output);
+}
+
+#[test]
+fn what_was_ordered_and_happened_is_no_failure_and_whatever_else_is_told() {
+    let expected = ["--faults", "expected"];
+    let order = |client, publication, kind, does| Ordered { client, publication, kind, does };
+    let done = [
+        ("drop", Tamper::Drop),
+        ("duplicate", Tamper::Duplicate),
+        ("reorder", Tamper::Swap),
+        ("corrupt", Tamper::Flip(500)),
+    ];
+    let orders: Vec<Ordered> =
+        done.iter().zip(1..).map(|(&(kind, does), at)| order(1, 10 * at, Some(kind), Some(does))).collect();
+    let outcome = swarm(&Fake::start(Behaviour { orders: orders.clone(), ..Behaviour::default() }), &expected);
+    outcome.assert_exit(0);
+    for (kind, _) in done {
+        let counts = &outcome.report["facts"]["orders"]["kinds"][kind];
+        assert_eq!((&counts["ordered"], &counts["seen"]), (&1.into(), &1.into()), "{kind} {}", outcome.output);
+    }
+    let beside = [&orders[..], &[order(2, 60, None, Some(Tamper::Drop))]].concat();
+    let outcome = swarm(&Fake::start(Behaviour { orders: beside, ..Behaviour::default() }), &expected);
+    outcome.assert_exit(1);
+    assert_eq!(outcome.faults(), [("missing".to_owned(), 2)], "{}", outcome.output);
+    let undone = [&orders[..], &[order(2, 60, Some("drop"), None)]].concat();
+    let outcome = swarm(&Fake::start(Behaviour { orders: undone, ..Behaviour::default() }), &expected);
+    outcome.assert_exit(1);
+    assert!(outcome.output.contains("ordered drop (fault 3) that did not happen: client 2"), "{}", outcome.output);
 }
 
 #[test]

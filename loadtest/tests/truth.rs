@@ -496,6 +496,18 @@ fn a_request_that_is_refused_as_ordered_is_made_again() {
 }
 
 #[test]
+fn clients_that_misbehave_on_purpose_may_miss_what_was_ordered_too() {
+    let orders =
+        (0..8).map(|client| Ordered { client, publication: 30, kind: Some("corrupt"), does: Some(Tamper::Flip(300)) });
+    let server = Fake::start(Behaviour { orders: orders.collect(), ..Behaviour::default() });
+    let mix = ["--reset", "25", "--reset-after", "200ms", "--stalled", "12.5", "--duration", "2s"];
+    let outcome = swarm(&server.url(), &[&EXPECTED[..], &mix].concat());
+    outcome.assert_exit(0);
+    assert!(outcome.report["facts"]["resets"].as_u64().unwrap() > 0, "{}", outcome.output);
+    assert!(outcome.report["facts"]["orders"]["kinds"]["corrupt"]["seen"].as_u64().unwrap() >= 5, "{}", outcome.output);
+}
+
+#[test]
 fn without_expecting_faults_an_ordered_one_is_a_loss() {
     let orders = vec![Ordered { client: 1, publication: 30, kind: Some("drop"), does: Some(Tamper::Drop) }];
     let server = Fake::start(Behaviour { orders, ..Behaviour::default() });
@@ -569,7 +581,7 @@ fn arguments_that_make_no_run_are_refused() {
         &["--groups", "spot"],
         &["--session", "a b"],
         &["--faults", "expected", "--ledger", "off"],
-        &["--protocols", "streams", "--faults", "expected"],
+        &["--protocols", "streams", "--channels", "lines", "--faults", "expected"],
         &["--protocols", "streams", "--session", "lab"],
         &["--negotiate", "post", "--groups", "none"],
         &["--negotiate", "post", "--groups", "classic/*,spot", "--groups-per-connection", "2"],

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::engine::clock;
 use crate::server::http::jwt::{self, Claims};
+use crate::server::http::token_keys::secrets_of;
 
 /// What the token is to say.
 #[derive(Debug, Clone, clap::Args)]
@@ -56,7 +57,7 @@ fn ttl(text: &str) -> Result<Ttl, String> {
 pub fn token(options: &TokenOptions) -> anyhow::Result<String> {
     let secret = match (&options.secret, &options.secret_file) {
         (Some(secret), _) => secret.clone(),
-        (None, Some(file)) => jwt::secrets_of(file)?.swap_remove(0),
+        (None, Some(file)) => secrets_of(file)?.swap_remove(0),
         (None, None) => anyhow::bail!("expected --secret or --secret-file"),
     };
     let now = (clock::unix_ns() / 1_000_000_000) as f64;
@@ -94,6 +95,7 @@ mod tests {
             auth_secret: Some("secret".into()),
             auth_secret_previous: None,
             auth_secret_file: None,
+            auth_jwks_file: None,
             auth_audience: None,
             allowed_origins: Vec::new(),
             allow_anonymous: false,

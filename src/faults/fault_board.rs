@@ -105,18 +105,18 @@ pub struct FaultBoard {
 #[derive(Debug, Default)]
 struct BoardState {
     last_plan: u64,
-    run: Option<Run>,
+    run: Option<FaultRun>,
 }
 
 /// A plan under way.
 #[derive(Debug)]
-struct Run {
+struct FaultRun {
     number: u64,
     schedule: Schedule,
     /// As of the last tick, none of them new.
     in_force: Arc<[InForce]>,
     place: ClockPlace,
-    notes: [Notes; 2],
+    notes: [BatchNotes; 2],
     /// What each fault has done: clients or requests, and frames.
     struck: Vec<(u64, u64)>,
     /// How many sessions each client has had.
@@ -134,7 +134,7 @@ struct RequestCount {
 
 /// The batches of one hub, oldest first.
 #[derive(Debug, Default)]
-struct Notes {
+struct BatchNotes {
     /// How many are gone.
     gone: u64,
     batches: VecDeque<PlannedBatch>,
@@ -197,7 +197,7 @@ impl FaultBoard {
         let faults = plan.faults.len();
         let mut schedule = Schedule::new(Arc::new(plan));
         let first = schedule.in_force();
-        let mut run = Run {
+        let mut run = FaultRun {
             number,
             schedule,
             in_force: Arc::default(),
@@ -221,7 +221,7 @@ impl FaultBoard {
         self.running.store(0, Ordering::Relaxed);
     }
 
-    /// Notes a batch. Called by its publisher before it declares the batch published.
+    /// BatchNotes a batch. Called by its publisher before it declares the batch published.
     pub fn note(&self, hub: NotedHub, batch: &NotedBatch) {
         let mut state = self.state();
         let Some(run) = &mut state.run else { return };
@@ -387,12 +387,12 @@ impl FaultBoard {
 }
 
 impl BoardState {
-    fn run_of(&mut self, number: u64) -> Option<&mut Run> {
+    fn run_of(&mut self, number: u64) -> Option<&mut FaultRun> {
         self.run.as_mut().filter(|run| run.number == number)
     }
 }
 
-impl Run {
+impl FaultRun {
     fn note(&mut self, hub: NotedHub, batch: &NotedBatch, is_tick: bool, in_force: Arc<[InForce]>) {
         let notes = &mut self.notes[hub as usize];
         if notes.batches.len() == NOTES {

@@ -1,5 +1,7 @@
 //! A plan: which faults strike whom, and when. Read by [`super::plan_reader`].
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -19,24 +21,38 @@ pub struct FaultPlan {
     /// All draws depend on it.
     pub seed: u64,
     /// Their numbers count from 1.
-    pub faults: Box<[Fault]>,
+    pub faults: Box<[PlannedFault]>,
 }
 
 /// One fault of a plan.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
+#[derive(Clone, PartialEq)]
+pub struct PlannedFault {
     /// When it fires.
     pub trigger: Trigger,
     /// Whom it strikes.
     pub who: Who,
     /// What it does.
     pub action: FaultAction,
-    /// How long it is in force; `None`: until it has struck everybody [`Fault::times`], or the plan ends.
+    /// How long it is in force; `None`: until it has struck everybody [`PlannedFault::times`], or the plan ends.
     pub lasts: Option<PlanMoment>,
     /// How many frames, acks or requests of each client a firing strikes; `None`: all while it is in force.
     pub times: Option<u32>,
     /// As it was written.
     pub given: Map<String, Value>,
+}
+
+/// Without the text of the plan, in which a client's key may stand.
+impl fmt::Debug for PlannedFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trigger, who, action, lasts, times, given: _ } = self;
+        f.debug_struct("PlannedFault")
+            .field("trigger", trigger)
+            .field("who", who)
+            .field("action", action)
+            .field("lasts", lasts)
+            .field("times", times)
+            .finish_non_exhaustive()
+    }
 }
 
 /// When a fault fires.
@@ -253,7 +269,7 @@ impl FaultAction {
     }
 }
 
-impl Fault {
+impl PlannedFault {
     /// Whether its chance is drawn for each ack or request, and not for each tick.
     pub fn draws_each(&self) -> bool {
         self.trigger.chance.is_some() && matches!(self.action.kind().class(), FaultClass::Acks | FaultClass::Requests)
@@ -278,7 +294,7 @@ impl Who {
 impl FaultPlan {
     /// Whether a firing at tick `fired` draws the client: its share, and, if the chance is one for each tick, that.
     pub fn draws(&self, fault: usize, fired: u64, client: ClientIdentity) -> bool {
-        let Fault { trigger, who, .. } = &self.faults[fault];
+        let PlannedFault { trigger, who, .. } = &self.faults[fault];
         let draws = self.draws_of(fault);
         let happens = |probability: Option<f64>, what| {
             probability.is_none_or(|probability| draws.happens(probability, fired, what, client, 0))
@@ -300,7 +316,7 @@ impl FaultPlan {
 
     /// The plan as it was written. The keys are shown to those who may steer.
     pub fn faults_json(&self, shows_keys: bool) -> Vec<Map<String, Value>> {
-        let shown = |fault: &Fault| {
+        let shown = |fault: &PlannedFault| {
             let mut given = fault.given.clone();
             if let Some(key) = given.get_mut("who").and_then(|who| who.get_mut("key"))
                 && !shows_keys

@@ -1,11 +1,20 @@
 //! Patterns of names: `*` is any number of characters, `?` is one.
 
+use std::fmt;
+
 /// Characters of the longest pattern.
 pub const MAX_GLOB: usize = 256;
 
 /// A pattern of names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Glob(Box<[char]>);
+
+/// Without the pattern, which may be a client's key.
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Glob")
+    }
+}
 
 impl Glob {
     /// A pattern; `None` if it is empty, or longer than [`MAX_GLOB`].

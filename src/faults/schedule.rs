@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fault_plan::{Fault, FaultClass, FaultKind, FaultPlan, Trigger};
+use super::fault_plan::{FaultClass, FaultKind, FaultPlan, PlannedFault, Trigger};
 use super::plan_moment::PlanMoment;
 
 /// A fault that is in force at a tick.
@@ -120,7 +120,7 @@ impl Schedule {
 }
 
 impl Firings {
-    fn fires(&mut self, fault: &Fault, now: PlanTime) -> bool {
+    fn fires(&mut self, fault: &PlannedFault, now: PlanTime) -> bool {
         let Trigger { at, every, chance, until } = &fault.trigger;
         if until.is_some_and(|until| now.reaches(until)) {
             return false;
@@ -149,7 +149,7 @@ impl Firings {
 }
 
 /// Whether a fault that fired earlier is still in force.
-fn is_lasting(fault: &Fault, fired: PlanTime, now: PlanTime) -> bool {
+fn is_lasting(fault: &PlannedFault, fired: PlanTime, now: PlanTime) -> bool {
     let kind = fault.action.kind();
     match kind.class() {
         // Only at its firing; a stall has a timer of its own.

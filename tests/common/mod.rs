@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod dataset;
+pub mod faults;
 pub mod http;
 pub mod live;
 pub mod protobuf;

@@ -170,6 +170,11 @@ impl Socket {
         Ok(true)
     }
 
+    /// What came of a frame that is not whole.
+    pub fn unfinished(&self) -> &[u8] {
+        &self.read
+    }
+
     /// Vanishes without a word: the kernel sends a reset.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();

@@ -259,11 +259,69 @@ fn a_secret_is_replaced_while_the_server_runs_and_old_tokens_hold_as_long_as_it_
     assert!(is_let_in(old));
     std::fs::write(&file, "").unwrap();
     server.signal(rustix::process::Signal::HUP);
-    server.logged("the secrets stay as they were");
+    server.logged("the keys of tokens stay as they were");
     assert_eq!([old, new].map(is_let_in), [true, true]);
     std::fs::write(&file, new).unwrap();
     common::eventually("the old secret is refused, unasked", || (!is_let_in(old)).then_some(()));
     assert!(is_let_in(new) && !server.log().contains(new));
+}
+
+/// A file of `tests/fixtures/jwks`, which OpenSSL made.
+fn fixture(name: &str) -> String {
+    let path = format!("{}/tests/fixtures/jwks/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn tokens_of_an_identity_provider_are_verified_with_its_public_keys_and_each_only_as_it_is_meant() {
+    let dataset = Dataset::usual();
+    let file = dataset.path().join("keys.json");
+    std::fs::write(&file, fixture("keys.json")).unwrap();
+    let keys = file.to_str().unwrap().to_owned();
+    let server = Server::with(&dataset, &[("WS_AUTH_JWKS_FILE", &*keys), ("WS_AUTH_SECRET", SECRET)]);
+    let tokens: Value = serde_json::from_str(&fixture("tokens.json")).unwrap();
+    let try_token = |token: &str| StreamClient::at(&server, &format!("/ws?token={token}"));
+    let is_let_in = |name: &str| try_token(tokens[name].as_str().unwrap()).is_ok();
+    for good in ["rs256", "rs256_without_kid", "es256"] {
+        assert!(is_let_in(good), "{good}");
+    }
+    for bad in ["wrong_kid", "for_encryption", "other_key", "short_key", "expired"] {
+        assert!(!is_let_in(bad), "{bad}");
+    }
+    let claims = json!({ "sub": "test" });
+    assert!(try_token(&signed(&claims, "HS256", SECRET)).is_ok(), "the secret is accepted beside them");
+    // The best known attack: the public key as the secret of an HMAC.
+    let set: Value = serde_json::from_str(&fixture("keys.json")).unwrap();
+    for public in [set["keys"][0]["n"].as_str().unwrap(), &fixture("keys.json")] {
+        assert!(try_token(&signed(&claims, "HS256", public)).is_err());
+    }
+    let mut client = try_token(tokens["es256"].as_str().unwrap()).unwrap();
+    let answer = client.ask(&json!({ "type": "subscribe", "channels": ["signals"] }));
+    assert_eq!(answer["type"], "error", "its claims hold: {answer}");
+
+    std::fs::write(&file, fixture("other.json")).unwrap();
+    common::eventually("the new keys are read, unasked", || (!is_let_in("rs256")).then_some(()));
+    for bad in [&fixture("short.json"), "{}", "{\"keys\":[]}", "not JSON"] {
+        std::fs::write(&file, bad).unwrap();
+        server.signal(rustix::process::Signal::HUP);
+        server.logged("the keys of tokens stay as they were");
+    }
+}
+
+#[test]
+fn a_set_of_keys_that_verifies_nothing_is_refused_at_the_start() {
+    let dataset = Dataset::usual();
+    let file = dataset.path().join("keys.json");
+    for (set, words) in [
+        (fixture("short.json"), "key short: expected n and e in base64url, with 2048 to 8192 bits"),
+        ("{}".to_owned(), "expected a JSON Web Key Set"),
+        (r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#.to_owned(), "found none"),
+        (r#"{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}"#.to_owned(), "key number 1: expected x and y"),
+    ] {
+        std::fs::write(&file, set).unwrap();
+        let said = refusal(&mut serve(&dataset, &[("WS_AUTH_JWKS_FILE", file.to_str().unwrap())]));
+        assert!(said.contains(words), "{said}");
+    }
 }
 
 #[test]
@@ -272,7 +330,7 @@ fn two_places_for_one_secret_and_a_policy_for_no_channel_are_refused_at_the_star
     for (settings, words) in [
         (&[("WS_AUTH_SECRET", SECRET), ("WS_AUTH_SECRET_FILE", "/nowhere")][..], "expected one of them"),
         (&[("WS_AUTH_SECRET_PREVIOUS", SECRET)], "expected WS_AUTH_SECRET with it"),
-        (&[("WS_AUTH_SECRET_FILE", "/nowhere")], "cannot read the secrets in /nowhere"),
+        (&[("WS_AUTH_SECRET_FILE", "/nowhere")], "cannot read the keys in /nowhere"),
         (&[("FLOWCAST_CHANNEL_POLICY", "linse=skip")], "unknown channel \"linse\""),
         (&[("FLOWCAST_CHANNEL_POLICY", "lines=lossy")], "expected the policy drop, skip or latest"),
     ] {

@@ -4,6 +4,7 @@
 mod common;
 
 mod access;
+mod faults_on_streams;
 mod messages;
 mod policies;
 mod resume;

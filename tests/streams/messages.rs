@@ -91,7 +91,7 @@ fn with_nothing_configured_a_newcomer_sees_every_kind() {
 }
 
 #[test]
-fn signals_of_a_replay_come_once_each_and_in_order_and_are_stamped_when_sent() {
+pub fn signals_of_a_replay_come_once_each_and_in_order_and_are_stamped_when_sent() {
     let dataset = Dataset::new(&[("SPX", 1000)]);
     let streams = dataset.path().join(DATE).join("streams");
     fs::create_dir_all(&streams).unwrap();
@@ -113,7 +113,7 @@ fn signals_of_a_replay_come_once_each_and_in_order_and_are_stamped_when_sent() {
 }
 
 #[test]
-fn signals_at_the_start_of_a_long_day_all_come_at_a_clock_that_passes_them_in_one_look() {
+pub fn signals_at_the_start_of_a_long_day_all_come_at_a_clock_that_passes_them_in_one_look() {
     let dataset = Dataset::new(&[("SPX", 300)]);
     let streams = dataset.path().join(DATE).join("streams");
     fs::create_dir_all(&streams).unwrap();

@@ -30,6 +30,8 @@ const REOPEN_AFTER: Duration = Duration::from_millis(200);
 pub enum Event {
     /// The next tick.
     Tick(Arc<Tick>),
+    /// Faults that were ordered, from a ledger that is read for these only.
+    Orders(Arc<Tick>),
     /// Ticks were lost before the next one.
     Gap,
 }
@@ -199,6 +201,13 @@ impl Follower {
             self.status.lost.fetch_add(skipped, Relaxed);
             self.send(&Event::Gap);
         }
+        if self.scope.has_orders_only {
+            self.status.seq.store(tick.seq, Relaxed);
+            if !tick.orders.is_empty() {
+                self.send(&Event::Orders(Arc::new(tick)));
+            }
+            return;
+        }
         self.status.epochs.lock().unwrap_or_else(PoisonError::into_inner).see(&mut tick);
         self.status.ticks.fetch_add(1, Relaxed);
         self.status.publications.fetch_add(tick.publications.len() as u64, Relaxed);
@@ -258,7 +267,7 @@ mod tests {
             .iter()
             .map(|event| match event {
                 Event::Tick(tick) => Some(tick.seq),
-                Event::Gap => None,
+                Event::Gap | Event::Orders(_) => None,
             })
             .collect();
         (outcome, heard, status)

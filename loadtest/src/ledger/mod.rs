@@ -59,6 +59,8 @@ pub struct Scope {
     /// The session whose clock its clients follow; `None` for the common clock. Groups of all sessions have the
     /// same names.
     pub session: Option<String>,
+    /// Whether only orders are wanted: somebody else says what was published.
+    pub has_orders_only: bool,
 }
 
 /// One publication in one of the run's groups.
@@ -227,7 +229,7 @@ mod tests {
 
     fn scope(session: Option<&str>) -> Scope {
         let groups = Groups::new(&["blue_SPX_orderflow_orderflow".to_owned()]);
-        Scope { groups, session: session.map(str::to_owned) }
+        Scope { groups, session: session.map(str::to_owned), has_orders_only: false }
     }
 
     fn offset() -> Offset {

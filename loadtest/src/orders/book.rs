@@ -61,10 +61,22 @@ struct ConnectionOrders {
 /// What the book has to know of a connection when it judges.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
+    /// Whether it counts: clients that misbehave on purpose may miss anything.
+    pub counts: bool,
     /// Whether its frames are numbered, so that an order over several groups can be seen.
     pub is_reliable: bool,
     /// How many groups it has joined.
     pub groups: usize,
+}
+
+/// What the book asks when it judges.
+pub struct Judging<S, N, O> {
+    /// Of a connection.
+    pub standing: S,
+    /// A connection's name, for people.
+    pub name: N,
+    /// The number by which orders name a publication of a group.
+    pub ordered: O,
 }
 
 /// See the module's documentation.
@@ -74,8 +86,8 @@ pub struct OrderBook {
     waiting: HashMap<String, Vec<Arc<Order>>>,
     // Whose connection ids are.
     owners: HashMap<String, u32>,
-    // Whose keys have which hash, by client.
-    users: HashMap<u64, u32>,
+    // Whose keys have which hash: the client, and whether it counts.
+    users: HashMap<u64, (u32, bool)>,
     everyone: HashSet<(u32, u64, FrameKey)>,
     frames: HashMap<FrameKey, FrameOrders>,
     connections: BTreeMap<u32, ConnectionOrders>,
@@ -86,9 +98,9 @@ pub struct OrderBook {
 }
 
 impl OrderBook {
-    /// Says which client's key has this hash.
-    pub fn add_user(&mut self, user: u64, client: u32) {
-        self.users.insert(user, client);
+    /// Says which client's key has this hash, and whether the client counts.
+    pub fn add_user(&mut self, user: u64, client: u32, counts: bool) {
+        self.users.insert(user, (client, counts));
     }
 
     /// Says whose a connection id is; its orders come into force.
@@ -124,8 +136,14 @@ impl OrderBook {
                 None => self.waiting.entry(id.clone()).or_default().push(Arc::clone(order)),
             },
             Target::Client(user) => {
-                if let Some(&client) = self.users.get(user) {
-                    self.requests.entry(client).or_default().orders.push(Arc::clone(order));
+                let Some(&(client, counts)) = self.users.get(user) else { return };
+                if order.kind.is_of_requests() && order.code.is_none() {
+                    if counts {
+                        self.requests.entry(client).or_default().orders.push(Arc::clone(order));
+                    }
+                } else {
+                    // Of /ws: a client there has one connection, with its own number.
+                    self.enter(client, order);
                 }
             }
         }
@@ -203,9 +221,9 @@ impl OrderBook {
         mut self,
         faults: &mut Faults,
         cut_ns: u64,
-        standing: impl Fn(u32) -> Standing,
-        name: impl Fn(u32) -> String,
+        judging: Judging<impl Fn(u32) -> Standing, impl Fn(u32) -> String, impl Fn(u32, u64) -> u64>,
     ) -> OrderFacts {
+        let Judging { standing, name, ordered } = judging;
         let mut facts = OrderFacts::default();
         if self.dropped > 0 {
             facts.blame(format!("{} orders were too many to be kept", self.dropped));
@@ -213,18 +231,20 @@ impl OrderBook {
         if faults.total() > faults.listed().len() as u64 {
             facts.blame("more faults than can be compared with the orders".to_owned());
         }
-        faults.retain(|fault| !self.explains(fault));
+        faults.retain(|fault| !self.explains(fault, &ordered));
         let mut frames: Vec<(FrameKey, FrameOrders)> = std::mem::take(&mut self.frames).into_iter().collect();
         frames.sort_by_key(|(key, _)| *key);
         for (key, frame) in &frames {
             let endings = self.connections.get(&key.client).map_or(&[][..], |connection| &connection.endings);
-            for (kind, ordered, order) in &frame.orders {
+            for (kind, ordered_frame, order) in &frame.orders {
                 let is_gone = endings
                     .iter()
                     .any(|ending| (order.at_ns.saturating_sub(NEAR_NS)..order.at_ns + NEAR_NS).contains(&ending.at_ns))
                     || order.at_ns + EARLY_NS * 500 > cut_ns;
-                let effect = effect(*kind, ordered, frame, standing(key.client));
-                let effect = if effect == Effect::Unseen && is_gone { Effect::Moot } else { effect };
+                let standing = standing(key.client);
+                let effect = effect(*kind, ordered_frame, frame, standing);
+                let is_hidden = is_gone || !standing.counts;
+                let effect = if effect == Effect::Unseen && is_hidden { Effect::Moot } else { effect };
                 facts.count(*kind, effect, || {
                     let what = match kind {
                         OrderKind::Drop | OrderKind::Silence => "arrived",
@@ -242,7 +262,9 @@ impl OrderBook {
             }
         }
         for (&client, connection) in &self.connections {
-            judge_connection(connection, cut_ns, &name(client), &mut facts);
+            if standing(client).counts {
+                judge_connection(connection, cut_ns, &name(client), &mut facts);
+            }
         }
         for (client, requests) in &self.requests {
             judge_connection(requests, cut_ns, &format!("client {client}"), &mut facts);
@@ -251,8 +273,9 @@ impl OrderBook {
     }
 
     /// Whether a fault was ordered.
-    fn explains(&mut self, fault: &Fault) -> bool {
+    fn explains(&mut self, fault: &Fault, ordered: impl Fn(u32, u64) -> u64) -> bool {
         let Some(sequence_id) = fault.sequence_id else { return false };
+        let sequence_id = ordered(fault.group, sequence_id);
         let key = FrameKey { client: fault.client, group: fault.group, sequence_id };
         let is_lost_late = || {
             let connection = self.connections.get(&fault.client);

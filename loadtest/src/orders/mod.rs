@@ -7,7 +7,7 @@
 //!
 //! The server enters a fault into its ledger before it sends the client anything that was published later. So a
 //! client's messages are held until the ledger has been read past them ([`crate::worker`]'s `held`), and are judged with
-//! all orders at hand. The ledger's side is docs/faults.md, "Entries in the tick ledger".
+//! all orders at hand. The ledger's side is docs/faults.md, "Entries".
 
 pub mod book;
 pub mod ending;

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::Groups;
 use crate::ledger::offset::Offset;
 
+/// The name of `/ws` among the hubs.
+const STREAMS: &str = "ws";
+
 /// What was ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -109,7 +112,7 @@ pub enum Target {
     Everyone,
     /// The connection with this id.
     Connection(String),
-    /// A request of the client whose key has this hash.
+    /// The client whose key has this hash: a request of it, or its connection to `/ws`, whose id it is not told.
     Client(u64),
 }
 
@@ -118,7 +121,7 @@ pub enum Target {
 pub struct OrderedFrame {
     /// The group's number in the plan.
     pub group: u32,
-    /// The publication's number in the hub.
+    /// The publication's number in the hub; on `/ws` the channel's own number of the message.
     pub sequence_id: u64,
     /// `corrupt`: which bit of the message is flipped.
     pub bit: Option<u64>,
@@ -162,6 +165,8 @@ pub(crate) struct WireOrder {
     #[serde(default)]
     tick: u64,
     #[serde(default)]
+    hub: Option<String>,
+    #[serde(default)]
     connection: Option<String>,
     #[serde(default)]
     user: Option<String>,
@@ -184,6 +189,10 @@ struct WireFrame {
     group: String,
     sequence_id: u64,
     #[serde(default)]
+    channel: Option<String>,
+    #[serde(default)]
+    seq: Option<u64>,
+    #[serde(default)]
     bit: Option<u64>,
     #[serde(default)]
     kept: Option<u64>,
@@ -196,16 +205,19 @@ impl WireOrder {
     pub(crate) fn resolve(self, groups: &Groups, published_ns: u64, offset: &Offset) -> Option<Order> {
         let user = self.user.as_deref().and_then(|hex| u64::from_str_radix(hex, 16).ok());
         let is_refusal = self.kind.is_of_requests() && self.code.is_none();
+        let is_streams = self.hub.as_deref() == Some(STREAMS);
         let target = match (self.everyone, self.connection, user) {
             (true, ..) => Target::Everyone,
-            (false, _, Some(user)) if is_refusal => Target::Client(user),
+            (false, _, Some(user)) if is_refusal || is_streams => Target::Client(user),
             (false, Some(id), _) => Target::Connection(id),
             (false, None, Some(user)) => Target::Client(user),
             (false, None, None) => return None,
         };
         let frame = |frame: WireFrame| {
-            let group = groups.number(&frame.group)?;
-            let WireFrame { sequence_id, bit, kept, ms, .. } = frame;
+            let name = frame.channel.as_ref().unwrap_or(&frame.group);
+            let group = groups.number(name)?;
+            let WireFrame { seq, bit, kept, ms, .. } = frame;
+            let sequence_id = if is_streams { seq? } else { frame.sequence_id };
             Some(OrderedFrame { group, sequence_id, bit, kept, ms: ms.unwrap_or_default() })
         };
         Some(Order {

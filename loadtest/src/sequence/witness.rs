@@ -230,7 +230,7 @@ mod tests {
                 let [publication] = tick.publications.as_slice() else { panic!("one per tick") };
                 (publication.group, publication.sequence_id, publication.hashes[0].is_some(), tick.heard_ns)
             }
-            Event::Gap => panic!("no gaps"),
+            Event::Gap | Event::Orders(_) => panic!("no gaps"),
         });
         told.collect()
     }

@@ -97,7 +97,7 @@ impl Worker {
         let client = &mut self.clients.list[index];
         let (phase, class) = (client.phase, client.class);
         self.tally.in_setup -= u32::from(phase.is_setup());
-        if self.plan.expects_faults && class == Class::Attentive {
+        if self.plan.expects_faults && matches!(class, Class::Attentive | Class::Resetting) {
             return self.end_as_ordered(index, phase, ending, now);
         }
         if phase.is_setup() || phase == Phase::Idle {
@@ -179,7 +179,7 @@ impl Worker {
 
     /// A connection does not come about, for a reason that is told of another one.
     pub(super) fn end_beside(&mut self, index: usize, ending: &Ending, now: u64) {
-        if self.plan.expects_faults && self.clients.list[index].is_attentive() {
+        if self.plan.expects_faults && !matches!(self.clients.list[index].class, Class::Stalled | Class::Slow) {
             let attempts = match self.clients.list[index].reconnect {
                 Some(Reconnect::Fresh { attempts }) => attempts.saturating_add(1),
                 _ => 0,

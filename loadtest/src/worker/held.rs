@@ -13,17 +13,22 @@ use super::ending::Ending;
 use super::message::NO_GROUP;
 use crate::clock::MILLISECOND;
 use crate::ledger::Tick;
-use crate::orders::book::{FrameKey, Standing};
+use crate::orders::book::{FrameKey, Judging, Standing};
 use crate::orders::ending::SeenEnding;
 use crate::orders::order::{OrderKind, OrderedFrame};
 use crate::orders::outcome::OrderFacts;
+use crate::plan::Class;
 use crate::verify::fault::{FaultKind, Faults};
 use crate::wire::downstream::Message;
 use crate::wire::form::Protocol;
 use crate::wire::frame::{Header, parse_header};
+use crate::wire::streams::{self, StreamMessage};
 
 /// How long a message is held at least: its order may be entered after it was sent.
 const HOLD_NS: u64 = 250 * MILLISECOND;
+
+/// How long after the end orders may still come.
+pub const SETTLE_NS: u64 = 500 * MILLISECOND;
 
 /// How long one is held at most: nothing may be published meanwhile.
 const MAX_HOLD_NS: u64 = 1_500 * MILLISECOND;
@@ -42,10 +47,17 @@ impl Held {
 impl Worker {
     /// Holds a message, unless it is one that a client waits for to come up.
     pub(super) fn hold(&mut self, index: usize, header: Header, frame: &[u8], now: u64) -> Result<(), Ending> {
-        let client = &self.clients.list[index];
-        let is_setup = client.phase != Phase::Up && client.protocol != Protocol::Streams;
+        let Client { protocol, phase, .. } = self.clients.list[index];
         let message = &frame[header.header_len..];
-        if is_setup && !matches!(self.reader.read(client.protocol, message), Ok(Message::Data(_)) | Err(_)) {
+        if protocol == Protocol::Streams {
+            self.learn_offset(message);
+        }
+        let is_answer = phase != Phase::Up
+            && match protocol {
+                Protocol::Streams => matches!(streams::read(message), Ok(StreamMessage::Subscribed { .. })),
+                _ => !matches!(self.reader.read(protocol, message), Ok(Message::Data(_)) | Err(_)),
+            };
+        if is_answer {
             return self.on_frame(index, header, frame, now);
         }
         self.clients.list[index].held.0.push_back((now, frame.into()));
@@ -70,15 +82,30 @@ impl Worker {
     }
 
     fn judge_held(&mut self, index: usize, frame: &[u8], at_ns: u64) -> Result<(), Ending> {
-        let known =
-            if self.clients.list[index].protocol == Protocol::Streams { 0 } else { self.take_run(index, frame, at_ns) };
-        if known > 0 || self.was_broken_as_ordered(index, frame) {
+        if self.take_run(index, frame, at_ns) > 0 || self.was_broken_as_ordered(index, frame) {
             return Ok(());
         }
         let Ok(Some(header)) = parse_header(frame) else { return Ok(()) };
         let outcome = self.on_frame(index, header, frame, at_ns);
         self.note_arrivals();
         outcome
+    }
+
+    /// A channel of `/ws` numbers its messages itself; orders go by that number, and the swarm by the payload's.
+    fn learn_offset(&mut self, message: &[u8]) {
+        if !self.channel_offsets.contains(&None) {
+            return;
+        }
+        if let Ok(StreamMessage::Topic { channel, payload, seq: Some(seq), .. }) = streams::read(message)
+            && let (Some(group), Ok(numbered)) = (self.groups.number(&channel), streams::numbered(payload.get()))
+        {
+            self.channel_offsets[group as usize].get_or_insert(seq.wrapping_sub(numbered.seq));
+        }
+    }
+
+    /// The swarm's number of a publication that an order names.
+    fn own_number(&self, key: FrameKey) -> u64 {
+        key.sequence_id.wrapping_sub(self.channel_offsets[key.group as usize].unwrap_or_default())
     }
 
     /// Whether a message is one that was to be broken for this client, and is broken just so.
@@ -97,7 +124,7 @@ impl Worker {
         let client = &self.clients.list[index];
         let Ok(Some(header)) = parse_header(frame) else { return false };
         let log = &self.verifier.logs[(client.form * self.plan.groups.len() as u32 + key.group) as usize];
-        let right = log.find_sequence(key.sequence_id).and_then(|slot| slot.frame.as_deref());
+        let right = log.find_sequence(self.own_number(key)).and_then(|slot| slot.frame.as_deref());
         let message = &frame[header.header_len..];
         if kind == OrderKind::Truncate {
             let is_start = |right: &[u8]| {
@@ -118,11 +145,17 @@ impl Worker {
 
     /// Whether a message is a publication, as far as the ledger tells.
     fn is_publication(&self, protocol: Protocol, message: &[u8], key: FrameKey) -> bool {
+        let number = self.own_number(key);
+        if protocol == Protocol::Streams {
+            let Ok(StreamMessage::Topic { channel, payload, .. }) = streams::read(message) else { return false };
+            let is_number = streams::numbered(payload.get()).is_ok_and(|numbered| numbered.seq == number);
+            return is_number && self.groups.number(&channel) == Some(key.group);
+        }
         let Ok(mut reader) = crate::wire::downstream::Reader::new() else { return false };
         let Ok(Message::Data(data)) = reader.read(protocol, message) else { return false };
         let is_numbered = data.sequence_id.is_none_or(|id| id == key.sequence_id);
         let log = self.verifier.logs.iter().find(|log| log.group == key.group);
-        let slot = log.and_then(|log| log.find_sequence(key.sequence_id));
+        let slot = log.and_then(|log| log.find_sequence(number));
         let has_content = slot.is_none_or(|slot| {
             slot.identity.timestamp == data.payload.timestamp
                 && slot.identity.hash.is_none_or(|hash| hash == data.payload.hash)
@@ -135,8 +168,9 @@ impl Worker {
         for (client, log, index, at_ns) in self.verifier.accepted.drain(..) {
             let log = &self.verifier.logs[log as usize];
             if let Some(slot) = log.slot(index) {
-                let key = FrameKey { client, group: log.group, sequence_id: slot.identity.sequence_id };
-                self.book.arrived(key, at_ns, slot.published_ns());
+                let offset = self.channel_offsets[log.group as usize].unwrap_or_default();
+                let sequence_id = slot.identity.sequence_id.wrapping_add(offset);
+                self.book.arrived(FrameKey { client, group: log.group, sequence_id }, at_ns, slot.published_ns());
             }
         }
     }
@@ -191,6 +225,7 @@ impl Worker {
         let seen =
             SeenEnding { at_ns: now, code: ending.code(), status: ending.status(), cause: ending.cause().to_owned() };
         match seen.status {
+            _ if !self.clients.list[index].is_attentive() => {}
             Some(_) => self.book.refused(self.plan.client_of(number), seen),
             None => self.book.ended(number, seen),
         }
@@ -198,10 +233,11 @@ impl Worker {
 
     /// Judges orders and faults together, at the end.
     pub(super) fn conclude_orders(&mut self, cut_ns: u64) -> OrderFacts {
-        let Self { book, clients, plan, verifier, .. } = self;
+        let Self { book, clients, plan, verifier, channel_offsets, .. } = self;
         let standing = |number: u32| {
             let client = clients.index_of(number).map(|index| &clients.list[index]);
             client.map_or_else(Standing::default, |client| Standing {
+                counts: client.is_attentive(),
                 is_reliable: client.protocol.is_reliable(),
                 groups: client.members.len(),
             })
@@ -212,7 +248,11 @@ impl Worker {
             format!("client {}{at}", plan.client_of(number))
         };
         let faults: &mut Faults = &mut verifier.faults;
-        mem::take(book).conclude(faults, cut_ns, standing, name)
+        let ordered = |group: u32, number: u64| {
+            let offset = channel_offsets.get(group as usize).copied().flatten();
+            number.wrapping_add(offset.unwrap_or_default())
+        };
+        mem::take(book).conclude(faults, cut_ns, Judging { standing, name, ordered })
     }
 
     /// Says whose keys have which hash, so that refused requests find their client.
@@ -220,7 +260,8 @@ impl Worker {
         let users: Vec<(u64, u32)> =
             self.plan.clients_of(self.number).filter_map(|client| Some((self.plan.user_of(client)?, client))).collect();
         for (user, client) in users {
-            self.book.add_user(user, client);
+            let counts = self.plan.role(client).class == Class::Attentive;
+            self.book.add_user(user, client, counts);
         }
     }
 

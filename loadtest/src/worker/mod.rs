@@ -111,6 +111,8 @@ pub struct Worker {
     clients: Clients,
     verifier: Verifier,
     book: OrderBook,
+    // What the channels of /ws number their messages by, minus the numbers in the payloads; by group.
+    channel_offsets: Vec<Option<u64>>,
     reader: Reader,
     groups: Groups,
     buffer: Box<[u8]>,
@@ -154,6 +156,7 @@ impl Worker {
             names: plan.groups.iter().map(|name| GroupName::parse(name)).collect(),
             verifier,
             book: OrderBook::default(),
+            channel_offsets: vec![None; plan.groups.len()],
             reader: Reader::new()?,
             groups: Groups::new(&plan.groups),
             connector: Connector::new(&trust)?,
@@ -248,6 +251,7 @@ impl Worker {
         while let Ok(event) = self.ledger.try_recv() {
             match event {
                 Event::Tick(tick) => self.hear_tick(&tick),
+                Event::Orders(tick) => self.hear_orders(&tick),
                 Event::Gap => self.verifier.enter_gap(),
             }
         }
@@ -301,7 +305,9 @@ impl Worker {
         if now >= finish.deadline_ns {
             return true;
         }
-        if now < self.next_finish_check_ns || self.ledger_seq < finish.ledger_seq {
+        // An order may be entered after its frame was sent.
+        let settles_ns = if self.plan.expects_faults { held::SETTLE_NS } else { 0 };
+        if now < self.next_finish_check_ns.max(finish.cut_ns + settles_ns) || self.ledger_seq < finish.ledger_seq {
             return false;
         }
         self.next_finish_check_ns = now + FINISH_CHECK_NS;

@@ -8,6 +8,7 @@ use super::client::Phase;
 use super::ending::Ending;
 use crate::clock::now_ns;
 use crate::orders::book::FrameKey;
+use crate::plan::Class;
 use crate::verify::slot::LedgerTimes;
 use crate::wire::frame::parse_header;
 
@@ -101,12 +102,12 @@ impl Worker {
 
     /// Whether a client's messages wait for the ledger.
     fn holds(&self, index: usize) -> bool {
-        self.plan.expects_faults && self.clients.list[index].is_attentive()
+        self.plan.expects_faults && self.clients.list[index].class != Class::Stalled
     }
 
     /// Takes frames as long as each is, byte for byte, the next one of one of the client's groups.
     pub(super) fn take_run(&mut self, index: usize, bytes: &[u8], now: u64) -> usize {
-        let Self { clients, verifier, interval, measure, plan, book, .. } = self;
+        let Self { clients, verifier, interval, measure, plan, book, channel_offsets, .. } = self;
         let client = &mut clients.list[index];
         let places = client.members.len();
         let (is_reliable, is_measured) = (client.protocol.is_reliable(), client.is_attentive());
@@ -125,7 +126,9 @@ impl Worker {
                 frames += 1;
                 client.hint = place;
                 if plan.expects_faults {
-                    let key = FrameKey { client: client.number, group, sequence_id: slot.identity.sequence_id };
+                    let offset = channel_offsets[group as usize].unwrap_or_default();
+                    let sequence_id = slot.identity.sequence_id.wrapping_add(offset);
+                    let key = FrameKey { client: client.number, group, sequence_id };
                     book.arrived(key, now, slot.published_ns());
                 }
                 if is_measured {

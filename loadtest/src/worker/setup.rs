@@ -12,7 +12,7 @@ use super::ending::Ending;
 use super::receive::READ_BYTES;
 use super::transport::Transport;
 use crate::clock::now_ns;
-use crate::negotiate::SocketUrl;
+use crate::negotiate::{SocketUrl, stream_client_id};
 use crate::plan::Class;
 use crate::stats::histogram;
 use crate::verify::member::Member;
@@ -28,7 +28,12 @@ impl Worker {
         self.next_source += 1;
         let client = &mut self.clients.list[index];
         let is_reluctant = matches!(client.class, Class::Stalled | Class::Slow);
-        let (upgrade, request) = Upgrade::new(&socket.host, &socket.path, client.protocol.subprotocol());
+        let mut path = socket.path.clone();
+        if self.plan.expects_faults && client.protocol == Protocol::Streams {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            path = format!("{path}{separator}client_id={}", stream_client_id(client.number));
+        }
+        let (upgrade, request) = Upgrade::new(&socket.host, &path, client.protocol.subprotocol());
         client.phase = Phase::Connecting;
         client.since_ns = now;
         client.upgrade = Some(Box::new(upgrade));

@@ -134,6 +134,21 @@ pub fn header_len(frame: &[u8]) -> usize {
     if frame[1] == 126 { 4 } else { 2 }
 }
 
+/// A frame with one bit of its message flipped.
+pub fn flipped(frame: &[u8], bit: usize) -> Vec<u8> {
+    let mut flipped = frame.to_vec();
+    flipped[header_len(frame) + bit / 8] ^= 1 << (bit % 8);
+    flipped
+}
+
+/// The ledger's entry of a fault that was ordered for one client of `/ws`.
+pub fn stream_order(kind: &str, tamper: Option<Tamper>, user: u64, channel: &str, seq: u64) -> String {
+    let how = if let Some(Tamper::Flip(bit)) = tamper { format!(r#","bit":{bit}"#) } else { String::new() };
+    format!(
+        r#"{{"plan":1,"fault":3,"do":"{kind}","tick":40,"fired":40,"hub":"ws","connection":"unknown","user":"{user:016x}","nth":1,"frames":[{{"group":"{channel}","sequence_id":1,"channel":"{channel}","seq":{seq}{how}}}]}}"#
+    )
+}
+
 /// The ledger's entry of a fault that was ordered for one connection.
 pub fn order(kind: &str, tamper: Option<Tamper>, connection: usize, group: &str, sequence_id: u64) -> String {
     let (how, beside) = match (kind, tamper) {

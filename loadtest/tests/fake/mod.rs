@@ -419,10 +419,7 @@ impl Subscriber {
                 return;
             }
             (_, Some(instead)) => frame = instead,
-            (Some(Tamper::Flip(bit)), _) => {
-                let header = bytes::header_len(&frame);
-                frame[header + bit / 8] ^= 1 << (bit % 8);
-            }
+            (Some(Tamper::Flip(bit)), _) => frame = bytes::flipped(&frame, bit),
             (Some(Tamper::Shorten(len)), _) => {
                 let header = bytes::header_len(&frame);
                 frame = bytes::frame(frame[0], &frame[header..header + len]);

@@ -66,9 +66,15 @@ pub fn publish(server: &Inner, authorization: Option<&str>, body: &[u8]) -> (&'s
     ("200 OK", json!({ "accepted": accepted }).to_string())
 }
 
-fn envelope(channel: &str, payload: &str) -> Vec<u8> {
+/// The channel's own number of a message.
+fn channel_seq(seq: u64) -> u64 {
+    seq + 1_000
+}
+
+fn envelope(channel: &str, payload: &str, seq: u64) -> Vec<u8> {
+    let seq = channel_seq(seq);
     bytes::text(&format!(
-        r#"{{"type":"message","channel":"{channel}","payload":{payload},"timestamp":"2026-11-21T12:00:00.000Z"}}"#
+        r#"{{"type":"message","channel":"{channel}","epoch":"e","seq":{seq},"payload":{payload},"timestamp":"2026-11-21T12:00:00.000Z"}}"#
     ))
 }
 
@@ -77,24 +83,29 @@ fn send(server: &Inner, channel: &str, payload: &str) {
     if server.behaviour.unsent.contains(&seq) {
         return;
     }
-    let frame = envelope(channel, payload);
+    let frame = envelope(channel, payload, seq);
+    let mut entries = Vec::new();
     let mut state = server.streams.lock().unwrap();
     for client in state.clients.iter_mut().filter(|client| client.channels.iter().any(|name| name == channel)) {
         let tamper = server.behaviour.tamper.filter(|&(number, which, _)| number == client.number && which == seq);
-        let mut out = match tamper.map(|(.., tamper)| tamper) {
-            // Channels have neither tickers nor kinds, and no orders.
-            None
-            | Some(Tamper::Misplace | Tamper::Mistype | Tamper::Flip(_) | Tamper::Shorten(_) | Tamper::Close(_)) => {
-                frame.clone()
-            }
+        let ordered = server.behaviour.orders.iter().find(|one| one.client == client.number && one.publication == seq);
+        let tamper = tamper.map(|(.., tamper)| tamper).or(ordered.and_then(|one| one.does));
+        if let Some(kind) = ordered.and_then(|one| one.kind) {
+            let user = xxhash_rust::xxh3::xxh3_64(format!("swarm-{}", client.number).as_bytes());
+            entries.push(bytes::stream_order(kind, tamper, user, channel, channel_seq(seq)));
+        }
+        let mut out = match tamper {
+            // Channels have neither tickers nor kinds.
+            None | Some(Tamper::Misplace | Tamper::Mistype | Tamper::Shorten(_) | Tamper::Close(_)) => frame.clone(),
+            Some(Tamper::Flip(bit)) => bytes::flipped(&frame, bit),
             Some(Tamper::Drop) => continue,
             Some(Tamper::Duplicate) => [&frame[..], &frame].concat(),
             Some(Tamper::Swap) => {
                 client.held.clone_from(&frame);
                 continue;
             }
-            Some(Tamper::Forge) => envelope(channel, &payload.replacen('{', r#"{"forged":1,"#, 1)),
-            Some(Tamper::Break) => envelope(channel, r#""no number""#),
+            Some(Tamper::Forge) => envelope(channel, &payload.replacen('{', r#"{"forged":1,"#, 1), seq),
+            Some(Tamper::Break) => envelope(channel, r#""no number""#, seq),
             Some(Tamper::Cut) => {
                 let reason = [&1008_u16.to_be_bytes()[..], b"policy violation: slow consumer"].concat();
                 let _ = client.socket.write_all(&bytes::frame(0x88, &reason));
@@ -106,6 +117,11 @@ fn send(server: &Inner, channel: &str, payload: &str) {
         out.append(&mut client.held);
         // A client that is gone is noticed by its reader.
         let _ = client.socket.write_all(&out);
+    }
+    drop(state);
+    if !entries.is_empty() {
+        server.order(&mut server.state.lock().unwrap(), &entries.join(","));
+        server.ticked.notify_all();
     }
 }
 

@@ -50,6 +50,9 @@ const OWN_FILES: u64 = 64;
 /// How long live sources may take to store how far they have read.
 const COMMIT: Duration = Duration::from_secs(5);
 
+/// A shard's thread.
+type ShardThread = thread::JoinHandle<()>;
+
 /// Serves until a signal.
 pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
@@ -67,7 +70,7 @@ pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
 /// What runs before the data is loaded.
 struct Started {
     app: Arc<App>,
-    shards: Vec<thread::JoinHandle<()>>,
+    shards: Vec<ShardThread>,
     signals: Signals,
     /// When the process began to start, monotonic ns.
     began: Instant,
@@ -106,7 +109,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         unfinished: shown_budget(options.shard.unfinished_bytes, "unfinished_messages", &status),
         closed: Arc::default(),
     };
-    let (handles, threads) = spawn_shards(&context)?;
+    let (shards, threads) = spawn_shards(&context)?;
     let app = Arc::new(App {
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
@@ -121,7 +124,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
         state: ServingState::default(),
         hub,
         status,
-        shards: handles,
+        shards,
         streams,
         stream_options: options.streams.clone(),
         authority: Authority::new(&options.auth)?,
@@ -229,7 +232,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
 }
 
 /// Tells every client that the server goes, and waits until all are gone, or for the deadline.
-async fn drain(app: &App, shards: Vec<thread::JoinHandle<()>>, deadline: Duration) {
+async fn drain(app: &App, shards: Vec<ShardThread>, deadline: Duration) {
     for shard in &app.shards {
         while shard.send(ShardMessage::Drain).is_err() && !shards.iter().all(thread::JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(1)).await;

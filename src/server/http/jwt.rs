@@ -1,12 +1,10 @@
 //! JSON Web Tokens: who may use the JSON streams, and for what.
 //!
-//! HS256 only, so that a token cannot choose a weaker algorithm. Tokens and the secret are
-//! credentials: no error and no log line contains them.
+//! Each key has one algorithm, so that a token cannot choose a weaker one. Tokens and secrets are credentials: no error
+//! and no log line contains them.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,26 +12,24 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Uri;
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
-use secrecy::{ExposeSecret, SecretString};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation, decode, decode_header, encode};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::clock;
 use crate::server::http::jwt_crypto;
+use crate::server::http::token_keys::{KeyFileError, KeySources, TokenKey};
 use crate::server::shard::grant::{Grant, LEEWAY_SECONDS};
 
 /// The role that may publish.
 pub const PUBLISHER: &str = "publisher";
 
-/// Bytes of the shortest secret that is as strong as the signature (RFC 7518 §3.2).
-const STRONG_SECRET: usize = 32;
-
 /// Who may use the JSON streams.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AuthOptions {
-    /// Secret of the tokens for /ws (JSON Web Tokens, HS256). Without it everybody may connect and nobody may
-    /// publish
+    /// Secret of the tokens for /ws (JSON Web Tokens, HS256). Without it, and without public keys, everybody may connect
+    /// and nobody may publish
     #[arg(long, env = "WS_AUTH_SECRET", hide_env_values = true, value_name = "SECRET", value_parser = secret)]
     pub auth_secret: Option<SecretString>,
     /// A secret whose tokens are accepted too, while clients change from it to WS_AUTH_SECRET
@@ -43,6 +39,10 @@ pub struct AuthOptions {
     /// WS_AUTH_SECRET; read again when it changes, and on SIGHUP
     #[arg(long, env = "WS_AUTH_SECRET_FILE", value_name = "FILE")]
     pub auth_secret_file: Option<PathBuf>,
+    /// File with public keys (a JSON Web Key Set) whose tokens are accepted, RS256 and ES256; read again when it changes, and
+    /// on SIGHUP
+    #[arg(long, env = "WS_AUTH_JWKS_FILE", value_name = "FILE")]
+    pub auth_jwks_file: Option<PathBuf>,
     /// Audience that the claim `aud` of a token must name; without it `aud` is ignored
     #[arg(long, env = "FLOWCAST_AUTH_AUDIENCE", value_name = "AUDIENCE", value_parser = audience)]
     pub auth_audience: Option<String>,
@@ -56,9 +56,9 @@ pub struct AuthOptions {
 }
 
 impl AuthOptions {
-    /// Whether the settings name a secret.
-    pub fn has_secret(&self) -> bool {
-        self.auth_secret.is_some() || self.auth_secret_file.is_some()
+    /// Whether the settings name a key that tokens are signed with.
+    pub fn has_keys(&self) -> bool {
+        self.auth_secret.is_some() || self.auth_secret_file.is_some() || self.auth_jwks_file.is_some()
     }
 
     /// Checks settings against each other. `Err` says what is accepted.
@@ -73,40 +73,6 @@ impl AuthOptions {
             return Err("--auth-secret-previous (WS_AUTH_SECRET_PREVIOUS): expected WS_AUTH_SECRET with it".to_owned());
         }
         Ok(())
-    }
-}
-
-/// Why a file of secrets cannot be used. The operator must fix it.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretFileError {
-    /// The system refuses it.
-    #[error("cannot read the secrets in {}: {error}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        error: io::Error,
-    },
-    /// It holds something else.
-    #[error("expected the secret in the first line of {}, and the previous one or nothing in the second", path.display())]
-    Lines {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-/// The secrets in a file: the one that signs, then the one that is accepted too.
-pub fn secrets_of(path: &Path) -> Result<Vec<SecretString>, SecretFileError> {
-    const LIMIT: u64 = 64 << 10;
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(LIMIT).read_to_string(&mut text));
-    read.map_err(|error| SecretFileError::Read { path: path.to_owned(), error })?;
-    let text = SecretString::from(text);
-    let lines: Vec<&str> = text.expose_secret().lines().map(str::trim_end).collect();
-    match lines[..] {
-        [first] | [first, ""] if !first.is_empty() => Ok(vec![first.into()]),
-        [first, second] if !first.is_empty() => Ok(vec![first.into(), second.into()]),
-        _ => Err(SecretFileError::Lines { path: path.to_owned() }),
     }
 }
 
@@ -177,8 +143,8 @@ pub enum TokenError {
     /// Neither the query nor the header has one.
     #[error("missing token: expected ?token=JWT or Authorization: Bearer JWT")]
     Missing,
-    /// It is not a JWT, or not signed with HS256 and the server's secret.
-    #[error("invalid token: expected a JWT signed with HS256 and this server's secret")]
+    /// It is not a JWT, or not signed with a key of the server's.
+    #[error("invalid token: expected a JWT signed with this server's secret (HS256) or one of its keys (RS256, ES256)")]
     Invalid,
     /// `exp` is more than a minute ago.
     #[error("the token has expired")]
@@ -201,35 +167,36 @@ pub enum TokenError {
 
 /// Checks tokens and the origins of pages.
 pub struct Authority {
-    /// The secrets that a token may be signed with; `None`: tokens are not asked for.
-    keys: Option<ArcSwap<Vec<DecodingKey>>>,
-    file: Option<PathBuf>,
-    validation: Validation,
+    /// The keys that a token may be signed with; `None`: tokens are not asked for.
+    keys: Option<ArcSwap<Vec<TokenKey>>>,
+    sources: KeySources,
+    /// One for each algorithm: the library allows no two kinds of keys in one.
+    validations: [Validation; 3],
     origins: Vec<String>,
 }
 
 impl Authority {
-    /// Takes secrets, audience and origins from the settings. Warns if a secret is short.
-    pub fn new(options: &AuthOptions) -> Result<Self, SecretFileError> {
+    /// Takes keys, audience and origins from the settings. Warns if a secret is short.
+    pub fn new(options: &AuthOptions) -> Result<Self, KeyFileError> {
         jwt_crypto::install();
-        let secrets = match &options.auth_secret_file {
-            Some(file) => secrets_of(file)?,
-            None => [&options.auth_secret, &options.auth_secret_previous].into_iter().flatten().cloned().collect(),
-        };
-        let keys = options.has_secret().then(|| ArcSwap::from_pointee(keys(&secrets)));
-        let (file, validation) = (options.auth_secret_file.clone(), validation(options.auth_audience.as_deref()));
-        Ok(Self { keys, file, validation, origins: options.allowed_origins.clone() })
+        let secrets = [&options.auth_secret, &options.auth_secret_previous].into_iter().flatten().cloned().collect();
+        let (secret_file, key_set) = (options.auth_secret_file.clone(), options.auth_jwks_file.clone());
+        let sources = KeySources { secrets, secret_file, key_set };
+        let keys = options.has_keys().then(|| sources.read()).transpose()?.map(ArcSwap::from_pointee);
+        let validation = |algorithm| validation(algorithm, options.auth_audience.as_deref());
+        let validations = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256].map(validation);
+        Ok(Self { keys, sources, validations, origins: options.allowed_origins.clone() })
     }
 
-    /// The file of its secrets, if they are in one.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+    /// The files of its keys.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.sources.files()
     }
 
-    /// Reads the file of secrets again. If that fails, the secrets before stay. Connections stay as they are.
-    pub fn reload(&self) -> Result<(), SecretFileError> {
-        if let (Some(file), Some(held)) = (&self.file, &self.keys) {
-            held.store(Arc::new(keys(&secrets_of(file)?)));
+    /// Reads the files of keys again. If that fails, the keys before stay. Connections stay as they are.
+    pub fn reload(&self) -> Result<(), KeyFileError> {
+        if let Some(held) = &self.keys {
+            held.store(Arc::new(self.sources.read()?));
         }
         Ok(())
     }
@@ -248,10 +215,16 @@ impl Authority {
         if header_of(token).ok_or(TokenError::Invalid)?.contains_key("crit") {
             return Err(TokenError::Critical);
         }
-        decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let header = decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let validation = self.validations.iter().find(|validation| validation.algorithms.contains(&header.alg));
+        let validation = validation.ok_or(TokenError::Invalid)?;
         let keys = keys.load();
-        let decoded = keys.iter().map(|key| decode::<Claims>(token, key, &self.validation));
-        // What the secret before the newest has signed is judged by that one.
+        // A token may name its key; a secret has no name.
+        let is_meant = |key: &&TokenKey| {
+            key.algorithm == header.alg && (key.id.is_none() || header.kid.is_none() || key.id == header.kid)
+        };
+        let decoded = keys.iter().filter(is_meant).map(|key| decode::<Claims>(token, &key.key, validation));
+        // What another key has signed is judged by that one.
         let is_judged = |decoded: &Result<_, Error>| !matches!(decoded, Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature));
         let decoded = { decoded }.find(is_judged).unwrap_or_else(|| Err(ErrorKind::InvalidSignature.into()));
         let claims = decoded.map_err(|error| match error.kind() {
@@ -279,28 +252,14 @@ impl Authority {
     }
 }
 
-fn keys(secrets: &[SecretString]) -> Vec<DecodingKey> {
-    let key = |secret: &SecretString| {
-        let secret = secret.expose_secret();
-        if secret.len() < STRONG_SECRET {
-            tracing::warn!(
-                bytes = secret.len(),
-                "WS_AUTH_SECRET is short and could be guessed: expected at least {STRONG_SECRET} bytes"
-            );
-        }
-        DecodingKey::from_secret(secret.as_bytes())
-    };
-    secrets.iter().map(key).collect()
-}
-
 /// The header of a token, unchecked.
 fn header_of(token: &str) -> Option<Map<String, Value>> {
     let header = URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()?;
     serde_json::from_slice(&header).ok()
 }
 
-fn validation(audience: Option<&str>) -> Validation {
-    let mut validation = Validation::new(Algorithm::HS256);
+fn validation(algorithm: Algorithm, audience: Option<&str>) -> Validation {
+    let mut validation = Validation::new(algorithm);
     validation.leeway = LEEWAY_SECONDS;
     validation.validate_nbf = true;
     validation.required_spec_claims = HashSet::from(["sub".to_owned()]);
@@ -340,6 +299,7 @@ mod tests {
             auth_secret: None,
             auth_secret_previous: None,
             auth_secret_file: None,
+            auth_jwks_file: None,
             auth_audience: None,
             allowed_origins: Vec::new(),
             allow_anonymous: false,
@@ -382,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hs256_and_the_right_secret_are_accepted() {
+    fn a_secret_verifies_hs256_and_nothing_else() {
         let claims = json!({"sub": "me"});
         for bad in [
             signed(&claims, Algorithm::HS256, "other"),

@@ -24,5 +24,6 @@ mod route_table;
 pub mod routes;
 mod stream_upgrade;
 mod ticks;
+pub mod token_keys;
 mod upgrade;
 mod websocket_status;

@@ -198,16 +198,7 @@ async fn upgrade(
     }
 
     let entry = match recovery {
-        Some(recovery) => {
-            let loses_codes = loses_close_codes(request.headers());
-            let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
-            let is_lost = loses_session(app, key, hub.name(), recovery.0, status);
-            let claimed = if is_lost { Err(UpgradeError::NoSession) } else { claim(app, recovery, hub).await };
-            match claimed {
-                Err(UpgradeError::NoSession) if !loses_codes => Entry::Refused,
-                claimed => claimed?,
-            }
-        }
+        Some(recovery) => recovered(app, recovery, hub, key, request.headers()).await?,
         None if has_expired(app, key, hub.name()) => return Err(SlotRefusal::Expired.into()),
         None => Entry::New(app.slots.connect(token, hub, monotonic_ms())?),
     };
@@ -331,6 +322,23 @@ fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
     let token = auth::parameter(query, "awps_reconnection_token").unwrap_or_default();
     let parsed = |text: &str| Uuid::try_parse(text).unwrap_or(Uuid::nil());
     Some((parsed(&id), parsed(&token).as_u128()))
+}
+
+/// What becomes of a recovery. A plan of faults may have lost the session.
+async fn recovered(
+    app: &App,
+    recovery: (Uuid, u128),
+    hub: HubName,
+    key: &str,
+    headers: &HeaderMap,
+) -> Result<Entry, UpgradeError> {
+    let loses_codes = loses_close_codes(headers);
+    let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
+    let is_lost = loses_session(app, key, hub.name(), recovery.0, status);
+    match if is_lost { Err(UpgradeError::NoSession) } else { claim(app, recovery, hub).await } {
+        Err(UpgradeError::NoSession) if !loses_codes => Ok(Entry::Refused),
+        claimed => claimed,
+    }
 }
 
 /// Asks the session's shard whether the session can be recovered, before the client is answered.

@@ -20,9 +20,10 @@ import { launch, LivePage, skip } from "./browser.mjs";
 const RECORDS = 600;
 const GROUP = groupOf("SPX");
 const CONTROL = { FLOWCAST_CONTROL_TOKEN: "the-control-token" };
-/** A name that is markup, turns the direction of writing, and does not end. */
-const HOSTILE = `<script>document.title="owned"</script><img src=x onerror=alert(1)>\u202e\u2066gpj.exe`;
-const LONG = `blue_${"W".repeat(1019)}`;
+/** A name that is markup and turns the direction of writing. */
+const HOSTILE = `<script>document.title="owned"</script><img/src=x/onerror=alert(1)>\u202e\u2066gpj.exe`;
+/** As long as a group's name may be. */
+const LONG = `blue_${"W".repeat(998)}_orderflow_orderflow`;
 
 const folder = mkdtempSync(path.join(tmpdir(), "flowcast-live-"));
 const dataset = new Dataset(folder, { SPX: RECORDS, SPY: 7 });
@@ -43,7 +44,8 @@ async function client(groups, agent = "test", key = "some-key") {
   const [connected] = await once(socket, "message");
   for (const [at, group] of groups.entries()) {
     socket.send(JSON.stringify({ type: "joinGroup", group, ackId: at + 1 }));
-    await once(socket, "message");
+    const [ack] = await once(socket, "message");
+    assert.ok(JSON.parse(ack).success, String(ack));
   }
   return { socket, id: JSON.parse(connected).connectionId };
 }
@@ -203,13 +205,14 @@ describe("the clients", { skip }, () => {
   });
 
   test("and groups may have hostile names, which are shown as text and break nothing", async () => {
-    const { socket } = await client([`blue_${HOSTILE}_orderflow_orderflow`.replaceAll(" ", "_"), LONG].slice(0, 1), HOSTILE, "<b>key");
+    const { socket } = await client([`blue_${HOSTILE}_orderflow_orderflow`, LONG], HOSTILE + "W".repeat(1024), "<b>key");
     const stream = new WebSocket(`${server.url.replace("http", "ws")}/ws?client_id=${encodeURIComponent(HOSTILE)}&token=${jwt({ sub: HOSTILE })}`);
     await once(stream, "open");
     await withPage(async (live, page) => {
       await live.untilRow("connections", (cells) => cells.some((text) => text.startsWith("<script>document")), "the User-Agent");
       await live.untilRow("connections", ([, user]) => user.startsWith("<scr"), "the client of the streams");
       await live.untilRow("groups", ([name]) => name.includes("<script>"), "the group");
+      await live.untilRow("groups", ([name]) => name.startsWith(LONG.slice(0, 100)), "the long group");
       await page.fill("#groups input[type=search]", "<SCRIPT>");
       await waitUntil(async () => (await live.rows("groups")).length === 1, "the filter");
       assert.equal(await page.locator("main img, main script, main b b").count(), 0);
@@ -221,6 +224,28 @@ describe("the clients", { skip }, () => {
     });
     socket.terminate();
     stream.terminate();
+  });
+});
+
+describe("a plan of faults", { skip }, () => {
+  test("is begun and ended from the page, which says whom it struck", async () => {
+    const { socket } = await client([GROUP], "to-be-struck");
+    await withPage(async (live, page) => {
+      await live.untilText("#faults .head", /no plan/);
+      const plan = { fault: [{ at: 0, who: { group: GROUP }, do: "close", code: 4002, reason: "a bad day" }] };
+      await page.fill("#faults-plan", JSON.stringify(plan));
+      const closing = once(socket, "close");
+      await page.click("#faults-form .main");
+      const [code, reason] = await closing;
+      assert.deepEqual([code, reason.toString()], [4002, "a bad day"]);
+      await live.untilText("#faults .head", /plan 1/);
+      await live.untilRow("faults", ([fault, , , struck]) => fault.includes("a bad day") && Number(struck) >= 1, "the fault");
+      await page.fill("#faults-plan", '{"fault":[{"do":"nonsense"}]}');
+      await page.click("#faults-form .main");
+      await live.untilText("#note", /fault 1/);
+      await page.click("#faults-off");
+      await live.untilText("#faults .head", /no plan/);
+    }, server.url, { expected: /status of 400/ });
   });
 });
 

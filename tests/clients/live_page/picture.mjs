@@ -17,14 +17,15 @@ const MOST_BYTES = 150_000;
 const SECONDS = Number(process.env.SECONDS ?? 150);
 const CLIENTS = Number(process.env.CLIENTS ?? 1000);
 
-const server = await Server.start({ directory: path.join(ROOT, "data") }, { FLOWCAST_SPEED: "2" });
+const server = await Server.start({ directory: path.join(ROOT, "data") }, { WS_STREAM_INTERVAL: "200ms" });
+const { groups } = await (await fetch(`${server.url}/live/options`)).json();
 const swarm = spawn(process.env.SWARM_BIN ?? path.join(ROOT, "target/debug/swarm"), [
   ...["--url", server.url, "--connections", `${CLIENTS}`, "--duration", `${SECONDS + 30}s`, "--groups-per-connection", "3"],
-  ...["--groups", "orderflow/*,classic/*,state/*", "--protocols", "json.reliable,protobuf,json,protobuf.reliable"],
+  ...["--groups", groups.filter((name) => !name.endsWith("_spot")).join(), "--protocols", "json.reliable,protobuf,json,protobuf.reliable"],
 ], { stdio: "ignore" });
 const browser = await launch();
 try {
-  const live = await LivePage.open(browser, `${server.url}/`, { colorScheme: "light", viewport: { width: 1280, height: 1130 } });
+  const live = await LivePage.open(browser, `${server.url}/`, { colorScheme: "light", viewport: { width: 1280, height: 960 } });
   await live.untilText("#clock", /\d/);
   await sleep(SECONDS * 1000);
   await live.page.screenshot({ path: PICTURE });

@@ -41,6 +41,7 @@ pub async fn options(OnLive(app): OnLive, peer: Peer, headers: HeaderMap) -> Res
         "control": steered,
         "control_token_needed": needs_token(control, peer.0.ip(), &headers),
         "replay": app.replay.clocks().is_some(),
+        "faults": true,
     }))
     .into_response()
 }

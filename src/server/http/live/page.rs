@@ -76,7 +76,9 @@ mod tests {
     fn the_page_is_small_and_has_nothing_that_its_policy_forbids() {
         assert!(PAGE.len() <= 60 << 10, "{} bytes", PAGE.len());
         assert_eq!((contents("script").count(), contents("style").count()), (1, 1));
-        for outside in ["<script ", "<style ", " style=\"", " onclick=", "src=\"http", "href=\"/", "src=\"/"] {
+        for outside in
+            ["<script ", "<style ", "stylesheet", " style=\"", " onclick=", "src=\"http", "href=\"/", "src=\"/"]
+        {
             assert!(!PAGE.contains(outside), "{outside}");
         }
     }

@@ -1,8 +1,9 @@
 //! Faults about connections: they end, fall silent, or are pinged without end.
 
-use super::Outbox;
-use super::now_ms;
-use crate::faults::fault_entry::FaultDetail;
+use std::sync::Arc;
+
+use super::{Outbox, now_ms};
+use crate::faults::fault_entry::{FaultDetail, FaultEntry};
 use crate::faults::fault_plan::{FaultAction, FaultKind};
 use crate::faults::schedule::InForce;
 use crate::server::shard::close::{Close, CloseFrame};
@@ -18,7 +19,7 @@ impl Outbox {
         let mut entries = Vec::new();
         let mut struck = Vec::new();
         let Some(run) = &mut self.faults.run else { return };
-        let plan = std::sync::Arc::clone(&run.plan);
+        let plan = Arc::clone(&run.plan);
         let action = &plan.faults[found.fault].action;
         if !found.is_new && action.kind() != FaultKind::PingFlood {
             return;
@@ -38,7 +39,7 @@ impl Outbox {
             if action.kind() != FaultKind::ResetMidFrame {
                 let identity = run.identity(key, session, &self.faults.board);
                 let entry = run.entry(found, run.tick, session, identity);
-                entries.push((run.place, crate::faults::fault_entry::FaultEntry { detail: detail(action), ..entry }));
+                entries.push((run.place, FaultEntry { detail: detail(action), ..entry }));
             }
         }
         self.faults.board.count(run.number, found.fault, action.kind(), entries.len() as u64, 0);
@@ -69,7 +70,7 @@ impl Outbox {
                 }
             }
             FaultAction::Stall { for_ms } => {
-                self.stall(key, sessions);
+                stall(key, sessions);
                 self.faults.stalls.insert((now_ms() + for_ms, key, serial));
             }
             FaultAction::PingFlood { count } => {
@@ -81,14 +82,14 @@ impl Outbox {
             _ => {}
         }
     }
+}
 
-    /// Lets nothing be sent to a connection any more.
-    pub(super) fn stall(&self, key: u32, sessions: &mut Sessions) {
-        if sessions.mark(key) == Mark::Blocked {
-            sessions.report(key, Report::Stalled);
-        }
-        sessions.set_mark(key, Mark::Stalled);
+/// Lets nothing be sent to a connection any more.
+pub(super) fn stall(key: u32, sessions: &mut Sessions) {
+    if sessions.mark(key) == Mark::Blocked {
+        sessions.report(key, Report::Stalled);
     }
+    sessions.set_mark(key, Mark::Stalled);
 }
 
 fn detail(action: &FaultAction) -> FaultDetail {

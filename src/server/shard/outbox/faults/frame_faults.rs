@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::connection_faults::stall;
 use super::held_line::{HeldFrame, HeldLine};
 use super::plan_run::PlanRun;
 use super::{Outbox, hub_of, mangle, now_ms};
@@ -13,7 +14,7 @@ use crate::engine::hub::wire_name;
 use crate::faults::draw::{ClientIdentity, DrawFor};
 use crate::faults::fault_board::{ClockPlace, NotedHub, PlannedBatch};
 use crate::faults::fault_entry::{FaultEntry, StreamPlace, StruckFrame};
-use crate::faults::fault_plan::{FaultAction, FaultClass, FaultKind};
+use crate::faults::fault_plan::{FaultAction, FaultClass, FaultKind, STREAMS_NAME};
 use crate::faults::schedule::InForce;
 use crate::server::shard::connection::Connection;
 use crate::server::shard::lanes::Lanes;
@@ -35,17 +36,25 @@ struct Fate {
 
 /// A fault that means a client, and the batch for whose frames it is in force.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
+struct MeantFault<'a> {
     batch: &'a PlannedBatch,
     found: InForce,
+}
+
+/// What everybody misses.
+struct ForEveryone {
+    place: ClockPlace,
+    entry: FaultEntry,
+    /// By id.
+    frames: BTreeMap<u64, StruckFrame>,
 }
 
 /// What was done in one pass over the clients.
 #[derive(Default)]
 struct Struck {
     entries: Vec<(ClockPlace, FaultEntry)>,
-    /// Those about everybody, by fault and tick, with their frames by id.
-    everyone: BTreeMap<(usize, u64), (ClockPlace, FaultEntry, BTreeMap<u64, StruckFrame>)>,
+    /// Those about everybody, by fault and tick.
+    everyone: BTreeMap<(usize, u64), ForEveryone>,
     /// Clients whose lines have something new.
     touched: Vec<u32>,
     /// Clients that get the first part of a frame, and nothing more.
@@ -112,7 +121,7 @@ impl Outbox {
         };
         let serial = session.serial;
         let wanted = run.as_deref_mut().map_or_else(Vec::new, |run| self.wanted(key, run, session, batches));
-        let armed = run.as_deref().and_then(|run| run.armed.get(&key)).filter(|(of, _)| *of == serial).is_some();
+        let armed = run.as_deref().and_then(|run| run.armed.get(&key)).is_some_and(|(of, _)| *of == serial);
         if wanted.is_empty() && !armed && !self.faults.lines.contains_key(&key) {
             return;
         }
@@ -151,14 +160,14 @@ impl Outbox {
         run: &mut PlanRun,
         session: &Session,
         batches: &'a [(NotedHub, PlannedBatch)],
-    ) -> Vec<Wanted<'a>> {
+    ) -> Vec<MeantFault<'a>> {
         let hub = hub_of(session.wire);
         let mut wanted = Vec::new();
         for (_, batch) in batches.iter().filter(|(of, _)| *of == hub) {
             for found in batch.in_force.iter().copied() {
                 let class = run.plan.faults[found.fault].action.kind().class();
                 if class == FaultClass::Frames && run.means(found, key, session, &self.faults.board) {
-                    wanted.push(Wanted { batch, found });
+                    wanted.push(MeantFault { batch, found });
                 }
             }
         }
@@ -171,7 +180,7 @@ impl Outbox {
         &self,
         key: u32,
         run: &mut PlanRun,
-        wanted: &[Wanted<'_>],
+        wanted: &[MeantFault<'_>],
         picks: &[Pick],
         line: &mut HeldLine,
         struck: &mut Struck,
@@ -188,7 +197,7 @@ impl Outbox {
             let held = whole(frame(lanes, pick).clone());
             let mut fate = Fate { bytes: held.bytes, copies: 1, due_ms: held.due_ms, is_split: false, waits: false };
             let group = wire_name(lanes.group_name(pick.lane)).0;
-            for Wanted { batch, found } in wanted.iter().copied() {
+            for MeantFault { batch, found } in wanted.iter().copied() {
                 let fault = &plan.faults[found.fault];
                 let is_of_batch = (batch.first_id..=batch.last_id).contains(&pick.id);
                 let is_meant = is_of_batch
@@ -280,19 +289,25 @@ impl Outbox {
             // What the socket does not take is lost with the connection.
             let _ = connection.send(half);
         }
-        self.stall(key, sessions);
+        stall(key, sessions);
         self.faults.resets.insert((now_ms() + ARRIVES_MS, key, sessions.serial(key)));
     }
 
     /// Counts what was done, and enters it into the ledger.
     fn enter_frames(&self, run: &PlanRun, struck: &mut Struck) {
-        for (place, mut entry, frames) in mem::take(&mut struck.everyone).into_values() {
+        for ForEveryone { place, mut entry, frames } in mem::take(&mut struck.everyone).into_values() {
             entry.frames = frames.into_values().collect();
             struck.entries.push((place, entry));
         }
+        let mut counts = BTreeMap::<usize, (u64, u64)>::new();
         for (_, entry) in &struck.entries {
             let frames = if entry.kind == FaultKind::ResetMidFrame { 0 } else { entry.frames.len() as u64 };
-            self.faults.board.count(run.number, entry.fault - 1, entry.kind, 1, frames);
+            let count = counts.entry(entry.fault - 1).or_default();
+            *count = (count.0 + 1, count.1 + frames);
+        }
+        for (fault, (clients, frames)) in counts {
+            let kind = run.plan.faults[fault].action.kind();
+            self.faults.board.count(run.number, fault, kind, clients, frames);
         }
         self.faults.enter(mem::take(&mut struck.entries));
     }
@@ -302,7 +317,8 @@ impl Struck {
     /// Notes a frame that everybody in its group misses: once for all.
     fn tell_everyone(&mut self, place: ClockPlace, of_client: &FaultEntry, frame: StruckFrame) {
         let entry = || FaultEntry {
-            hub: of_client.hub,
+            // Several hubs may carry a group.
+            hub: of_client.hub.filter(|hub| *hub == STREAMS_NAME),
             connection: None,
             user: None,
             nth: 0,
@@ -311,7 +327,8 @@ impl Struck {
             ..of_client.clone()
         };
         let told = self.everyone.entry((of_client.fault, of_client.tick));
-        told.or_insert_with(|| (place, entry(), BTreeMap::new())).2.insert(frame.sequence_id, frame);
+        let told = told.or_insert_with(|| ForEveryone { place, entry: entry(), frames: BTreeMap::new() });
+        told.frames.insert(frame.sequence_id, frame);
     }
 }
 
@@ -353,8 +370,8 @@ fn strike(
             return StruckFrame { ms: Some(ms), ..told };
         }
         FaultAction::Corrupt => {
-            let drawn = draws.bits(tick, DrawFor::Bit, identity, count);
-            if let Some((broken, bit)) = mangle::corrupted(&fate.bytes, drawn) {
+            let chosen = draws.bits(tick, DrawFor::Bit, identity, count);
+            if let Some((broken, bit)) = mangle::corrupted(&fate.bytes, chosen) {
                 fate.bytes = broken;
                 return StruckFrame { bit: Some(bit), ..told };
             }

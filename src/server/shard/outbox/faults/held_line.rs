@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::Outbox;
-use super::now_ms;
+use super::connection_faults::stall;
+use super::{Outbox, now_ms};
 use crate::server::shard::close::Close;
 use crate::server::shard::connection::Connection;
 use crate::server::shard::lanes::Lanes;
@@ -152,7 +152,7 @@ impl Outbox {
                 connection.count_sent(frames, 0, self.stats.hub(hub));
             } else if !connection.has_unsent() {
                 line.splitting = line.pop().map(|frame| (frame.bytes, 0));
-                self.stall(key, sessions);
+                stall(key, sessions);
                 continue;
             }
             self.flush(key, sessions, lanes);

@@ -34,6 +34,9 @@ use crate::server::shard::marks::Mark;
 use crate::server::shard::sessions::{Report, Sessions};
 use crate::wire::Wire;
 
+/// Clients whose lines move on in a turn of the loop. One whose frame leaves byte by byte counts as eight.
+const PUMPED: usize = 64;
+
 /// The faults of a shard's clients.
 pub struct ShardFaults {
     board: Arc<FaultBoard>,
@@ -203,10 +206,13 @@ impl Outbox {
                 sessions.report(key, Report::Lost(Close::FaultReset));
             }
         }
-        let due: Vec<u32> =
-            self.faults.timers.iter().take_while(|(due_ms, _)| *due_ms <= now_ms).map(|(_, key)| *key).collect();
-        self.faults.timers.retain(|(due_ms, _)| *due_ms > now_ms);
-        for key in due {
+        let mut pumped = 0;
+        while pumped < PUMPED
+            && let Some(&(due_ms, key)) = self.faults.timers.first()
+            && due_ms <= now_ms
+        {
+            self.faults.timers.pop_first();
+            pumped += if self.faults.lines.get(&key).is_some_and(HeldLine::is_splitting) { 8 } else { 1 };
             self.pump(key, sessions, lanes);
         }
     }
