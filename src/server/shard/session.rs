@@ -77,11 +77,9 @@ pub struct Session {
     pub is_pulling: bool,
     /// Whether it is in the queue of those that do.
     pub is_pull_queued: bool,
-    /// Frames it may be behind in a group: more than configured while it catches up after a
-    /// recovery.
-    pub allowance: u64,
-    /// Bytes it may be behind in all its groups, likewise.
-    pub allowance_bytes: u64,
+    /// What it may be behind while it catches up after a recovery, more than configured: frames in a group, and bytes in
+    /// all its groups.
+    raised_allowance: Option<Box<(u64, u64)>>,
     /// The largest sequence id the client confirmed.
     pub acked: u64,
     acks: AckIds,
@@ -113,7 +111,7 @@ pub struct Pick {
 
 impl Session {
     /// A session without memberships and without a socket.
-    pub fn new(id: Uuid, token: u128, user: Box<str>, wire: Wire, options: &LagOptions) -> Self {
+    pub fn new(id: Uuid, token: u128, user: Box<str>, wire: Wire) -> Self {
         Self {
             id,
             token,
@@ -129,8 +127,7 @@ impl Session {
             lagged: false,
             is_pulling: false,
             is_pull_queued: false,
-            allowance: options.client_buffer,
-            allowance_bytes: options.client_buffer_bytes,
+            raised_allowance: None,
             acked: 0,
             acks: AckIds::default(),
         }
@@ -209,11 +206,17 @@ impl Session {
         Extent::More
     }
 
+    /// What it may be behind: frames in a group, and bytes in all its groups.
+    pub fn allowance(&self, options: &LagOptions) -> (u64, u64) {
+        self.raised_allowance.as_deref().copied().unwrap_or((options.client_buffer, options.client_buffer_bytes))
+    }
+
     /// Whether it is further behind than it may be, in one group or in all together.
-    pub fn is_lagging(&self, lanes: &Lanes) -> bool {
+    pub fn is_lagging(&self, lanes: &Lanes, options: &LagOptions) -> bool {
+        let (frames, bytes) = self.allowance(options);
         let rings = || self.memberships.iter().map(|membership| (&lanes.lane(membership.lane).ring, membership.cursor));
-        rings().any(|(ring, cursor)| ring.head().saturating_sub(cursor) > self.allowance || cursor < ring.oldest())
-            || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > self.allowance_bytes
+        rings().any(|(ring, cursor)| ring.head().saturating_sub(cursor) > frames || cursor < ring.oldest())
+            || rings().map(|(ring, cursor)| ring.bytes_from(cursor)).sum::<u64>() > bytes
     }
 
     /// How many frames are due in each of its groups, by lane. Nothing is where it reads a channel's history.
@@ -273,9 +276,8 @@ impl Session {
     }
 
     /// Called when it has caught up: the usual allowance applies again.
-    pub fn caught_up(&mut self, options: &LagOptions) {
-        self.allowance = options.client_buffer;
-        self.allowance_bytes = options.client_buffer_bytes;
+    pub fn caught_up(&mut self) {
+        self.raised_allowance = None;
     }
 
     /// Sets the cursors for a client that came back. Returns how many frames it will not get.
@@ -291,8 +293,8 @@ impl Session {
             behind = behind.max(ring.head() - resumed.position);
             behind_bytes += ring.bytes_from(resumed.position);
         }
-        self.allowance = options.client_buffer + behind;
-        self.allowance_bytes = options.client_buffer_bytes + behind_bytes;
+        let allowance = (options.client_buffer + behind, options.client_buffer_bytes + behind_bytes);
+        self.raised_allowance = Some(Box::new(allowance));
         self.lagged = false;
         gap
     }
@@ -302,11 +304,13 @@ impl Session {
 /// session has just one.
 #[derive(Debug, Default)]
 struct AckIds {
-    newest: Run,
+    /// The newest run: its first id, and its length.
+    newest: u64,
+    newest_length: u32,
+    count: u32,
     /// Runs of ids, oldest first.
     #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand sessions")]
     older: Option<Box<VecDeque<Run>>>,
-    count: u32,
 }
 
 /// Consecutive ids.
@@ -323,19 +327,23 @@ impl Run {
 }
 
 impl AckIds {
+    fn newest(&self) -> Run {
+        Run { first: self.newest, length: u64::from(self.newest_length) }
+    }
+
     fn contains(&self, id: u64) -> bool {
-        self.newest.contains(id) || self.older.iter().flat_map(|runs| runs.iter()).any(|run| run.contains(id))
+        self.newest().contains(id) || self.older.iter().flat_map(|runs| runs.iter()).any(|run| run.contains(id))
     }
 
     fn push(&mut self, id: u64) {
-        let Run { first, length } = self.newest;
+        let Run { first, length } = self.newest();
         if length == 0 || first.checked_add(length) != Some(id) {
             if length > 0 {
-                self.older.get_or_insert_default().push_back(self.newest);
+                self.older.get_or_insert_default().push_back(Run { first, length });
             }
-            self.newest = Run { first: id, length: 0 };
+            (self.newest, self.newest_length) = (id, 0);
         }
-        self.newest.length += 1;
+        self.newest_length += 1;
         self.count += 1;
         if self.count > REMEMBERED_ACKS {
             self.count -= 1;
@@ -344,8 +352,10 @@ impl AckIds {
     }
 
     fn forget_oldest(&mut self) {
-        let older = self.older.as_mut().and_then(|runs| runs.front_mut());
-        let oldest = older.unwrap_or(&mut self.newest);
+        let Some(oldest) = self.older.as_mut().and_then(|runs| runs.front_mut()) else {
+            (self.newest, self.newest_length) = (self.newest.wrapping_add(1), self.newest_length - 1);
+            return;
+        };
         (oldest.first, oldest.length) = (oldest.first.wrapping_add(1), oldest.length - 1);
         if oldest.length == 0
             && let Some(runs) = &mut self.older
@@ -394,6 +404,6 @@ mod tests {
 
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<Session>() <= 224, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 208, "{}", size_of::<Session>());
     }
 }

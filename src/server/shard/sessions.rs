@@ -200,7 +200,7 @@ impl Sessions {
         };
         let id = connection_id(self.shard);
         let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
-        let mut session = Session::new(id, token, user, wire, &self.lag);
+        let mut session = Session::new(id, token, user, wire);
         let admitted = match protocol {
             ClientProtocol::WebPubSub { hub, assignment, session: clock, .. } => {
                 session.hub = hub;

@@ -152,7 +152,7 @@ impl Outbox {
         for key in blocked {
             // Its cursors stand still while new frames arrive.
             let Some(session) = sessions.get(key) else { continue };
-            if session.connection.as_ref().is_some_and(Connection::is_open) && session.is_lagging(lanes) {
+            if session.connection.as_ref().is_some_and(Connection::is_open) && session.is_lagging(lanes, &self.lag) {
                 sessions.report(key, Report::Lagging);
             }
         }
@@ -234,7 +234,7 @@ impl Outbox {
             return None;
         }
         if self.picks.is_empty() && !has_unsent {
-            session.caught_up(&self.lag);
+            session.caught_up();
             return None;
         }
         Some(extent)
@@ -326,7 +326,7 @@ impl Outbox {
             match connection.state {
                 ConnectionState::Closing { close, answered: true } => sessions.report(key, Report::Finished(close)),
                 ConnectionState::Closing { close, answered: false } => connection.linger(close),
-                _ => session.caught_up(&self.lag),
+                _ => session.caught_up(),
             }
         }
     }

@@ -242,7 +242,8 @@ impl Outbox {
         for pick in picks {
             session.memberships[pick.membership as usize].cursor = pick.position + 1;
         }
-        if line.len() as u64 > session.allowance || line.bytes() > session.allowance_bytes {
+        let (frames, bytes) = session.allowance(&self.lag);
+        if line.len() as u64 > frames || line.bytes() > bytes {
             sessions.report(key, Report::Lagging);
         }
         self.faults.lines.insert(key, line);
