@@ -1,4 +1,4 @@
-//! What a plan has done to one client or request: an entry of the tick ledger (`docs/faults.md`, "Entries in the tick ledger").
+//! What a plan has done to one client or request: an entry of the tick ledger (`docs/faults.md`, "Entries").
 
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
