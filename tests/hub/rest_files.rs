@@ -39,7 +39,8 @@ fn market() -> Dataset {
 fn open(server: &Server, method: &str, path: &str) -> (Response, BufReader<TcpStream>) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let more = "Connection: close\r\nContent-Length: 0\r\n";
+    // The live page is for browsers, which say what they accept.
+    let more = "Connection: close\r\nContent-Length: 0\r\nAccept: text/html\r\n";
     stream.write_all(http::head(server.address, method, path, &KEY, more).as_bytes()).unwrap();
     let mut reader = BufReader::new(stream);
     let mut head = String::new();

@@ -17,7 +17,7 @@ use super::faults::request_faults::refused_upgrade;
 use super::jwt::Claims;
 use super::upgrade::{PendingUpgrade, hand_over};
 use crate::faults::fault_plan::STREAMS_NAME;
-use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, ShardMessage};
+use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, NewSocket, ShardMessage};
 
 /// Characters of the longest `client_id`.
 const MAX_CLIENT_ID: usize = 128;
@@ -65,8 +65,15 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
     let grant = claims.map(Claims::grant).unwrap_or_default();
     let (user, protocol) = (client_id.into(), ClientProtocol::Streams { grant, admitted: admitted_stream });
     let agent = app.live.agent(request.headers());
-    let open =
-        move |socket, read| ShardMessage::Open(Arrival { socket, read, user, protocol, wanted: None, agent, admitted });
+    let open = move |socket, read| {
+        ShardMessage::Open(Arrival {
+            client: NewSocket { socket, agent, admitted },
+            read,
+            user,
+            protocol,
+            wanted: None,
+        })
+    };
     tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
     Ok(response.map(|()| Body::empty()))
 }

@@ -34,7 +34,9 @@ use crate::health::log_limit;
 use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
-use crate::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, SessionClaim, ShardHandle, ShardMessage};
+use crate::server::shard::mailbox::{
+    Admitted, Arrival, ClientProtocol, NewSocket, SessionClaim, ShardHandle, ShardMessage,
+};
 use crate::server::shard::user_agents::AgentId;
 use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
@@ -230,19 +232,27 @@ async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade
     let HubClient { user, agent, wire, hub, session, admitted } = client;
     match entry {
         Entry::Back(shard, id, _) => {
-            let attach = move |socket, read| ShardMessage::Attach { id, socket, read, agent, admitted };
+            let attach =
+                move |socket, read| ShardMessage::Attach { id, client: NewSocket { socket, agent, admitted }, read };
             tokio::spawn(hand_over(on_upgrade, shard, attach));
         }
         Entry::New(assignment) => {
             let wanted = build_assigned(app, assignment.as_deref(), session.as_deref().map(Seat::name), wire).await;
             let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
             let open = move |socket, read| {
-                ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, agent, admitted })
+                ShardMessage::Open(Arrival {
+                    client: NewSocket { socket, agent, admitted },
+                    read,
+                    user,
+                    protocol,
+                    wanted,
+                })
             };
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
         }
         Entry::Refused => {
-            let refuse = move |socket, _| ShardMessage::Refuse { socket, hub, wire, agent, admitted };
+            let refuse =
+                move |socket, _| ShardMessage::Refuse { client: NewSocket { socket, agent, admitted }, hub, wire };
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), refuse));
         }
     }

@@ -1,7 +1,6 @@
 //! The loop of a shard: it waits, hands one part of the shard to another, and ends connections.
 
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -14,12 +13,11 @@ use super::dialect::conversation::Conversation;
 use super::inbox::Inbox;
 use super::lanes::Lanes;
 use super::looks::Looks;
-use super::mailbox::{Admitted, Arrival, AssignmentNews, ShardHandle, ShardMessage};
+use super::mailbox::{Admitted, Arrival, AssignmentNews, NewSocket, ShardHandle, ShardMessage};
 use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
-use super::user_agents::AgentId;
 use crate::engine::clock::monotonic_ms;
 use crate::wire::Wire;
 
@@ -81,17 +79,9 @@ impl Shard {
             }
             self.drain();
             self.outbox.sweep(&mut self.sessions, &self.lanes);
+            self.looks.turn(self.outbox.has_queued(), &mut self.sessions, &self.lanes, || self.outbox.take_sweeps());
             self.settle();
-            self.look();
             self.expire(monotonic_ms());
-        }
-    }
-
-    /// Works on what operators have asked for, a little at a time.
-    fn look(&mut self) {
-        if self.looks.is_due(self.outbox.has_queued()) {
-            self.looks.turn(&mut self.sessions, &self.lanes, || self.outbox.take_sweeps());
-            self.settle();
         }
     }
 
@@ -127,22 +117,22 @@ impl Shard {
     fn take(&mut self, message: ShardMessage) {
         match message {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
-            ShardMessage::Open(Arrival { socket, read, user, protocol, wanted, agent, admitted }) => {
-                let (key, admitted_stream) = self.sessions.add(user, protocol);
+            ShardMessage::Open(Arrival { client, read, user, protocol, wanted }) => {
+                let (key, stream_place) = self.sessions.add(user, protocol);
                 self.outbox.arrived(key, &self.sessions);
-                self.connect(key, (socket, agent), Some(&read), [Some(admitted), admitted_stream]);
+                self.connect(key, client, Some(&read), stream_place);
                 drop(wanted);
                 self.sessions.end_replaced(key, &mut self.lanes);
             }
             ShardMessage::Claim(claim) => self.sessions.claim(claim, &mut self.lanes),
-            ShardMessage::Attach { id, socket, read, agent, admitted } => {
+            ShardMessage::Attach { id, client, read } => {
                 if let Some(key) = self.sessions.resume(id, &mut self.lanes) {
-                    self.connect(key, (socket, agent), Some(&read), [Some(admitted), None]);
+                    self.connect(key, client, Some(&read), None);
                 }
             }
-            ShardMessage::Refuse { socket, hub, wire, agent, admitted } => {
+            ShardMessage::Refuse { client, hub, wire } => {
                 let key = self.sessions.add_refused(hub, wire);
-                self.connect(key, (socket, agent), None, [Some(admitted), None]);
+                self.connect(key, client, None, None);
             }
             ShardMessage::Assigned(AssignmentNews { assignments, .. }) => {
                 for key in self.sessions.assigned(&assignments) {
@@ -159,16 +149,11 @@ impl Shard {
 
     /// Gives a session its socket, greets the client and handles what it has sent already (`None`: only to refuse it).
     /// Its places under the limits are held until the shard has counted it: a client that is greeted counts once.
-    fn connect(
-        &mut self,
-        key: u32,
-        (socket, agent): (TcpStream, AgentId),
-        sent: Option<&[u8]>,
-        places: [Option<Admitted>; 2],
-    ) {
+    fn connect(&mut self, key: u32, client: NewSocket, sent: Option<&[u8]>, stream_place: Option<Admitted>) {
+        let NewSocket { socket, agent, admitted } = client;
         let (is_watched, now_ms) = (self.poller.add(key, &socket), monotonic_ms());
         self.sessions.connect(key, socket, agent, now_ms);
-        drop(places);
+        drop((admitted, stream_place));
         match sent {
             _ if !is_watched => self.sessions.report(key, Report::Lost(Close::Gone)),
             Some(sent) => {
@@ -182,10 +167,7 @@ impl Shard {
     fn settle(&mut self) {
         while let Some((key, report)) = self.sessions.next_report() {
             match report {
-                Report::Blocked => {
-                    self.poller.set_interest(key, self.sessions.socket(key), Interest::ReadAndWrite);
-                }
-                Report::Stalled => self.poller.set_interest(key, self.sessions.socket(key), Interest::Read),
+                Report::Awaits(interest) => self.poller.set_interest(key, self.sessions.socket(key), interest),
                 Report::Lagging => self.dialects.too_slow(key, &mut self.sessions),
                 Report::Close(frame) => self.close(key, &frame),
                 Report::Finished(close) => self.sessions.depart(key, close, &mut self.lanes),

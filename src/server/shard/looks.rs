@@ -50,7 +50,7 @@ impl Looks {
     }
 
     /// Whether a turn would be of use; when there is something to send, only if somebody has waited for long.
-    pub fn is_due(&self, has_queued: bool) -> bool {
+    fn is_due(&self, has_queued: bool) -> bool {
         self.waiting.front().is_some_and(|(since_ms, _)| !has_queued || monotonic_ms() >= since_ms + PATIENCE_MS)
     }
 
@@ -59,9 +59,15 @@ impl Looks {
         self.waiting.is_empty()
     }
 
-    /// Works on the first question for a moment.
-    pub fn turn(&mut self, sessions: &mut Sessions, lanes: &Lanes, sweeps: impl FnOnce() -> SweepTimes) {
-        let Some((_, look)) = self.waiting.front() else { return };
+    /// Works on the first question for a moment, if that is due.
+    pub fn turn(
+        &mut self,
+        has_queued: bool,
+        sessions: &mut Sessions,
+        lanes: &Lanes,
+        sweeps: impl FnOnce() -> SweepTimes,
+    ) {
+        let Some((_, look)) = self.waiting.front().filter(|_| self.is_due(has_queued)) else { return };
         let first = self.next;
         let end = first.saturating_add(TURN).min(sessions.key_end());
         self.next = end;

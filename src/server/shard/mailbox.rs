@@ -34,27 +34,19 @@ pub enum ShardMessage {
     Attach {
         /// The connection id of the session that was claimed.
         id: Uuid,
-        /// The new socket, in non-blocking mode.
-        socket: TcpStream,
+        /// The client.
+        client: NewSocket,
         /// What it sent behind the handshake.
         read: Bytes,
-        /// What it calls itself.
-        agent: AgentId,
-        /// Counts the client against the limit until the shard counts it.
-        admitted: Admitted,
     },
     /// A client that asked for a session which cannot be recovered has been upgraded, to be told so.
     Refuse {
-        /// The socket, in non-blocking mode.
-        socket: TcpStream,
-        /// The hub that the client connects to.
+        /// The client.
+        client: NewSocket,
+        /// The hub that it connects to.
         hub: HubName,
         /// Its protocol.
         wire: webpubsub::PubSubWire,
-        /// What it calls itself.
-        agent: AgentId,
-        /// Counts the client against the limit until the shard counts it.
-        admitted: Admitted,
     },
     /// Assignments have changed: their sessions follow, or end if another negotiate took their place.
     Assigned(AssignmentNews),
@@ -88,9 +80,19 @@ pub struct AssignmentNews {
 }
 
 /// A client whose upgrade is finished.
-pub struct Arrival {
-    /// The socket, in non-blocking mode.
+pub struct NewSocket {
+    /// Its socket, in non-blocking mode.
     pub socket: TcpStream,
+    /// What it calls itself.
+    pub agent: AgentId,
+    /// Counts it against the limit until the shard counts it.
+    pub admitted: Admitted,
+}
+
+/// A client with a session of its own.
+pub struct Arrival {
+    /// The client.
+    pub client: NewSocket,
     /// What it sent behind the handshake.
     pub read: Bytes,
     /// Who it says it is. A credential on Web PubSub: never logged.
@@ -99,10 +101,6 @@ pub struct Arrival {
     pub protocol: ClientProtocol,
     /// Keeps what it will be subscribed to built until it is.
     pub wanted: Option<WantedForm>,
-    /// What it calls itself.
-    pub agent: AgentId,
-    /// Counts the client against the limit until the shard counts it.
-    pub admitted: Admitted,
 }
 
 /// What an upgraded client speaks, and may do.

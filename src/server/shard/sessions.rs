@@ -26,6 +26,7 @@ use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
 use super::mailbox::{Admitted, ClientProtocol, SessionClaim};
 use super::marks::{Mark, Marks};
+use super::poller::Interest;
 use super::session::{Membership, Session};
 use super::shard_options::ShardOptions;
 use super::stats::{ShardStats, hub_index};
@@ -43,10 +44,9 @@ use crate::wire::{Wire, webpubsub};
 /// What should happen to a session's connection. The loop acts on it when the part at work is done.
 #[derive(Debug)]
 pub enum Report {
-    /// The kernel took less than it was given: wait until the socket is writable.
-    Blocked,
-    /// It was blocked, and is not tried again when the socket is writable: a plan of faults has stalled it.
-    Stalled,
+    /// What is asked of the kernel about its socket from now on. Writing: it took less than it was given. Only reading,
+    /// though it is blocked: a plan of faults has stalled it.
+    Awaits(Interest),
     /// The client is too far behind.
     Lagging,
     /// Close it, and say why.

@@ -18,6 +18,7 @@ use super::connection::{Connection, ConnectionState};
 use super::context::ShardContext;
 use super::lanes::Lanes;
 use super::marks::Mark;
+use super::poller::Interest;
 use super::question::SweepTimes;
 use super::session::{Extent, Pick};
 use super::sessions::{Report, Sessions};
@@ -318,7 +319,7 @@ impl Outbox {
 
         if partly {
             sessions.set_mark(key, Mark::Blocked);
-            sessions.report(key, Report::Blocked);
+            sessions.report(key, Report::Awaits(Interest::ReadAndWrite));
         } else if sending.picked < sending.picks.len() || sending.extent == Extent::More {
             sessions.set_mark(key, Mark::Queued);
             self.queue.push_back(key);

@@ -12,6 +12,7 @@ use crate::engine::policy::LagOptions;
 use crate::server::shard::close::Close;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::marks::Mark;
+use crate::server::shard::poller::Interest;
 use crate::server::shard::pull::{FellOff, Pull, PullView, PulledFrames};
 use crate::server::shard::session::Session;
 use crate::server::shard::sessions::{Report, Sessions};
@@ -192,7 +193,7 @@ impl Outbox {
         connection.count_sent(frames, taken as u64, self.stats.hub(STREAMS));
         if is_partly {
             sessions.set_mark(key, Mark::Blocked);
-            sessions.report(key, Report::Blocked);
+            sessions.report(key, Report::Awaits(Interest::ReadAndWrite));
         } else {
             self.pulled(key, now_ms, sessions, lanes);
         }

@@ -10,6 +10,7 @@ use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::connection::Connection;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::marks::Mark;
+use crate::server::shard::poller::Interest;
 use crate::server::shard::sessions::{Report, Sessions};
 use crate::wire::websocket::{self, Opcode};
 
@@ -87,7 +88,7 @@ impl Outbox {
 /// Lets nothing be sent to a connection any more.
 pub(super) fn stall(key: u32, sessions: &mut Sessions) {
     if sessions.mark(key) == Mark::Blocked {
-        sessions.report(key, Report::Stalled);
+        sessions.report(key, Report::Awaits(Interest::Read));
     }
     sessions.set_mark(key, Mark::Stalled);
 }
