@@ -65,6 +65,8 @@ async fn run(options: &TopOptions) -> anyhow::Result<()> {
         bail!("expected a terminal; without one, use --once");
     };
     let signal = tokio::select! {
+        // In this order: signals are listened for before anything is drawn.
+        biased;
         signal = terminal.until_ended() => Some(signal.context("cannot listen for signals")?),
         () = show(&client, snapshots) => None,
     };
