@@ -38,6 +38,7 @@ export const CLOSE_MEANINGS = new Map([
 
 const SLOW_CONSUMER = /slow consumer/i;
 const STATES = ["price_updates", "portfolio"];
+const REMEMBERED = 256; // messages of a channel, so that none is handed on twice
 const TRADING_STREAMS = ["price_updates", "signals", "trades", "portfolio"];
 
 // ---- shapes ----------------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ export class FlowcastClient {
   #confirmed; // the server's word on what is subscribed; undefined: nothing was ever asked for
   #latest; // the last "subscribed" while more answers are due
   #pending = []; // requests not answered yet; those with `replay` are made again from #confirmed
-  #positions = new Map(); // by channel: what has been heard of it, { epoch, seqs: Map(partition ▸ seq) }
+  #positions = new Map(); // by channel: what has been heard of it, { epoch, seqs: Map(partition ▸ seq), recent: Set }
   #resuming = new Set(); // channels that were asked for with a position, and not answered yet
 
   /**
@@ -379,7 +380,7 @@ export class FlowcastClient {
     if (channel !== undefined) {
       // Comes from auto-subscription, and once more in its turn.
       if (this.#resuming.has(channel)) return;
-      this.#moveOn(channel, message);
+      if (!this.#moveOn(channel, message)) return;
     }
     this.#emit(message.type, message);
     this.#emit("any", message);
@@ -398,13 +399,18 @@ export class FlowcastClient {
     }
   }
 
-  /** A message of a channel was heard: from now on the channel goes on after it. */
+  /** A message of a channel was heard: from now on the channel goes on after it. False if it was heard before. */
   #moveOn(channel, { type, epoch, seq, partition = 0, to }) {
-    if (epoch === undefined) return; // an older server, or a message that is in no log
+    if (epoch === undefined) return true; // an older server, or a message that is in no log
     const known = this.#positions.get(channel);
-    const position = known?.epoch === epoch ? known : { epoch, seqs: new Map() };
-    for (const [part, number] of type === "skipped" ? pairsOf(to) : [[String(partition), seq]]) position.seqs.set(part, number);
+    const position = known?.epoch === epoch ? known : { epoch, seqs: new Map(), recent: new Set() };
     this.#positions.set(channel, position);
+    const heard = type === "skipped" ? pairsOf(to) : [[String(partition), seq]];
+    for (const [part, number] of heard) {
+      if (number > (position.seqs.get(part) ?? -1)) position.seqs.set(part, number); // one may come late
+    }
+    // The state of a channel may be told again.
+    return type === "skipped" || STATES.includes(channel) || isFirst(position.recent, `${partition}/${seq}`);
   }
 
   /** Where the channels stand that begin now; those of which something was missed go on from where they are. */
@@ -414,7 +420,7 @@ export class FlowcastClient {
     }
     for (const [channel, { epoch, seq, recovered, reason }] of Object.entries(positions)) {
       if (this.#positions.has(channel) && recovered !== false) continue;
-      this.#positions.set(channel, { epoch, seqs: new Map(pairsOf(seq)) });
+      this.#positions.set(channel, { epoch, seqs: new Map(pairsOf(seq)), recent: new Set() });
       if (recovered === false) this.#emit("gap", { channel, reason });
     }
   }
@@ -527,6 +533,14 @@ function replayOf(confirmed, positions) {
   const unsubscribe = (channel) => ({ type: "unsubscribe", channels: [channel] });
   const requests = channels.length > 0 ? channels.map(subscribe) : TRADING_STREAMS.map(unsubscribe);
   return requests.map((request) => ({ request, replay: true }));
+}
+
+/** Whether a message was not heard yet, as far as the last ones of its channel are remembered. */
+function isFirst(recent, number) {
+  if (recent.has(number)) return false;
+  recent.add(number);
+  if (recent.size > REMEMBERED) recent.delete(recent.values().next().value);
+  return true;
 }
 
 const sinceOf = ({ epoch, seqs }) => ({ epoch, seq: Object.fromEntries(seqs) });

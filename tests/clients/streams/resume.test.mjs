@@ -10,6 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Dataset } from "../support/orderflow.mjs";
 import { Server } from "../support/server.mjs";
 import { waitUntil } from "../support/waiting.mjs";
+import { LyingServer } from "./lying_server.mjs";
 import { IMPLEMENTATIONS, withClient } from "./support.mjs";
 import { EXAMPLES, SETTINGS, jwt, publish } from "./publishing.mjs";
 
@@ -105,3 +106,27 @@ for (const [name, WebSocket] of IMPLEMENTATIONS) {
     });
   });
 }
+
+test("a message that comes twice is handed on once, one that comes late is handed on, and the position is the highest", async () => {
+  const lying = await LyingServer.start();
+  try {
+    await withClient({ url: lying.url }, async ({ client, of, untilMessage }) => {
+      client.subscribe("lines");
+      await client.connect();
+      await untilMessage("subscribed");
+      const message = (seq) => ({ type: "message", channel: "lines", epoch: "e", seq, payload: { seq }, timestamp: "2025-11-28T14:30:00Z" });
+      for (const seq of [1, 2, 2, 4, 3, 3, 4, 5]) lying.say(message(seq));
+      await untilMessage("message", 5);
+      assert.deepEqual(of("message").map(({ seq }) => seq), [1, 2, 4, 3, 5]);
+      lying.say(message(7));
+      lying.say(message(6));
+      await untilMessage("message", 7);
+      lying.last.socket.terminate();
+      const again = await lying.connection(2);
+      await waitUntil(() => again.received.some(({ type }) => type === "subscribe"), "a new subscription");
+      assert.deepEqual(again.received.find(({ type }) => type === "subscribe").since, { epoch: "e", seq: { 0: 7 } });
+    });
+  } finally {
+    await lying.stop();
+  }
+});
