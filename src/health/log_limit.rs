@@ -43,14 +43,15 @@ pub fn client_lines_left_out() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed)
 }
 
-/// Lets so many log lines pass in each period, and counts the others. Each owner has one of its own.
+/// Lets so many log lines pass in each period, and counts the others. Each owner has one of its own. A period begins with
+/// the first line behind the one before.
 #[derive(Debug, Clone)]
 pub struct LogLimiter {
     /// Lines that may pass in a period.
     limit: u32,
     period_ms: u64,
-    /// The period of the last line, counted from the clock's zero.
-    period: u64,
+    /// When the period began.
+    began_ms: u64,
     passed: u32,
     suppressed: u64,
 }
@@ -65,15 +66,14 @@ impl Default for LogLimiter {
 impl LogLimiter {
     /// At most `limit` lines in each `period_ms`.
     pub const fn new(limit: u32, period_ms: u64) -> Self {
-        Self { limit, period_ms, period: 0, passed: 0, suppressed: 0 }
+        Self { limit, period_ms, began_ms: 0, passed: 0, suppressed: 0 }
     }
 
-    /// `Some` if a line may be written now, with the number of lines suppressed since the last one. Periods
-    /// are those of `now_ms`, of any clock.
+    /// `Some` if a line may be written now, with the number of lines suppressed since the last one. `now_ms` is of any
+    /// clock that does not go back.
     pub fn pass(&mut self, now_ms: u64) -> Option<u64> {
-        let period = now_ms / self.period_ms;
-        if period != self.period {
-            (self.period, self.passed) = (period, 0);
+        if self.passed == 0 || now_ms.saturating_sub(self.began_ms) >= self.period_ms {
+            (self.began_ms, self.passed) = (now_ms, 0);
         }
         if self.passed >= self.limit {
             self.suppressed += 1;
@@ -116,7 +116,8 @@ mod tests {
         let mut limiter = LogLimiter::default();
         let passed: Vec<_> = (0..8).map(|_| limiter.pass(1500)).collect();
         assert_eq!(passed, [Some(0), Some(0), Some(0), Some(0), Some(0), None, None, None]);
-        assert_eq!(limiter.pass(2000), Some(3));
+        assert_eq!(limiter.pass(2499), None, "a period is whole, whenever it began");
+        assert_eq!(limiter.pass(2500), Some(4));
         assert_eq!([any(0), any(3)], [None, Some(3)]);
     }
 
