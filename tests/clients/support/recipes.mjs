@@ -71,12 +71,15 @@ export class Watched {
     const words = [];
     const isEnding = kinds.some((kind) => ENDINGS.includes(kind));
     if (isEnding) words.push(this.connections === 1 || !isLost ? "recovers" : "connects anew");
+    // Nobody ordered that. Whether a record falls into the gap is a matter of milliseconds.
+    const isBroken = !isEnding && this.connections > 1;
+    if (isBroken) words.push("loses the connection");
     if (resumedMs > LATE_MS) words.push("after half a minute");
     if (!this.hasStarted) words.push("waits for an answer for ever");
     if (this.thrown > 0) words.push("throws");
     if (this.malformed > 0) words.push("says what is broken");
     if (this.broken > 0) words.push("hands on what is broken");
-    if (isLost) words.push("loses records");
+    if (isLost && !isBroken) words.push("loses records");
     if (this.rows.length > seen.size) words.push("hands on both");
     else if (this.rows.some((row, at) => at > 0 && row < this.rows[at - 1])) words.push("hands on out of order");
     return words.join(", ") || "nothing lost";
