@@ -14,7 +14,6 @@ use bytes::{Buf, Bytes};
 use rustix::net::{SendFlags, send};
 
 use super::close::Close;
-use super::stats::HubCounts;
 use super::user_agents::AgentId;
 use crate::engine::clock::monotonic_ms;
 use crate::wire::websocket::Inbound;
@@ -44,12 +43,6 @@ pub struct Connection {
     pub state: ConnectionState,
     /// When the client was last heard, or seen to read, ms.
     pub heard_ms: u64,
-    /// When it was upgraded, ms.
-    pub opened_ms: u64,
-    /// Data frames handed to the kernel.
-    pub frames: u64,
-    /// Bytes handed to the kernel.
-    pub bytes: u64,
     /// What the client calls itself.
     pub agent: AgentId,
     /// Keeps bytes only while a message is incomplete.
@@ -108,9 +101,6 @@ impl Connection {
         Self {
             state: ConnectionState::Open,
             heard_ms: now_ms,
-            opened_ms: now_ms,
-            frames: 0,
-            bytes: 0,
             agent,
             inbound: Inbound::default(),
             socket,
@@ -158,14 +148,6 @@ impl Connection {
                 Err(error) => Err(error.into()),
             };
         }
-    }
-
-    /// Counts what the kernel has taken, here and for its hub.
-    pub fn count_sent(&mut self, frames: u64, bytes: u64, hub: &HubCounts) {
-        self.frames += frames;
-        self.bytes += bytes;
-        hub.frames.add(frames);
-        hub.bytes.add(bytes);
     }
 
     /// The same for bytes that leave in a TCP segment of their own.
@@ -334,6 +316,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 72, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 48, "{}", size_of::<Connection>());
     }
 }

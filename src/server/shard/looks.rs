@@ -180,9 +180,9 @@ fn seen(session: &Session, mark: Mark, lanes: &Lanes, now_ms: u64) -> Option<See
         address: connection.peer(),
         groups: session.memberships.len(),
         behind: session.behind(lanes),
-        frames: connection.frames,
-        bytes: connection.bytes,
-        age_ms: now_ms.saturating_sub(connection.opened_ms),
+        frames: session.use_of_socket.frames,
+        bytes: session.use_of_socket.bytes,
+        age_ms: now_ms.saturating_sub(session.use_of_socket.opened_ms),
         quiet_ms: now_ms.saturating_sub(connection.heard_ms),
         state,
     })

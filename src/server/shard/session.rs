@@ -15,6 +15,7 @@ use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
 use super::pull::Pull;
 use super::shown_text::{shown, shown_key};
+use super::stats::HubCounts;
 use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
 use crate::replay::seat::Seat;
@@ -69,6 +70,8 @@ pub struct Session {
     pub memberships: Vec<Membership>,
     /// The socket, unless the session is detached.
     pub connection: Option<Connection>,
+    /// What this socket, or the last one, was used for.
+    pub use_of_socket: SocketUse,
     /// Changes whenever the socket does, so that timers of an earlier socket are ignored.
     pub serial: u32,
     /// Whether its last socket was reset for lag.
@@ -83,6 +86,27 @@ pub struct Session {
     /// The largest sequence id the client confirmed.
     pub acked: u64,
     acks: AckIds,
+}
+
+/// What a socket was used for, as operators see it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SocketUse {
+    /// When it was upgraded, ms.
+    pub opened_ms: u64,
+    /// Data frames handed to the kernel.
+    pub frames: u64,
+    /// Bytes handed to the kernel.
+    pub bytes: u64,
+}
+
+impl SocketUse {
+    /// Counts what the kernel has taken, here and for the client's hub.
+    pub fn count(&mut self, frames: u64, bytes: u64, hub: &HubCounts) {
+        self.frames += frames;
+        self.bytes += bytes;
+        hub.frames.add(frames);
+        hub.bytes.add(bytes);
+    }
 }
 
 /// How much of what is due [`Session::due`] found.
@@ -123,6 +147,7 @@ impl Session {
             followed: None,
             memberships: Vec::new(),
             connection: None,
+            use_of_socket: SocketUse::default(),
             serial: 0,
             lagged: false,
             is_pulling: false,

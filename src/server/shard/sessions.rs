@@ -27,7 +27,7 @@ use super::lanes::Lanes;
 use super::mailbox::{Admitted, ClientProtocol, SessionClaim};
 use super::marks::{Mark, Marks};
 use super::poller::Interest;
-use super::session::{Membership, Session};
+use super::session::{Membership, Session, SocketUse};
 use super::shard_options::ShardOptions;
 use super::stats::{ShardStats, hub_index};
 use super::timers::Timeouts;
@@ -227,6 +227,7 @@ impl Sessions {
         self.renew_serial(key);
         let session = &mut self.slab[key as usize];
         session.connection = Some(Connection::new(socket, agent, now_ms));
+        session.use_of_socket = SocketUse { opened_ms: now_ms, ..SocketUse::default() };
         self.marks.set(key, Mark::Ready);
         self.stats.connections.add(1);
         self.stats.opened.add(1);
@@ -439,8 +440,8 @@ impl Sessions {
             address: connection.peer(),
             close,
             ending,
-            lived_ms: monotonic_ms().saturating_sub(connection.opened_ms),
-            frames: connection.frames,
+            lived_ms: monotonic_ms().saturating_sub(session.use_of_socket.opened_ms),
+            frames: session.use_of_socket.frames,
         });
     }
 

@@ -315,7 +315,7 @@ impl Outbox {
                 }
             }
         }
-        connection.count_sent(frames as u64, taken as u64, self.stats.hub(hub_index(session.wire, session.hub)));
+        session.use_of_socket.count(frames as u64, taken as u64, self.stats.hub(hub_index(session.wire, session.hub)));
 
         if partly {
             sessions.set_mark(key, Mark::Blocked);

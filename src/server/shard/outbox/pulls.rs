@@ -190,7 +190,7 @@ impl Outbox {
             pull.took(frame.place);
             frames += 1;
         }
-        connection.count_sent(frames, taken as u64, self.stats.hub(STREAMS));
+        session.use_of_socket.count(frames, taken as u64, self.stats.hub(STREAMS));
         if is_partly {
             sessions.set_mark(key, Mark::Blocked);
             sessions.report(key, Report::Awaits(Interest::ReadAndWrite));

@@ -149,7 +149,7 @@ impl Outbox {
             if !next.is_split {
                 let frames = fill(connection, line, now_ms);
                 // The bytes are counted when they are sent.
-                connection.count_sent(frames, 0, self.stats.hub(hub));
+                session.use_of_socket.count(frames, 0, self.stats.hub(hub));
             } else if !connection.has_unsent() {
                 line.splitting = line.pop().map(|frame| (frame.bytes, 0));
                 stall(key, sessions);
@@ -191,10 +191,8 @@ impl Outbox {
         }
         let length = bytes.len() as u64;
         self.stats.sends.add(length);
-        if let Some(session) = sessions.get_mut(key)
-            && let Some(connection) = &mut session.connection
-        {
-            connection.count_sent(1, length, self.stats.hub(hub_index(session.wire, session.hub)));
+        if let Some(session) = sessions.get_mut(key) {
+            session.use_of_socket.count(1, length, self.stats.hub(hub_index(session.wire, session.hub)));
         }
         line.splitting = None;
         if !self.faults.stalls.iter().any(|(_, stalled, serial)| (*stalled, *serial) == (key, line.serial)) {
