@@ -90,11 +90,10 @@ bench-encode: ## JSONL line to finished frames, records/s of one core
 # $(call flags,ROWS SERIES) passes the variables that are set on as --rows and --series.
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 
-bench-fanout: ## flowcast against the floor and its peers, or AGAINST=another binary; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
+bench-fanout: ## flowcast against the floor and its peers (ROWS=peers), or AGAINST=another binary; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
 	cargo build $(LOCKED) --release --workspace --bins
 ifndef AGAINST
-	cargo build --release --manifest-path loadtest/peers/tungstenite/Cargo.toml --target-dir target/peers
-	cd loadtest/peers && npm install --no-audit --no-fund --silent
+	$(if $(filter 0,$(PEERS)),,bash loadtest/peers/build.sh)
 endif
 	python3 loadtest/bench/fanout.py $(call flags,AGAINST ROWS WIRES ROUNDS SECONDS PEERS)
 
