@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_line_is_moved_in_time_and_nothing_else_of_it_changes() {
-        let moved = |line: &str, seconds| shifted(line.as_bytes(), seconds).map(|line| String::from_utf8(line).unwrap());
+        let moved =
+            |line: &str, seconds| shifted(line.as_bytes(), seconds).map(|line| String::from_utf8(line).unwrap());
         let line = r#"{"spot": 6822.950, "timestamp" : 1764340202 ,"ticker":"SPX"}"#;
         assert_eq!(moved(line, 86_400).unwrap(), line.replace("1764340202", "1764426602"));
         assert_eq!(moved(line, -1_764_340_203).unwrap(), line.replace("1764340202", "-1"));
