@@ -260,7 +260,7 @@ def beside_peers(settings, connections):
     """The same load for flowcast, the floor and every peer that can run here: one channel, messages as long as the
     hub's in JSON, published by the driver. What arrives at the clients is told as it is, lost or late."""
     each_s = PEER_DEMAND // connections
-    load = Load(connections, STREAMS, CHANNEL, max(TAIL_S, settings.seconds), PEER_DEMAND, at_limit=True, external=True)
+    load = Load(connections, STREAMS, CHANNEL, settings.seconds, PEER_DEMAND, at_limit=True, external=True)
     size = settings.payload_bytes()
 
     def measured(start, publisher, dialect=None, path=""):
