@@ -9,6 +9,7 @@ anything, or if memory passed the limit.
 import argparse
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -299,9 +300,10 @@ async def byte_reading(target):
 
 
 async def drain(reader):
-    """Reads to the end."""
-    while await reader.read(65536):
-        pass
+    """Reads to the end, whatever it is."""
+    with contextlib.suppress(OSError):
+        while await reader.read(65536):
+            pass
 
 
 # Each with the number of clients that do it at the same time.
