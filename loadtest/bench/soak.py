@@ -16,8 +16,8 @@ visitors  the rest: groups of new clients that connect, join, stay half a minute
           fault selects them.
 
 The run is good (exit code 0) if every swarm says so, if the memory of the server in the last part of the run is not more
-than 2 % above what it was after the warm-up (medians), and if at the end, when everybody has left, the server's own
-figures are back at nothing. Other work on the machine makes nothing fail: no latency is claimed.
+than 2 % above what it was after the warm-up (medians; runs of less than half an hour are not judged by it), and if at the end,
+when everybody has left, the server's own figures are back at nothing. Other work on the machine makes nothing fail: no latency is claimed.
 """
 
 import argparse
@@ -46,6 +46,8 @@ GROUPS = "classic/gex_full,orderflow/*"
 PARTS = 6
 """The run is looked at in so many parts; the first is the warm-up."""
 GROWTH = 0.02
+WARM_S = 300
+"""A warm-up that is shorter says nothing about memory."""
 VISIT_S = 30
 SEEK_S = 60
 SAMPLE_S = 1.0
@@ -316,7 +318,7 @@ def soak(asked, folder):
     problems = [problem for crowd in crowds for problem in crowd.problems()]
     problems += visitors.problems + seeker.problems + inconsistent(told) + [f"log: {line[:300]}" for line in log[:10]]
     medians = memory.medians(begin, end)
-    if grown(medians) > GROWTH:
+    if asked.seconds >= WARM_S * PARTS and grown(medians) > GROWTH:
         problems.append(f"memory grew by {grown(medians):.1%} after the warm-up (limit {GROWTH:.0%})")
     return Day(crowds, visitors, seeker.seeks, medians, after, told, used / (end - begin), end - begin, problems)
 
@@ -330,7 +332,7 @@ def report(day, asked):
         f"# Soak: {'PASSED' if not day.problems else 'FAILED'}", "",
         f"{asked.clients:,} clients, {day.seconds / 60:.0f} minutes, {day.seeks} seeks, {ordered:,.0f} faults struck, "
         f"{total(day.told, 'connections_opened_total'):,.0f} connections opened, server {day.server_cpu:.1%} of a core.", "",
-        "| clients | | copies proven | resets | recovered | connected anew | orders seen | verdict |", "|---|---|---|---|---|---|---|---|",
+        "| clients | how many | copies proven | resets | recovered | connected anew | orders seen | verdict |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for crowd in day.crowds:
         facts = crowd.told.get("facts", {})
