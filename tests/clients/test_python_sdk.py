@@ -7,6 +7,7 @@ the order on the wire matters, the test reads the proxy's transcript.
 import base64
 import itertools
 import json
+import random
 
 import pytest
 from azure.messaging.webpubsubclient.models import SendMessageError, WebPubSubDataType
@@ -225,13 +226,18 @@ def test_a_cut_connection_is_recovered_with_nothing_lost_and_nothing_twice(
         assert subscriber.disconnected == []
 
 
-def test_a_connection_can_be_recovered_again_and_again(server, proxy, dataset):
+def test_a_connection_that_is_cut_at_any_byte_can_be_recovered_again_and_again(server, proxy, dataset):
     with Subscriber(proxy.through(server.websocket_url()), "json.reliable") as subscriber:
         subscriber.client.join_group(group_of("SPX"))
-        for cuts in range(1, 4):
-            subscriber.wait_for_more(5, group_of("SPX"))
+        bytes_to_cut = random.Random(15)
+        for cuts in range(1, 11):
+            subscriber.wait_for_more(3, group_of("SPX"))
+            connection, allowed = proxy.connections[-1], bytes_to_cut.randrange(1, 2000)
+            before = len(connection.downstream)
+            proxy.hold(after_bytes=allowed)
+            wait_until(lambda: len(connection.downstream) >= before + allowed, "bytes beyond the cut")
             proxy.cut()
-            wait_until(lambda cuts=cuts: len(proxy.connections) == cuts + 1, "the next attempt of the SDK")
+            wait_until(lambda: len(proxy.connections) == cuts + 1, "the next attempt of the SDK")
         subscriber.wait_for_more(5, group_of("SPX"))
         assert_consecutive(rows(subscriber, dataset, "SPX", "2026-04"), len(dataset.lines["SPX"]))
         assert len(subscriber.connected) == 1
