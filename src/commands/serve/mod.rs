@@ -95,9 +95,11 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let streams = Streams::new(stream_hub(options), options.kafka.channels(), options.streams.clone(), &status);
     let faults = fault_board(options, plan, &hub, streams.hub());
     let prefix: Arc<str> = options.general.group_prefix.as_str().into();
+    let tokens = options.session_key.tokens()?.map(Arc::new);
     let context = ShardContext {
         hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
         prefix: Arc::clone(&prefix),
+        tokens: tokens.clone(),
         options: Arc::new(options.shard.clone()),
         stream_options: options.streams.clone(),
         streams: Arc::clone(&streams),
@@ -108,6 +110,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     };
     let (shards, threads) = spawn_shards(&context)?;
     let app = Arc::new(App {
+        session_tokens: tokens,
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
         replay: ReplayState::default(),
