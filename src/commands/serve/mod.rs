@@ -86,9 +86,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let dataset = options.replays().then(|| Dataset::find(&options.dataset)).transpose()?;
     let limit = raise_file_limit();
     let listeners = listen(&options.listen)?;
-    if let Some(limit) = limit {
-        tell_file_limit(limit, dataset.map_or(0, |dataset| dataset.files.len()), options.http.max_connections);
-    }
+    tell_file_limit(limit, dataset.map_or(0, |dataset| dataset.files.len()), options.http.max_connections);
 
     let status = Arc::new(Status::default());
     let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
@@ -159,8 +157,9 @@ fn fault_board(options: &ServeOptions, plan: Option<FaultPlan>, hub: &Hub, strea
 }
 
 /// Says how many connections the limit of open files allows if it is not as many as the settings do. Each file of the
-/// day stays open while it is served.
-fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
+/// day stays open while it is served. `None`: the limit is not known.
+fn tell_file_limit(limit: Option<u64>, data_files: usize, max_connections: usize) {
+    let Some(limit) = limit else { return };
     let connections = limit.saturating_sub(OWN_FILES).saturating_sub(data_files as u64);
     if connections < max_connections as u64 {
         tracing::info!(

@@ -33,7 +33,7 @@ use crate::health::log_limit;
 use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::mailbox::{
-    Admitted, Arrival, ClientProtocol, NewSocket, RestoredSession, ShardHandle, ShardMessage,
+    Admitted, Arrival, ClientProtocol, MailboxFull, NewSocket, RestoredSession, ShardHandle, ShardMessage,
 };
 use crate::server::shard::session_token::SessionTicket;
 use crate::server::shard::user_agents::AgentId;
@@ -188,7 +188,7 @@ async fn upgrade(
     let (token, named_session) = session_choice::split(token);
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
-    let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
+    let wire = PubSubWire { syntax, reliable, profile };
     let key = auth::key_of(token);
     if let Some(refused) = refused_upgrade(app, key, hub.name()) {
         return Err(UpgradeError::Ordered(Box::new(refused)));
@@ -199,27 +199,18 @@ async fn upgrade(
     }
 
     let entry = match recovery {
-        Some(recovery) => {
-            let loses_codes = loses_close_codes(request.headers());
-            let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
-            match recover(app, recovery, hub, key, status).await.map_err(|_| UpgradeError::Full)? {
-                Recovered::Unknown if loses_codes => return Err(UpgradeError::NoSession),
-                recovered => Entry::Back(recovered),
-            }
-        }
+        Some(recovery) => Entry::Back(returning(app, recovery, hub, key, request.headers()).await?),
         None if has_expired(app, key, hub.name()) => return Err(SlotRefusal::Expired.into()),
         None => Entry::New(app.slots.connect(token, hub, monotonic_ms())?),
     };
     // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
     let (user, wire) = match &entry {
         Entry::Back(Recovered::Here(_, _, wire)) => (key, *wire),
-        Entry::Back(Recovered::Elsewhere(ticket)) => {
-            let profile = app.pinned.unwrap_or(ticket.wire.profile);
-            (&*ticket.user, PubSubWire { profile, ..ticket.wire })
-        }
+        Entry::Back(Recovered::Elsewhere(ticket)) => (&*ticket.user, ticket.wire),
         Entry::Back(Recovered::Unknown) | Entry::New(_) => (key, wire),
     };
     let user: Box<str> = user.into();
+    let wire = PubSubWire { profile: app.pinned.unwrap_or(wire.profile), ..wire };
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
@@ -227,6 +218,23 @@ async fn upgrade(
     let client = HubClient { user, agent: app.live.agent(request.headers()), wire, hub, session, admitted };
     enter(app, entry, client, on_upgrade).await;
     Ok(response.map(|()| Body::empty()))
+}
+
+/// What becomes of a client that comes back.
+async fn returning(
+    app: &App,
+    recovery: Recovery,
+    hub: HubName,
+    key: &str,
+    headers: &HeaderMap,
+) -> Result<Recovered, UpgradeError> {
+    let loses_codes = loses_close_codes(headers);
+    let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
+    match recover(app, recovery, hub, key, status).await {
+        Ok(Recovered::Unknown) if loses_codes => Err(UpgradeError::NoSession),
+        Ok(recovered) => Ok(recovered),
+        Err(MailboxFull) => Err(UpgradeError::Full),
+    }
 }
 
 /// A client that is let in.
