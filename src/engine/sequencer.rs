@@ -9,7 +9,7 @@
 //! short ones per publication; nothing of ours is locked per publication or per subscriber.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -95,11 +95,17 @@ impl Sequencer {
         }
     }
 
-    /// Raises the ids of all further batches to the time of day, and so above the ids of every other node: they begin with
-    /// the time of its start and rise more slowly than the clock.
-    pub fn raise(&self) {
-        // Relaxed: a batch that begins meanwhile is older than what asked for this.
-        self.floor.fetch_max(id_of_now(), Ordering::Relaxed);
+    /// Raises the ids of all further batches above the time of day, which is returned as an id, and so above the ids of every
+    /// other node: they begin with the time of its start and rise more slowly than the clock.
+    pub fn raise(&self) -> u64 {
+        let floor = id_of_now();
+        self.floor.fetch_max(floor, Ordering::SeqCst);
+        floor
+    }
+
+    /// Whether every batch is published that began before the ids were raised to `floor`.
+    pub fn is_raised(&self, floor: u64) -> bool {
+        self.published() > floor || !matches!(self.open.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Sets where its batches are noted while a plan of faults runs. Called once.
@@ -198,7 +204,7 @@ impl Sequencer {
     }
 
     fn batch<'a>(&'a self, mut open: MutexGuard<'a, Sequence>, due: Option<Due>) -> Batch<'a> {
-        open.last_id = open.last_id.max(self.floor.load(Ordering::Relaxed));
+        open.last_id = open.last_id.max(self.floor.load(Ordering::SeqCst));
         let published_ns = clock::monotonic_ns();
         let is_of_clock = due.as_ref().is_some_and(|due| due.session.is_none());
         let due = due.unwrap_or_else(|| Due { scheduled_ns: published_ns, ..Due::default() });

@@ -2,6 +2,8 @@
 //!
 //! Source: `docs/protocols/webpubsub.md`, "Recovery" and "Tokens that carry the session".
 
+use std::time::Duration;
+
 use http::StatusCode;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -15,6 +17,9 @@ use crate::server::shard::mailbox::{MailboxFull, SessionClaim, ShardHandle, Shar
 use crate::server::shard::session_token::{SessionTicket, SessionTokens};
 use crate::wire::gexbot::{GroupName, HubName};
 use crate::wire::webpubsub::PubSubWire;
+
+/// How often it is looked whether a batch has ended.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What a client says about the session that it wants back.
 pub struct Recovery {
@@ -72,7 +77,10 @@ pub async fn recover(
         return Ok(Recovered::Unknown);
     };
     // The client drops what has a smaller id than it has seen on the other node.
-    app.hub.sequencer().raise();
+    let floor = app.hub.sequencer().raise();
+    while !app.hub.sequencer().is_raised(floor) {
+        tokio::time::sleep(LOOK).await;
+    }
     Ok(Recovered::Elsewhere(ticket))
 }
 

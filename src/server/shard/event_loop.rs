@@ -119,7 +119,11 @@ impl Shard {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
             ShardMessage::Open(Arrival { client, read, user, protocol, wanted, restored }) => {
                 let (key, stream_place) = match restored {
-                    Some(restored) => (self.sessions.restore(restored, user, protocol, &mut self.lanes), None),
+                    Some(restored) => {
+                        // What was published with smaller ids than its client has seen is not for it.
+                        self.drain();
+                        (self.sessions.restore(restored, user, protocol, &mut self.lanes), None)
+                    }
                     None => self.sessions.add(user, protocol),
                 };
                 self.outbox.arrived(key, &self.sessions);
