@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::jwt::secret;
 use super::token_keys::{KeyFileError, secrets_of};
 use crate::server::shard::session_token::{MIN_SESSION_KEY, SessionTokens};
 
@@ -12,7 +13,7 @@ use crate::server::shard::session_token::{MIN_SESSION_KEY, SessionTokens};
 pub struct SessionKeyOptions {
     /// Key that reconnection tokens are signed with, at least 32 bytes. Every node with this key, also one that was
     /// restarted, takes a reliable session back with its groups; without it only the node that has the session does
-    #[arg(long, env = "FLOWCAST_SESSION_KEY", hide_env_values = true, value_name = "KEY", value_parser = session_key)]
+    #[arg(long, env = "FLOWCAST_SESSION_KEY", hide_env_values = true, value_name = "KEY", value_parser = secret)]
     pub session_key: Option<SecretString>,
     /// File with the key in its first line and, if there is one, the previous key in its second, in place of
     /// FLOWCAST_SESSION_KEY
@@ -21,8 +22,14 @@ pub struct SessionKeyOptions {
 }
 
 impl SessionKeyOptions {
-    /// Checks settings against each other. `Err` says what is accepted.
+    /// Checks the settings, here and not in clap, which would show a key that is too short. `Err` says what is accepted.
     pub fn check(&self) -> Result<(), String> {
+        let length = self.session_key.as_ref().map(|key| key.expose_secret().len());
+        if let Some(actual) = length.filter(|&length| length < MIN_SESSION_KEY) {
+            return Err(format!(
+                "--session-key (FLOWCAST_SESSION_KEY): expected at least {MIN_SESSION_KEY} bytes, got {actual}"
+            ));
+        }
         if self.session_key.is_some() && self.session_key_file.is_some() {
             return Err(
                 "--session-key and --session-key-file (FLOWCAST_SESSION_KEY, FLOWCAST_SESSION_KEY_FILE): expected one of them"
@@ -46,14 +53,6 @@ impl SessionKeyOptions {
     }
 }
 
-/// A key from the command line.
-fn session_key(text: &str) -> Result<SecretString, String> {
-    if text.len() < MIN_SESSION_KEY || text.trim().is_empty() {
-        return Err(format!("expected a key of at least {MIN_SESSION_KEY} bytes, got {}", text.trim().len()));
-    }
-    Ok(text.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,9 +60,11 @@ mod tests {
     #[test]
     fn a_key_has_32_bytes_and_is_not_shown() {
         let key = "hush".repeat(8);
-        assert!(session_key(&key[1..]).is_err() && session_key(&" ".repeat(40)).is_err());
-        let options = SessionKeyOptions { session_key: Some(session_key(&key).unwrap()), session_key_file: None };
-        assert!(!format!("{options:?}").contains("hush"));
+        let of = |key: &str| SessionKeyOptions { session_key: Some(secret(key).unwrap()), session_key_file: None };
+        let refused = of(&key[1..]).check().unwrap_err();
+        assert!(refused.contains("32 bytes, got 31") && !refused.contains("hush"), "{refused}");
+        let options = of(&key);
+        assert!(options.check().is_ok() && !format!("{options:?}").contains("hush"));
         assert!(options.tokens().unwrap().is_some());
         let none = SessionKeyOptions { session_key: None, session_key_file: None };
         assert!(none.check().is_ok() && none.tokens().unwrap().is_none());
