@@ -23,7 +23,7 @@ use crate::wire::gexbot::{GroupName, HubName};
 use crate::wire::webpubsub::{PlainForm, PubSubWire};
 
 /// Characters of the longest token. A client sends it in a URL, of which proxies take 8 KB: with 150 usual groups it has
-/// some 2,000.
+/// 1,200 to 1,700.
 pub const MAX_SESSION_TOKEN: usize = 4096;
 
 /// How long a token is accepted, seconds: a week, as Azure's.
