@@ -88,10 +88,8 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let datasets = if options.replays() { day::find(options)? } else { Vec::new() };
     let limit = raise_file_limit();
     let listeners = listen(&options.listen)?;
-    if let Some(limit) = limit {
-        let data_files = datasets.iter().map(|dataset| dataset.files.len()).sum();
-        tell_file_limit(limit, data_files, options.http.max_connections);
-    }
+    let data_files = datasets.iter().map(|dataset| dataset.files.len()).sum();
+    tell_file_limit(limit, data_files, options.http.max_connections);
 
     let status = Arc::new(Status::default());
     let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
@@ -101,6 +99,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let context = ShardContext {
         hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
         prefix: Arc::clone(&prefix),
+        tokens: options.session_key.tokens()?.map(Arc::new),
         options: Arc::new(options.shard.clone()),
         stream_options: options.streams.clone(),
         streams: Arc::clone(&streams),
@@ -111,6 +110,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     };
     let (shards, threads) = spawn_shards(&context)?;
     let app = Arc::new(App {
+        session_tokens: context.tokens.clone(),
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
         replay: ReplayState::default(),
@@ -159,8 +159,9 @@ fn fault_board(options: &ServeOptions, plan: Option<FaultPlan>, hub: &Hub, strea
 }
 
 /// Says how many connections the limit of open files allows if it is not as many as the settings do. Each file of the
-/// dates that are replayed stays open.
-fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
+/// dates that are replayed stays open. `None`: the limit is not known.
+fn tell_file_limit(limit: Option<u64>, data_files: usize, max_connections: usize) {
+    let Some(limit) = limit else { return };
     let connections = limit.saturating_sub(OWN_FILES).saturating_sub(data_files as u64);
     if connections < max_connections as u64 {
         tracing::info!(

@@ -198,6 +198,7 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
     let status = Arc::new(Status::default());
     let hub = |name: &'static str| Arc::new(Hub::new(name, &options));
     let app = Arc::new(App {
+        session_tokens: None,
         slots: ApiSlots::new(&http.negotiate, &"blue".into(), &status),
         rest: RestState::new(&http.rest, &status),
         replay: ReplayState::default(),
