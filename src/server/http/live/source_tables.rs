@@ -1,11 +1,12 @@
 //! The sources: the files of the recorded days, and what each stream says of itself.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::snapshot::{FileRow, FileTable};
+use super::snapshot::{FileRow, FileTable, TopicRow};
 use crate::health::status::{Figure, SourceSnapshot, SourceState, Status};
 use crate::server::http::app::App;
 use crate::wire::streams::messages;
@@ -54,6 +55,40 @@ fn files(app: &App, limit: usize) -> FileTable {
     }
     table.rows = rows.into_iter().collect();
     table
+}
+
+/// The topics of Kafka, and how many messages each had had.
+#[derive(Default)]
+pub struct Topics(BTreeMap<String, u64>);
+
+impl Topics {
+    /// The topics now; with rates if so many seconds have gone by since the last call.
+    pub fn table(&mut self, status: &Status, seconds: Option<f64>) -> BTreeMap<String, TopicRow> {
+        let mut topics: BTreeMap<String, TopicRow> = BTreeMap::new();
+        for figure in status.figures() {
+            let Some((_, topic)) = figure.labels.iter().find(|(label, _)| *label == "topic") else { continue };
+            let row = topics.entry(topic.to_string()).or_default();
+            let value = figure.value.load(Ordering::Relaxed);
+            match figure.name {
+                "kafka_messages" => row.messages = value,
+                "kafka_lag" => row.lag = value,
+                // By reason.
+                "kafka_messages_skipped" => row.refused += value,
+                _ => {}
+            }
+        }
+        if let Some(seconds) = seconds {
+            for (topic, row) in &mut topics {
+                let before = self.0.get(topic).copied().unwrap_or(row.messages);
+                let rate = row.messages.saturating_sub(before) as f64 / seconds;
+                row.messages_per_s = Some((rate * 10.0).round() / 10.0);
+            }
+        }
+        if seconds.is_some() || self.0.is_empty() {
+            self.0 = topics.iter().map(|(topic, row)| (topic.clone(), row.messages)).collect();
+        }
+        topics
+    }
 }
 
 /// What each source says of itself, by name.
