@@ -111,8 +111,8 @@ fn show(text: &str) {
 }
 
 /// Leaves the other screen if it is shown, and returns whether it was.
-fn put_back(before: &Termios, has_screen: &AtomicBool) -> bool {
-    let had_screen = has_screen.swap(false, Ordering::Relaxed);
+fn put_back(before: &Termios, screen: &AtomicBool) -> bool {
+    let had_screen = screen.swap(false, Ordering::Relaxed);
     if had_screen {
         show(LEAVE);
     }

@@ -1,6 +1,7 @@
 //! The tables of `flowcast top`: what stands in each, and how it can be sorted.
 
 use std::cmp::Reverse;
+use std::fmt::Write as _;
 
 use super::units::{bytes, count, cut, duration, plain};
 use crate::server::http::live::snapshot::{ClosedRow, ConnectionRow, GroupRow, LiveSnapshot};
@@ -148,12 +149,13 @@ impl TableText {
 fn line<'a>(columns: &[Column], cells: impl Iterator<Item = &'a str>) -> String {
     let mut line = String::new();
     for (Column(_, width, _), cell) in columns.iter().zip(cells) {
-        match *width {
+        // Writing to a String cannot fail.
+        let _ = match *width {
             // One character stays free.
-            Left(width) => line.push_str(&format!("{:<width$}", cut(cell, width - 1))),
-            Right(width) => line.push_str(&format!("{cell:>width$}")),
-            Rest => line.push_str(&format!("  {}", cell.trim_start())),
-        }
+            Left(width) => write!(line, "{:<width$}", cut(cell, width - 1)),
+            Right(width) => write!(line, "{cell:>width$}"),
+            Rest => write!(line, "  {}", cell.trim_start()),
+        };
     }
     line
 }

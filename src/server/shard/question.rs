@@ -92,6 +92,7 @@ pub struct SweepTimes {
 
 impl SweepTimes {
     /// The slower of two shards, by the longest sweep.
+    #[must_use]
     pub fn slower(self, other: Self) -> Self {
         if other.longest_us >= self.longest_us { other } else { self }
     }
