@@ -132,9 +132,6 @@ fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<
         pinned: options.window.pin_profile.then_some(options.window.profile),
         max_groups_per_connection: options.shard.max_groups_per_connection,
     });
-    if app.live.is_on() {
-        tokio::spawn(reader::gather(Arc::clone(&app)));
-    }
     accept(listeners, &app)?;
     Ok(Started { app, shards: threads, signals, began })
 }
@@ -176,6 +173,9 @@ fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
 
 /// Accepts on every listener, and prints the address of the first.
 fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
+    if app.live.is_on() {
+        tokio::spawn(reader::gather(Arc::clone(app)));
+    }
     let routes = routes::routes(app);
     let mut stdout = std::io::stdout();
     for (at, listener) in listeners.into_iter().enumerate() {

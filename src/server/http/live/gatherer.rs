@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::connection_rows::{closed_row, open_row, shown_id};
 use super::group_census::{GroupCensus, Published};
-use super::history::Moment;
+use super::history::row;
 use super::problems::Problems;
 use super::process;
 use super::snapshot::{
@@ -20,6 +20,7 @@ use super::source_tables::{KeptFiles, Topics, stream_health};
 use super::tick_delays::TickDelays;
 use super::totals::{Between, Totals};
 use crate::engine::clock;
+use crate::replay::replays::SessionInfo;
 use crate::server::http::app::App;
 use crate::server::http::replay::clock_json::clock_json;
 use crate::server::shard::close::COUNTERS;
@@ -35,7 +36,7 @@ const LEAST_S: f64 = 0.5;
 /// What is remembered from one snapshot to the next.
 #[derive(Default)]
 pub struct Gatherer {
-    /// Without a census, and with none the groups have no rates.
+    /// The totals of the last beat, and what each group had published if somebody read it.
     before: Option<(Totals, Option<Published>)>,
     delays: TickDelays,
     files: KeptFiles,
@@ -50,8 +51,7 @@ impl Gatherer {
         let totals = Totals::of(app);
         let schedule = self.delays.read(app.hub.sequencer().ledger());
         if let Some((before, _)) = &self.before {
-            let (between, rss_bytes) = (totals.since(before), process::rss_bytes());
-            app.live.history.add(&Moment { totals: &totals, between, rss_bytes, schedule, sweep });
+            app.live.history.add(row(&totals, totals.since(before), process::rss_bytes(), schedule, sweep));
         }
         self.before = Some((totals, None));
     }
@@ -91,9 +91,8 @@ impl Gatherer {
         };
         snapshot.problems = self.problems.find(app, &snapshot, &census, between);
         if let Some(between) = between {
-            let (schedule, sweep) = (snapshot.flow.schedule, snapshot.flow.sweep);
-            let rss_bytes = snapshot.head.rss_bytes;
-            app.live.history.add(&Moment { totals: &totals, between, rss_bytes, schedule, sweep });
+            let (head, flow) = (&snapshot.head, &snapshot.flow);
+            app.live.history.add(row(&totals, between, head.rss_bytes, flow.schedule, flow.sweep));
         }
         // What came too soon is no beginning of the next second.
         self.before = if between.is_none() && before.is_some() { before } else { Some((totals, Some(published))) };
@@ -146,11 +145,11 @@ fn replay(app: &App) -> Map<String, Value> {
 
 fn sessions(app: &App) -> BTreeMap<String, SessionRow> {
     let sessions = app.replay.clocks().map(|clocks| clocks.sessions()).unwrap_or_default();
-    let row = |state: &str, clients| SessionRow { state: state.to_owned(), clients };
-    let rows = sessions
-        .into_iter()
-        .map(|info| (info.name, row(info.remote.snapshot().state.name(), info.remote.seats().taken() as u64)));
-    rows.collect()
+    let row = |info: SessionInfo| {
+        let (state, clients) = (info.remote.snapshot().state.name().to_owned(), info.remote.seats().taken() as u64);
+        (info.name, SessionRow { state, clients })
+    };
+    sessions.into_iter().map(row).collect()
 }
 
 /// Asks every shard how long its sweeps took; the slowest one's answer.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::feed::LiveFeed;
-use super::history::History;
+use super::figure_history::FigureHistory;
 use super::live_options::{LiveOptions, LivePage, ShownSetting};
 use super::process;
 use crate::engine::clock;
@@ -26,7 +26,7 @@ pub struct LiveState {
     pub(super) agents: UserAgents,
     pub(super) closed: Arc<ClosedLog>,
     pub(super) feed: LiveFeed,
-    pub(super) history: History,
+    pub(super) history: FigureHistory,
     /// What the settings are, without secrets: for reports.
     pub(super) settings: Vec<ShownSetting>,
     pub(super) decoding: Semaphore,
@@ -44,7 +44,7 @@ impl LiveState {
             agents: UserAgents::default(),
             closed,
             feed: LiveFeed::new(options.max_live_readers),
-            history: History::default(),
+            history: FigureHistory::default(),
             settings,
             decoding: Semaphore::new(DECODED),
             started_unix_ms: clock::unix_ns() / 1_000_000,

@@ -7,8 +7,8 @@
 //!
 //! - [`snapshot`]: the one type that page, terminal and reports show. [`gatherer`] makes it, of [`totals`],
 //!   [`group_census`], [`connection_rows`], [`tick_delays`], [`source_tables`], [`process`] and [`problems`].
-//! - [`reader`]: one snapshot a second for all readers, and without any a row of the [`history`]; [`feed`]; [`snapshot_json`];
-//!   [`merge_patch`]; [`events`].
+//! - [`reader`]: one snapshot a second for all readers, and without any a row of the [`history`], kept in [`figure_history`];
+//!   [`feed`]; [`snapshot_json`]; [`merge_patch`]; [`events`].
 //! - [`page`]: the file. [`choices`], [`decode`]: what it needs to build a group's name and to show a message.
 //! - [`connections`], [`injection`], [`verdict`]: what operators do.
 
@@ -18,6 +18,7 @@ pub mod connections;
 pub mod decode;
 pub mod events;
 mod feed;
+mod figure_history;
 mod gatherer;
 mod group_census;
 pub mod history;
