@@ -127,7 +127,7 @@ fn the_screen_shows_head_hubs_connections_and_groups_and_q_puts_the_terminal_bac
     let path = format!("/live/connections/{}/close", client.connected().connection_id);
     assert_eq!(http::request_with(server.address, "POST", &path, &[JSON_TYPE], "{}").status, 200);
     screen.press("pc");
-    let closed = screen.shows("1 of 1 closed, worst first");
+    let closed = screen.shows("1 of 1 closed, last first");
     for words in ["operator", "1008", "closed by an operator", "closed since the start: operator 1"] {
         assert!(closed.contains(words), "{words}: {closed}");
     }

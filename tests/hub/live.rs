@@ -273,7 +273,7 @@ fn the_clock_and_the_clocks_of_sessions_are_in_the_snapshot_and_a_problem_has_it
     let mut events = LiveEvents::open(server.address);
     events.event();
     let replay = &events.snapshot["replay"];
-    assert_eq!((&replay["state"], &replay["epoch"], replay.get("pause_at")), (&json!("playing"), &json!(1), None));
+    assert_eq!((&replay["state"], replay["epoch"].is_u64(), replay.get("pause_at")), (&json!("playing"), true, None));
     assert_eq!(events.snapshot["sessions"], json!({ "lab": { "state": "paused", "clients": 1 } }));
     let problems = events.until("the group without data is told", |snapshot| {
         Some(snapshot["problems"].clone()).filter(|problems| !problems.as_object().unwrap().is_empty())

@@ -192,18 +192,52 @@ fn draw(client: &LiveClient, snapshot: &LiveSnapshot, trouble: Option<&str>, vie
 fn read_keys() -> mpsc::Receiver<u8> {
     let (sender, keys) = mpsc::channel(WAITING);
     thread::spawn(move || {
-        let mut bytes = [0; 16];
+        let (mut bytes, mut escape) = ([0; 16], Escape::None);
         while let Ok(length @ 1..) = io::stdin().read(&mut bytes) {
-            // An arrow or a function key comes as an escape sequence, whose letters are no keys.
-            if bytes[0] == 0x1b {
-                continue;
-            }
             for &byte in &bytes[..length] {
-                if matches!(sender.try_send(byte), Err(mpsc::error::TrySendError::Closed(_))) {
+                let is_key = escape.take(byte);
+                if is_key && matches!(sender.try_send(byte), Err(mpsc::error::TrySendError::Closed(_))) {
                     return;
                 }
             }
         }
     });
     keys
+}
+
+/// How far an escape sequence is: an arrow or a function key comes as one, and its letters are no keys.
+#[derive(Clone, Copy)]
+enum Escape {
+    None,
+    Begun,
+    Within,
+}
+
+impl Escape {
+    /// Goes on by a byte; whether that is a key.
+    fn take(&mut self, byte: u8) -> bool {
+        let before = *self;
+        *self = match (before, byte) {
+            (_, 0x1b) => Self::Begun,
+            // Parameters may follow; the sequence ends with a letter or `~`.
+            (Self::Begun, b'[' | b'O') | (Self::Within, 0x20..=0x3f) => Self::Within,
+            _ => Self::None,
+        };
+        matches!((before, *self), (Self::None, Self::None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_letters_of_escape_sequences_are_no_keys() {
+        let keys = |typed: &[u8]| {
+            let mut escape = Escape::None;
+            typed.iter().copied().filter(|&byte| escape.take(byte)).collect::<Vec<u8>>()
+        };
+        assert_eq!(keys(b"s\x1b[Cs\x1bOPq\x1b[15~o\x1b[1;5Ar"), b"ssqor");
+        assert_eq!(keys(b"\x1b\x1b[As"), b"s");
+    }
 }

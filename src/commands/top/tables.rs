@@ -15,12 +15,14 @@ pub enum TopTable {
     Sources,
 }
 
-/// A table as text, its rows with the worst first.
+/// A table as text.
 pub struct TableText {
     /// What the rows are.
     pub what: &'static str,
     /// How many there are on the server.
     pub total: u64,
+    /// The order in which they come.
+    order: &'static str,
     columns: &'static [Column],
     rows: Vec<Vec<Cell>>,
 }
@@ -39,6 +41,8 @@ use Width::{Left, Rest, Right};
 
 /// What stands in it, and by what it is sorted, largest first.
 struct Cell(String, u64);
+
+const WORST: &str = "worst first";
 
 fn words(text: &str) -> Cell {
     Cell(plain(text), 0)
@@ -135,7 +139,7 @@ impl TableText {
         let titles = self.columns.iter().map(|column| column.0);
         let title = line(self.columns, titles);
         let rows = self.rows.iter().map(|row| line(self.columns, row.iter().map(|cell| &*cell.0)));
-        let order = chosen.map_or("worst first", |(name, _)| name);
+        let order = chosen.map_or(self.order, |(name, _)| name);
         let order = if is_reversed { format!("{order}, reversed") } else { order.to_owned() };
         (std::iter::once(title).chain(rows).take(limit).collect(), order)
     }
@@ -182,7 +186,7 @@ fn connections(snapshot: &LiveSnapshot) -> TableText {
         ]
     };
     let rows = rows.into_iter().map(cells).collect();
-    TableText { what: "connections", total: snapshot.connections.total, columns: CONNECTIONS, rows }
+    TableText { what: "connections", total: snapshot.connections.total, order: WORST, columns: CONNECTIONS, rows }
 }
 
 fn groups(snapshot: &LiveSnapshot) -> TableText {
@@ -202,7 +206,7 @@ fn groups(snapshot: &LiveSnapshot) -> TableText {
         ]
     };
     let rows = rows.into_iter().map(cells).collect();
-    TableText { what: "groups", total: snapshot.groups.total as u64, columns: GROUPS, rows }
+    TableText { what: "groups", total: snapshot.groups.total as u64, order: WORST, columns: GROUPS, rows }
 }
 
 /// The last ones first.
@@ -221,7 +225,13 @@ fn closed(snapshot: &LiveSnapshot) -> TableText {
         ]
     };
     let rows = snapshot.closed.recent.values().rev().map(cells).collect();
-    TableText { what: "closed", total: snapshot.closed.counts.values().sum(), columns: CLOSED, rows }
+    TableText {
+        what: "closed",
+        total: snapshot.closed.counts.values().sum(),
+        order: "last first",
+        columns: CLOSED,
+        rows,
+    }
 }
 
 /// Topics of Kafka, and what else data comes from: those that are not healthy first.
@@ -255,5 +265,11 @@ fn sources(snapshot: &LiveSnapshot) -> TableText {
     }
     rows.sort_by_key(|(is_healthy, _)| *is_healthy);
     let total = rows.len() as u64;
-    TableText { what: "sources", total, columns: SOURCES, rows: rows.into_iter().map(|(_, row)| row).collect() }
+    TableText {
+        what: "sources",
+        total,
+        order: WORST,
+        columns: SOURCES,
+        rows: rows.into_iter().map(|(_, row)| row).collect(),
+    }
 }
