@@ -94,6 +94,28 @@ fn every_route_answers_the_recorded_line_unchanged_in_both_vocabularies_with_and
 }
 
 #[test]
+fn a_market_that_is_moved_by_days_has_the_same_times_over_rest_as_on_the_wire() {
+    const DAY: i64 = 24 * 3600;
+    const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
+    let dataset = with_gex();
+    let server = Server::with(&dataset, &[("FLOWCAST_SHIFT_DAYS", "2"), ("FLOWCAST_START_PAUSED", "true"), BY_KEY]);
+    let answer = get(&server, "/SPX/classic/full");
+    assert_eq!(
+        answer.body,
+        gex(0).replace(&FIRST.to_string(), &(FIRST + 2 * DAY).to_string()),
+        "nothing but the time changes"
+    );
+    assert_eq!(get_as(&server, "b", "/SPX/classic/full/majors").json()["timestamp"], FIRST + 2 * DAY);
+    let sought = format!("{{\"timestamp\":{}}}", FIRST + 2 * DAY + 3);
+    let answer = http::request_with(server.address, "POST", "/seek-to-timestamp", &JSON, &sought).json();
+    assert_eq!(
+        answer["details"][0],
+        json!({ "data_key": "SPX/classic/gex_full", "index": 3, "timestamp": FIRST + 2 * DAY + 3 }),
+        "{answer}"
+    );
+}
+
+#[test]
 fn majors_and_maxchange_keep_the_numbers_as_they_were_written() {
     let dataset = with_gex();
     write(&dataset, "SPX/state/gex_zero", &lines(10));

@@ -25,15 +25,19 @@ use crate::source::recorded::window_figures::WindowFigures;
 use crate::wire::streams::Channels;
 
 /// Opens the days, and starts their clock and all that runs on it.
-pub fn begin(options: &ServeOptions, app: &Arc<App>, stop: &Arc<AtomicBool>) -> anyhow::Result<Arc<Clocks>> {
+pub fn begin(
+    options: &ServeOptions,
+    datasets: &[Dataset],
+    app: &Arc<App>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Arc<Clocks>> {
     let (hub, status) = (&app.hub, &app.status);
-    let datasets = find(options)?;
     let interval = if let Pace::Interval(interval) = options.replay.pace() { Some(interval) } else { None };
     let health = status.register(hub.name(), interval);
     let figures = Arc::new(WindowFigures::new(status, Arc::clone(&health)));
-    let shift = shift_days(options.replay.shift_days, &datasets);
-    let (market, errors) = Market::open(&datasets, &options.general.group_prefix, hub, shift);
-    report(&datasets, &errors);
+    let shift = shift_days(options.replay.shift_days, datasets);
+    let (market, errors) = Market::open(datasets, &options.general.group_prefix, hub, shift);
+    report(datasets, &errors);
     figures.count_bad(errors.len() as u64);
     let trading = options.replays_trading().then(|| load_trading(app, &market)).transpose()?;
     if options.dataset.strict {
@@ -73,7 +77,7 @@ pub fn begin(options: &ServeOptions, app: &Arc<App>, stop: &Arc<AtomicBool>) -> 
 }
 
 /// The files of the dates that are to be played, in order.
-fn find(options: &ServeOptions) -> anyhow::Result<Vec<Dataset>> {
+pub fn find(options: &ServeOptions) -> anyhow::Result<Vec<Dataset>> {
     let Some(wanted) = &options.replay.dates else { return Ok(vec![Dataset::find(&options.dataset)?]) };
     let mut dates = wanted.among(&dataset::dates(&options.dataset.data_dir)?).context("--dates")?;
     dates.sort_unstable();

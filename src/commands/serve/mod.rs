@@ -46,7 +46,7 @@ use crate::source::recorded::dataset::Dataset;
 use crate::streams::{STREAMS_HUB, Streams};
 use crate::wire::gexbot::ORDERFLOW_HUB;
 
-/// Open files beside connections and the day's: listeners, logs, the shards' own, sources of live data.
+/// Open files beside connections and the data's: listeners, logs, the shards' own, sources of live data.
 const OWN_FILES: u64 = 64;
 
 /// How long live sources may take to store how far they have read.
@@ -69,6 +69,8 @@ pub fn serve(options: ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Resu
 /// What runs before the data is loaded.
 struct Started {
     app: Arc<App>,
+    /// The dates to replay.
+    datasets: Vec<Dataset>,
     shards: Vec<thread::JoinHandle<()>>,
     signals: Signals,
     /// When the process began to start, monotonic ns.
@@ -85,11 +87,12 @@ fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<
     let signals = Signals::new().context("cannot listen for signals")?;
     // What is wrong with the data folder is said before anything says that the server is there.
     let plan = options.faults.read()?;
-    let dataset = options.replays().then(|| Dataset::find(&options.dataset)).transpose()?;
+    let datasets = if options.replays() { day::find(options)? } else { Vec::new() };
     let limit = raise_file_limit();
     let listeners = listen(&options.listen)?;
     if let Some(limit) = limit {
-        tell_file_limit(limit, dataset.map_or(0, |dataset| dataset.files.len()), options.http.max_connections);
+        let data_files = datasets.iter().map(|dataset| dataset.files.len()).sum();
+        tell_file_limit(limit, data_files, options.http.max_connections);
     }
 
     let status = Arc::new(Status::default());
@@ -133,7 +136,7 @@ fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<
         max_groups_per_connection: options.shard.max_groups_per_connection,
     });
     accept(listeners, &app)?;
-    Ok(Started { app, shards: threads, signals, began })
+    Ok(Started { app, datasets, shards: threads, signals, began })
 }
 
 fn spawn_shards(context: &ShardContext) -> anyhow::Result<(Vec<ShardHandle>, Vec<thread::JoinHandle<()>>)> {
@@ -158,7 +161,7 @@ fn fault_board(options: &ServeOptions, plan: Option<FaultPlan>, hub: &Hub, strea
 }
 
 /// Says how many connections the limit of open files allows if it is not as many as the settings do. Each file of the
-/// day stays open while it is served.
+/// dates that are replayed stays open.
 fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
     let connections = limit.saturating_sub(OWN_FILES).saturating_sub(data_files as u64);
     if connections < max_connections as u64 {
@@ -200,7 +203,7 @@ fn stream_hub(options: &ServeOptions) -> Arc<Hub> {
 
 /// Loads, serves, and stops at a signal.
 async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
-    let Started { app, shards, mut signals, began } = started;
+    let Started { app, datasets, shards, mut signals, began } = started;
     let deadline = Duration::from_secs(options.general.shutdown_timeout_seconds);
     let stop = Arc::new(AtomicBool::new(false));
     let (streams, stopped) = (Arc::clone(&app.streams), Arc::clone(&stop));
@@ -209,7 +212,7 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
         let loading = {
             let (app, stop) = (Arc::clone(&app), Arc::clone(&stop));
             let options = options.clone();
-            tokio::task::spawn_blocking(move || day::begin(&options, &app, &stop))
+            tokio::task::spawn_blocking(move || day::begin(&options, &datasets, &app, &stop))
         };
         tokio::select! {
             loaded = loading => app.replay.set_clocks(loaded.context("loading panicked")??),

@@ -101,7 +101,7 @@ impl RecordedDay for ReplayedDay {
 
 impl SeriesReader for SlotReader<'_> {
     fn line(&mut self, slot: u64) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.record(slot).map_err(io::Error::other)?.map(<[u8]>::to_vec))
+        self.record(slot).map_err(io::Error::other)
     }
 
     fn cost(&self) -> u64 {

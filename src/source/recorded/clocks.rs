@@ -17,6 +17,7 @@ use super::market::{Market, spans};
 use super::player::{Player, PlayerParts, Swap};
 use super::player_options::{AnchorMode, ReplayOptions, ShiftDays};
 use super::playhead::Playhead;
+use super::priority::become_real_time;
 use super::score::Score;
 use super::stage::{Stage, datasets, report};
 use super::stand::Stand;
@@ -123,7 +124,14 @@ impl Clocks {
         stage.build()?;
         let first = Change { seek: options.start_at, pause_at: options.until.map(Some), ..Change::default() };
         let stop = Arc::clone(&clocks.parts.stop);
-        thread::Builder::new().name("replay".to_owned()).spawn(move || player.run(first, &stop))?;
+        thread::Builder::new().name("replay".to_owned()).spawn(move || {
+            if options.clock_real_time
+                && let Err(error) = become_real_time()
+            {
+                tracing::debug!(%error, "no real-time priority for the clock: ticks may be late beside busy shards");
+            }
+            player.run(first, &stop);
+        })?;
         let (idle, stop) = (Arc::clone(&clocks), Arc::clone(&clocks.parts.stop));
         thread::Builder::new().name("sessions".to_owned()).spawn(move || idle.end_idle(&stop))?;
         Ok(clocks)

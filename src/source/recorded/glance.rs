@@ -3,6 +3,7 @@
 //! A clock on recorded time must know when each record is due, also of files that nobody listens to, and where in each
 //! file a moment lies. Parsing whole lines for that would cost as much as building their frames.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -29,11 +30,24 @@ pub fn glance(line: &[u8], wants_spot: bool) -> Glance {
     Glance { time, spot: spot.unwrap_or(0) }
 }
 
+/// A record's line with a time that is `seconds` later; nothing else of it changes.
+pub fn shifted(line: &[u8], seconds: i64) -> Option<Vec<u8>> {
+    let span = digits(line, &TIMESTAMP)?;
+    let time = scale(std::str::from_utf8(&line[span.clone()]).ok()?, 0).ok()?.saturating_add(seconds);
+    Some([&line[..span.start], time.to_string().as_bytes(), &line[span.end..]].concat())
+}
+
 /// The number behind a key, × 10^`places`.
 fn number(line: &[u8], key: &Finder<'_>, places: u32) -> Option<i64> {
+    scale(std::str::from_utf8(&line[digits(line, key)?]).ok()?, places).ok()
+}
+
+/// Where the number behind a key stands.
+fn digits(line: &[u8], key: &Finder<'_>) -> Option<Range<usize>> {
     let rest = line[key.find(line)? + key.needle().len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     let length = rest.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E'))?;
-    scale(std::str::from_utf8(&rest[..length]).ok()?, places).ok()
+    let begin = line.len() - rest.len();
+    Some(begin..begin + length)
 }
 
 /// Makes a file's times rise: a record is due when the one before it was, if its own time is odd. Odd are times outside
@@ -114,6 +128,16 @@ mod tests {
         {
             assert_eq!(glance(line.as_bytes(), true), Glance::default(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_line_is_moved_in_time_and_nothing_else_of_it_changes() {
+        let moved =
+            |line: &str, seconds| shifted(line.as_bytes(), seconds).map(|line| String::from_utf8(line).unwrap());
+        let line = r#"{"spot": 6822.950, "timestamp" : 1764340202 ,"ticker":"SPX"}"#;
+        assert_eq!(moved(line, 86_400).unwrap(), line.replace("1764340202", "1764426602"));
+        assert_eq!(moved(line, -1_764_340_203).unwrap(), line.replace("1764340202", "-1"));
+        assert_eq!(moved(r#"{"timestamp":"soon"}"#, 1), None);
     }
 
     #[test]

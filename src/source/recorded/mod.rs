@@ -33,6 +33,7 @@ pub mod player_options;
 #[cfg(test)]
 mod player_tests;
 pub mod playhead;
+mod priority;
 pub mod score;
 pub mod slot_reader;
 pub mod stage;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::clock::{Begin, Deadline};
 use super::player::{Player, ms};
-use super::playhead::{Next, NotIndexed};
+use super::playhead::Next;
+use super::playhead::jumps::NotIndexed;
 use crate::engine::clock;
 use crate::replay::change::{Change, MAX_STEP, Pace, Refused, Wanted};
 use crate::replay::moment::{Clamped, Moment, Resolved, Span};

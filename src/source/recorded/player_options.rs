@@ -46,6 +46,11 @@ pub struct ReplayOptions {
     /// Move the records' own times by whole days: a number of days, or `today`: the last date becomes today
     #[arg(long, env = "FLOWCAST_SHIFT_DAYS", default_value = "0", value_name = "DAYS", allow_hyphen_values = true)]
     pub shift_days: ShiftDays,
+    /// Give the clock's thread real-time priority where the kernel allows it (CAP_SYS_NICE, or a limit RLIMIT_RTPRIO), so
+    /// that ticks begin in time beside busy shards
+    #[arg(long, env = "FLOWCAST_CLOCK_REAL_TIME", default_value_t = true, value_parser = clap::value_parser!(bool))]
+    #[arg(action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub clock_real_time: bool,
     /// Sessions with a clock of their own that may exist at a time
     #[arg(long, env = "FLOWCAST_MAX_SESSIONS", default_value_t = 64, value_name = "SESSIONS")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=4096))]

@@ -69,6 +69,7 @@ fn options() -> ReplayOptions {
         wait_for: 0,
         anchor: AnchorMode::Start,
         shift_days: ShiftDays::By(0),
+        clock_real_time: false,
         max_sessions: 2,
         session_idle: Duration::from_mins(10),
     }

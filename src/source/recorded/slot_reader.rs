@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::glance;
 use super::lines::{BlockLines, Line};
 use super::mapping::ReadError;
 use super::track::Track;
@@ -29,8 +30,9 @@ impl<'t> SlotReader<'t> {
         self.bytes
     }
 
-    /// The line of a slot as it stands in the file; `None` if it is not a record, or if no such slot is indexed.
-    pub fn record(&mut self, slot: u64) -> Result<Option<&[u8]>, ReadError> {
+    /// The line of a slot as it stands in the file, but for the days by which the times of its market are moved; `None`
+    /// if it is not a record, or if no such slot is indexed.
+    pub fn record(&mut self, slot: u64) -> Result<Option<Vec<u8>>, ReadError> {
         let (file, index) = (self.track.file(), self.track.index());
         let Some(block) = index.find(slot) else { return Ok(None) };
         if self.block != Some(block) {
@@ -45,6 +47,12 @@ impl<'t> SlotReader<'t> {
         let line = self.slots.get(at).map(|span| self.lines.line(span.clone()));
         let Some(Line { text, is_too_long: false, .. }) = line else { return Ok(None) };
         self.bytes += text.len() as u64;
-        Ok(Some(text).filter(|text| Record::parse(self.track.kind(), text).is_ok()))
+        if Record::parse(self.track.kind(), text).is_err() {
+            return Ok(None);
+        }
+        Ok(match self.track.shift() {
+            0 => Some(text.to_vec()),
+            seconds => glance::shifted(text, seconds),
+        })
     }
 }
