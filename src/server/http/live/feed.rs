@@ -8,7 +8,7 @@ use super::snapshot_json::SnapshotJson;
 
 /// One moment of the server, ready to be sent.
 pub struct LiveBeat {
-    /// Counts the beats, from 1.
+    /// Counts the beats; a number is left out where a beat has no patch.
     pub number: u64,
     /// What has changed since the beat before.
     pub patch: String,

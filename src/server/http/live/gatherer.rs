@@ -82,7 +82,7 @@ impl Gatherer {
             sources: SourceTable {
                 files: self.files.table(app, app.live.options.live_groups).clone(),
                 streams: without_nulls(stream_health(&app.status)),
-                topics: self.topics.table(&app.status, between.map(|between| between.seconds())),
+                topics: self.topics.table(&app.status, between.filter(|_| has_census).map(|between| between.seconds())),
             },
             replay: replay(app),
             sessions: sessions(app),

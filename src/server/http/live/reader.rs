@@ -69,7 +69,8 @@ pub async fn gather(app: Arc<App>) {
             continue;
         }
         let snapshot = Arc::new(SnapshotJson::new(gatherer.gather(&app).await));
-        number += 1;
+        // The first one after a pause has no patch: whoever still had the last one before must get all of it.
+        number += if before.is_some() { 1 } else { 2 };
         let patch = before.as_ref().map_or_else(|| "{}".to_owned(), |before| snapshot.since(before).to_string());
         before = Some(Arc::clone(&snapshot));
         feed.beats.send_replace(Some(Arc::new(LiveBeat::new(number, patch, snapshot))));

@@ -84,9 +84,7 @@ impl Topics {
                 row.messages_per_s = Some((rate * 10.0).round() / 10.0);
             }
         }
-        if seconds.is_some() || self.0.is_empty() {
-            self.0 = topics.iter().map(|(topic, row)| (topic.clone(), row.messages)).collect();
-        }
+        self.0 = topics.iter().map(|(topic, row)| (topic.clone(), row.messages)).collect();
         topics
     }
 }
@@ -129,6 +127,25 @@ fn rfc3339(unix_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_has_its_rate_its_lag_and_all_that_was_refused() {
+        let status = Status::default();
+        let label = || ("topic", "lines".into());
+        let messages = status.count("kafka_messages", "", vec![label()]);
+        let lag = status.gauge("kafka_lag", "", vec![label()]);
+        for (reason, count) in [("too large", 2), ("no JSON", 3)] {
+            let refused = status.count("kafka_messages_skipped", "", vec![label(), ("reason", reason.into())]);
+            refused.store(count, Ordering::Relaxed);
+        }
+        messages.store(100, Ordering::Relaxed);
+        lag.store(7, Ordering::Relaxed);
+        let mut topics = Topics::default();
+        let first = &topics.table(&status, None)["lines"];
+        assert_eq!((first.messages, first.lag, first.refused, first.messages_per_s), (100, 7, 5, None));
+        messages.store(150, Ordering::Relaxed);
+        assert_eq!(topics.table(&status, Some(2.0))["lines"].messages_per_s, Some(25.0));
+    }
 
     #[test]
     fn times_are_rfc_3339_in_utc_with_milliseconds() {
