@@ -203,7 +203,7 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
         rest: RestState::new(&http.rest, &status),
         replay: ReplayState::default(),
         control: ControlAccess::new(&http.control, &status),
-        live: LiveState::new(http.live, Arc::default()),
+        live: LiveState::new(http.live, Vec::new(), Arc::default()),
         faults: Arc::default(),
         tick_readers: Arc::new(Semaphore::new(1)),
         bounds: HttpBounds::new(&http, Duration::from_secs(30), &status),
