@@ -86,6 +86,10 @@ impl Worker {
     ) -> Result<(), Ending> {
         let client = &self.clients.list[index];
         let protocol = client.protocol;
+        if let Some(dialect) = self.plan.dialect {
+            self.on_foreign_message(index, dialect, message, frame, now);
+            return Ok(());
+        }
         let expected = if protocol.is_protobuf() { Opcode::Binary } else { Opcode::Text };
         if opcode != expected {
             return Err(Ending::broken(format!("a {opcode:?} message on {}", protocol.name())));
