@@ -8,7 +8,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm test-cost check-deploy picture lint bench bench-encode bench-fanout bench-quick bench-growth bench-market bench-streams bench-floods bench-clock fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock cuts soak bench-page test-cost bench-quick fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -115,8 +115,17 @@ bench-streams: target/release/flowcast ## 5,000 clients of the JSON streams at 2
 bench-clock: target/release/flowcast ## how exact the clock is, what a seek costs, and a thousand requests beside 5,000 clients; ROWS= CLIENTS= REQUESTS= ROUNDS= SECONDS= choose
 	python3 loadtest/bench/clock.py $(call flags,ROWS CLIENTS REQUESTS ROUNDS SECONDS)
 
+bench-page: target/release/flowcast ## what an open live page costs with 10,000 connections; ROWS= CLIENTS= WIRE= WINDOWS= choose
+	python3 loadtest/bench/page.py $(call flags,ROWS CLIENTS WIRE WINDOWS)
+
 bench-floods: target/release/flowcast ## what strangers can do to a server beside well clients, flood by flood; FLOODS= SECONDS= CLIENTS= LIMIT= choose
 	python3 loadtest/bench/floods.py $(call flags,FLOODS SECONDS CLIENTS LIMIT)
+
+cuts: target/release/flowcast ## a thousand reliable connections cut in the middle of frames, nothing lost and nothing twice; CUTS= CLIENTS= INTERVAL= choose
+	python3 loadtest/bench/cuts.py $(call flags,CUTS CLIENTS INTERVAL)
+
+soak: target/release/flowcast ## an hour of clients that come and go, ordered faults and seeks: nothing lost, nothing grows; HOURS= CLIENTS= REPORT= choose
+	python3 loadtest/bench/soak.py $(call flags,HOURS CLIENTS REPORT)
 
 # Stable Rust has no sanitizers; the code under test has none of the bugs they find, since `unsafe`
 # stands outside the parsers.

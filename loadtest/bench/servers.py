@@ -39,16 +39,17 @@ def program(text):
     return str(Path(text).resolve())
 
 
-def add_programs(parser):
-    """Lets the command line name other programs than this tree's."""
-    for name, default in (("flowcast", FLOWCAST), ("swarm", SWARM), ("floor", FLOOR)):
-        parser.add_argument(f"--{name}", type=program, metavar="PROGRAM", default=default, help="default: %(default)s")
+def add_programs(parser, *names):
+    """Lets the command line name other programs than this tree's: these, or all."""
+    defaults = {"flowcast": FLOWCAST, "swarm": SWARM, "floor": FLOOR}
+    for name in names or defaults:
+        parser.add_argument(f"--{name}", type=program, metavar="PROGRAM", default=defaults[name], help="default: %(default)s")
 
 
 def use(asked):
     """Takes the programs that the command line names."""
     global FLOWCAST, SWARM, FLOOR
-    FLOWCAST, SWARM, FLOOR = asked.flowcast, asked.swarm, asked.floor
+    FLOWCAST, SWARM, FLOOR = asked.flowcast, asked.swarm, getattr(asked, "floor", FLOOR)
 
 
 @dataclass
