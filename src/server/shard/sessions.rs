@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::TcpStream;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -263,7 +264,7 @@ impl Sessions {
     /// Sets when the connection ends, whatever the client does.
     pub fn set_expiry(&mut self, key: u32, expires_ms: u64) {
         if let Some(client) = self.get_mut(key).and_then(|session| session.client.as_mut()) {
-            client.expires_ms = Some(expires_ms);
+            client.expires_ms = NonZeroU64::new(expires_ms);
             self.expiries.insert((expires_ms, key));
         }
     }
@@ -346,8 +347,8 @@ impl Sessions {
     }
 
     fn leave_at(&mut self, key: u32, at: usize, lanes: &mut Lanes) {
-        let Membership { lane, place, .. } = self.slab[key as usize].memberships.remove(at);
-        let session = &self.slab[key as usize];
+        let session = &mut self.slab[key as usize];
+        let Membership { lane, place, .. } = session.remove(at);
         self.members -= u64::from(session.memberships.is_empty() && session.client.is_none());
         self.stats.subscribers.subtract(1);
         if let Some(moved) = lanes.leave(lane, place)
@@ -468,7 +469,7 @@ impl Sessions {
         drop(connection);
         self.marks.set(key, Mark::Away);
         if let Some(expires_ms) = session.client.as_mut().and_then(|client| client.expires_ms.take()) {
-            self.expiries.remove(&(expires_ms, key));
+            self.expiries.remove(&(expires_ms.get(), key));
         }
         self.stats.hub(hub_index(session.wire, session.hub)).connections.subtract(1);
         self.stats.closed(close);
