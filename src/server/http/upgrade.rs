@@ -4,7 +4,6 @@
 //! close 1008 tells a client to give it up, and only a pinned Python client never learns a close code
 //! (`docs/protocols/webpubsub.md`, "Refused recoveries").
 
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -21,6 +20,7 @@ use uuid::Uuid;
 use super::app::{App, error};
 use super::auth;
 use super::faults::request_faults::{has_expired, loses_session, refused_upgrade};
+use super::http_socket::HttpSocket;
 use super::negotiate::api_slots::SlotRefusal;
 use super::readiness::build_ahead;
 use super::replay::replay_refusal::ReplayRefusal;
@@ -35,7 +35,7 @@ use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{
-    Admitted, Arrival, ClientProtocol, NewSocket, SessionClaim, ShardHandle, ShardMessage,
+    Admitted, Arrival, ClientProtocol, NewSocket, SessionClaim, ShardHandle, ShardMessage, UpgradedSocket,
 };
 use crate::server::shard::user_agents::AgentId;
 use crate::wire::gexbot::HubName;
@@ -367,7 +367,7 @@ async fn claim(app: &App, (id, token): (Uuid, u128), hub: HubName) -> Result<Ent
 pub(super) async fn hand_over(
     on_upgrade: OnUpgrade,
     shard: ShardHandle,
-    letter: impl FnOnce(TcpStream, bytes::Bytes) -> ShardMessage + Send,
+    letter: impl FnOnce(UpgradedSocket, bytes::Bytes) -> ShardMessage + Send,
 ) {
     let upgraded = match on_upgrade.await {
         Ok(upgraded) => upgraded,
@@ -384,12 +384,11 @@ pub(super) async fn hand_over(
     }
 }
 
-fn take_socket(upgraded: Upgraded) -> std::io::Result<(TcpStream, bytes::Bytes)> {
+fn take_socket(upgraded: Upgraded) -> std::io::Result<(UpgradedSocket, bytes::Bytes)> {
     let parts = upgraded
-        .downcast::<TokioIo<tokio::net::TcpStream>>()
+        .downcast::<TokioIo<HttpSocket>>()
         .map_err(|_| std::io::Error::other("the connection is not the one the server accepted"))?;
-    // Leaves tokio's reactor, stays non-blocking.
-    Ok((parts.io.into_inner().into_std()?, parts.read_buf))
+    Ok((parts.io.into_inner().into_upgraded()?, parts.read_buf))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::connection::{Connection, ConnectionState};
 use super::connection_id::connection_id;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
-use super::mailbox::{Admitted, ClientProtocol, SessionClaim};
+use super::mailbox::{Admitted, ClientProtocol, SessionClaim, UpgradedSocket};
 use super::marks::{Mark, Marks};
 use super::poller::Interest;
 use super::session::{Membership, Session, SocketUse};
@@ -224,7 +224,7 @@ impl Sessions {
     }
 
     /// Gives a session its socket.
-    pub fn connect(&mut self, key: u32, socket: TcpStream, agent: AgentId, now_ms: u64) {
+    pub fn connect(&mut self, key: u32, socket: UpgradedSocket, agent: AgentId, now_ms: u64) {
         self.renew_serial(key);
         let session = &mut self.slab[key as usize];
         session.connection = Some(Connection::new(socket, agent, now_ms));
