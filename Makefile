@@ -8,7 +8,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock cuts soak bench-page test-cost bench-quick fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -19,7 +19,7 @@ run: ## serve the sample data on http://localhost:8080
 # The Rust tests keep all processors busy; the others mostly wait for sockets, timeouts and brokers, so
 # two of them share the machine. Each prints when it has ended.
 test: test-rust ## install what the tests need and run them all
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-page test-swarm
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-page test-swarm test-cost
 
 # Always the whole workspace: with `-p` cargo chooses other features of shared dependencies, and builds
 # them, and everything that uses them, once more.
@@ -62,6 +62,9 @@ test-page: test-programs test-tools ## the live page in headless Chromium, again
 picture: test-programs test-tools ## the picture of the live page in the README, from the sample day; takes three minutes
 	node tests/clients/live_page/picture.mjs
 
+test-cost: test-programs ## instructions per frame, client and record under valgrind; fails above + 3 %; RENEW=1 keeps the new figures
+	python3 loadtest/bench/cost.py $(if $(RENEW),--renew)
+
 test-swarm: test-programs ## swarm and k6 against flowcast
 	bash loadtest/tests/run.sh
 
@@ -90,16 +93,18 @@ bench-encode: ## JSONL line to finished frames, records/s of one core
 # $(call flags,ROWS SERIES) passes the variables that are set on as --rows and --series.
 flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 
-bench-fanout: ## flowcast against the floor and its peers, or AGAINST=another binary; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
+bench-fanout: ## flowcast against the floor and its peers (ROWS=peers), or AGAINST=another binary; ROWS= WIRES= ROUNDS= SECONDS= choose, rounds add up
 	cargo build $(LOCKED) --release --workspace --bins
 ifndef AGAINST
-	cargo build --release --manifest-path loadtest/peers/tungstenite/Cargo.toml --target-dir target/peers
-	cd loadtest/peers && npm install --no-audit --no-fund --silent
+	$(if $(filter 0,$(PEERS)),,bash loadtest/peers/build.sh)
 endif
 	python3 loadtest/bench/fanout.py $(call flags,AGAINST ROWS WIRES ROUNDS SECONDS PEERS)
 
 bench-growth: target/release/flowcast ## how cost grows with connections, groups, memberships, message size and churn; SERIES= ROUNDS= SECONDS= choose
 	python3 loadtest/bench/growth.py $(call flags,SERIES ROUNDS SECONDS)
+
+bench-quick: target/release/flowcast ## did a change cost something? two minutes, five ratios, one table; ROUNDS= chooses
+	python3 loadtest/bench/quick.py $(call flags,ROUNDS)
 
 bench-market: target/release/flowcast ## start and memory with 10 GB of market data, which it makes and removes; ROWS= TICKERS= RECORDS= ROUNDS= SECONDS= CLIENTS= choose
 	python3 loadtest/bench/market.py $(call flags,ROWS TICKERS RECORDS ROUNDS SECONDS CLIENTS)
@@ -110,8 +115,17 @@ bench-streams: target/release/flowcast ## 5,000 clients of the JSON streams at 2
 bench-clock: target/release/flowcast ## how exact the clock is, what a seek costs, and a thousand requests beside 5,000 clients; ROWS= CLIENTS= REQUESTS= ROUNDS= SECONDS= choose
 	python3 loadtest/bench/clock.py $(call flags,ROWS CLIENTS REQUESTS ROUNDS SECONDS)
 
+bench-page: target/release/flowcast ## what an open live page costs with 10,000 connections; ROWS= CLIENTS= WIRE= WINDOWS= choose
+	python3 loadtest/bench/page.py $(call flags,ROWS CLIENTS WIRE WINDOWS)
+
 bench-floods: target/release/flowcast ## what strangers can do to a server beside well clients, flood by flood; FLOODS= SECONDS= CLIENTS= LIMIT= choose
 	python3 loadtest/bench/floods.py $(call flags,FLOODS SECONDS CLIENTS LIMIT)
+
+cuts: target/release/flowcast ## a thousand reliable connections cut in the middle of frames, nothing lost and nothing twice; CUTS= CLIENTS= INTERVAL= choose
+	python3 loadtest/bench/cuts.py $(call flags,CUTS CLIENTS INTERVAL)
+
+soak: target/release/flowcast ## an hour of clients that come and go, ordered faults and seeks: nothing lost, nothing grows; HOURS= CLIENTS= REPORT= choose
+	python3 loadtest/bench/soak.py $(call flags,HOURS CLIENTS REPORT)
 
 # Stable Rust has no sanitizers; the code under test has none of the bugs they find, since `unsafe`
 # stands outside the parsers.

@@ -118,6 +118,7 @@ impl Bench {
         let context = ShardContext {
             hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
             prefix: "blue".into(),
+            tokens: None,
             options: Arc::new(ShardOptions::from_arg_matches(&matches).expect("defaults")),
             stream_options: stream_options.clone(),
             streams,
@@ -195,6 +196,7 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
         read: Bytes::new(),
         user: "bench".into(),
         protocol,
+        restored: None,
         wanted: None,
     }));
     while let Some(unsent) = letter.take() {

@@ -14,6 +14,7 @@ use crate::server::http::faults::fault_options::FaultOptions;
 use crate::server::http::http_options::HttpOptions;
 use crate::server::http::jwt::AuthOptions;
 use crate::server::http::listen::ListenOptions;
+use crate::server::http::session_key::SessionKeyOptions;
 use crate::server::shard::shard_options::ShardOptions;
 use crate::source::broker::feed_options::BrokerOptions;
 use crate::source::broker::feed_settings::{self, FeedSettings};
@@ -44,6 +45,8 @@ pub struct ServeOptions {
     pub http: HttpOptions,
     #[command(flatten, next_help_heading = "Connections")]
     pub shard: ShardOptions,
+    #[command(flatten, next_help_heading = "Connections")]
+    pub session_key: SessionKeyOptions,
     #[command(flatten, next_help_heading = "Faults on demand")]
     pub faults: FaultOptions,
     #[command(flatten, next_help_heading = "JSON streams")]
@@ -141,6 +144,7 @@ pub fn check(options: &ServeOptions) -> Result<(), String> {
     at_least(unfinished, shard.unfinished_bytes, "--max-message-bytes", shard.max_message_bytes)?;
     options.kafka.check()?;
     options.auth.check()?;
+    options.session_key.check()?;
     let channels = Channels::new(options.kafka.channels());
     if let Some((name, _)) = options.streams.channel_policy.iter().find(|(name, _)| channels.find(name).is_none()) {
         return Err(format!("--channel-policy (FLOWCAST_CHANNEL_POLICY): {}", channels.unknown(name)));

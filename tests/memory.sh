@@ -45,28 +45,12 @@ fuzz() {
 
 valgrind() {
   echo "== valgrind: unit tests of the engine and the shards"
-  local program tests options=()
-  if ! program=$(type -P valgrind); then
-    local room=$tools/valgrind
-    if [[ ! -x $room/usr/bin/valgrind ]]; then
-      mkdir -p "$room"
-      (
-        cd "$room"
-        apt-get download -qq valgrind libc6-dbg ||
-          { [[ $(id -u) == 0 ]] && apt-get update -qq && apt-get download -qq valgrind libc6-dbg; }
-        for package in *.deb; do dpkg -x "$package" .; done
-      )
-    fi
-    program=$room/usr/bin/valgrind
-    export VALGRIND_LIB=$room/usr/libexec/valgrind
-    options=(--extra-debuginfo-path="$room/usr/lib/debug")
-  fi
-  # rustix looks for the kernel's vDSO, which valgrind hides; through libc it does not.
-  tests=$(RUSTFLAGS="--cfg rustix_use_libc" CARGO_TARGET_DIR=$PWD/target/valgrind \
-    cargo test "${flowcast[@]}" --lib --no-run --message-format=json 2>/dev/null |
+  local program tests
+  program=$(bash tests/valgrind.sh)
+  tests=$(CARGO_TARGET_DIR=$PWD/target/valgrind cargo test "${flowcast[@]}" --lib --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
   # Properties of a few cases: under valgrind everything takes fifty times as long.
-  PROPTEST_CASES=4 "$program" "${options[@]}" --quiet --error-exitcode=1 --leak-check=no \
+  PROPTEST_CASES=4 "$program" --quiet --error-exitcode=1 --leak-check=no \
     "$tests" --test-threads=1 engine:: server::
 }
 

@@ -88,7 +88,3 @@ class Settings:
         self.recording("json", tickers)
         messages = self.work.joinpath(f"{self.build}-{len(tickers)}-json.jsonl").read_bytes().splitlines()
         return round(sum(map(len, messages)) / len(messages)) - ENVELOPE_BYTES
-
-    def messages(self):
-        """The same as lines of text, for peers that frame messages themselves."""
-        return self.recording("json").with_suffix(".jsonl")

@@ -30,7 +30,7 @@ import servers
 from cases import WIRES, Settings
 from rows import all_cases
 
-ROWS = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8")
+ROWS = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "peers")
 
 
 def some_of(known):
@@ -70,7 +70,7 @@ def options():
     parser.add_argument("--rounds", type=count, default=11, help="default: %(default)s; further rounds add up")
     parser.add_argument("--seconds", type=count, default=5, help="measured time of a run; default: %(default)s")
     parser.add_argument("--peers", type=count, default=3,
-                        help="run tokio-tungstenite and Node's ws every so many rounds, 0 for never; "
+                        help="run the peers (loadtest/peers) every so many rounds, 0 for never; "
                         "default: %(default)s")  # fmt: skip
     parser.add_argument("--against", type=servers.program, metavar="PROGRAM", help="another flowcast to compare with")
     servers.add_programs(parser)

@@ -9,6 +9,7 @@ anything, or if memory passed the limit.
 import argparse
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -35,6 +36,7 @@ UPGRADE = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+WELL_WIRES = "json,json.reliable,protobuf,protobuf.reliable"
 MIB = 1 << 20
 BLANKS = b" " * 65536
 
@@ -55,10 +57,11 @@ class Target:
         return reader, writer
 
     async def send(self, writer, data):
-        """Sends, and waits until the kernel has most of it."""
+        """Sends, waits until the kernel has most of it, and lets the other attackers have their turn."""
         writer.write(data)
         self.sent_bytes += len(data)
         await writer.drain()
+        await asyncio.sleep(0)
 
     async def send_blanks(self, writer, size):
         """Sends so many, a little at a time: a thousand attackers have no memory for more."""
@@ -79,24 +82,45 @@ class Target:
         await reader.readuntil(b"\r\n\r\n")
         return reader, writer
 
+    async def stream(self, token):
+        """A WebSocket connection to /ws."""
+        reader, writer = await self.begin(f"GET /ws?token={token}", UPGRADE.strip())
+        await reader.readuntil(b"\r\n\r\n")
+        return reader, writer
+
 
 def frame(payload, first=0x81):
-    """A client's frame, masked with zeros."""
+    """A client's frame, masked with zeros.
+
+    >>> frame(b"ab"), frame(bytes(126))[:4], frame(bytes(65536))[:10]
+    (b'\\x81\\x82\\x00\\x00\\x00\\x00ab', b'\\x81\\xfe\\x00~', b'\\x81\\xff\\x00\\x00\\x00\\x00\\x00\\x01\\x00\\x00')
+    """
     size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack(">H", size)
-    if size > 0xFFFF:
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size <= 0xFFFF:
+        length = b"\xfe" + struct.pack(">H", size)
+    else:
         length = b"\xff" + struct.pack(">Q", size)
     return bytes([first]) + length + bytes(4) + payload
 
 
-def bearer():
-    """The token of a publisher."""
+JOIN = frame(b'{"type":"joinGroup","group":"blue_SPX_orderflow_orderflow","ackId":1}')
+
+
+def token():
+    """A publisher's, which is a reader's as well."""
 
     def part(data):
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
     content = ".".join(part(json.dumps(each).encode()) for each in ({"alg": "HS256"}, {"sub": "f", "role": "publisher"}))
-    return f"Authorization: Bearer {content}.{part(hmac.new(SECRET.encode(), content.encode(), hashlib.sha256).digest())}"
+    return f"{content}.{part(hmac.new(SECRET.encode(), content.encode(), hashlib.sha256).digest())}"
+
+
+def bearer():
+    """The header with it."""
+    return f"Authorization: Bearer {token()}"
 
 
 async def silent(target):
@@ -130,6 +154,15 @@ async def endless_body(target):
     reader, writer = await target.begin("POST /api/publish", bearer(), f"Content-Length: {8 * MIB}")
     await target.send_blanks(writer, 4 * MIB)
     await reader.read()
+
+
+async def slow_body(target):
+    """a byte of a publisher's body per second"""
+    reader, writer = await target.begin("POST /api/publish", bearer(), "Content-Length: 600")
+    reading = asyncio.ensure_future(drain(reader))
+    while not reading.done():
+        await target.send(writer, b" ")
+        await asyncio.sleep(1)
 
 
 async def large_body(target):
@@ -166,6 +199,14 @@ async def upgrade_churn(target):
     writer.transport.abort()
 
 
+async def half_closed(target):
+    """subscribers that close their half, and keep the other open"""
+    reader, writer = await target.upgrade()
+    await target.send(writer, JOIN)
+    writer.write_eof()
+    await drain(reader)
+
+
 async def bad_text(target):
     """upgrades, then text that is not UTF-8"""
     reader, writer = await target.upgrade()
@@ -177,6 +218,20 @@ async def wrong_recoveries(target):
     """recoveries with wrong tokens"""
     query = "awps_connection_id=11111111-2222-3333-4444-555555555555&awps_reconnection_token=x"
     reader, _ = await target.upgrade(RELIABLE, query)
+    await reader.read()
+
+
+async def wrong_tokens(target):
+    """upgrades of /ws with tokens that somebody else has signed"""
+    _, writer = await target.stream(token()[:-4] + "AAAA")
+    writer.close()
+
+
+async def large_messages(target):
+    """messages of 1 MiB, twice what is allowed"""
+    reader, writer = await target.upgrade()
+    await target.send(writer, frame(bytes(MIB))[:14])
+    await target.send_blanks(writer, MIB)
     await reader.read()
 
 
@@ -204,6 +259,23 @@ async def join_flood(target):
         await target.send(writer, b"".join(requests))
 
 
+async def unread_acks(target):
+    """joins without end, no answer read"""
+    _, writer = await target.upgrade()
+    while True:
+        await target.send(writer, JOIN * 500)
+
+
+async def subscribe_flood(target):
+    """subscriptions on /ws without end, with what each begins with"""
+    reader, writer = await target.stream(token())
+    reading = asyncio.ensure_future(drain(reader))
+    asked = {"channels": ["price_updates", "signals", "trades", "portfolio"]}
+    both = b"".join(frame(json.dumps({"type": kind, **asked}).encode()) for kind in ("subscribe", "unsubscribe"))
+    while not reading.done():
+        await target.send(writer, both * 50)
+
+
 async def ping_flood(target):
     """pings and sequence acks without end, no answer read"""
     _, writer = await target.upgrade(RELIABLE)
@@ -215,7 +287,7 @@ async def ping_flood(target):
 async def never_reading(target):
     """subscribers that never read"""
     _, writer = await target.upgrade()
-    await target.send(writer, frame(b'{"type":"joinGroup","group":"blue_SPX_orderflow_orderflow"}'))
+    await target.send(writer, JOIN)
     writer.transport.pause_reading()
     await asyncio.sleep(3600)
 
@@ -223,23 +295,25 @@ async def never_reading(target):
 async def byte_reading(target):
     """subscribers that read a byte a second"""
     reader, writer = await target.upgrade()
-    await target.send(writer, frame(b'{"type":"joinGroup","group":"blue_SPX_orderflow_orderflow"}'))
+    await target.send(writer, JOIN)
     while await reader.read(1):
         await asyncio.sleep(1)
 
 
 async def drain(reader):
-    """Reads to the end."""
-    while await reader.read(65536):
-        pass
+    """Reads to the end, whatever it is."""
+    with contextlib.suppress(OSError):
+        while await reader.read(65536):
+            pass
 
 
 # Each with the number of clients that do it at the same time.
 FLOODS = {
-    silent: 4200, slow_head: 4200, large_head: 200, strange_body: 200, endless_body: 1000, large_body: 1000,
-    byte_wise_body: 100, stalled_ticks: 1000, stalled_download: 1000, upgrade_churn: 200, bad_text: 200,
-    wrong_recoveries: 200, unfinished_messages: 1500, join_flood: 50, ping_flood: 50, never_reading: 1000,
-    byte_reading: 1000,
+    silent: 4200, slow_head: 4200, large_head: 200, strange_body: 200, endless_body: 1000, slow_body: 1000,
+    large_body: 1000, byte_wise_body: 100, stalled_ticks: 1000, stalled_download: 1000, upgrade_churn: 200,
+    half_closed: 1000, bad_text: 200, wrong_recoveries: 200, wrong_tokens: 200, large_messages: 200,
+    unfinished_messages: 1500, join_flood: 50, unread_acks: 50, subscribe_flood: 50, ping_flood: 50,
+    never_reading: 1000, byte_reading: 1000,
 }  # fmt: skip
 
 
@@ -261,7 +335,9 @@ async def attack(flood, target, clients, seconds):
     await asyncio.sleep(seconds)
     for attacker in attackers:
         attacker.cancel()
-    await asyncio.gather(*attackers, return_exceptions=True)
+    for ended in await asyncio.gather(*attackers, return_exceptions=True):
+        if not isinstance(ended, asyncio.CancelledError):
+            raise RuntimeError("an attacker gave up") from ended
 
 
 class Prober(threading.Thread):
@@ -290,7 +366,7 @@ class Prober(threading.Thread):
 
 def one(flood, clients, data, asked):
     """Runs one flood; returns its row and whether the server stood it."""
-    load = Load(asked.clients, "json.reliable", "SPX", asked.seconds + 4, ledger="require", tells_latency=False)
+    load = Load(asked.clients, WELL_WIRES, "SPX", asked.seconds + 4, ledger="require", tells_latency=False)
     command = servers.flowcast(data, "100ms", "--auth-secret", SECRET)
     with servers.running(command) as server, ThreadPoolExecutor(1) as pool:
         well = pool.submit(run, server, load)
@@ -335,7 +411,7 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=20, help="of each flood (%(default)s)")
     parser.add_argument("--clients", type=int, default=500, help="well clients (%(default)s)")
     parser.add_argument("--limit", type=int, default=400, help="MiB that the server may take (%(default)s)")
-    servers.add_programs(parser)
+    servers.add_programs(parser, "flowcast", "swarm")
     asked = parser.parse_args()
     if unknown := set(asked.floods) - set(names):
         parser.error(f"no such flood: {', '.join(unknown)}; there are {', '.join(names)}")

@@ -61,12 +61,13 @@ def messages(stream):
 def upgraded(url, wire):
     """A connection to a hub, and what came behind the handshake."""
     address = urlsplit(url)
+    offer = f"Sec-WebSocket-Protocol: {SUBPROTOCOLS[wire]}\r\n" if wire in SUBPROTOCOLS else ""
     connection = socket.create_connection((address.hostname, address.port), TIMEOUT_S)
     connection.sendall(
         f"GET {address.path}?{address.query} HTTP/1.1\r\nHost: {address.netloc}\r\n"
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
-        f"Sec-WebSocket-Protocol: {SUBPROTOCOLS[wire]}\r\n\r\n".encode()
+        f"{offer}\r\n".encode()
     )
     stream = b""
     while b"\r\n\r\n" not in stream:

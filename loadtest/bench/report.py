@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 from statistics import median
 
+from cases import Case, Goal
 from rows import SELDOM, all_cases
 from stats import estimate, verdict
 
@@ -145,6 +146,37 @@ def shown(command):
     return " ".join(words if command[0].startswith("/") else ["swarm", *words])
 
 
+PEER_FIGURES = {
+    "frames_per_cpu_s": "frames per CPU-second",
+    "latency_p50_ms": "p50, ms",
+    "latency_p99_ms": "p99, ms",
+    "loaded_bytes_per_connection": "RSS, B per connection",
+    "frames_per_s": "frames/s arrived",
+    "bytes_per_frame": "B per frame",
+}
+
+
+def peers(runs):
+    """One table per case of the servers side by side: medians of valid rounds; losses of all rounds together."""
+    cases = sorted({run["case"] for run in runs if run["case"].startswith("peers")}, key=len)
+    for case in cases:
+        mine = [run for run in runs if run["case"] == case]
+        rows = []
+        for name in dict.fromkeys(run["contender"] for run in sorted(mine, key=lambda run: run["round"])):
+            found = [values(runs, case, name, key) for key in PEER_FIGURES]
+            lost, dropped = (sum(values(runs, case, name, key).values()) for key in ("lost", "clients_dropped"))
+            ratio = estimate(judged(runs, Case(case, (), {}), Goal("peers", "frames_per_cpu_s", None, None, contender=name,
+                                                                   against=("flowcast",)))[2].values())  # fmt: skip
+            cells = [number(median(side.values())) if side else "–" for side in found]
+            cells.insert(1, number(ratio.median) if ratio else "–")
+            cells.append(f"{lost:.0f}" + (f", {dropped:.0f} clients dropped" if dropped else ""))
+            rows.append((median(found[0].values()) if found[0] else 0, [name, str(len(found[0])), *cells]))
+        head = list(PEER_FIGURES.values())
+        head.insert(1, "÷ flowcast")
+        rows = [row for _, row in sorted(rows, key=lambda row: -row[0])]
+        yield f"### {case}\n\n" + table(["server", "rounds", *head, "lost"], rows)
+
+
 def machine():
     """What it was measured on."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -169,6 +201,10 @@ def write(path, runs, settings):
         "bottleneck, ticks merged or anything was lost are not counted.",
         "## Goals",
         goals(runs, settings),
+        "## Peers",
+        "The same load for everyone: one channel, messages as long as the hub's in JSON, published one by one by the driver, all "
+        "checked by the swarm. Times are from when a message was due. What differs: [loadtest/peers](../loadtest/peers/README.md).",
+        *peers(runs),
         "## Figures",
         "Medians over valid rounds, with smallest and largest. `frames_per_thread_cpu_s` divides by the CPU time of "
         "the floor's sending thread alone, without its reading of acks.",

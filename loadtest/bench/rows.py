@@ -10,11 +10,14 @@ import servers
 from cases import CHANNELS, STREAMS, TICKERS_16, TICKERS_40, Case, Goal
 from meter import cpu_s, peak_resident_bytes, resident_bytes
 from recorder import group
+from peers import CHANNEL, Producer, available, item, over_http, to_flowcast
 from servers import running
-from swarm import Load, run
+from swarm import STARVED, Load, run
 
-PEER_WIRE = "json"
 DEMAND = 50_000
+PEER_DEMAND = 25_000
+"""Half of that: not every peer can send 50,000 frames a second from one core."""
+BUSY, WARM_UP_S = 0.9, 1
 QUIET = "1h"
 WARM_UP, SETTLE_S = 500, 3
 STALL_S = 20
@@ -79,12 +82,6 @@ def one_group(settings, connections, wire):
         "floor": loaded(lambda: the_floor(settings, wire, interval), load),
         "floor, io_uring": loaded(lambda: the_floor(settings, wire, interval, mode="io-uring"), load),
     }
-    if wire == PEER_WIRE and settings.peers:
-        bare = replace(load, ledger="off", negotiates=False)
-        contenders |= {
-            "tokio-tungstenite": loaded(lambda: servers.tungstenite(settings.messages(), interval), bare),
-            "Node ws": loaded(lambda: servers.ws_peer(settings.messages(), interval), bare),
-        }
     goals = [
         Goal("W1", "frames_per_cpu_s", 0.95, None, against=("floor",)),
         Goal("W1", "frames_per_cpu_s", None, 0.97, against=("floor", "floor, io_uring")),
@@ -97,7 +94,6 @@ def one_group(settings, connections, wire):
 def idle(settings, wire):
     """W3: what a connection costs that was greeted, has joined a group, and hears nothing."""
     load = wanted(settings, wire, 10_000, ["SPX"], 0, seconds=settings.idle_s, ramp=2000)
-    bare = replace(load, negotiates=False)
 
     def measured(command, load):
         def measure():
@@ -112,11 +108,6 @@ def idle(settings, wire):
         return measure
 
     contenders = {"flowcast": measured(lambda: ours(settings, wire, settings.one(), QUIET), load)}
-    if wire == PEER_WIRE and settings.peers:
-        contenders |= {
-            "tokio-tungstenite": measured(lambda: servers.tungstenite(settings.messages(), QUIET), bare),
-            "Node ws": measured(lambda: servers.ws_peer(settings.messages(), QUIET), bare),
-        }
     goal = Goal("W3", "bytes_per_connection", 457, None if wire == STREAMS else 256, at_least=False)
     return Case(f"idle, N=10000, {wire}", (goal,), contenders)
 
@@ -265,6 +256,49 @@ def start_up(settings):
     return Case("start-up, 40 tickers, 936,000 records", goals, {"flowcast": measure}, every=SELDOM)
 
 
+def beside_peers(settings, connections):
+    """The same load for flowcast, the floor and every peer that can run here: one channel, messages as long as the
+    hub's in JSON, published by the driver. What arrives at the clients is told as it is, lost or late."""
+    each_s = PEER_DEMAND // connections
+    load = Load(connections, STREAMS, CHANNEL, settings.seconds, PEER_DEMAND, at_limit=True, external=True)
+    size = settings.payload_bytes()
+
+    def measured(start, publisher, dialect=None, path=""):
+        def measure():
+            command, url = start()
+            with running(command, url=url) as server, Producer(publisher(server), each_s, size) as producer:
+                time.sleep(WARM_UP_S)
+                before = resident_bytes(server.pid)
+                result = run(server, replace(load, dialect=dialect, path=path), with_memory=True)
+            grown = result.meter.resident_bytes(result.window[1]) - before
+            figures = result.figures() | {
+                "loaded_bytes_per_connection": grown / connections,
+                "lost": sum(result.facts["fault_counts"].values()),
+                "clients_dropped": sum(result.facts["drops"].values()) + sum(result.facts["failures"].values()),
+            }
+            return figures, generator_doubts(result, producer), result.command
+
+        return measure
+
+    contenders = {
+        "flowcast": measured(lambda: (ours(settings, STREAMS, settings.one(), QUIET), None), to_flowcast),
+        "floor": measured(lambda: (the_floor(settings, STREAMS, QUIET), None), lambda server: over_http(server, item)),
+    } | {peer.name: measured(peer.start, peer.publisher, peer.dialect, peer.path) for peer in available()}
+    goal = Goal("peers", "frames_per_cpu_s", None, None)
+    return Case(f"peers, N={connections}", (goal,), contenders)
+
+
+def generator_doubts(result, producer):
+    """What is wrong with a run that is not the server's fault."""
+    summary = result.summary
+    reasons = [f"the producer ended: {producer.error}"] if producer.error else []
+    if summary["starved"] > STARVED:
+        reasons.append(f"the generator waited for a processor {summary['starved']:.0%} of the time")
+    if summary["busy"] > BUSY:
+        reasons.append(f"the generator was busy {summary['busy']:.0%} of the time")
+    return reasons
+
+
 def all_cases(settings, number):
     """The cases of a round. Rows about one server alone take the wires in turn."""
 
@@ -281,3 +315,5 @@ def all_cases(settings, number):
     yield stalled(settings, turn(NOW_AND_THEN, hub))
     yield accept(settings, turn(1, hub))
     yield start_up(settings)
+    if settings.peers:
+        yield from (beside_peers(settings, count) for count in (1000, 5000))

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -28,8 +30,6 @@ class ServerError(Exception):
 FLOWCAST = str(ROOT / "target/release/flowcast")
 FLOOR = str(ROOT / "target/release/floor")
 SWARM = str(ROOT / "target/release/swarm")
-TUNGSTENITE = str(ROOT / "target/peers/release/tungstenite-peer")
-WS_PEER = str(ROOT / "loadtest/peers/ws.mjs")
 
 
 def program(text):
@@ -39,16 +39,17 @@ def program(text):
     return str(Path(text).resolve())
 
 
-def add_programs(parser):
-    """Lets the command line name other programs than this tree's."""
-    for name, default in (("flowcast", FLOWCAST), ("swarm", SWARM), ("floor", FLOOR)):
-        parser.add_argument(f"--{name}", type=program, metavar="PROGRAM", default=default, help="default: %(default)s")
+def add_programs(parser, *names):
+    """Lets the command line name other programs than this tree's: these, or all."""
+    defaults = {"flowcast": FLOWCAST, "swarm": SWARM, "floor": FLOOR}
+    for name in names or defaults:
+        parser.add_argument(f"--{name}", type=program, metavar="PROGRAM", default=defaults[name], help="default: %(default)s")
 
 
 def use(asked):
     """Takes the programs that the command line names."""
     global FLOWCAST, SWARM, FLOOR
-    FLOWCAST, SWARM, FLOOR = asked.flowcast, asked.swarm, asked.floor
+    FLOWCAST, SWARM, FLOOR = asked.flowcast, asked.swarm, getattr(asked, "floor", FLOOR)
 
 
 @dataclass
@@ -103,16 +104,6 @@ def floor(recording, protocol, interval, mode="send"):
     return [FLOOR, "--protocol", protocol, "--interval", interval, "--mode", mode, *source]
 
 
-def tungstenite(messages, interval):
-    """The command for the tokio-tungstenite broadcast server."""
-    return [TUNGSTENITE, str(messages), str(milliseconds(interval))]
-
-
-def ws_peer(messages, interval):
-    """The command for Node's `ws`."""
-    return ["node", WS_PEER, str(messages), str(milliseconds(interval))]
-
-
 def milliseconds(interval):
     """The number in `20ms` or `500us`.
 
@@ -130,24 +121,28 @@ def pinned(core, command):
 
 
 @contextlib.contextmanager
-def running(command, log_level="warn", cores=SERVER_CORE, built=False):
-    """Runs a server for a block; it is ready when the block begins, and if `built`, has built what it can."""
+def running(command, log_level="warn", cores=SERVER_CORE, built=False, url=None, stop_s=STOP_S):
+    """Runs a server for a block; it is ready when the block begins, and if `built`, has built what it can. A server
+    that does not print where it listens is told so, and looked for at `url`."""
     environment = os.environ | {"FLOWCAST_LOG_LEVEL": log_level, "FLOWCAST_LOG_FORMAT": "json"}
     # Ours; flowcast warns of settings it does not know.
     environment.pop("FLOWCAST_BIN", None)
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(pinned(cores, command), stdout=log, stderr=log, env=environment)
-        server = Server(process, log)
+        server = Server(process, log, url or "")
         try:
-            _await_address(server)
-            _await_health(server)
+            if url:
+                _await_port(server)
+            else:
+                _await_address(server)
+                _await_health(server)
             if built:
                 _await_frames(server)
             yield server
             if process.poll() is not None:
                 raise ServerError(f"{command[0]} ended with {process.returncode}: {server.text()[-500:]}")
         finally:
-            _end(process)
+            _end(process, stop_s)
 
 
 def _await_address(server):
@@ -160,6 +155,16 @@ def _await_address(server):
             server.sender_tid = int(sender[1]) if sender else None
             return
         time.sleep(0.002)
+    raise ServerError(f"the server did not start: {server.text()[-500:]}")
+
+
+def _await_port(server):
+    address = urlsplit(server.url)
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((address.hostname, address.port), 1):
+            return
+        time.sleep(0.01)
     raise ServerError(f"the server did not start: {server.text()[-500:]}")
 
 
@@ -195,11 +200,11 @@ def _await_frames(server):
         time.sleep(0.1)
 
 
-def _end(process):
+def _end(process, stop_s):
     """Interrupts our own process, and kills it if that is not enough."""
     process.terminate()
     try:
-        process.wait(STOP_S)
+        process.wait(stop_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -31,7 +31,6 @@ class Load:
     ledger: str = "off"
     ramp: int = 5000
     stalled: float = 0.0
-    negotiates: bool = True
     at_limit: bool = False
     """Whether more is asked for than may be possible: ticks may merge, and the generator be busy."""
     tells_latency: bool = True
@@ -42,6 +41,12 @@ class Load:
     """JSON streams: messages per second that the swarm publishes to each of the groups, which are channels."""
     publish_bytes: int = 0
     """Bytes of each of their payloads."""
+    external: bool = False
+    """JSON streams: somebody else publishes, with the numbers that the swarm expects."""
+    dialect: str | None = None
+    """What the server speaks in place of the JSON streams."""
+    path: str = ""
+    """Where its sockets are."""
 
     def claims_latency(self):
         """Whether the run is worth nothing without valid latencies: they come from the ledger."""
@@ -62,11 +67,12 @@ class Load:
         told += ["--channels", self.groups]
         if self.publish_rate:
             told += ["--publish-rate", str(self.publish_rate), "--publish-bytes", str(self.publish_bytes)]
-        return told
+        told += ["--external-producer"] if self.external else []
+        return told + (["--dialect", self.dialect] if self.dialect else [])
 
     def command(self, server, report):
         """The swarm's whole command line."""
-        url = server.url if self.negotiates else server.url.replace("http", "ws") + "/client/hubs/orderflow"
+        url = server.url.replace("http", "ws") + self.path if self.path else server.url
         return [servers.SWARM, "--url", url, *self.options(), "--server-pid", str(server.pid), "--json", report, "--quiet"]
 
 

@@ -1,32 +1,30 @@
-// A broadcast server as one writes it with Node's `ws`: every tick, every client, `send`.
-//
-// node ws.mjs MESSAGES MILLISECONDS: sends the lines of a file in rotation. Greets the swarm on
-// json.webpubsub.azure.v1; clients hear everything once they have joined a group.
+// A broadcast server as one writes it with Node's `ws`: for every message, for every client, `send`.
+// See README.md for what it hears and says.
 
-import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { text } from "node:stream/consumers";
 import { WebSocketServer } from "ws";
 
-const [file, milliseconds] = process.argv.slice(2);
-const messages = readFileSync(file, "utf8").trimEnd().split("\n");
-const joined = new Set();
+const subscribed = new Set();
 
-const server = new WebSocketServer({ port: 0, host: "127.0.0.1", backlog: 4096, perMessageDeflate: false });
+const http = createServer(async (request, response) => {
+  if (request.method !== "POST") return response.writeHead(404).end();
+  const { channel, data } = JSON.parse(await text(request));
+  const message = JSON.stringify({ type: "message", channel, payload: data, timestamp: new Date() });
+  for (const client of subscribed) client.send(message);
+  response.end('{"accepted":1}');
+});
+const server = new WebSocketServer({ server: http, perMessageDeflate: false });
 server.on("connection", (client) => {
-  client.send('{"type":"system","event":"connected","userId":"swarm","connectionId":"ws"}');
-  client.on("message", (data) => {
-    const message = JSON.parse(data);
-    if (message.type === "joinGroup") {
-      joined.add(client);
-      client.send(JSON.stringify({ type: "ack", ackId: message.ackId, success: true }));
-    }
+  client.on("message", (request) => {
+    const { type, channels } = JSON.parse(request);
+    if (type !== "subscribe") return;
+    client.send(JSON.stringify({ type: "subscribed", channels }));
+    subscribed.add(client);
   });
   client.on("error", () => {});
-  client.on("close", () => joined.delete(client));
+  client.on("close", () => subscribed.delete(client));
 });
-server.on("listening", () => console.log(`ws listening on http://127.0.0.1:${server.address().port}`));
-
-let tick = 0;
-setInterval(() => {
-  const message = messages[tick++ % messages.length];
-  for (const client of joined) client.send(message);
-}, Number(milliseconds));
+http.listen({ host: "127.0.0.1", port: 0, backlog: 4096 }, () =>
+  console.log(`ws listening on http://127.0.0.1:${http.address().port}`),
+);

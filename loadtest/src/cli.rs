@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::wire::dialect::Dialect;
 use crate::wire::form::{Profile, Protocol};
 
 /// Opens many WebSocket connections, verifies every frame each of them receives against the server's
@@ -185,6 +186,10 @@ pub struct StreamArgs {
     /// What slow and stalled clients ask for in place of being dropped.
     #[arg(long, value_enum)]
     pub policy: Option<SlowPolicy>,
+    /// What the server at `--url ws://…` speaks, if it is not flowcast: then clients only subscribe to the one channel,
+    /// and look for the external producer's payloads in what comes.
+    #[arg(long, value_enum, requires = "external_producer")]
+    pub dialect: Option<Dialect>,
     /// The last number the external producer gives, if it ends before the run does.
     #[arg(long, value_name = "SEQ", requires = "external_producer")]
     pub last_seq: Option<u64>,

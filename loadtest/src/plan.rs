@@ -11,6 +11,7 @@ use crate::membership::{GroupsError, Hub, unprefixed};
 use crate::negotiate::Wish;
 use crate::sequence::publisher;
 use crate::verify::Key;
+use crate::wire::dialect::Dialect;
 use crate::wire::form::{Profile, Protocol};
 use crate::wire::streams::is_topic;
 
@@ -96,6 +97,8 @@ pub struct Plan {
     pub resumes: bool,
     /// What its slow and stalled clients ask for.
     pub slow_policy: Option<SlowPolicy>,
+    /// What the server speaks in place of the stream protocol.
+    pub dialect: Option<Dialect>,
     /// New connections per second in this process.
     pub ramp: u32,
     /// Receiving threads.
@@ -200,6 +203,9 @@ fn check_sequence(args: &RunArgs, is_streams: bool) -> Result<(), &'static str> 
     }
     if (publishes || streams.external_producer) && !streams.channels.iter().any(|name| is_topic(name)) {
         return Err("a sequence needs --channels with a topic, such as lines: trading streams carry no numbers");
+    }
+    if streams.dialect.is_some() && (streams.channels.len() != 1 || streams.resume || streams.policy.is_some()) {
+        return Err("--dialect goes with one of --channels, and neither with --resume nor with --policy");
     }
     if (streams.resume || streams.policy.is_some()) && !(publishes || streams.external_producer) {
         return Err("--resume and --policy need a sequence: --publish-rate or --external-producer");
@@ -368,6 +374,7 @@ pub(crate) mod tests {
             symbols: Vec::new(),
             resumes: false,
             slow_policy: None,
+            dialect: None,
             ramp: 1_000,
             workers: 1,
             source_addresses: Vec::new(),

@@ -231,6 +231,7 @@ fn plan(
         symbols: args.streams.symbols.clone(),
         resumes: args.streams.resume,
         slow_policy: args.streams.policy,
+        dialect: args.streams.dialect,
         ramp: args.ramp,
         workers: args.workers.unwrap_or_else(default_workers).min(args.connections),
         source_addresses: Vec::new(),

@@ -282,6 +282,13 @@ def check_isolation(url, _pid, folder):
     assert report["facts"]["resets"] > 0
 
 
+def check_cuts(_url, _pid, _folder):
+    """Reliable clients whose connections are cut in the middle of frames lose nothing and get nothing twice."""
+    few = ["--cuts", 100, "--clients", 50, "--flowcast", ASKED.flowcast, "--swarm", ASKED.swarm]
+    result = run([sys.executable, HERE.parent / "bench/cuts.py", *few], 120)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def check_processes_and_merge(url, _pid, folder):
     """Two processes make one report, and two reports make one too."""
     result = swarm("--url", url, "-c", 100, "-d", "2s", "--processes", 2, "--json", folder / "two.json")
@@ -437,6 +444,7 @@ CHECKS = [
     check_epochs,
     check_faults,
     check_isolation,
+    check_cuts,
     check_processes_and_merge,
     check_bad_input,
     check_page,

@@ -180,6 +180,7 @@ fn serve(line: &[OsString], path: Option<&Path>) -> anyhow::Result<()> {
     }
     let matches = command_line::matches(&command, line);
     let (_, matches) = matches.subcommand().expect("a subcommand is required");
-    settings::log(&settings::effective(serve_command(&declared), matches, file.as_ref()));
-    serve::serve(args.options)
+    let settings = settings::effective(serve_command(&declared), matches, file.as_ref());
+    settings::log(&settings);
+    serve::serve(args.options, settings)
 }

@@ -2,7 +2,6 @@
 
 use std::any::TypeId;
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use clap::{Arg, ArgMatches, Command};
 use serde::Serialize;
 
 use crate::config::{self, SettingsFile};
+use crate::server::http::live::live_options::ShownSetting;
 
 /// How the settings are printed.
 #[derive(Debug, Clone, clap::Args)]
@@ -105,42 +105,30 @@ fn joined<'a>(values: impl IntoIterator<Item = &'a (impl AsRef<OsStr> + ?Sized +
     values.into_iter().map(|value| value.as_ref().to_string_lossy()).collect::<Vec<_>>().join(",")
 }
 
-/// A setting's value, and where it came from.
-pub struct Effective {
-    flag: String,
-    /// `***` for a secret.
-    value: String,
-    source: &'static str,
-    is_default: bool,
-}
-
-impl fmt::Display for Effective {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={} ({})", self.flag, self.value, self.source)
-    }
-}
-
 /// The values that hold, of every setting that has one. `declared` has the defaults that are built in.
-pub fn effective(declared: &Command, matches: &ArgMatches, file: Option<&SettingsFile>) -> Vec<Effective> {
+pub fn effective(declared: &Command, matches: &ArgMatches, file: Option<&SettingsFile>) -> Vec<ShownSetting> {
     let describe = |arg: &Arg| {
-        let (id, flag) = (arg.get_id().as_str(), config::flag(arg));
+        let (id, name) = (arg.get_id().as_str(), config::flag(arg));
         let source = match matches.value_source(id)? {
             ValueSource::CommandLine => "flag",
             ValueSource::EnvVariable => "environment",
             // The file's values are clap's defaults by now.
-            _ if file.is_some_and(|file| file.has(&flag)) => "file",
+            _ if file.is_some_and(|file| file.has(&name)) => "file",
             _ => "default",
         };
         let value = joined(matches.get_raw(id)?);
         let is_default = value == joined(arg.get_default_values());
-        Some(Effective { flag, value: if is_secret(arg) { "***".to_owned() } else { value }, source, is_default })
+        let is_text = ["string", "path"].contains(&value_type(arg)) && arg.get_possible_values().is_empty();
+        let value = if is_secret(arg) { "***".to_owned() } else { value };
+        Some(ShownSetting { name, value, source, is_default, is_text })
     };
     declared.get_arguments().filter(|arg| config::is_setting(arg)).filter_map(describe).collect()
 }
 
 /// Logs what differs from the defaults at `info`, and every setting at `debug`.
-pub fn log(settings: &[Effective]) {
-    let listed = |of: &mut dyn Iterator<Item = &Effective>| of.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+pub fn log(settings: &[ShownSetting]) {
+    let listed =
+        |of: &mut dyn Iterator<Item = &ShownSetting>| of.map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let changed = listed(&mut settings.iter().filter(|setting| !setting.is_default));
     if changed.is_empty() {
         tracing::info!("every setting has its default value");

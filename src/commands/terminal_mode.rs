@@ -2,6 +2,9 @@
 //! It is put back whatever happens, except if the process is killed with SIGKILL.
 
 use std::io::{self, Write};
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process};
 use rustix::termios::{
@@ -18,7 +21,8 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 /// The terminal, in the mode for keys until this is dropped.
 pub(super) struct TerminalMode {
     before: Termios,
-    has_screen: bool,
+    /// Whether the other screen is shown.
+    has_screen: Arc<AtomicBool>,
 }
 
 impl TerminalMode {
@@ -30,25 +34,27 @@ impl TerminalMode {
         if !isatty(&stdin) || tcgetpgrp(&stdin).is_ok_and(is_background) {
             return None;
         }
-        let mode = Self { before: tcgetattr(&stdin).ok()?, has_screen: false };
+        let mode = Self { before: tcgetattr(&stdin).ok()?, has_screen: Arc::default() };
         mode.take().ok()?;
         Some(mode)
     }
 
     /// Takes keys, and the whole screen too. `None` likewise, and if standard output is no terminal.
     pub fn with_screen() -> Option<Self> {
-        let mut mode = Self::for_keys().filter(|_| isatty(io::stdout()))?;
-        mode.has_screen = true;
-        mode.show(ENTER);
+        let mode = Self::for_keys().filter(|_| isatty(io::stdout()))?;
+        mode.enter();
+        // What a panic says belongs on the screen that stays.
+        let (before, has_screen, tell) = (mode.before.clone(), Arc::clone(&mode.has_screen), panic::take_hook());
+        panic::set_hook(Box::new(move |panicked| {
+            put_back(&before, &has_screen);
+            tell(panicked);
+        }));
         Some(mode)
     }
 
-    /// A terminal that is gone shows nothing.
-    fn show(&self, text: &str) {
-        if self.has_screen {
-            let mut out = io::stdout();
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        }
+    fn enter(&self) {
+        self.has_screen.store(true, Ordering::Relaxed);
+        show(ENTER);
     }
 
     fn take(&self) -> rustix::io::Result<()> {
@@ -60,16 +66,15 @@ impl TerminalMode {
         tcsetattr(io::stdin(), OptionalActions::Now, &mode)
     }
 
-    fn put_back(&self) {
-        self.show(LEAVE);
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
-    }
-
     /// Waits for a signal that ends the process, and returns its number. While the process is suspended (Ctrl-Z), the
     /// terminal is as it was.
     pub async fn until_ended(&self) -> io::Result<i32> {
-        let (mut hangup, mut interrupt, mut terminate) =
-            (signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (mut hangup, mut interrupt, mut terminate, mut quit) = (
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::quit())?,
+        );
         let mut suspend = signal(SignalKind::from_raw(libc::SIGTSTP))?;
         let mut go_on = signal(SignalKind::from_raw(libc::SIGCONT))?;
         loop {
@@ -78,12 +83,15 @@ impl TerminalMode {
                 _ = hangup.recv() => return Ok(libc::SIGHUP),
                 _ = interrupt.recv() => return Ok(libc::SIGINT),
                 _ = terminate.recv() => return Ok(libc::SIGTERM),
+                _ = quit.recv() => return Ok(libc::SIGQUIT),
                 _ = suspend.recv() => {
-                    self.put_back();
+                    let had_screen = put_back(&self.before, &self.has_screen);
                     kill_process(getpid(), Signal::STOP)?;
                     let _ = go_on.recv().await;
                     self.take()?;
-                    self.show(ENTER);
+                    if had_screen {
+                        self.enter();
+                    }
                 }
             }
         }
@@ -92,6 +100,22 @@ impl TerminalMode {
 
 impl Drop for TerminalMode {
     fn drop(&mut self) {
-        self.put_back();
+        put_back(&self.before, &self.has_screen);
     }
+}
+
+/// A terminal that is gone shows nothing.
+fn show(text: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Leaves the other screen if it is shown, and returns whether it was.
+fn put_back(before: &Termios, screen: &AtomicBool) -> bool {
+    let had_screen = screen.swap(false, Ordering::Relaxed);
+    if had_screen {
+        show(LEAVE);
+    }
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+    had_screen
 }

@@ -239,6 +239,27 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_raised_above_those_of_nodes_that_began_later_and_never_fall() {
+        let hub = hub(0);
+        let group = hub.declare("one", "1");
+        let before = hub.sequencer().published();
+        let mut open = hub.sequencer().begin(None);
+        open.publish(&group, frames(0));
+        std::thread::sleep(Duration::from_millis(1));
+        let later = Sequencer::new(&LedgerOptions { ledger_publications: 0 }).published();
+        let floor = hub.sequencer().raise();
+        assert!(floor >= later && !hub.sequencer().is_raised(floor), "a batch is open");
+        drop(open);
+        assert!(hub.sequencer().is_raised(floor));
+        assert_eq!(hub.sequencer().published(), before + 1);
+        for more in 1..=3 {
+            hub.sequencer().begin(None).publish(&group, frames(more));
+            assert_eq!(hub.sequencer().published(), floor + u64::from(more));
+        }
+        assert!(hub.sequencer().is_raised(floor));
+    }
+
+    #[test]
     fn a_silent_group_lives_as_long_as_it_has_members_and_their_number_is_bounded() {
         let hub = hub(1);
         let (silent, _receiver) = hub.subscribe("silent").unwrap();

@@ -9,7 +9,7 @@
 //! short ones per publication; nothing of ours is locked per publication or per subscriber.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ pub struct Due {
 /// The sequence of a hub's publications, and who is told of them.
 pub struct Sequencer {
     open: Mutex<Sequence>,
+    /// No further batch begins below.
+    floor: AtomicU64,
     /// The last id of the last finished batch. On its own cache line: every shard polls it.
     published: CachePadded<Watermark>,
     /// Where a publisher waits for room. Every shard looks here after its bell, too.
@@ -83,11 +85,10 @@ struct Sequence {
 impl Sequencer {
     /// A sequence whose ids start from the time of day, so they keep rising over a restart.
     pub fn new(ledger: &LedgerOptions) -> Self {
-        // Unix microseconds: ids go on rising over a restart, have 16 digits and 8 varint bytes
-        // (so every reliable frame of a record is equally long), and stay below 2^53 until 2255.
-        let last_id = clock::unix_ns() / 1000;
+        let last_id = id_of_now();
         Self {
             open: Mutex::new(Sequence { last_id, batch: Vec::new() }),
+            floor: AtomicU64::new(0),
             published: CachePadded::new(Watermark::new(last_id)),
             room: CachePadded::new(RoomWait::new()),
             next_tick_ns: CachePadded::new(AtomicU64::new(u64::MAX)),
@@ -95,6 +96,19 @@ impl Sequencer {
             ledger: Ledger::new(ledger.ledger_publications),
             faults: OnceLock::new(),
         }
+    }
+
+    /// Raises the ids of all further batches above the time of day, which is returned as an id, and so above the ids of every
+    /// other node: they begin with the time of its start and rise more slowly than the clock.
+    pub fn raise(&self) -> u64 {
+        let floor = id_of_now();
+        self.floor.fetch_max(floor, Ordering::SeqCst);
+        floor
+    }
+
+    /// Whether every batch is published that began before the ids were raised to `floor`.
+    pub fn is_raised(&self, floor: u64) -> bool {
+        self.published() > floor || !matches!(self.open.try_lock(), Err(TryLockError::WouldBlock))
     }
 
     /// Sets where its batches are noted while a plan of faults runs. Called once.
@@ -202,7 +216,8 @@ impl Sequencer {
         self.batch(self.open.lock().unwrap_or_else(PoisonError::into_inner), due)
     }
 
-    fn batch<'a>(&'a self, open: MutexGuard<'a, Sequence>, due: Option<Due>) -> Batch<'a> {
+    fn batch<'a>(&'a self, mut open: MutexGuard<'a, Sequence>, due: Option<Due>) -> Batch<'a> {
+        open.last_id = open.last_id.max(self.floor.load(Ordering::SeqCst));
         let published_ns = clock::monotonic_ns();
         let is_of_clock = due.as_ref().is_some_and(|due| due.session.is_none());
         let due = due.unwrap_or_else(|| Due { scheduled_ns: published_ns, ..Due::default() });
@@ -248,6 +263,12 @@ impl Sequencer {
             }
         }
     }
+}
+
+/// The id that a sequence begins with now: Unix microseconds, so that ids go on rising over a restart, have 16 digits and
+/// 8 varint bytes (so every reliable frame of a record is equally long), and stay below 2^53 until 2255.
+fn id_of_now() -> u64 {
+    clock::unix_ns() / 1000
 }
 
 /// Publications that belong together: all groups of one tick.

@@ -157,10 +157,13 @@ struct PartialMessage {
     held: Option<HeldBytes>,
     /// Since when the message is unfinished, ms; `None` if it began with the last bytes read.
     since_ms: Option<u64>,
+    /// Something was refused: whatever the client still sends is dropped, since nobody knows any more where a frame
+    /// begins, and a client that goes on sending must not fill the memory until it is gone.
+    is_over: bool,
 }
 
 impl Inbound {
-    /// Hands every message that `bytes` completes to `deliver`, and keeps the rest.
+    /// Hands every message that `bytes` completes to `deliver`, and keeps the rest. Drops everything after an error.
     ///
     /// Stops early, dropping the rest, when `deliver` returns false (the connection is closing).
     pub fn read(
@@ -170,18 +173,13 @@ impl Inbound {
         mut deliver: impl FnMut(ClientMessage<'_>) -> bool,
     ) -> Result<(), Violation> {
         let mut partial = self.0.take().unwrap_or_default();
-        if partial.frame.is_empty() {
-            let rest = partial.consume(bytes, limit, &mut deliver)?;
-            partial.frame = bytes[rest..].to_vec();
-        } else {
-            let mut frame = std::mem::take(&mut partial.frame);
-            frame.extend_from_slice(bytes);
-            let rest = partial.consume(&mut frame, limit, &mut deliver)?;
-            if rest > 0 {
-                frame.drain(..rest);
-                frame.shrink_to_fit();
-            }
-            partial.frame = frame;
+        if partial.is_over {
+            self.0 = Some(partial);
+            return Ok(());
+        }
+        if let Err(violation) = partial.read(bytes, limit, &mut deliver) {
+            self.end();
+            return Err(violation);
         }
         if !partial.frame.is_empty() || partial.opcode.is_some() {
             self.0 = Some(partial);
@@ -189,15 +187,21 @@ impl Inbound {
         Ok(())
     }
 
+    /// Keeps nothing from now on.
+    fn end(&mut self) {
+        self.0 = Some(Box::new(PartialMessage { is_over: true, ..PartialMessage::default() }));
+    }
+
     /// Takes the bytes that are kept out of a budget. To be called after each read; refused if there is no room.
     pub fn hold(&mut self, budget: &Arc<ByteBudget>, now_ms: u64) -> Result<(), Violation> {
-        let Some(partial) = &mut self.0 else { return Ok(()) };
+        let Some(partial) = self.0.as_mut().filter(|partial| !partial.is_over) else { return Ok(()) };
         partial.since_ms.get_or_insert(now_ms);
         let bytes = partial.frame.capacity() + partial.message.capacity();
         let held = partial.held.get_or_insert_with(|| budget.nothing());
         if bytes <= ALWAYS_KEPT {
             held.set_anyway(bytes);
         } else if !held.set(bytes) {
+            self.end();
             return Err(Violation::NoRoom);
         }
         Ok(())
@@ -210,6 +214,28 @@ impl Inbound {
 }
 
 impl PartialMessage {
+    fn read(
+        &mut self,
+        bytes: &mut [u8],
+        limit: usize,
+        deliver: &mut impl FnMut(ClientMessage<'_>) -> bool,
+    ) -> Result<(), Violation> {
+        if self.frame.is_empty() {
+            let rest = self.consume(bytes, limit, deliver)?;
+            self.frame = bytes[rest..].to_vec();
+            return Ok(());
+        }
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.extend_from_slice(bytes);
+        let rest = self.consume(&mut frame, limit, deliver)?;
+        if rest > 0 {
+            frame.drain(..rest);
+            frame.shrink_to_fit();
+        }
+        self.frame = frame;
+        Ok(())
+    }
+
     /// Reads the whole frames in `bytes`; returns where the first incomplete one starts.
     fn consume(
         &mut self,
@@ -481,7 +507,7 @@ mod tests {
         assert_eq!((held, first.unfinished_since_ms()), (Ok(()), Some(5)));
         let (second, held) = unfinished(2500, 6);
         assert_eq!(held, Err(Violation::NoRoom));
-        drop(second);
+        assert_eq!((second.unfinished_since_ms(), kept(&second)), (None, 0), "given back at once");
         assert_eq!(unfinished(1500, 7).1, Ok(()), "a little is always kept");
         assert_eq!(first.unfinished_since_ms(), Some(5));
         let mut rest = [masked(0x80, b"z"), masked(0x01, b"new")].concat();
@@ -489,6 +515,28 @@ mod tests {
         first.hold(&budget, 9).unwrap();
         assert_eq!(first.unfinished_since_ms(), Some(9), "the next message");
         assert_eq!(unfinished(8000, 10).1, Ok(()), "what was finished is given back");
+    }
+
+    fn kept(inbound: &Inbound) -> usize {
+        inbound.0.as_ref().map_or(0, |partial| partial.frame.capacity() + partial.message.capacity())
+    }
+
+    #[test]
+    fn a_client_that_was_refused_and_goes_on_sending_fills_no_memory() {
+        let budget = ByteBudget::new(10_000, Arc::default(), Arc::default());
+        let long = masked(0x01, &[b'x'; 100_000]);
+        for (begin, refusal) in [(&long[..20_000], Violation::NoRoom), (&[0x81, 1, b'x'], Violation::Unmasked)] {
+            let mut inbound = Inbound::default();
+            let mut send = |bytes: &[u8]| {
+                let read = inbound.read(&mut bytes.to_vec(), 1 << 20, |_| unreachable!("nothing is heard any more"));
+                let held = read.and_then(|()| inbound.hold(&budget, 1));
+                (held, kept(&inbound))
+            };
+            assert_eq!(send(begin), (Err(refusal), 0));
+            assert_eq!(send(&long[20_000..]), (Ok(()), 0));
+            assert_eq!(send(&long), (Ok(()), 0));
+            assert_eq!(send(&masked(0x81, b"whole")), (Ok(()), 0));
+        }
     }
 
     #[test]

@@ -220,6 +220,42 @@ for (const makeProtocol of PROTOCOLS) {
         });
       });
 
+      test("with a session key any node takes a client back: it neither waits nor joins, and nothing comes twice", async () => {
+        const nodes = [];
+        for (let count = 0; count < 3; count += 1) {
+          nodes.push(await Server.start(dataset, { FLOWCAST_SESSION_KEY: "0123456789abcdef0123456789abcdef" }));
+        }
+        // The node that has begun last comes first: the sequence ids of the others are behind its own.
+        const [third, second, first] = nodes;
+        await withProxy(first.port, async (proxy) => {
+          await withSubscriber(proxy.through(await first.websocketUrl()), makeProtocol(), {}, async (subscriber) => {
+            const joined = [groupOf("SPX"), groupOf("ES_SPX")];
+            for (const group of joined) {
+              await subscriber.client.joinGroup(group);
+            }
+            const more = () => Promise.all(joined.map((group) => subscriber.waitForMore(10, group)));
+            await more();
+            proxy.serverPort = second.port;
+            await first.kill();
+            await more();
+            proxy.serverPort = third.port;
+            proxy.cut(1);
+            await more();
+            assert.equal(proxy.requests.length, 3, "the first attempt that is let through");
+            const acks = subscriber.onTheWire.filter((message) => message.kind === "ack");
+            assert.equal(acks.length, 2, "joined once");
+            const connected = subscriber.onTheWire.filter((message) => message.kind === "connected");
+            assert.equal(new Set(connected.map((message) => message.connectionId)).size, 1);
+            assert.deepEqual([subscriber.connected.length, subscriber.disconnected], [1, []], "no event");
+            const ids = subscriber.onTheWire.filter((message) => message.kind === "groupData").map((message) => message.sequenceId);
+            assert.equal(ids.length, subscriber.received.length, "nothing is dropped as a duplicate");
+            assert.ok(ids.every((id, place) => place === 0 || id > ids[place - 1]));
+          });
+        });
+        await second.stop();
+        await third.stop();
+      });
+
       for (const failingAttempts of [0, 1]) {
         test(`a cut loses nothing and repeats nothing, with ${failingAttempts} failing attempts to recover`, async () => {
           await withProxy(server.port, async (proxy) => {

@@ -7,6 +7,7 @@ the order on the wire matters, the test reads the proxy's transcript.
 import base64
 import itertools
 import json
+import random
 
 import pytest
 from azure.messaging.webpubsubclient.models import SendMessageError, WebPubSubDataType
@@ -225,13 +226,18 @@ def test_a_cut_connection_is_recovered_with_nothing_lost_and_nothing_twice(
         assert subscriber.disconnected == []
 
 
-def test_a_connection_can_be_recovered_again_and_again(server, proxy, dataset):
+def test_a_connection_that_is_cut_at_any_byte_can_be_recovered_again_and_again(server, proxy, dataset):
     with Subscriber(proxy.through(server.websocket_url()), "json.reliable") as subscriber:
         subscriber.client.join_group(group_of("SPX"))
-        for cuts in range(1, 4):
-            subscriber.wait_for_more(5, group_of("SPX"))
+        bytes_to_cut = random.Random(15)
+        for cuts in range(1, 11):
+            subscriber.wait_for_more(3, group_of("SPX"))
+            connection, allowed = proxy.connections[-1], bytes_to_cut.randrange(1, 2000)
+            before = len(connection.downstream)
+            proxy.hold(after_bytes=allowed)
+            wait_until(lambda: len(connection.downstream) >= before + allowed, "bytes beyond the cut")
             proxy.cut()
-            wait_until(lambda cuts=cuts: len(proxy.connections) == cuts + 1, "the next attempt of the SDK")
+            wait_until(lambda: len(proxy.connections) == cuts + 1, "the next attempt of the SDK")
         subscriber.wait_for_more(5, group_of("SPX"))
         assert_consecutive(rows(subscriber, dataset, "SPX", "2026-04"), len(dataset.lines["SPX"]))
         assert len(subscriber.connected) == 1
@@ -252,6 +258,41 @@ def test_after_a_restart_which_forgets_its_session_a_client_comes_back_with_its_
             assert all(bytes(connection.downstream).startswith(b"HTTP/1.1 404 ") for connection in refused)
             assert refused
             subscriber.wait_for_more(10, group_of("SPX"))
+
+
+def test_with_a_session_key_any_node_takes_a_client_back_it_neither_waits_nor_joins_and_nothing_comes_twice(
+    dataset, tmp_path_factory
+):
+    def node():
+        key = {"FLOWCAST_SESSION_KEY": "0123456789abcdef0123456789abcdef"}
+        return Server(dataset, tmp_path_factory.mktemp("node"), settings=key)
+
+    # The node that has begun last comes first: the sequence ids of the others are behind its own.
+    with node() as third, node() as second, node() as first, TcpProxy(first.port) as proxy:
+        with Subscriber(proxy.through(first.websocket_url()), "json.reliable") as subscriber:
+            joined = [group_of("SPX"), group_of("ES_SPX")]
+            for group in joined:
+                subscriber.client.join_group(group)
+            for group in joined:
+                subscriber.wait_for(10, group)
+            proxy.server_port = second.port
+            assert first.stop() == 0
+            for group in joined:
+                subscriber.wait_for_more(10, group)
+            proxy.server_port = third.port
+            proxy.cut(refuse_next=1)
+            for group in joined:
+                subscriber.wait_for_more(10, group)
+
+            assert (len(subscriber.connected), subscriber.disconnected) == (1, []), "no event"
+            recoveries = [connection for connection in proxy.connections if "awps_" in connection.request_line]
+            assert len(recoveries) == 2 and len(proxy.connections) == 3, "the first attempt that is let through"
+            messages = [message for connection in proxy.connections for message in json_messages(connection)]
+            assert sum(message["type"] == "ack" for message in messages) == 2, "joined once"
+            connected = [message for message in messages if message.get("event") == "connected"]
+            assert len({message["connectionId"] for message in connected}) == 1
+            ids = [message["sequenceId"] for message in messages if message["type"] == "message"]
+            assert all(earlier < later for earlier, later in itertools.pairwise(ids))
 
 
 def test_what_was_acknowledged_is_not_sent_again_after_a_recovery(server, proxy):

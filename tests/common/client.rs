@@ -116,6 +116,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// The same client before another server: one that a balancer has chosen, or this one after a restart.
+    pub fn at(self, server: &Server) -> Self {
+        Self { address: server.address, ..self }
+    }
+
     /// Comes back, as the SDKs do, and goes on counting ack ids.
     pub fn recover(&self) -> Result<Client, Refused> {
         let token = self.connected.token.as_deref().expect("a reliable connection");
@@ -195,6 +200,7 @@ impl Client {
             match self.waiting.pop_front().unwrap_or_else(|| self.said()) {
                 Said::Data(data) => return data,
                 Said::Ack(_) | Said::Pong => {}
+                Said::Connected(connected) => self.renew(connected),
                 other => panic!("expected data, got {other:?}"),
             }
         }
@@ -227,9 +233,16 @@ impl Client {
                     return ack;
                 }
                 data @ Said::Data(_) => self.waiting.push_back(data),
+                Said::Connected(connected) => self.renew(connected),
                 other => panic!("expected an ack, got {other:?}"),
             }
         }
+    }
+
+    /// Takes over another token, as the SDKs do. A server without a session key never sends one.
+    fn renew(&mut self, connected: Connected) {
+        assert_ne!(connected.token, self.session.connected.token, "a token that the client has already");
+        self.session.connected = connected;
     }
 
     fn fresh_ack(&mut self) -> u64 {

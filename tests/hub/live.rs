@@ -160,7 +160,7 @@ fn a_summary_has_neither_addresses_nor_users_and_off_has_no_page() {
     assert_eq!(events.snapshot["head"]["page"], "summary");
     let off = Server::with(&Dataset::usual(), &[("FLOWCAST_LIVE_PAGE", "off")]);
     let html = [("Accept", "text/html")];
-    for path in ["/", "/live", "/live/events", "/live/options"] {
+    for path in ["/", "/live", "/live/events", "/live/options", "/live/history", "/live/runbook"] {
         assert_eq!(http::request(off.address, "GET", path, &html).status, 404, "{path}");
     }
 }
@@ -178,11 +178,9 @@ fn a_page_of_another_origin_can_read_nothing_and_neither_can_a_foreign_name() {
     ];
     for refused in foreign {
         let status = |path| http::request(server.address, "GET", path, &[refused]).status;
-        assert_eq!(
-            [status("/live/events"), status("/live/options"), status("/live/connections/x")],
-            [403; 3],
-            "{refused:?}"
-        );
+        for path in ["/live/events", "/live/options", "/live/history", "/live/runbook", "/live/connections/x"] {
+            assert_eq!(status(path), 403, "{path}: {refused:?}");
+        }
         let decoded = http::request_with(server.address, "POST", "/live/decode", &[JSON_TYPE, refused], "{}");
         assert_eq!((decoded.status, decoded.header("access-control-allow-origin")), (403, None), "{refused:?}");
     }
@@ -207,6 +205,140 @@ fn one_reader_more_than_allowed_is_refused_until_another_leaves() {
     assert!(refused.error().contains("--max-live-readers"), "{refused:?}");
     readers.pop();
     crate::common::eventually("there is room", || LiveEvents::open_with(server.address, &[]).ok());
+}
+
+#[test]
+fn the_last_minutes_are_there_though_nobody_watched_and_are_those_that_readers_saw() {
+    let server = Server::start(&Dataset::usual());
+    let mut client = Client::open(&server, PROTOBUF).joined(&["SPX"]);
+    client.take(3);
+    let told = crate::common::eventually("three seconds have gone by", || {
+        let told = server.get("/live/history").json();
+        (told["rows"].as_u64() >= Some(3)).then_some(told)
+    });
+    let last = |path: &str| told["figures"][path].as_array().unwrap().last().unwrap().clone();
+    assert!(
+        last("flow.total.frames_per_s").as_f64() > Some(0.0) && last("head.rss_bytes").as_f64() > Some(1e6),
+        "{told}"
+    );
+    assert_eq!(last("head.connections"), 1.0);
+    assert!(last("flow.schedule.p99_us").is_number() && last("flow.sweep.max_us").is_number(), "{told}");
+    let rows = told["rows"].as_u64().unwrap() as usize;
+    assert!(told["figures"].as_object().unwrap().values().all(|row| row.as_array().unwrap().len() == rows), "{told}");
+    assert_eq!(told["hubs"].as_object().unwrap().keys().collect::<Vec<_>>(), ["orderflow"]);
+    // Every figure is one of the snapshot.
+    let mut events = LiveEvents::open(server.address);
+    events.event();
+    events.event();
+    for path in told["figures"].as_object().unwrap().keys() {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        assert!(events.snapshot.pointer(&pointer).is_some_and(Value::is_number), "{path}: {}", events.snapshot);
+    }
+}
+
+#[test]
+fn the_settings_are_told_without_secrets_and_in_a_summary_without_texts() {
+    let secrets = [
+        ("FLOWCAST_CONTROL_TOKEN", "s3cret-control-token"),
+        ("WS_AUTH_SECRET", "s3cret-0123456789abcdef0123456789abcdef"),
+        ("WS_AUTH_SECRET_PREVIOUS", "s3cret-fedcba9876543210fedcba9876543210"),
+        ("FLOWCAST_CONTROL_HOST", "internal.example"),
+        ("WS_STREAM_INTERVAL", "40ms"),
+    ];
+    for (page, host) in [("on", "internal.example"), ("summary", "***")] {
+        let settings: Vec<_> = secrets.into_iter().chain([("FLOWCAST_LIVE_PAGE", page)]).collect();
+        let server = Server::with(&Dataset::usual(), &settings);
+        let answer = server.get("/live/options");
+        assert!(!answer.body.contains("s3cret"), "{}", answer.body);
+        let told = answer.json();
+        let row = |name: &str| {
+            let rows = told["settings"].as_array().unwrap();
+            rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}: {told}")).clone()
+        };
+        let expected = json!({ "name": "control-token", "value": "***", "source": "environment", "is_default": false });
+        assert_eq!(row("control-token"), expected);
+        assert_eq!((&row("control-host")["value"], &row("auth-secret")["value"]), (&json!(host), &json!("***")));
+        assert_eq!(row("max-live-readers")["is_default"], true);
+        assert_eq!(row("data-dir")["value"] == "***", page == "summary");
+    }
+}
+
+#[test]
+fn the_clock_and_the_clocks_of_sessions_are_in_the_snapshot_and_a_problem_has_its_row_in_the_runbook() {
+    let server = Server::start(&Dataset::usual());
+    let told = server.get("/v2/negotiate?key=any&session=lab&state=paused").json();
+    let url = told["websocket_urls"]["orderflow"].as_str().unwrap();
+    let path = url.strip_prefix(&format!("ws://{}", server.address)).unwrap();
+    let _session = Client::open_at(&server, path, JSON).joined(&["NOPE"]);
+    let mut events = LiveEvents::open(server.address);
+    events.event();
+    let replay = &events.snapshot["replay"];
+    assert_eq!((&replay["state"], replay["epoch"].is_u64(), replay.get("pause_at")), (&json!("playing"), true, None));
+    assert_eq!(events.snapshot["sessions"], json!({ "lab": { "state": "paused", "clients": 1 } }));
+    let problems = events.until("the group without data is told", |snapshot| {
+        Some(snapshot["problems"].clone()).filter(|problems| !problems.as_object().unwrap().is_empty())
+    });
+    let runbook = server.get("/live/runbook");
+    assert_eq!((runbook.status, runbook.header("content-type")), (200, Some("text/plain; charset=utf-8")));
+    for problem in problems.as_object().unwrap().values() {
+        assert!(runbook.body.contains(problem["row"].as_str().unwrap()), "{problem}");
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_costs_its_own_connection_and_nobody_elses_events() {
+    let server = Server::start(&Dataset::usual());
+    let mut stalled: Vec<LiveEvents> = (0..8).map(|_| LiveEvents::open(server.address)).collect();
+    let mut reader = LiveEvents::open(server.address);
+    for _ in 0..3 {
+        reader.event();
+    }
+    assert_eq!(reader.snapshot["head"]["readers"], 9);
+    // One that has missed nothing follows; one that has gets the whole snapshot. Both are whole either way.
+    let (name, _) = stalled[0].event();
+    assert_eq!(name, "snapshot");
+    stalled[0].event();
+    assert_eq!(stalled[0].snapshot["head"]["started"], reader.snapshot["head"]["started"]);
+}
+
+#[test]
+fn what_no_browser_sends_is_answered_and_nothing_breaks() {
+    let server = Server::start(&Dataset::usual());
+    for path in [
+        "/live",
+        "/live/events",
+        "/live/options",
+        "/live/history",
+        "/live/runbook",
+        "/live/decode",
+        "/live/publish",
+        "/live/verdict",
+        "/live/connections/x",
+        "/live/connections/x/close",
+    ] {
+        for method in ["PUT", "DELETE", "PATCH", "TRACE"] {
+            assert_eq!(http::request(server.address, method, path, &[]).status, 405, "{method} {path}");
+        }
+    }
+    for path in ["/live/", "/live/nope", "/live/events/", "/live/connections/", "/live/connections/a/b/c"] {
+        assert_eq!(server.get(path).status, 404, "{path}");
+    }
+    let long = format!("/live/connections/{}", "a".repeat(4000));
+    let refused = server.get(&long);
+    assert!(refused.status == 404 && refused.body.len() < 300, "{refused:?}");
+    let bodies = [
+        ("/live/decode", (1 << 20) + 1),
+        ("/live/publish", (256 << 10) + 1),
+        ("/live/verdict", (64 << 10) + 1),
+        ("/live/connections/00000000-0000-0000-0000-000000000000/close", 4097),
+    ];
+    for (path, length) in bodies {
+        let body = " ".repeat(length);
+        assert_eq!(http::request_with(server.address, "POST", path, &[JSON_TYPE], &body).status, 413, "{path}");
+        let deep = "[".repeat(length.min(60_000) - 1);
+        assert_eq!(http::request_with(server.address, "POST", path, &[JSON_TYPE], &deep).status, 400, "{path}");
+    }
+    assert_eq!(LiveEvents::open(server.address).event().0, "snapshot");
 }
 
 #[test]

@@ -107,6 +107,11 @@ fn a_message_for_a_group_reaches_its_subscribers_as_json() {
         assert_eq!((&message["group"], &message["data"]), (&json!(group("SPX")), &json!({ "test": [1, null, "é"] })));
         assert_eq!(message.get("sequenceId"), sequence_id);
     }
+    // A load test can prove that it came.
+    let ticks = server.get("/ticks").json();
+    let published = ticks["ticks"].as_array().unwrap().iter().flat_map(|tick| tick["publications"].as_array().unwrap());
+    let mine = published.into_iter().find(|one| one["sequence_id"] == answer["sequence_id"]).expect("in the ledger");
+    assert_eq!((&mine["record_timestamp"], mine["payloads"].as_object().unwrap().len()), (&json!(0), 2), "{mine}");
     let nobody = post(&server, "/live/publish", &json!({ "group": group("ES_SPX"), "data": 1 }).to_string());
     assert_eq!((nobody.status, nobody.error().contains("nobody has joined")), (409, true));
     assert_eq!(post(&server, "/live/publish", r#"{"group":"blue_NOPE","data":1}"#).status, 404);

@@ -26,6 +26,7 @@ mod replay_clock;
 mod replay_control;
 mod rest;
 mod rest_files;
+mod session_key;
 mod shutdown;
 mod status;
 mod strangers;

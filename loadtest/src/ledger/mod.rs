@@ -59,7 +59,7 @@ pub struct Scope {
     /// The session whose clock its clients follow; `None` for the common clock. Groups of all sessions have the
     /// same names.
     pub session: Option<String>,
-    /// Whether only orders are wanted: somebody else says what was published.
+    /// Whether only orders are wanted, those for clients of `/ws`: somebody else says what was published.
     pub has_orders_only: bool,
 }
 
@@ -177,7 +177,8 @@ impl WireTick {
         };
         let opens = self.opens.filter(|_| is_ours);
         let has_orders = !self.faults.is_empty();
-        let orders = self.faults.into_iter();
+        // A client of /ws may be called like one of the hubs.
+        let orders = self.faults.into_iter().filter(|order| order.is_of_streams() == scope.has_orders_only);
         let orders: Vec<_> =
             orders.filter_map(|order| order.resolve(&scope.groups, self.published_ns, offset).map(Arc::new)).collect();
         // Entries of faults and of publications come from different threads.
@@ -225,6 +226,18 @@ mod tests {
         let tick = parse_tick(&of_lab, &scope(Some("lab")), &offset()).unwrap();
         assert_eq!((tick.publications.len(), tick.times.epoch), (1, 3));
         assert_eq!(parse_tick(TICK, &scope(Some("lab")), &offset()).unwrap().publications, []);
+    }
+
+    #[test]
+    fn orders_for_clients_of_the_other_wires_are_not_the_runs() {
+        let orders_of = |hub: &str, has_orders_only: bool| {
+            let entry = r#"{"plan":1,"fault":1,"do":"reset","tick":4,"hub":"HUB","user":"00000000000000ff","nth":1}"#;
+            let faults = format!(r#""faults":[{}],"ordinal""#, entry.replace("HUB", hub));
+            let scope = Scope { has_orders_only, ..scope(None) };
+            parse_tick(&TICK.replace("\"ordinal\"", &faults), &scope, &offset()).unwrap().orders.len()
+        };
+        assert_eq!((orders_of("orderflow", false), orders_of("ws", false)), (1, 0));
+        assert_eq!((orders_of("orderflow", true), orders_of("ws", true)), (0, 1));
     }
 
     fn scope(session: Option<&str>) -> Scope {

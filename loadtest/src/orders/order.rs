@@ -201,11 +201,16 @@ struct WireFrame {
 }
 
 impl WireOrder {
+    /// Whether it is for a client of `/ws`.
+    pub(crate) fn is_of_streams(&self) -> bool {
+        self.hub.as_deref() == Some(STREAMS)
+    }
+
     /// The order for the run's clients; `None` if it names nobody.
     pub(crate) fn resolve(self, groups: &Groups, published_ns: u64, offset: &Offset) -> Option<Order> {
         let user = self.user.as_deref().and_then(|hex| u64::from_str_radix(hex, 16).ok());
         let is_refusal = self.kind.is_of_requests() && self.code.is_none();
-        let is_streams = self.hub.as_deref() == Some(STREAMS);
+        let is_streams = self.is_of_streams();
         let target = match (self.everyone, self.connection, user) {
             (true, ..) => Target::Everyone,
             (false, _, Some(user)) if is_refusal || is_streams => Target::Client(user),

@@ -403,7 +403,8 @@ impl GroupLog {
 
     fn accept(&mut self, member: &mut Member, index: u64, arrival: &Arrival<'_>) -> Verdict {
         member.cursor = index + 1;
-        let keeps_frames = self.has_ledger;
+        // What came in fragments, or beside others in one frame, has no bytes of its own to compare with.
+        let keeps_frames = self.has_ledger && !arrival.frame.is_empty();
         if let Some(slot) = self.slot_mut(index) {
             if keeps_frames && slot.frame.is_none() {
                 slot.frame = Some(arrival.frame.into());

@@ -265,3 +265,17 @@ fn without_a_ledger_clients_are_compared_with_each_other() {
     assert_eq!(verifier.faults.listed()[0].record_timestamp, Some(2));
     assert_eq!(verifier.verified, 7);
 }
+
+#[test]
+fn a_first_copy_in_fragments_is_not_taken_for_the_beginning_of_every_other_frame() {
+    let mut verifier = Verifier::new(&[Key::Sequence], 1, true, 0);
+    let mut clients = FewClients((0..2).map(|_| Member { acked_ns: 1, ..Member::new(0, 1) }).collect());
+    let (identity, published_ns) = (identity(Key::Sequence, 1, false), published_ns(1));
+    let times = LedgerTimes { tick: 1, scheduled_ns: published_ns, published_ns, ..LedgerTimes::default() };
+    verifier.offer(&mut clients, 0, LedgerEntry { identity, times });
+    let member_id = |client| MemberId { client, session: 0, place: 0, is_measured: true };
+    verifier.receive(&mut clients, member_id(0), &Arrival { identity, frame: b"", at_ns: 2_000 });
+    assert!(verifier.logs[0].take_next(&mut clients.0[1], b"frame").is_none());
+    verifier.receive(&mut clients, member_id(1), &Arrival { identity, frame: b"frame", at_ns: 2_001 });
+    assert_eq!((found(&verifier), verifier.verified), (vec![], 2));
+}

@@ -121,16 +121,19 @@ impl Reader {
     fn json_data(&mut self, message: &Json) -> Result<Data, MessageError> {
         check_sender(message.from.as_deref())?;
         let group = message.group.as_deref().ok_or(MessageError::Shape("group data without a group"))?;
-        // "binary" is what the Go faker says of an Any; the vendor's client takes both.
-        if !matches!(message.data_type.as_deref(), Some("protobuf" | "binary")) {
-            return Err(MessageError::Shape("data of another dataType than protobuf"));
-        }
         let data = message.data.ok_or(MessageError::Shape("group data without data"))?;
+        match message.data_type.as_deref() {
+            // "binary" is what the Go faker says of an Any; the vendor's client takes both.
+            Some("protobuf" | "binary") => {}
+            // Published by hand, on the live page.
+            Some("json") => return Ok(data_of(group, message.sequence_id, Payload::of_json(data.get()))),
+            _ => return Err(MessageError::Shape("data of another dataType than protobuf and json")),
+        }
         let text: Cow<'_, str> = serde_json::from_str::<Text<'_>>(data.get())?.0;
         self.bytes.clear();
         STANDARD.decode_vec(text.as_bytes(), &mut self.bytes)?;
         let payload = self.decoder.serialized_any(&self.bytes)?;
-        Ok(Data { group: group.to_owned(), sequence_id: message.sequence_id, payload })
+        Ok(data_of(group, message.sequence_id, payload))
     }
 
     fn protobuf(&mut self, message: &[u8]) -> Result<Message, MessageError> {
@@ -157,12 +160,17 @@ impl Reader {
     fn protobuf_data(&mut self, data: downstream_message::Data) -> Result<Data, MessageError> {
         check_sender(Some(&data.from))?;
         let group = data.group.ok_or(MessageError::Shape("group data without a group"))?;
-        let Some(message_data::Data::ProtobufData(any)) = data.data.and_then(|data| data.data) else {
-            return Err(MessageError::Shape("data of another type than protobuf"));
+        let payload = match data.data.and_then(|data| data.data) {
+            Some(message_data::Data::ProtobufData(any)) => self.decoder.any(&any)?,
+            Some(message_data::Data::JsonData(text)) => Payload::of_json(&text),
+            _ => return Err(MessageError::Shape("data of another type than protobuf and JSON")),
         };
-        let payload = self.decoder.any(&any)?;
         Ok(Data { group, sequence_id: data.sequence_id, payload })
     }
+}
+
+fn data_of(group: &str, sequence_id: Option<u64>, payload: Payload) -> Data {
+    Data { group: group.to_owned(), sequence_id, payload }
 }
 
 /// With any other sender than "group", the SDKs raise a server message and group handlers stay silent.
@@ -214,6 +222,7 @@ struct JsonError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::webpubsub::MessageData;
     use super::*;
 
     fn read(protocol: Protocol, message: &[u8]) -> Result<Message, MessageError> {
@@ -250,6 +259,22 @@ mod tests {
         assert_eq!(read(Protocol::Json, duplicate).unwrap(), Message::Ack { ack_id: 2, outcome: Ok(()) });
         let silent = br#"{"type":"ack","ackId":2,"success":false}"#;
         assert!(matches!(read(Protocol::Json, silent).unwrap(), Message::Ack { outcome: Err(_), .. }));
+    }
+
+    #[test]
+    fn a_json_value_is_known_by_its_text_on_both_wires() {
+        let json = br#"{"type":"message","from":"group","group":"g","dataType":"json","data":{"a": 1}}"#;
+        let data = message_data::Data::JsonData(r#"{"a": 1}"#.to_owned());
+        let data = downstream_message::Data {
+            from: "group".to_owned(),
+            group: Some("g".to_owned()),
+            data: Some(MessageData { data: Some(data) }),
+            ..downstream_message::Data::default()
+        };
+        let protobuf = DownstreamMessage { message: Some(Wire::Data(data)) }.encode_to_vec();
+        let expected = Data { group: "g".to_owned(), sequence_id: None, payload: Payload::of_json(r#"{"a": 1}"#) };
+        assert_eq!(read(Protocol::Json, json).unwrap(), Message::Data(expected.clone()));
+        assert_eq!(read(Protocol::Protobuf, &protobuf).unwrap(), Message::Data(expected));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Everything here works on bytes and does no IO. It is written from the protocol documents and the
 //! `.proto` files, not from the server's code, so that both cannot agree on the same mistake.
 
+pub mod dialect;
 pub mod downstream;
 pub mod form;
 pub mod frame;

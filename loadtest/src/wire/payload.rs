@@ -44,14 +44,21 @@ impl Kind {
 /// What a payload is, as far as verification needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// Which record it holds.
-    pub kind: Kind,
-    /// xxh3-64 of `Any.value`, the frame id in the tick ledger.
+    /// Which record it holds; `None` for a JSON value, which an operator has published by hand.
+    pub kind: Option<Kind>,
+    /// xxh3-64 of `Any.value` or of the JSON text, the frame id in the tick ledger.
     pub hash: u64,
-    /// The record's own time, Unix seconds.
+    /// The record's own time, Unix seconds; 0 for a JSON value.
     pub timestamp: i64,
-    /// The record's ticker.
+    /// The record's ticker; empty for a JSON value.
     pub ticker: String,
+}
+
+impl Payload {
+    /// A JSON value as its text stands in the message.
+    pub fn of_json(text: &str) -> Self {
+        Self { kind: None, hash: xxh3_64(text.as_bytes()), timestamp: 0, ticker: String::new() }
+    }
 }
 
 /// Why a payload cannot be read. Each is a corrupted frame, or a server of another kind.
@@ -108,7 +115,7 @@ impl Decoder {
         if ticker.is_empty() || timestamp == 0 {
             return Err(PayloadError::Empty);
         }
-        Ok(Payload { kind, hash: xxh3_64(&any.value), timestamp, ticker })
+        Ok(Payload { kind: Some(kind), hash: xxh3_64(&any.value), timestamp, ticker })
     }
 }
 
@@ -138,7 +145,7 @@ mod tests {
         let payload = Decoder::new().unwrap().serialized_any(&any.encode_to_vec()).unwrap();
         assert_eq!(payload.hash, xxh3_64(&any.value));
         assert_eq!((payload.ticker.as_str(), payload.timestamp), ("SPX", 1_764_340_202));
-        assert_eq!(payload.kind, Kind::Orderflow);
+        assert_eq!(payload.kind, Some(Kind::Orderflow));
     }
 
     // Made by Google's Python protobuf: tests/fixtures/gexbot/README.md.
@@ -151,7 +158,7 @@ mod tests {
         for (kind, record) in [(Kind::Gex, GEX), (Kind::Greek, GREEK), (Kind::Spot, SPOT)] {
             let any = Any { type_url: kind.type_url().to_owned(), value: zstd::bulk::compress(record, 3).unwrap() };
             let payload = decoder.any(&any).unwrap();
-            assert_eq!((payload.kind, payload.ticker.as_str(), payload.timestamp), (kind, "SPX", 1_764_340_202));
+            assert_eq!((payload.kind, payload.ticker.as_str(), payload.timestamp), (Some(kind), "SPX", 1_764_340_202));
         }
         let gex = Gex::decode(GEX).unwrap();
         assert_eq!((gex.spot, gex.strikes.len(), gex.sum_gex_vol), (682_295, 2, 1_522_117));
@@ -159,7 +166,7 @@ mod tests {
         let greek = OptionProfile::decode(GREEK).unwrap();
         assert_eq!((greek.mini_contracts.len(), greek.mini_contracts[1].put_cvolume), (2, Some(54)));
         let stored = decoder.serialized_any(include_bytes!("../../../tests/fixtures/gexbot/spot.any.bin")).unwrap();
-        assert_eq!((stored.kind, stored.ticker.as_str()), (Kind::Spot, "SPX"));
+        assert_eq!((stored.kind, stored.ticker.as_str()), (Some(Kind::Spot), "SPX"));
     }
 
     #[test]
@@ -179,7 +186,7 @@ mod tests {
         }
         // An orderflow record says the same as another kind of record up to field 2, and not in field 3.
         let other_kind = Any { type_url: "proto.gex".to_owned(), ..good };
-        assert!(decoder.any(&other_kind).is_ok_and(|payload| payload.kind == Kind::Gex));
+        assert!(decoder.any(&other_kind).is_ok_and(|payload| payload.kind == Some(Kind::Gex)));
         assert!(matches!(decoder.any(&any("", 1)), Err(PayloadError::Empty)));
         assert!(matches!(decoder.serialized_any(&[0x0a, 0xff]), Err(PayloadError::NotAny(_))));
     }

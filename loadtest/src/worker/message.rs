@@ -86,6 +86,10 @@ impl Worker {
     ) -> Result<(), Ending> {
         let client = &self.clients.list[index];
         let protocol = client.protocol;
+        if let Some(dialect) = self.plan.dialect {
+            self.on_foreign_message(index, dialect, message, frame, now);
+            return Ok(());
+        }
         let expected = if protocol.is_protobuf() { Opcode::Binary } else { Opcode::Text };
         if opcode != expected {
             return Err(Ending::broken(format!("a {opcode:?} message on {}", protocol.name())));
@@ -185,10 +189,12 @@ impl Worker {
 /// Why a record does not belong into its group, if it does not.
 fn misplaced(name: &GroupName, data: &Data) -> Option<String> {
     let payload = &data.payload;
+    // A JSON value may be for any group.
+    let kind = payload.kind?;
     if payload.ticker != name.ticker {
         return Some(format!("a record of {} in {}", payload.ticker, data.group));
     }
     let expected = name.series.kind().type_url();
-    let is_of_kind = payload.kind == name.series.kind();
-    (!is_of_kind).then(|| format!("a payload of {}, expected {expected}, in {}", payload.kind.type_url(), data.group))
+    let is_of_kind = kind == name.series.kind();
+    (!is_of_kind).then(|| format!("a payload of {}, expected {expected}, in {}", kind.type_url(), data.group))
 }

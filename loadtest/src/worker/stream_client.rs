@@ -22,7 +22,8 @@ use crate::verify::fault::FaultKind;
 use crate::verify::log::Arrival;
 use crate::verify::member::Member;
 use crate::verify::verifier::Verifier;
-use crate::wire::frame::parse_header;
+use crate::wire::dialect::{self, Dialect};
+use crate::wire::frame::{parse_header, write_masked};
 use crate::wire::streams::{self, Position, StreamMessage};
 use crate::wire::upstream;
 
@@ -54,7 +55,13 @@ impl Worker {
         client.seqs = if policy.is_some() { vec![0; plan.groups.len()] } else { Vec::new() };
         client.asked_since = !since.is_empty();
         self.scratch.clear();
-        let answers = upstream::subscribe(&mut self.scratch, &plan.channels, &plan.symbols, &since, policy);
+        let answers = match plan.dialect {
+            Some(dialect) => {
+                dialect.subscribe(&mut self.scratch, &plan.channels[0]);
+                1
+            }
+            None => upstream::subscribe(&mut self.scratch, &plan.channels, &plan.symbols, &since, policy),
+        };
         client.phase = Phase::Joining(answers);
         self.send_scratch(index);
     }
@@ -97,6 +104,32 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Takes one message of another server; `frame` as in [`Self::on_stream_message`].
+    pub(super) fn on_foreign_message(
+        &mut self,
+        index: usize,
+        dialect: Dialect,
+        message: &[u8],
+        frame: &[u8],
+        now: u64,
+    ) {
+        let client = &mut self.clients.list[index];
+        if matches!(client.phase, Phase::Joining(_)) && dialect.is_subscribed(message) {
+            client.members.iter_mut().for_each(|member| member.acked_ns = now);
+            self.arrive(index, now);
+        }
+        if let Some((opcode, pong)) = dialect.pong(message) {
+            self.scratch.clear();
+            write_masked(&mut self.scratch, opcode, pong);
+            return self.send_scratch(index);
+        }
+        // Only a frame of one payload is that payload's in the eyes of the next client.
+        let is_alone = dialect::payloads(message).nth(1).is_none();
+        for payload in dialect::payloads(message) {
+            self.on_numbered(index, 0, payload, if is_alone { frame } else { &[] }, now);
+        }
     }
 
     /// A subscription has been answered. The last answer must name every channel asked for: a client

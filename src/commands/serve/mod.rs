@@ -32,7 +32,9 @@ use crate::server::http::app::{App, HttpBounds, ServingState, Stage, shown_budge
 use crate::server::http::control_access::ControlAccess;
 use crate::server::http::jwt::Authority;
 use crate::server::http::listen::{listen, raise_file_limit};
+use crate::server::http::live::live_options::ShownSetting;
 use crate::server::http::live::live_state::LiveState;
+use crate::server::http::live::reader;
 use crate::server::http::negotiate::api_slots::ApiSlots;
 use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
@@ -50,13 +52,13 @@ const OWN_FILES: u64 = 64;
 /// How long live sources may take to store how far they have read.
 const COMMIT: Duration = Duration::from_secs(5);
 
-/// Serves until a signal.
-pub fn serve(options: ServeOptions) -> anyhow::Result<()> {
+/// Serves until a signal. `settings` are what reports show of the options.
+pub fn serve(options: ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<()> {
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let started = {
         // Listeners and signals register with the runtime that will poll them.
         let _entered = runtime.enter();
-        start(&options)?
+        start(&options, settings)?
     };
     let ended = runtime.block_on(run(options, started));
     // Idle HTTP connections must not keep the process alive.
@@ -76,7 +78,7 @@ struct Started {
 }
 
 /// Binds the port and starts the shards; nobody is served yet.
-fn start(options: &ServeOptions) -> anyhow::Result<Started> {
+fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<Started> {
     let began = Instant::now();
     // mimalloc asks for huge pages, of which a few live bytes hold 2 MB each: 10,000 idle connections
     // cost three times their size. Nothing here is read in strides that would miss them. Fails on
@@ -88,10 +90,8 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let datasets = if options.replays() { day::find(options)? } else { Vec::new() };
     let limit = raise_file_limit();
     let listeners = listen(&options.listen)?;
-    if let Some(limit) = limit {
-        let data_files = datasets.iter().map(|dataset| dataset.files.len()).sum();
-        tell_file_limit(limit, data_files, options.http.max_connections);
-    }
+    let data_files = datasets.iter().map(|dataset| dataset.files.len()).sum();
+    tell_file_limit(limit, data_files, options.http.max_connections);
 
     let status = Arc::new(Status::default());
     let hub = Arc::new(Hub::new(ORDERFLOW_HUB, &options.hub));
@@ -101,6 +101,7 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     let context = ShardContext {
         hubs: Hubs { orderflow: Arc::clone(&hub), streams: Arc::clone(streams.hub()) },
         prefix: Arc::clone(&prefix),
+        tokens: options.session_key.tokens()?.map(Arc::new),
         options: Arc::new(options.shard.clone()),
         stream_options: options.streams.clone(),
         streams: Arc::clone(&streams),
@@ -111,12 +112,13 @@ fn start(options: &ServeOptions) -> anyhow::Result<Started> {
     };
     let (shards, threads) = spawn_shards(&context)?;
     let app = Arc::new(App {
+        session_tokens: context.tokens.clone(),
         slots: ApiSlots::new(&options.http.negotiate, &prefix, &status),
         rest: RestState::new(&options.http.rest, &status),
         replay: ReplayState::default(),
         faults,
         control: ControlAccess::new(&options.http.control, &status),
-        live: LiveState::new(options.http.live, Arc::clone(&context.closed)),
+        live: LiveState::new(options.http.live, settings, Arc::clone(&context.closed)),
         tick_readers: Arc::new(Semaphore::new(options.http.max_tick_readers)),
         bounds: HttpBounds::new(&options.http, options.listen.answer_timeout(), &status),
         pending: Arc::default(),
@@ -159,8 +161,9 @@ fn fault_board(options: &ServeOptions, plan: Option<FaultPlan>, hub: &Hub, strea
 }
 
 /// Says how many connections the limit of open files allows if it is not as many as the settings do. Each file of the
-/// dates that are replayed stays open.
-fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
+/// dates that are replayed stays open. `None`: the limit is not known.
+fn tell_file_limit(limit: Option<u64>, data_files: usize, max_connections: usize) {
+    let Some(limit) = limit else { return };
     let connections = limit.saturating_sub(OWN_FILES).saturating_sub(data_files as u64);
     if connections < max_connections as u64 {
         tracing::info!(
@@ -174,6 +177,9 @@ fn tell_file_limit(limit: u64, data_files: usize, max_connections: usize) {
 
 /// Accepts on every listener, and prints the address of the first.
 fn accept(listeners: Vec<TcpListener>, app: &Arc<App>) -> anyhow::Result<()> {
+    if app.live.is_on() {
+        tokio::spawn(reader::gather(Arc::clone(app)));
+    }
     let routes = routes::routes(app);
     let mut stdout = std::io::stdout();
     for (at, listener) in listeners.into_iter().enumerate() {

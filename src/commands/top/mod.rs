@@ -5,6 +5,7 @@
 
 mod live_client;
 mod screen;
+mod tables;
 mod units;
 
 use std::fmt::Write as _;
@@ -16,10 +17,12 @@ use anyhow::{Context, bail};
 use rustix::termios::tcgetwinsize;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use self::live_client::{LiveClient, LiveSnapshots};
-use self::screen::{SortedBy, TopView, lines};
+use self::screen::{TopView, lines};
+use self::tables::TopTable;
 use crate::commands::terminal_mode::TerminalMode;
 use crate::server::http::live::snapshot::LiveSnapshot;
 
@@ -68,7 +71,7 @@ async fn run(options: &TopOptions) -> anyhow::Result<()> {
         // In this order: signals are listened for before anything is drawn.
         biased;
         signal = terminal.until_ended() => Some(signal.context("cannot listen for signals")?),
-        () = show(&client, snapshots) => None,
+        shown = show(&client, snapshots) => shown.map(|()| None).context("cannot listen for signals")?,
     };
     drop(terminal);
     if let Some(signal) = signal {
@@ -86,8 +89,9 @@ async fn once(snapshots: &mut LiveSnapshots, is_json: bool) -> anyhow::Result<()
     let written = if is_json {
         writeln!(out, "{snapshot}")
     } else {
-        let view = TopView { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
-        lines(&read(snapshot)?, view, 240, 200).iter().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+        lines(&read(snapshot)?, TopView::FIRST, 240, 200)
+            .iter()
+            .try_for_each(|line| writeln!(out, "{}", line.trim_end()))
     };
     match written.and_then(|()| out.flush()) {
         // `top --once | head` ends quietly.
@@ -101,20 +105,23 @@ fn read(snapshot: &Value) -> anyhow::Result<LiveSnapshot> {
 }
 
 /// Shows snapshot after snapshot until `q` is pressed, and goes on when a lost server is back.
-async fn show(client: &LiveClient, first: LiveSnapshots) {
-    let mut view = TopView { sorted_by: SortedBy::Behind, rows: None, shows_groups: false };
+async fn show(client: &LiveClient, first: LiveSnapshots) -> io::Result<()> {
+    let mut resized = signal(SignalKind::window_change())?;
+    let mut view = TopView::FIRST;
     let (mut keys, mut snapshots, mut shown) = (read_keys(), Some(first), LiveSnapshot::default());
     let mut trouble = None;
     loop {
         draw(client, &shown, trouble.as_deref(), view);
-        // Both are cancel-safe: a part of an event stays in `snapshots`, and a key in its channel.
+        // All are cancel-safe: a part of an event stays in `snapshots`, and a key in its channel.
         tokio::select! {
             key = keys.recv() => match key {
                 // Without keys it could only be killed.
-                None | Some(b'q' | b'Q') => return,
+                None | Some(b'q' | b'Q') => return Ok(()),
                 Some(key) => press(key, &mut view),
             },
+            _ = resized.recv() => {}
             next = next(client, &mut snapshots) => match next {
+                Ok(_) if view.is_paused => {}
                 Ok(snapshot) => (shown, trouble) = (snapshot, None),
                 Err(error) => trouble = Some(format!("{error:#}; trying again")),
             },
@@ -141,10 +148,18 @@ async fn next(client: &LiveClient, snapshots: &mut Option<LiveSnapshots>) -> any
 }
 
 fn press(key: u8, view: &mut TopView) {
-    match key {
-        b'o' | b'O' => view.sorted_by = view.sorted_by.next(),
-        b's' | b'S' => view.shows_groups = !view.shows_groups,
-        b'n' | b'N' => {
+    let mut turn = |table| {
+        let table = if view.table == table { TopTable::Connections } else { table };
+        (view.table, view.order, view.is_reversed) = (table, 0, false);
+    };
+    match key.to_ascii_lowercase() {
+        b's' => turn(TopTable::Groups),
+        b'c' => turn(TopTable::Closed),
+        b'f' => turn(TopTable::Sources),
+        b'o' => view.order = view.order.wrapping_add(1),
+        b'r' => view.is_reversed = !view.is_reversed,
+        b'p' => view.is_paused = !view.is_paused,
+        b'n' => {
             let at = ROWS.iter().position(|rows| *rows == view.rows).unwrap_or(0);
             view.rows = ROWS[(at + 1) % ROWS.len()];
         }
@@ -177,14 +192,52 @@ fn draw(client: &LiveClient, snapshot: &LiveSnapshot, trouble: Option<&str>, vie
 fn read_keys() -> mpsc::Receiver<u8> {
     let (sender, keys) = mpsc::channel(WAITING);
     thread::spawn(move || {
-        let mut bytes = [0; 16];
+        let (mut bytes, mut escape) = ([0; 16], Escape::None);
         while let Ok(length @ 1..) = io::stdin().read(&mut bytes) {
             for &byte in &bytes[..length] {
-                if matches!(sender.try_send(byte), Err(mpsc::error::TrySendError::Closed(_))) {
+                let is_key = escape.take(byte);
+                if is_key && matches!(sender.try_send(byte), Err(mpsc::error::TrySendError::Closed(_))) {
                     return;
                 }
             }
         }
     });
     keys
+}
+
+/// How far an escape sequence is: an arrow or a function key comes as one, and its letters are no keys.
+#[derive(Clone, Copy)]
+enum Escape {
+    None,
+    Begun,
+    Within,
+}
+
+impl Escape {
+    /// Goes on by a byte; whether that is a key.
+    fn take(&mut self, byte: u8) -> bool {
+        let before = *self;
+        *self = match (before, byte) {
+            (_, 0x1b) => Self::Begun,
+            // Parameters may follow; the sequence ends with a letter or `~`.
+            (Self::Begun, b'[' | b'O') | (Self::Within, 0x20..=0x3f) => Self::Within,
+            _ => Self::None,
+        };
+        matches!((before, *self), (Self::None, Self::None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_letters_of_escape_sequences_are_no_keys() {
+        let keys = |typed: &[u8]| {
+            let mut escape = Escape::None;
+            typed.iter().copied().filter(|&byte| escape.take(byte)).collect::<Vec<u8>>()
+        };
+        assert_eq!(keys(b"s\x1b[Cs\x1bOPq\x1b[15~o\x1b[1;5Ar"), b"ssqor");
+        assert_eq!(keys(b"\x1b\x1b[As"), b"s");
+    }
 }

@@ -1,62 +1,35 @@
 //! A snapshot as lines of a terminal.
 
-use std::cmp::Reverse;
-
+use super::tables::TopTable;
 use super::units::{bytes, count, cut, duration, plain};
-use crate::server::http::live::snapshot::{ConnectionRow, GroupRow, LiveSnapshot};
+use crate::commands::replay::clock_line;
+use crate::server::http::live::snapshot::LiveSnapshot;
 
 /// Problems that are listed.
 const PROBLEMS: usize = 4;
 
-/// By what connections are sorted, largest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SortedBy {
-    Behind,
-    Bytes,
-    Frames,
-    Groups,
-    Since,
-}
+/// Lines below which the keys are not listed: there is more to see than to be told.
+const SMALL: usize = 12;
 
-impl SortedBy {
-    const ALL: [Self; 5] = [Self::Behind, Self::Bytes, Self::Frames, Self::Groups, Self::Since];
-
-    /// The one after it, and the first after the last.
-    pub fn next(self) -> Self {
-        let at = Self::ALL.into_iter().position(|other| other == self).unwrap_or(0);
-        Self::ALL[(at + 1) % Self::ALL.len()]
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Behind => "behind",
-            Self::Bytes => "bytes",
-            Self::Frames => "frames",
-            Self::Groups => "groups",
-            Self::Since => "since",
-        }
-    }
-
-    fn of(self, row: &ConnectionRow) -> u64 {
-        match self {
-            Self::Behind => row.behind_frames,
-            Self::Bytes => row.bytes,
-            Self::Frames => row.frames,
-            Self::Groups => row.groups as u64,
-            // Oldest first.
-            Self::Since => u64::MAX - row.since,
-        }
-    }
-}
+const KEYS: &str = "o: order  r: reverse  n: rows  s: groups  c: closed  f: sources  p: pause  q: quit";
 
 /// What of it is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct TopView {
-    pub sorted_by: SortedBy,
+    pub table: TopTable,
+    /// Counts through the orders of the table.
+    pub order: usize,
+    pub is_reversed: bool,
     /// Rows of the table at the bottom; `None`: as many as fit.
     pub rows: Option<usize>,
-    /// Groups in place of connections.
-    pub shows_groups: bool,
+    /// Whether it stands still.
+    pub is_paused: bool,
+}
+
+impl TopView {
+    /// The connections, those most behind first.
+    pub const FIRST: Self =
+        Self { table: TopTable::Connections, order: 0, is_reversed: false, rows: None, is_paused: false };
 }
 
 /// The lines of a snapshot, at most so many and so long.
@@ -64,12 +37,18 @@ pub fn lines(snapshot: &LiveSnapshot, view: TopView, width: usize, height: usize
     let mut lines = head(snapshot);
     lines.extend(flow(snapshot));
     lines.push(String::new());
-    let room = height.saturating_sub(lines.len() + 1);
-    let rows = view.rows.unwrap_or(room).min(room);
-    if view.shows_groups {
-        lines.extend(groups(snapshot, rows));
-    } else {
-        lines.extend(connections(snapshot, view.sorted_by, rows));
+    let table = view.table.text(snapshot);
+    let keys = (height >= SMALL).then_some(KEYS);
+    let room = height.saturating_sub(lines.len() + 2 + usize::from(keys.is_some()));
+    let shown = view.rows.unwrap_or(room).min(room).min(table.len());
+    let (what, total) = (table.what, table.total);
+    let (rows, order) = table.lines(view.order, view.is_reversed, shown + 1);
+    let paused = if view.is_paused { "   PAUSED" } else { "" };
+    lines.push(format!("{shown} of {total} {what}, {order}{paused}"));
+    lines.extend(rows);
+    if let Some(keys) = keys {
+        lines.truncate(height.saturating_sub(1));
+        lines.push(keys.to_owned());
     }
     lines.truncate(height);
     lines.into_iter().map(|line| cut(&plain(&line), width)).collect()
@@ -92,6 +71,11 @@ fn head(snapshot: &LiveSnapshot) -> Vec<String> {
             head.max_http_connections
         ),
     ];
+    if !snapshot.replay.is_empty() {
+        let sessions = snapshot.sessions.len();
+        let sessions = if sessions == 0 { String::new() } else { format!("   sessions {sessions}") };
+        lines.push(format!("clock {}{sessions}", clock_line(&snapshot.replay.clone().into())));
+    }
     let problems = &snapshot.problems;
     lines.extend(problems.values().take(PROBLEMS).map(|problem| format!("! {}: {}", problem.text, problem.advice)));
     if let Some(more) = problems.len().checked_sub(PROBLEMS).filter(|&more| more > 0) {
@@ -120,6 +104,10 @@ fn flow(snapshot: &LiveSnapshot) -> Vec<String> {
     if !clock.is_empty() {
         lines.push(clock.join("   "));
     }
+    let closed: Vec<String> = snapshot.closed.counts.iter().map(|(label, count)| format!("{label} {count}")).collect();
+    if !closed.is_empty() {
+        lines.push(format!("closed since the start: {}", closed.join("   ")));
+    }
     lines.push(format!(
         "{:<24}{:>12}{:>8}{:>11}{:>12}{:>10}",
         "HUB", "CONNECTIONS", "GROUPS", "FRAMES/S", "BYTES/S", "PUBL/S"
@@ -136,66 +124,4 @@ fn flow(snapshot: &LiveSnapshot) -> Vec<String> {
         ));
     }
     lines
-}
-
-fn connections(snapshot: &LiveSnapshot, sorted_by: SortedBy, limit: usize) -> Vec<String> {
-    let mut rows: Vec<(&String, &ConnectionRow)> = snapshot.connections.rows.iter().collect();
-    rows.sort_by_key(|(id, row)| (Reverse(sorted_by.of(row)), row.since, *id));
-    let title = format!(
-        "{:<9}{:<22}{:<18}{:<13}{:>7}{:>8}{:>9}{:>8}{:>10}{:>8}{:>6}  {}",
-        "ID", "ADDRESS", "HUB", "USER", "GROUPS", "BEHIND", "", "FRAMES", "BYTES", "SINCE", "SEEN", "AGENT"
-    );
-    let row = |(id, row): &(&String, &ConnectionRow)| {
-        let text = |text: &Option<String>, width| cut(&plain(text.as_deref().unwrap_or("-")), width);
-        format!(
-            "{:<9}{:<22}{:<18}{:<13}{:>7}{:>8}{:>9}{:>8}{:>10}{:>8}{:>6}  {}",
-            cut(id, 8),
-            text(&row.address, 21),
-            cut(&row.hub, 17),
-            text(&row.user, 12),
-            row.groups,
-            row.behind_frames,
-            bytes(row.behind_bytes as f64),
-            count(row.frames as f64),
-            bytes(row.bytes as f64),
-            duration(snapshot.now.saturating_sub(row.since)),
-            duration(snapshot.now.saturating_sub(row.seen)),
-            text(&row.agent, 40),
-        )
-    };
-    let shown = rows.len().min(limit);
-    let headline = format!(
-        "{shown} of {} connections, by {} (o: sort, n: rows, s: groups, q: quit)",
-        snapshot.connections.total,
-        sorted_by.name()
-    );
-    [headline, title].into_iter().chain(rows.iter().take(limit.saturating_sub(1)).map(row)).collect()
-}
-
-fn groups(snapshot: &LiveSnapshot, limit: usize) -> Vec<String> {
-    let mut rows: Vec<&GroupRow> = snapshot.groups.rows.values().collect();
-    rows.sort_by_key(|row| (row.rank, Reverse(row.lag_max), Reverse(row.subscribers), row.name.as_str()));
-    let title = format!(
-        "{:<48}{:>12}{:>10}{:>8}{:>9}{:>9}  {}",
-        "GROUP", "SUBSCRIBERS", "FRAMES/S", "AGE", "LAG MAX", "DROPPED", ""
-    );
-    let row = |row: &&GroupRow| {
-        let age = row.published_at.map(|at| duration(snapshot.now.saturating_sub(at)));
-        format!(
-            "{:<48}{:>12}{:>10}{:>8}{:>9}{:>9}  {}",
-            cut(&plain(&row.name), 47),
-            row.subscribers,
-            row.frames_per_s.map_or_else(|| "-".to_owned(), count),
-            age.unwrap_or_else(|| "-".to_owned()),
-            row.lag_max,
-            row.dropped,
-            row.mark.as_deref().unwrap_or_default(),
-        )
-    };
-    let headline = format!(
-        "{} of {} groups, worst first (s: connections, n: rows, q: quit)",
-        rows.len().min(limit),
-        snapshot.groups.total
-    );
-    [headline, title].into_iter().chain(rows.iter().take(limit.saturating_sub(1)).map(row)).collect()
 }

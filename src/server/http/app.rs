@@ -26,6 +26,7 @@ use crate::health::status::Status;
 use crate::server::http::replay::replay_state::ReplayState;
 use crate::server::http::rest::rest_state::RestState;
 use crate::server::shard::mailbox::ShardHandle;
+use crate::server::shard::session_token::SessionTokens;
 use crate::streams::Streams;
 use crate::streams::stream_options::StreamOptions;
 use crate::wire::byte_budget::ByteBudget;
@@ -76,6 +77,8 @@ pub struct App {
     pub pending: Arc<AtomicUsize>,
     /// The part of `pending` that is on `/ws`.
     pub pending_streams: Arc<AtomicUsize>,
+    /// Reads the reconnection tokens of other nodes; `None` without a key.
+    pub session_tokens: Option<Arc<SessionTokens>>,
     /// What clients that negotiated with POST are subscribed to.
     pub slots: ApiSlots,
     /// Groups that one connection may join.

@@ -61,7 +61,7 @@ const GAUGES: [Row; 4] = [
     ("subscribers", "Memberships of connections and detached sessions in groups", |stats| stats.subscribers.get()),
 ];
 
-const COUNTERS: [Row; 14] = [
+const COUNTERS: [Row; 15] = [
     ("connections_opened", "WebSocket connections opened", |stats| stats.opened.get()),
     ("frames_out", "Data frames handed to the kernel", |stats| stats.frames()),
     ("bytes_out", "Bytes handed to the kernel", |stats| stats.bytes()),
@@ -71,6 +71,11 @@ const COUNTERS: [Row; 14] = [
     }),
     ("shard_overruns", "Publications lost by an overloaded shard; above 0 is a bug", |stats| stats.overruns.get()),
     ("recoveries", "Reliable sessions recovered", |stats| stats.recoveries.get()),
+    (
+        "sessions_restored",
+        "Reliable sessions of another node, or from before a restart, taken back by their tokens",
+        |stats| stats.restored.get(),
+    ),
     ("recovery_gap_frames", "Frames that recovered sessions skipped", |stats| stats.recovery_gap_frames.get()),
     ("joins_silent", "Joins of groups without data", |stats| stats.silent_joins.get()),
     ("requests_refused", "Requests answered with a negative ack", |stats| stats.refused.get()),

@@ -7,7 +7,7 @@ use http::Method;
 
 use super::app::App;
 use super::faults::plan_resource;
-use super::live::{choices, connections, decode, events, injection, page, verdict};
+use super::live::{choices, connections, decode, events, history, injection, page, verdict};
 use super::replay::{clock_events, loads, resource, session_routes};
 use super::rest::{catalogue, downloads, faker_clock, faker_control, openapi, position_stream, records};
 use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
@@ -131,6 +131,8 @@ pub const ROUTES: &[Route] = &[
     own("/", When::LivePage, || get(page::root)),
     own("/live", When::LivePage, || get(page::page)),
     live("/live/events", || get(events::events)),
+    live("/live/history", || get(history::history)),
+    live("/live/runbook", || get(page::runbook)),
     live("/live/options", || get(choices::options)),
     live("/live/decode", || post(decode::decode)).methods(POST),
     live("/live/connections/{id}", || get(connections::show)),

@@ -71,6 +71,7 @@ fn upgrade(app: &App, request: Request) -> Result<Response, Box<Response>> {
             read,
             user,
             protocol,
+            restored: None,
             wanted: None,
         })
     };

@@ -40,6 +40,9 @@ pub enum KeyFileError {
     /// It holds something else.
     #[error("expected the secret in the first line of {}, and the previous one or nothing in the second", path.display())]
     Lines { path: PathBuf },
+    /// A key in it could be guessed.
+    #[error("expected keys of at least {least} bytes in the lines of {}, got {actual}", path.display())]
+    Short { path: PathBuf, least: usize, actual: usize },
     /// It is no set of keys.
     #[error("expected a JSON Web Key Set in {} ({{\"keys\":[…]}}, at most {MAX_KEYS} keys): {reason}", path.display())]
     NoSet { path: PathBuf, reason: String },

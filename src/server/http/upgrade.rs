@@ -13,16 +13,15 @@ use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UP
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
-use uuid::Uuid;
 
 use super::app::{App, error};
 use super::auth;
-use super::faults::request_faults::{has_expired, loses_session, refused_upgrade};
+use super::faults::request_faults::{has_expired, refused_upgrade};
 use super::http_socket::HttpSocket;
 use super::negotiate::api_slots::SlotRefusal;
 use super::readiness::build_ahead;
+use super::recovery::{Recovered, Recovery, recover, shard_for};
 use super::replay::replay_refusal::ReplayRefusal;
 use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
@@ -33,10 +32,11 @@ use crate::engine::wanted_form::WantedForm;
 use crate::health::log_limit;
 use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
-use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{
-    Admitted, Arrival, ClientProtocol, NewSocket, SessionClaim, ShardHandle, ShardMessage, UpgradedSocket,
+    Admitted, Arrival, ClientProtocol, MailboxFull, NewSocket, RestoredSession, ShardHandle, ShardMessage,
+    UpgradedSocket,
 };
+use crate::server::shard::session_token::SessionTicket;
 use crate::server::shard::user_agents::AgentId;
 use crate::wire::gexbot::HubName;
 use crate::wire::payload::Profile;
@@ -177,7 +177,7 @@ async fn upgrade(
     let query = request.uri().query();
     let token = auth::parameter(query, "access_token");
     let token = token.as_deref().or_else(|| auth::credential(request.headers()));
-    let recovery = recovery(query);
+    let recovery = Recovery::of_query(query, app.session_tokens.as_deref());
     // A recovery has its reconnection token, and needs no other (`docs/protocols/webpubsub.md`, "Recovery").
     if token.is_none() && recovery.is_none() {
         return Err(UpgradeError::NoToken);
@@ -189,7 +189,7 @@ async fn upgrade(
     let (token, named_session) = session_choice::split(token);
     let asked = subprotocol(request.headers())?;
     let (syntax, reliable) = asked.or(unasked).ok_or(UpgradeError::NoSubprotocol)?;
-    let wire = PubSubWire { syntax, reliable, profile: app.pinned.unwrap_or(profile) };
+    let wire = PubSubWire { syntax, reliable, profile };
     let key = auth::key_of(token);
     if let Some(refused) = refused_upgrade(app, key, hub.name()) {
         return Err(UpgradeError::Ordered(Box::new(refused)));
@@ -200,20 +200,42 @@ async fn upgrade(
     }
 
     let entry = match recovery {
-        Some(recovery) => recovered(app, recovery, hub, key, request.headers()).await?,
+        Some(recovery) => Entry::Back(returning(app, recovery, hub, key, request.headers()).await?),
         None if has_expired(app, key, hub.name()) => return Err(SlotRefusal::Expired.into()),
         None => Entry::New(app.slots.connect(token, hub, monotonic_ms())?),
     };
     // The session's own subprotocol wins (`docs/protocols/webpubsub.md`, "Recovery").
-    let wire = if let Entry::Back(_, _, wire) = &entry { *wire } else { wire };
+    let (user, wire) = match &entry {
+        Entry::Back(Recovered::Here(_, _, wire)) => (key, *wire),
+        Entry::Back(Recovered::Elsewhere(ticket)) => (&*ticket.user, ticket.wire),
+        Entry::Back(Recovered::Unknown) | Entry::New(_) => (key, wire),
+    };
+    let user: Box<str> = user.into();
+    let wire = PubSubWire { profile: app.pinned.unwrap_or(wire.profile), ..wire };
     if asked.is_some() {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(wire.subprotocol()));
     }
-    let user: Box<str> = key.into();
     let session = if let Entry::New(_) = &entry { clock_of(app, named_session, &user).await? } else { None };
     let client = HubClient { user, agent: app.live.agent(request.headers()), wire, hub, session, admitted };
     enter(app, entry, client, on_upgrade).await;
     Ok(response.map(|()| Body::empty()))
+}
+
+/// What becomes of a client that comes back.
+async fn returning(
+    app: &App,
+    recovery: Recovery,
+    hub: HubName,
+    key: &str,
+    headers: &HeaderMap,
+) -> Result<Recovered, UpgradeError> {
+    let loses_codes = loses_close_codes(headers);
+    let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
+    match recover(app, recovery, hub, key, status).await {
+        Ok(Recovered::Unknown) if loses_codes => Err(UpgradeError::NoSession),
+        Ok(recovered) => Ok(recovered),
+        Err(MailboxFull) => Err(UpgradeError::Full),
+    }
 }
 
 /// A client that is let in.
@@ -230,32 +252,32 @@ struct HubClient {
 /// Has a client handed to its shard once it is upgraded. Returns when it may be: what it will be subscribed to is built.
 async fn enter(app: &App, entry: Entry, client: HubClient, on_upgrade: OnUpgrade) {
     let HubClient { user, agent, wire, hub, session, admitted } = client;
-    match entry {
-        Entry::Back(shard, id, _) => {
+    let (shard, assignment, restored) = match entry {
+        Entry::New(assignment) => (app.next_shard(), assignment, None),
+        Entry::Back(Recovered::Elsewhere(ticket)) => {
+            let SessionTicket { id, groups, .. } = *ticket;
+            (shard_for(app, id), None, Some(RestoredSession { id, groups }))
+        }
+        Entry::Back(Recovered::Here(shard, id, _)) => {
             let attach =
                 move |socket, read| ShardMessage::Attach { id, client: NewSocket { socket, agent, admitted }, read };
             tokio::spawn(hand_over(on_upgrade, shard, attach));
+            return;
         }
-        Entry::New(assignment) => {
-            let wanted = build_assigned(app, assignment.as_deref(), session.as_deref().map(Seat::name), wire).await;
-            let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
-            let open = move |socket, read| {
-                ShardMessage::Open(Arrival {
-                    client: NewSocket { socket, agent, admitted },
-                    read,
-                    user,
-                    protocol,
-                    wanted,
-                })
-            };
-            tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), open));
-        }
-        Entry::Refused => {
+        Entry::Back(Recovered::Unknown) => {
             let refuse =
                 move |socket, _| ShardMessage::Refuse { client: NewSocket { socket, agent, admitted }, hub, wire };
             tokio::spawn(hand_over(on_upgrade, app.next_shard().clone(), refuse));
+            return;
         }
-    }
+    };
+    let wanted = build_assigned(app, assignment.as_deref(), session.as_deref().map(Seat::name), wire).await;
+    let protocol = ClientProtocol::WebPubSub { wire, hub, assignment, session };
+    let open = move |socket, read| {
+        let client = NewSocket { socket, agent, admitted };
+        ShardMessage::Open(Arrival { client, read, user, protocol, wanted, restored })
+    };
+    tokio::spawn(hand_over(on_upgrade, shard.clone(), open));
 }
 
 /// Has the groups built that the server joins for the client: `connected` says that they are joined.
@@ -279,10 +301,8 @@ pub(super) fn group_key(session: Option<&str>, group: &str) -> String {
 enum Entry {
     /// It gets a session of its own, and the groups that it was negotiated with.
     New(Option<Arc<Assignment>>),
-    /// It gets its session back, which has its assignment and outlives its token.
-    Back(ShardHandle, Uuid, PubSubWire),
-    /// It is told that there is no such session.
-    Refused,
+    /// It gets its session back, or is told that there is no such session.
+    Back(Recovered),
 }
 
 /// Whether the client is one that cannot be told by a close code. Its name may have an application's before it.
@@ -323,43 +343,6 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, UpgradeErr
         }
     }
     if asked { Err(UpgradeError::NoSubprotocol) } else { Ok(None) }
-}
-
-/// Connection id and token, if the query asks for a recovery. A text that is not a valid id or token is
-/// replaced by one that matches no session.
-fn recovery(query: Option<&str>) -> Option<(Uuid, u128)> {
-    let id = auth::parameter(query, "awps_connection_id")?;
-    let token = auth::parameter(query, "awps_reconnection_token").unwrap_or_default();
-    let parsed = |text: &str| Uuid::try_parse(text).unwrap_or(Uuid::nil());
-    Some((parsed(&id), parsed(&token).as_u128()))
-}
-
-/// What becomes of a recovery. A plan of faults may have lost the session.
-async fn recovered(
-    app: &App,
-    recovery: (Uuid, u128),
-    hub: HubName,
-    key: &str,
-    headers: &HeaderMap,
-) -> Result<Entry, UpgradeError> {
-    let loses_codes = loses_close_codes(headers);
-    let status = if loses_codes { StatusCode::NOT_FOUND } else { StatusCode::SWITCHING_PROTOCOLS };
-    let is_lost = loses_session(app, key, hub.name(), recovery.0, status);
-    match if is_lost { Err(UpgradeError::NoSession) } else { claim(app, recovery, hub).await } {
-        Err(UpgradeError::NoSession) if !loses_codes => Ok(Entry::Refused),
-        claimed => claimed,
-    }
-}
-
-/// Asks the session's shard whether the session can be recovered, before the client is answered.
-async fn claim(app: &App, (id, token): (Uuid, u128), hub: HubName) -> Result<Entry, UpgradeError> {
-    let shard = app.shards.get(usize::from(shard_of(id))).ok_or(UpgradeError::NoSession)?;
-    let (reply, answer) = oneshot::channel();
-    shard.send(ShardMessage::Claim(SessionClaim { id, token, hub, reply })).map_err(|_| UpgradeError::Full)?;
-    match answer.await {
-        Ok(Some(wire)) => Ok(Entry::Back(shard.clone(), id, wire)),
-        _ => Err(UpgradeError::NoSession),
-    }
 }
 
 /// Takes the socket out of hyper, with the bytes that the client sent after the handshake, and gives it to
@@ -425,11 +408,5 @@ mod tests {
             assert!(lists(&headers(lines), &UPGRADE, "websocket"), "{lines:?}");
         }
         assert!(!lists(&headers(&["websockets", "h2c"]), &UPGRADE, "websocket"));
-    }
-
-    #[test]
-    fn a_recovery_without_a_valid_id_or_token_matches_no_session() {
-        assert_eq!(recovery(Some("access_token=x")), None);
-        assert_eq!(recovery(Some("awps_connection_id=nonsense")), Some((Uuid::nil(), 0)));
     }
 }

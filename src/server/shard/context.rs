@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::closed_log::ClosedLog;
+use super::session_token::SessionTokens;
 use super::shard_options::ShardOptions;
 use crate::engine::hub::Hub;
 use crate::engine::sweep_report::SweepReport;
@@ -20,6 +21,8 @@ pub struct ShardContext {
     pub hubs: Hubs,
     /// First part of every orderflow group's name.
     pub prefix: Arc<str>,
+    /// Signs reconnection tokens; `None`: they are random numbers.
+    pub tokens: Option<Arc<SessionTokens>>,
     /// Settings of every connection.
     pub options: Arc<ShardOptions>,
     /// Further settings of connections on `/ws`.

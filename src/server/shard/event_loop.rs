@@ -117,8 +117,15 @@ impl Shard {
     fn take(&mut self, message: ShardMessage) {
         match message {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
-            ShardMessage::Open(Arrival { client, read, user, protocol, wanted }) => {
-                let (key, stream_place) = self.sessions.add(user, protocol);
+            ShardMessage::Open(Arrival { client, read, user, protocol, wanted, restored }) => {
+                let (key, stream_place) = match restored {
+                    Some(restored) => {
+                        // What was published with smaller ids than its client has seen is not for it.
+                        self.drain();
+                        (self.sessions.restore(restored, user, protocol, &mut self.lanes), None)
+                    }
+                    None => self.sessions.add(user, protocol),
+                };
                 self.outbox.arrived(key, &self.sessions);
                 self.connect(key, client, Some(&read), stream_place);
                 drop(wanted);

@@ -22,6 +22,9 @@ use crate::wire::Wire;
 /// Sessions that are looked at in one turn.
 const TURN: u32 = 256;
 
+/// Marks that are looked at in one turn, a byte each: most sessions have everything, and no more of them is looked at.
+const MARKS: u32 = 4096;
+
 /// Questions that may wait; further ones are dropped, which whoever asks notices.
 const WAITING: usize = 64;
 
@@ -69,14 +72,21 @@ impl Looks {
     ) {
         let Some((_, look)) = self.waiting.front().filter(|_| self.is_due(has_queued)) else { return };
         let first = self.next;
-        let end = first.saturating_add(TURN).min(sessions.key_end());
-        self.next = end;
+        let end = |count: u32| first.saturating_add(count).min(sessions.key_end());
         let is_over = match look {
+            Question::Sweeps { .. } => true,
             Question::Worst { limit, .. } => {
-                (first..end).for_each(|key| weigh(key, *limit, sessions, lanes, &mut self.worst, &mut self.lags));
-                end == sessions.key_end()
+                let (end, mut left) = (end(MARKS), TURN);
+                self.next = first;
+                while self.next < end && left > 0 {
+                    left -= u32::from(weigh(self.next, *limit, sessions, lanes, &mut self.worst, &mut self.lags));
+                    self.next += 1;
+                }
+                self.next == sessions.key_end()
             }
             Question::One { id, .. } | Question::Close { id, .. } => {
+                let end = end(TURN);
+                self.next = end;
                 match (first..end).find(|&key| is(sessions, key, *id)) {
                     Some(key) => {
                         self.next = key;
@@ -90,6 +100,9 @@ impl Looks {
             let key = std::mem::take(&mut self.next);
             // Fails if nobody waits for the answer any more.
             match look {
+                Question::Sweeps { reply } => {
+                    let _ = reply.send(sweeps());
+                }
                 Question::Worst { reply, .. } => {
                     let _ = reply.send(self.worst(sessions, lanes, sweeps()));
                 }
@@ -127,8 +140,8 @@ impl Looks {
     }
 }
 
-/// Adds a session to the worst ones if it is one of them. One whose socket takes bytes and that is not queued has
-/// everything: it is not touched.
+/// Adds a session to the worst ones if it is one of them; returns whether it was touched. One whose socket takes bytes and
+/// that is not queued has everything: its mark says so.
 fn weigh(
     key: u32,
     limit: usize,
@@ -136,12 +149,13 @@ fn weigh(
     lanes: &Lanes,
     worst: &mut BinaryHeap<Reverse<(u64, u32)>>,
     lags: &mut HashMap<u32, u64>,
-) {
-    let behind = match sessions.mark(key) {
-        Mark::Away => return,
+) -> bool {
+    let mark = sessions.mark(key);
+    let behind = match mark {
+        Mark::Away => return false,
         Mark::Ready => 0,
         Mark::Queued | Mark::Blocked | Mark::Stalled => {
-            let Some(session) = sessions.get(key) else { return };
+            let Some(session) = sessions.get(key) else { return false };
             for (lane, lag) in session.lags(lanes).filter(|(_, lag)| *lag > 0) {
                 let largest = lags.entry(lane).or_default();
                 *largest = lag.max(*largest);
@@ -155,6 +169,7 @@ fn weigh(
         worst.pop();
         worst.push(Reverse((behind, key)));
     }
+    mark != Mark::Ready
 }
 
 fn is(sessions: &Sessions, key: u32, id: Uuid) -> bool {

@@ -1,5 +1,6 @@
 //! What the rest of the server tells a shard, and how.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -109,6 +110,16 @@ pub struct Arrival {
     pub protocol: ClientProtocol,
     /// Keeps what it will be subscribed to built until it is.
     pub wanted: Option<WantedForm>,
+    /// What its session was on another node, or before a restart; `None`: it has a new one.
+    pub restored: Option<RestoredSession>,
+}
+
+/// What a client's token says of its session.
+pub struct RestoredSession {
+    /// Its connection id.
+    pub id: Uuid,
+    /// Full names of the groups that it had joined, all of which it may join.
+    pub groups: Vec<Cow<'static, str>>,
 }
 
 /// What an upgraded client speaks, and may do.

@@ -13,7 +13,8 @@
 //!
 //! - [`mailbox`]: what the rest of the server tells a shard; [`bell`], [`poller`]: what it sleeps on.
 //! - [`lanes`]: the groups with members here, and their rings.
-//! - [`sessions`]: the [`session`]s, their [`connection`]s, and how they begin and end; [`marks`].
+//! - [`sessions`]: the [`session`]s, their [`connection`]s, and how they begin and end; [`marks`]; [`session_token`]: what lets
+//!   another node take a session back.
 //! - [`assignment`]: groups that the server joins for a client.
 //! - [`outbox`]: what is due, joined, sent, settled; [`uring`]. [`pull`]: what is read from histories.
 //! - [`inbox`]: what clients send; [`dialect`]: what the two client protocols make of it.
@@ -42,6 +43,7 @@ mod poller;
 mod pull;
 pub mod question;
 mod session;
+pub mod session_token;
 mod sessions;
 pub mod shard_options;
 pub mod shown_text;

@@ -17,6 +17,8 @@ use crate::wire::gexbot::HubName;
 pub enum Question {
     /// The connections that are most frames behind.
     Worst { limit: usize, reply: oneshot::Sender<WorstConnections> },
+    /// How long sweeps took since the last question, and nothing else.
+    Sweeps { reply: oneshot::Sender<SweepTimes> },
     /// The connection with this id; `None`: there is none.
     One { id: Uuid, reply: oneshot::Sender<Option<ConnectionGroups>> },
     /// Closes the connection with this id; false: there is none.
@@ -89,6 +91,12 @@ pub struct SweepTimes {
 }
 
 impl SweepTimes {
+    /// The slower of two shards, by the longest sweep.
+    #[must_use]
+    pub fn slower(self, other: Self) -> Self {
+        if other.longest_us >= self.longest_us { other } else { self }
+    }
+
     /// Adds one.
     pub fn count(&mut self, us: u64) {
         self.sweeps += 1;

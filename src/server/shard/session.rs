@@ -14,8 +14,10 @@ use super::connection::Connection;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
 use super::pull::Pull;
+use super::session_token::{SessionTicket, SessionTokens};
 use super::shown_text::{shown, shown_key};
 use super::stats::HubCounts;
+use crate::engine::clock;
 use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
 use crate::replay::seat::Seat;
@@ -80,12 +82,23 @@ pub struct Session {
     pub is_pulling: bool,
     /// Whether it is in the queue of those that do.
     pub is_pull_queued: bool,
+    /// Whether its client's token has the groups that it is in.
+    pub token_state: TokenState,
     /// What it may be behind while it catches up after a recovery, more than configured: frames in a group, and bytes in
     /// all its groups.
     raised_allowance: Option<Box<(u64, u64)>>,
     /// The largest sequence id the client confirmed.
     pub acked: u64,
     acks: AckIds,
+}
+
+/// What the token that a client has says of its groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenState {
+    /// All of them, or nothing.
+    Current,
+    /// Those that it was in before: it gets a new one.
+    Outdated,
 }
 
 /// What a socket was used for, as operators see it.
@@ -152,6 +165,7 @@ impl Session {
             lagged: false,
             is_pulling: false,
             is_pull_queued: false,
+            token_state: TokenState::Current,
             raised_allowance: None,
             acked: 0,
             acks: AckIds::default(),
@@ -194,6 +208,22 @@ impl Session {
     /// The id of its assignment, if it has one.
     pub fn assignment_id(&self) -> Option<u64> {
         self.followed.as_ref().map(|followed| followed.assignment.id())
+    }
+
+    /// Whether another node could take it back: slots and session clocks are of one node.
+    pub fn is_portable(&self) -> bool {
+        self.wire.is_reliable() && self.clock.is_none() && self.followed.is_none()
+    }
+
+    /// Its token with everything that another node needs to take it back; `None` if that would be too long, or in vain.
+    pub fn signed_token(&self, tokens: &SessionTokens, lanes: &Lanes) -> Option<String> {
+        let Wire::WebPubSub(wire) = self.wire else { return None };
+        if !self.is_portable() {
+            return None;
+        }
+        let groups = self.memberships.iter().map(|membership| lanes.group_name(membership.lane).into()).collect();
+        let (id, secret, hub, user) = (self.id, self.token, self.hub, Cow::from(&*self.user));
+        tokens.seal(&SessionTicket { id, secret, hub, wire, user, groups }, clock::unix_ns() / 1_000_000_000)
     }
 
     /// Whether its client has negotiated again, so that its assignment holds no more.

@@ -25,7 +25,7 @@ use super::connection::{Connection, ConnectionState};
 use super::connection_id::connection_id;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
-use super::mailbox::{Admitted, ClientProtocol, SessionClaim, UpgradedSocket};
+use super::mailbox::{Admitted, ClientProtocol, RestoredSession, SessionClaim, UpgradedSocket};
 use super::marks::{Mark, Marks};
 use super::poller::Interest;
 use super::session::{Membership, Session, SocketUse};
@@ -195,11 +195,37 @@ impl Sessions {
 
     /// A new session, without a socket yet, and its place among the streams' connections if it has one.
     pub fn add(&mut self, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
+        self.add_as(connection_id(self.shard), user, protocol)
+    }
+
+    /// The session of a client that comes from another node, or from before a restart. What there is of it here is older,
+    /// and ends.
+    pub fn restore(
+        &mut self,
+        RestoredSession { id, groups }: RestoredSession,
+        user: Box<str>,
+        protocol: ClientProtocol,
+        lanes: &mut Lanes,
+    ) -> u32 {
+        if let Some(&old) = self.ids.get(&id) {
+            self.lose(old, Close::Recovered, lanes);
+            self.end_detached(old, lanes);
+        }
+        let (key, _) = self.add_as(id, user, protocol);
+        let refused = groups.iter().filter(|group| self.join(key, group, lanes).is_err()).count();
+        self.stats.restored.add(1);
+        self.stats.refused.add(refused as u64);
+        if log_limit::client_line(tracing::Level::INFO) {
+            tracing::info!(connection = %id, groups = groups.len(), refused, "session taken back by its token");
+        }
+        key
+    }
+
+    fn add_as(&mut self, id: Uuid, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
         let wire = match protocol {
             ClientProtocol::WebPubSub { wire, .. } => Wire::WebPubSub(wire),
             ClientProtocol::Streams { .. } => Wire::Streams,
         };
-        let id = connection_id(self.shard);
         let token = if wire.is_reliable() { Uuid::new_v4().as_u128() } else { 0 };
         let mut session = Session::new(id, token, user, wire);
         let admitted = match protocol {

@@ -72,6 +72,8 @@ counts! {
     overruns,
     /// Sessions recovered.
     recoveries,
+    /// Sessions taken back by their tokens alone.
+    restored,
     /// Frames that recovered sessions skipped.
     recovery_gap_frames,
     /// Requests refused with a negative ack.

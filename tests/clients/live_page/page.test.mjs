@@ -102,6 +102,90 @@ describe("the file", { skip }, () => {
     });
   });
 
+  test("can be used with the keyboard alone: every panel and control is reached, and the focus is seen", async () => {
+    const { socket } = await client([GROUP], "to-be-reached");
+    await withPage(async (live, page) => {
+      await live.untilRow("connections", (cells) => cells.includes("to-be-reached"), "a connection");
+      await live.untilText("#clock", /\d/);
+      const focusable = "a[href], button:not(:disabled), select:not(:disabled), input:not(:disabled), textarea:not(:disabled), [tabindex='0']";
+      await page.evaluate((selector) => {
+        window.unreached = () => [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility({ visibilityProperty: true }) && !one.reached);
+      }, focusable);
+      const unseen = new Set();
+      for (let presses = 0; presses < 400 && (await page.evaluate(() => window.unreached().length)) > 0; presses += 1) {
+        await page.keyboard.press("Tab");
+        const ring = await page.evaluate(() => {
+          const { activeElement: one } = document;
+          one.reached = true;
+          return getComputedStyle(one).outlineStyle === "none" && one !== document.body ? one.outerHTML.slice(0, 80) : "";
+        });
+        if (ring) unseen.add(ring);
+      }
+      assert.deepEqual(await page.evaluate(() => window.unreached().map((one) => one.outerHTML.slice(0, 80))), []);
+      assert.deepEqual([...unseen], []);
+    });
+    socket.terminate();
+  });
+
+  test("has enough contrast in light and dark, and moves nothing", async () => {
+    for (const colorScheme of ["light", "dark"]) {
+      await withPage(async (live, page) => {
+        await live.untilText("#clock", /\d/);
+        const faint = await page.evaluate(() => {
+          const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+          /** What is seen of colours on top of each other. */
+          const seenOf = (colours) => {
+            for (const colour of colours) {
+              canvas.fillStyle = colour;
+              canvas.fillRect(0, 0, 1, 1);
+            }
+            return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+          };
+          const luminance = (colour) => {
+            const [r, g, b] = colour.map((part) => part / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const grounds = (element) => (element ? [...grounds(element.parentElement), getComputedStyle(element).backgroundColor] : ["white"]);
+          const poor = new Map();
+          const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+          while (texts.nextNode()) {
+            const element = texts.currentNode.parentElement;
+            if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.closest(":disabled, .unseen, script")) continue;
+            const under = grounds(element);
+            const [one, other] = [seenOf(under), seenOf([...under, getComputedStyle(element).color])].map(luminance).sort((a, b) => b - a);
+            const ratio = (one + 0.05) / (other + 0.05);
+            if (ratio < 4.5) poor.set(element.outerHTML.slice(0, 80), ratio);
+          }
+          return [...poor];
+        });
+        assert.deepEqual(faint, []);
+        const moving = await page.evaluate(() => [...document.querySelectorAll("*")].map((one) => getComputedStyle(one)).filter(({ animationName: name, transitionDuration: duration }) => name !== "none" || duration !== "0s").length);
+        assert.equal(moving, 0);
+      }, server.url, { colorScheme, reducedMotion: "reduce" });
+    }
+  });
+
+  test("tells a screen reader only what is new", async () => {
+    const { socket } = await client([GROUP, `blue_NOPE_orderflow_orderflow`]);
+    await withPage(async (live, page) => {
+      await live.untilText("#alarm", /no data/);
+      await page.selectOption("#hub", "orderflow");
+      await page.selectOption("#ticker", "SPX");
+      await page.click("#tail-start");
+      await live.untilText("#tail-count", /received/);
+      const said = await page.evaluate(async () => {
+        const heard = [];
+        const observer = new MutationObserver((changes) => heard.push(...changes.map(({ target }) => target.textContent)));
+        for (const region of document.querySelectorAll("[role=status], [role=alert], [aria-live=polite]")) observer.observe(region, { childList: true, characterData: true, subtree: true });
+        const before = tail.got;
+        while (tail.got < before + 3) await new Promise((resolve) => setTimeout(resolve, 100));
+        return heard;
+      });
+      assert.deepEqual(said, []);
+    });
+    socket.terminate();
+  });
+
   test("fits a phone, in light and dark", async () => {
     for (const colorScheme of ["light", "dark"]) {
       const grounds = new Set();
@@ -180,6 +264,42 @@ describe("the replay", { skip }, () => {
     } finally {
       await guarded.stop();
     }
+  });
+});
+
+describe("a session's clock", { skip }, () => {
+  test("is chosen and steered, and the common one goes on", async () => {
+    const answer = await (await fetch(`${server.url}/v2/negotiate?key=any&session=lab`)).json();
+    const socket = new WebSocket(answer.websocket_urls.orderflow, "json.webpubsub.azure.v1");
+    await once(socket, "open");
+    await withPage(async (live, page) => {
+      await page.waitForSelector("#whose-field:visible");
+      await page.selectOption("#whose", "lab");
+      await waitUntil(async () => (await page.isDisabled("#date")) && (await page.isEnabled("#play")), "the session's clock");
+      await page.click("#play");
+      await live.untilText("#replay-state", /paused/);
+      assert.equal((await (await fetch(`${server.url}/replay/sessions/lab`)).json()).state, "paused");
+      assert.equal((await replay()).state, "playing");
+      await fetch(`${server.url}/replay/sessions/lab`, { method: "DELETE" });
+      await live.untilText("#note", /Session lab has ended/);
+      await live.untilText("#replay-state", /playing/);
+    }, server.url, { expected: /status of 404/ });
+    socket.terminate();
+  });
+});
+
+describe("the last minutes", { skip }, () => {
+  test("are shown though the page was not open, and a problem links to its row of the runbook", async () => {
+    const { socket } = await client(["blue_NOPE_orderflow_orderflow"]);
+    await waitUntil(async () => (await (await fetch(`${server.url}/live/history`)).json()).rows > 5, "some seconds");
+    await withPage(async (live, page) => {
+      await waitUntil(() => page.evaluate(() => gauges.every(({ points }) => points.length > 5)), "the history");
+      const href = await page.locator("#problems a").first().getAttribute("href");
+      const [path, fragment] = href.split("#:~:text=");
+      const runbook = await (await fetch(`${server.url}/${path}`)).text();
+      assert.ok(runbook.includes(decodeURIComponent(fragment)), href);
+    });
+    socket.terminate();
   });
 });
 
@@ -283,7 +403,8 @@ describe("the messages", { skip }, () => {
 
         await page.click("#tail-pause");
         await patch({ step: 1 });
-        await live.untilText("#tail-state", /paused · 4 received, 1 not shown/);
+        await live.untilText("#tail-state", /^paused$/);
+        await live.untilText("#tail-count", /4 received, 1 not shown/);
         await page.click("#tail-clear");
         assert.equal(await page.locator("#tail summary").count(), 0);
       });
@@ -327,6 +448,9 @@ describe("the report", { skip }, () => {
       assert.match(markdown, /^## flowcast\n/);
       assert.match(markdown, /### Server\n\n\| what \| value \|\n\| --- \| --- \|\n/);
       assert.match(markdown, /### Connections/);
+      assert.match(markdown, /\| speed \| 1 \| environment \|/);
+      assert.match(markdown, /auth-secret \| ` \*\*\* ` \| environment/);
+      assert.ok(!markdown.includes(SECRET));
       // Outside of code there is no markup, and nothing that turns the direction of writing anywhere.
       assert.doesNotMatch(markdown.replace(/(`+)[^\n]*?\1/g, ""), /</);
       assert.doesNotMatch(markdown, /[\u202a-\u202e\u2066-\u2069]/);
@@ -374,7 +498,7 @@ describe("the server", { skip }, () => {
     const page = await context.newPage();
     await page.route("**/live/options", async (route) => {
       const response = await route.fetch();
-      await route.fulfill({ response, json: { ...(await response.json()), replay: false, faults: false, channels: [], hubs: [] } });
+      await route.fulfill({ response, json: { ...(await response.json()), replay: false, control: "off", channels: [], hubs: [] } });
     });
     const asked = [];
     page.on("request", (request) => asked.push(new URL(request.url()).pathname));

@@ -20,7 +20,7 @@ LISTENING = re.compile(r"flowcast listening on (http://127\.0\.0\.1:\d+)\n")
 class Server:
     """`flowcast serve` on a port of its own choice. Use as a context manager: leaving it demands a clean exit."""
 
-    def __init__(self, dataset, directory, interval="50ms"):
+    def __init__(self, dataset, directory, interval="50ms", settings=()):
         assert BINARY.is_file(), f"{BINARY} is not there: build it (make test-programs) or set FLOWCAST_BIN"
         self.log = pathlib.Path(directory) / "server.log"
         self.process = subprocess.Popen(
@@ -32,6 +32,7 @@ class Server:
                 "WS_STREAM_INTERVAL": interval,
                 "DATA_DIR": str(dataset.directory),
                 "DATA_DATE": dataset.date,
+                **dict(settings),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,78 +1,87 @@
 //! A broadcast server as one writes it with tokio-tungstenite: a task, a `WebSocketStream` and a
-//! `broadcast::Receiver` per connection.
-//!
-//! `tungstenite-peer MESSAGES MILLISECONDS` sends the lines of a file in rotation. Greets the swarm on
-//! `json.webpubsub.azure.v1`; clients hear everything once they have joined a group.
+//! `broadcast::Receiver` per connection. See ../README.md for what it hears and says.
 
-use std::time::Duration;
+use std::time::SystemTime;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::{SinkExt as _, StreamExt as _};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast::{self, Receiver};
-use tokio_tungstenite::accept_hdr_async;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio::sync::broadcast::{self, Receiver, Sender};
+use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-const PROTOCOL: &str = "Sec-WebSocket-Protocol";
+/// A client that is so many messages behind is dropped.
+const BEHIND: usize = 256;
+
+#[derive(Deserialize)]
+struct Item<'a> {
+    channel: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let file = arguments.next().context("expected a file of messages")?;
-    let milliseconds: f64 = arguments.next().context("expected milliseconds between two ticks")?.parse()?;
-    let messages: Vec<Utf8Bytes> = std::fs::read_to_string(file)?.lines().map(Utf8Bytes::from).collect();
-    let (sender, _) = broadcast::channel(256);
-
+    let (messages, _) = broadcast::channel(BEHIND);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("tungstenite listening on http://{}", listener.local_addr()?);
-    let ticks = sender.clone();
-    tokio::spawn(async move {
-        let mut clock = tokio::time::interval(Duration::from_secs_f64(milliseconds / 1000.0));
-        for message in messages.iter().cycle() {
-            clock.tick().await;
-            // Without receivers nobody misses it.
-            let _ = ticks.send(message.clone());
-        }
-    });
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
-        tokio::spawn(serve(socket, sender.subscribe()));
+        tokio::spawn(serve(socket, messages.clone()));
     }
 }
 
+/// Serves a publisher, or a client.
+async fn serve(socket: TcpStream, messages: Sender<Utf8Bytes>) -> Result<()> {
+    let mut method = [0; 4];
+    socket.peek(&mut method).await?;
+    if &method != b"POST" {
+        return listen(socket, messages.subscribe()).await;
+    }
+    let service = service_fn(|request| publish(request, messages.clone()));
+    Ok(http1::Builder::new().serve_connection(TokioIo::new(socket), service).await?)
+}
+
+async fn publish(request: Request<Incoming>, messages: Sender<Utf8Bytes>) -> Result<Response<Full<Bytes>>> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let Item { channel, data } = serde_json::from_slice(&body)?;
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    let message = format!(r#"{{"type":"message","channel":"{channel}","payload":{data},"timestamp":"{now}"}}"#);
+    // Without receivers nobody misses it.
+    let _ = messages.send(message.into());
+    Ok(Response::new(r#"{"accepted":1}"#.into()))
+}
+
 /// Serves one client until it leaves or falls too far behind.
-async fn serve(socket: TcpStream, mut ticks: Receiver<Utf8Bytes>) -> Result<()> {
-    let mut client = accept_hdr_async(socket, echo_protocol).await?;
-    let connected = json!({"type": "system", "event": "connected", "userId": "swarm", "connectionId": "t"});
-    client.send(Message::text(connected.to_string())).await?;
-    let mut joined = false;
+async fn listen(socket: TcpStream, mut messages: Receiver<Utf8Bytes>) -> Result<()> {
+    let mut client = accept_async(socket).await?;
+    let mut is_subscribed = false;
     loop {
         tokio::select! {
-            message = client.next() => match message.transpose()? {
+            request = client.next() => match request.transpose()? {
                 None => return Ok(()),
                 Some(Message::Text(text)) => {
-                    let message: Value = serde_json::from_str(&text)?;
-                    if message["type"] == "joinGroup" {
-                        joined = true;
-                        ticks = ticks.resubscribe();
-                        let ack = json!({"type": "ack", "ackId": message["ackId"], "success": true});
-                        client.send(Message::text(ack.to_string())).await?;
+                    let request: Value = serde_json::from_str(&text)?;
+                    if request["type"] == "subscribe" {
+                        is_subscribed = true;
+                        messages = messages.resubscribe();
+                        let answer = json!({"type": "subscribed", "channels": request["channels"]});
+                        client.send(Message::text(answer.to_string())).await?;
                     }
                 }
                 Some(_) => {}
             },
-            tick = ticks.recv(), if joined => client.send(Message::Text(tick?)).await?,
+            message = messages.recv(), if is_subscribed => client.send(Message::Text(message?)).await?,
         }
     }
-}
-
-#[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-fn echo_protocol(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
-    if let Some(asked) = request.headers().get(PROTOCOL) {
-        response.headers_mut().insert(PROTOCOL, asked.clone());
-    }
-    Ok(response)
 }

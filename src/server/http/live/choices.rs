@@ -1,4 +1,4 @@
-//! `GET /live/options`: what there is to choose from, for whoever builds the name of a group.
+//! `GET /live/options`: what there is to choose from, for whoever builds the name of a group, and the settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
+use super::live_options::{LivePage, ShownSetting};
 use super::on_live::OnLive;
 use crate::engine::hub::wire_name;
 use crate::server::http::app::{App, Peer};
@@ -41,9 +42,19 @@ pub async fn options(OnLive(app): OnLive, peer: Peer, headers: HeaderMap) -> Res
         "control": steered,
         "control_token_needed": needs_token(control, peer.0.ip(), &headers),
         "replay": app.replay.clocks().is_some(),
-        "faults": true,
+        "settings": settings(&app),
     }))
     .into_response()
+}
+
+/// The settings, without the values of secrets; in a summary without any text.
+fn settings(app: &App) -> Vec<ShownSetting> {
+    let mut settings = app.live.settings.clone();
+    if app.live.options.live_page == LivePage::Summary {
+        let changed = settings.iter_mut().filter(|setting| setting.is_text && !setting.is_default);
+        changed.for_each(|setting| "***".clone_into(&mut setting.value));
+    }
+    settings
 }
 
 /// What sources publish on GexBot's hubs.

@@ -1,29 +1,30 @@
 //! The last snapshot, for all readers of the events; [`super::reader`] makes them and reads them.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::snapshot_json::SnapshotJson;
 
 /// One moment of the server, ready to be sent.
 pub struct LiveBeat {
-    /// Counts the beats since somebody began to read, from 1.
+    /// Counts the beats; a number is left out where a beat has no patch.
     pub number: u64,
     /// What has changed since the beat before.
     pub patch: String,
-    snapshot: Arc<Value>,
+    snapshot: Arc<SnapshotJson>,
     whole: OnceLock<String>,
 }
 
 impl LiveBeat {
     /// A beat with what makes it of the one before.
-    pub fn new(number: u64, patch: String, snapshot: Arc<Value>) -> Self {
+    pub fn new(number: u64, patch: String, snapshot: Arc<SnapshotJson>) -> Self {
         Self { number, patch, snapshot, whole: OnceLock::new() }
     }
 
     /// The whole snapshot, written when it is first asked for.
     pub fn whole(&self) -> &str {
-        self.whole.get_or_init(|| self.snapshot.to_string())
+        self.whole.get_or_init(|| self.snapshot.whole().to_string())
     }
 }
 
@@ -32,15 +33,15 @@ pub struct LiveFeed {
     limit: usize,
     pub(super) places: Arc<Semaphore>,
     pub(super) beats: watch::Sender<Option<Arc<LiveBeat>>>,
-    /// Whether beats are being made. Whoever makes them looks for readers under this lock before it ends.
-    pub(super) is_gathering: Mutex<bool>,
+    /// Somebody reads, and there was nobody before.
+    pub(super) first_came: Notify,
 }
 
 impl LiveFeed {
     /// Nobody reads yet.
     pub fn new(limit: usize) -> Self {
         let (beats, _) = watch::channel(None);
-        Self { limit, places: Arc::new(Semaphore::new(limit)), beats, is_gathering: Mutex::new(false) }
+        Self { limit, places: Arc::new(Semaphore::new(limit)), beats, first_came: Notify::new() }
     }
 
     /// How many read.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::snapshot::{GroupRow, GroupTable, HubFlow};
-use super::totals::{Between, PLACES, Totals};
+use super::totals::{Between, PLACES, Totals, place_name};
 use crate::engine::group::Group;
 use crate::engine::hub::wire_name;
 use crate::server::http::app::App;
@@ -39,7 +39,7 @@ struct CountedGroup {
 pub type Published = HashMap<(Arc<str>, bool), u64>;
 
 impl GroupCensus {
-    /// Counts all groups, and adds their publications to `totals`.
+    /// Counts all groups, and adds their publications to those of the hubs in `totals`.
     pub fn take(app: &App, totals: &mut Totals) -> Self {
         let mut census = Self { groups: Vec::new(), by_hub: [0; PLACES], with_data: [0; PLACES] };
         app.hub.for_each_group(|group| {
@@ -64,7 +64,6 @@ impl GroupCensus {
 
     fn add(&mut self, group: &Arc<Group>, place: Option<usize>, carriers: &[usize], totals: &mut Totals) {
         let publications = group.publications();
-        totals.publications += publications;
         for &carrier in carriers {
             totals.hub_publications[carrier] += publications;
             self.by_hub[carrier] += 1;
@@ -83,11 +82,10 @@ impl GroupCensus {
 
     /// The flow of the hubs that are used, or could be.
     pub fn hubs<'a>(&'a self, totals: &'a Totals) -> impl Iterator<Item = (usize, &'static str, HubFlow)> {
-        let places = HubName::all().map(HubName::name).chain(["streams"]).enumerate();
-        places.filter_map(|(place, name)| {
+        (0..PLACES).filter_map(|place| {
             let (connections, groups) = (totals.connections[place], self.by_hub[place]);
             let is_used = connections > 0 || totals.frames[place] > 0 || self.with_data[place] > 0;
-            is_used.then(|| (place, name, HubFlow { connections, groups, ..HubFlow::default() }))
+            is_used.then(|| (place, place_name(place), HubFlow { connections, groups, ..HubFlow::default() }))
         })
     }
 
@@ -145,8 +143,7 @@ fn row(counted: &CountedGroup, lags: &Lags, before: Option<(&Published, Between<
     GroupRow {
         name: shown(name, NAME),
         hub: match counted.place {
-            Some(STREAMS) => "streams",
-            Some(place) => HubName::all().nth(place).map_or("", HubName::name),
+            Some(place) => place_name(place),
             None => "spot",
         }
         .to_owned(),

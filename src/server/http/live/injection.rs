@@ -13,10 +13,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::live_refusal::LiveRefusal;
-use crate::engine::clock;
-use crate::engine::frames::{Form, FrameStore, Frames};
+use crate::engine::frames::{Form, FrameStore, Frames, PayloadHashes};
 use crate::server::http::app::App;
 use crate::server::http::controller::Controller;
 use crate::server::http::publish::publish_body;
@@ -82,7 +82,8 @@ fn to_group(app: &App, name: &str, data: &str) -> Result<Response, LiveRefusal> 
 struct JsonMessage {
     json: Bytes,
     protobuf: Bytes,
-    unix_s: i64,
+    /// Of the JSON text, which is its payload.
+    hash: u64,
 }
 
 impl JsonMessage {
@@ -92,8 +93,7 @@ impl JsonMessage {
             append_json_data(syntax, group, data, &mut frame);
             Bytes::from(frame)
         };
-        let unix_s = (clock::unix_ns() / 1_000_000_000) as i64;
-        Self { json: frame(Syntax::Json), protobuf: frame(Syntax::Protobuf), unix_s }
+        Self { json: frame(Syntax::Json), protobuf: frame(Syntax::Protobuf), hash: xxh3_64(data.as_bytes()) }
     }
 }
 
@@ -106,7 +106,12 @@ impl FrameStore for JsonMessage {
         }
     }
 
+    /// It is no record.
     fn timestamp(&self, _: u32) -> i64 {
-        self.unix_s
+        0
+    }
+
+    fn hashes(&self, _: u32) -> PayloadHashes {
+        [self.hash; 2]
     }
 }

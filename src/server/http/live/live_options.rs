@@ -1,4 +1,6 @@
-//! Settings of the live page.
+//! Settings of the live page, and how settings are shown.
+
+use std::fmt;
 
 /// Settings of the live page.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -39,5 +41,27 @@ impl LivePage {
             Self::Summary => "summary",
             Self::Off => "off",
         }
+    }
+}
+
+/// A setting as a report shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ShownSetting {
+    /// Without `--`.
+    pub name: String,
+    /// `***` for a secret.
+    pub value: String,
+    /// `flag`, `environment`, `file` or `default`.
+    pub source: &'static str,
+    /// Whether it has its default value.
+    pub is_default: bool,
+    /// Whether it is free text, such as an address or a path: a summary leaves it out.
+    #[serde(skip)]
+    pub is_text: bool,
+}
+
+impl fmt::Display for ShownSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={} ({})", self.name, self.value, self.source)
     }
 }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::feed::LiveFeed;
-use super::live_options::{LiveOptions, LivePage};
+use super::figure_history::FigureHistory;
+use super::live_options::{LiveOptions, LivePage, ShownSetting};
 use super::process;
 use crate::engine::clock;
 use crate::server::shard::closed_log::ClosedLog;
@@ -25,6 +26,9 @@ pub struct LiveState {
     pub(super) agents: UserAgents,
     pub(super) closed: Arc<ClosedLog>,
     pub(super) feed: LiveFeed,
+    pub(super) history: FigureHistory,
+    /// What the settings are, without secrets: for reports.
+    pub(super) settings: Vec<ShownSetting>,
     pub(super) decoding: Semaphore,
     pub(super) started_unix_ms: u64,
     pub(super) cores: usize,
@@ -34,12 +38,14 @@ pub struct LiveState {
 
 impl LiveState {
     /// Nobody reads yet. The shards write to `closed`.
-    pub fn new(options: LiveOptions, closed: Arc<ClosedLog>) -> Self {
+    pub fn new(options: LiveOptions, settings: Vec<ShownSetting>, closed: Arc<ClosedLog>) -> Self {
         Self {
             options,
             agents: UserAgents::default(),
             closed,
             feed: LiveFeed::new(options.max_live_readers),
+            history: FigureHistory::default(),
+            settings,
             decoding: Semaphore::new(DECODED),
             started_unix_ms: clock::unix_ns() / 1_000_000,
             cores: thread::available_parallelism().map_or(1, usize::from),

@@ -7,7 +7,8 @@
 //!
 //! - [`snapshot`]: the one type that page, terminal and reports show. [`gatherer`] makes it, of [`totals`],
 //!   [`group_census`], [`connection_rows`], [`tick_delays`], [`source_tables`], [`process`] and [`problems`].
-//! - [`reader`]: one snapshot a second for all readers, none without; [`feed`]; [`merge_patch`]; [`events`].
+//! - [`reader`]: one snapshot a second for all readers, and without any a row of the [`history`], kept in [`figure_history`];
+//!   [`feed`]; [`snapshot_json`]; [`merge_patch`]; [`events`].
 //! - [`page`]: the file. [`choices`], [`decode`]: what it needs to build a group's name and to show a message.
 //! - [`connections`], [`injection`], [`verdict`]: what operators do.
 
@@ -17,8 +18,10 @@ pub mod connections;
 pub mod decode;
 pub mod events;
 mod feed;
+mod figure_history;
 mod gatherer;
 mod group_census;
+pub mod history;
 pub mod injection;
 pub mod live_options;
 mod live_refusal;
@@ -28,9 +31,10 @@ mod on_live;
 pub mod page;
 mod problems;
 mod process;
-mod reader;
+pub mod reader;
 #[expect(missing_docs, reason = "figures whose names say it; docs/live.md describes them all")]
 pub mod snapshot;
+mod snapshot_json;
 pub mod source_tables;
 mod tick_delays;
 mod totals;

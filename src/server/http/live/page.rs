@@ -1,4 +1,4 @@
-//! `GET /` and `/live`: the page, one file that is part of the program.
+//! `GET /` and `/live`: the page, one file that is part of the program. `GET /live/runbook`: what its problems link to.
 
 use std::sync::LazyLock;
 
@@ -12,6 +12,8 @@ use http::header::{
 use http::{HeaderMap, StatusCode};
 use ring::digest::{SHA256, digest};
 
+use super::on_live::OnLive;
+use super::problems::RUNBOOK;
 use crate::server::http::app::error;
 
 const PAGE: &str = include_str!("page.html");
@@ -47,6 +49,12 @@ pub async fn page() -> Response {
         (CACHE_CONTROL, "no-cache"),
     ];
     (headers, PAGE).into_response()
+}
+
+/// `GET /live/runbook`: as text, in which browsers find the row that a link names.
+pub async fn runbook(_: OnLive) -> Response {
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (headers, RUNBOOK).into_response()
 }
 
 /// The hashes of the elements with this name: no other script or style runs.

@@ -8,7 +8,8 @@ use super::snapshot::{LiveSnapshot, Problem};
 use super::totals::Between;
 use crate::server::http::app::App;
 
-const RUNBOOK: &str = include_str!("../../../../docs/runbook.md");
+/// What to do, for each problem.
+pub const RUNBOOK: &str = include_str!("../../../../docs/runbook.md");
 
 /// Ticks this late are named. The alert waits for 100 ms: who looks at the page wants to know earlier.
 const LATE_US: u64 = 2000;

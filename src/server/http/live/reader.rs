@@ -1,23 +1,22 @@
-//! Readers of the snapshots: one snapshot a second for all of them, and none while nobody reads.
+//! Readers of the snapshots: one snapshot a second for all of them. While nobody reads, only a row of the history is made.
 //!
-//! A task gathers as long as there is a reader. Each beat has the patch against the one before, made and written once;
-//! who has missed a beat, or is new, gets the whole snapshot.
+//! Each beat has the patch against the one before, made and written once; who has missed a beat, or is new, gets the whole
+//! snapshot.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::feed::LiveBeat;
 use super::gatherer::Gatherer;
-use super::merge_patch::diff;
+use super::snapshot_json::SnapshotJson;
 use crate::server::http::app::App;
 
 const BEAT: Duration = Duration::from_secs(1);
 
-/// A reader of the beats; the task goes on as long as there is one.
+/// A reader of the beats.
 pub struct LiveReader {
     beats: watch::Receiver<Option<Arc<LiveBeat>>>,
     /// The number of the last beat that was read.
@@ -27,14 +26,14 @@ pub struct LiveReader {
 
 impl LiveReader {
     /// A new reader; `None` if there are as many as may be.
-    pub fn begin(app: &Arc<App>) -> Option<Self> {
+    pub fn begin(app: &App) -> Option<Self> {
         let feed = &app.live.feed;
         let place = Arc::clone(&feed.places).try_acquire_owned().ok()?;
-        let mut is_gathering = feed.is_gathering.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut *is_gathering, true) {
-            tokio::spawn(gather(Arc::clone(app)));
+        let beats = feed.beats.subscribe();
+        if beats.borrow().is_none() {
+            feed.first_came.notify_one();
         }
-        Some(Self { beats: feed.beats.subscribe(), last: 0, _place: place })
+        Some(Self { beats, last: 0, _place: place })
     }
 
     /// The next beat, and whether the reader had the one before it; `None` when the server ends.
@@ -50,28 +49,30 @@ impl LiveReader {
     }
 }
 
-/// Gathers until nobody reads any more.
-async fn gather(app: Arc<App>) {
+/// Gathers until the process ends.
+pub async fn gather(app: Arc<App>) {
     let feed = &app.live.feed;
-    let (mut gatherer, mut before, mut number) = (Gatherer::default(), Arc::new(Value::Null), 0);
+    let (mut gatherer, mut before, mut number) = (Gatherer::default(), None::<Arc<SnapshotJson>>, 0);
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        beat.tick().await;
-        {
-            let mut is_gathering = feed.is_gathering.lock().unwrap_or_else(PoisonError::into_inner);
-            if feed.readers() == 0 {
-                *is_gathering = false;
-                // The next reader must not see this old moment.
-                feed.beats.send_replace(None);
-                return;
-            }
+        // Both are cancel-safe. The first reader does not wait for the next beat.
+        tokio::select! {
+            _ = beat.tick() => {}
+            () = feed.first_came.notified() => beat.reset(),
         }
-        let snapshot = serde_json::to_value(gatherer.gather(&app).await).map(Arc::new);
-        let snapshot = snapshot.expect("a snapshot has string keys, and nothing else that could fail");
-        number += 1;
-        let patch = diff(&before, &snapshot).map_or_else(|| "{}".to_owned(), |patch| patch.to_string());
-        before = Arc::clone(&snapshot);
+        if feed.readers() == 0 {
+            gatherer.glance(&app).await;
+            before = None;
+            // The next reader must not see this old moment.
+            feed.beats.send_if_modified(|last| last.take().is_some());
+            continue;
+        }
+        let snapshot = Arc::new(SnapshotJson::new(gatherer.gather(&app).await));
+        // The first one after a pause has no patch: whoever still had the last one before must get all of it.
+        number += if before.is_some() { 1 } else { 2 };
+        let patch = before.as_ref().map_or_else(|| "{}".to_owned(), |before| snapshot.since(before).to_string());
+        before = Some(Arc::clone(&snapshot));
         feed.beats.send_replace(Some(Arc::new(LiveBeat::new(number, patch, snapshot))));
     }
 }

@@ -21,6 +21,15 @@ pub struct LiveSnapshot {
     pub connections: ConnectionTable,
     pub closed: ClosedTable,
     pub sources: SourceTable,
+    /// The clock that all follow who asked for no other: the body of `GET /replay`, without nulls.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub replay: Map<String, Value>,
+    /// The clocks of sessions, by name.
+    #[serde(default)]
+    pub sessions: BTreeMap<String, SessionRow>,
+    /// The number of the plan of faults that is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault_plan: Option<u64>,
     /// The load test's last report, as it was posted, and when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Value>,
@@ -149,7 +158,7 @@ pub struct GroupTable {
 }
 
 /// A group.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupRow {
     /// As clients join it, at most 200 characters.
     pub name: String,
@@ -190,7 +199,7 @@ pub struct ConnectionTable {
 }
 
 /// A connection.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRow {
     /// The other end of the TCP connection: the client, or a proxy in front of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,7 +241,7 @@ pub struct ClosedTable {
 }
 
 /// A connection that was closed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosedRow {
     pub at: u64,
     pub id: String,
@@ -262,6 +271,31 @@ pub struct SourceTable {
     pub files: FileTable,
     /// As `stream_health` in `/websocket/status`.
     pub streams: Map<String, Value>,
+    /// The topics that are read from Kafka.
+    #[serde(default)]
+    pub topics: BTreeMap<String, TopicRow>,
+}
+
+/// A topic of Kafka.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TopicRow {
+    /// Messages read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_per_s: Option<f64>,
+    /// Since the start.
+    pub messages: u64,
+    /// Messages that could not be passed on, since the start.
+    pub refused: u64,
+    /// Messages in Kafka that were not read yet.
+    pub lag: u64,
+}
+
+/// A session with a clock of its own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// As the clock's `state`.
+    pub state: String,
+    pub clients: u64,
 }
 
 /// The files of the dates that are replayed.

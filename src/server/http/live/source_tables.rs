@@ -1,11 +1,12 @@
 //! The sources: the files of the recorded days, and what each stream says of itself.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::snapshot::{FileRow, FileTable};
+use super::snapshot::{FileRow, FileTable, TopicRow};
 use crate::health::status::{Figure, SourceSnapshot, SourceState, Status};
 use crate::server::http::app::App;
 use crate::wire::streams::messages;
@@ -56,6 +57,38 @@ fn files(app: &App, limit: usize) -> FileTable {
     table
 }
 
+/// The topics of Kafka, and how many messages each had had.
+#[derive(Default)]
+pub struct Topics(BTreeMap<String, u64>);
+
+impl Topics {
+    /// The topics now; with rates if so many seconds have gone by since the last call.
+    pub fn table(&mut self, status: &Status, seconds: Option<f64>) -> BTreeMap<String, TopicRow> {
+        let mut topics: BTreeMap<String, TopicRow> = BTreeMap::new();
+        for figure in status.figures() {
+            let Some((_, topic)) = figure.labels.iter().find(|(label, _)| *label == "topic") else { continue };
+            let row = topics.entry(topic.to_string()).or_default();
+            let value = figure.value.load(Ordering::Relaxed);
+            match figure.name {
+                "kafka_messages" => row.messages = value,
+                "kafka_lag" => row.lag = value,
+                // By reason.
+                "kafka_messages_skipped" => row.refused += value,
+                _ => {}
+            }
+        }
+        if let Some(seconds) = seconds {
+            for (topic, row) in &mut topics {
+                let before = self.0.get(topic).copied().unwrap_or(row.messages);
+                let rate = row.messages.saturating_sub(before) as f64 / seconds;
+                row.messages_per_s = Some((rate * 10.0).round() / 10.0);
+            }
+        }
+        self.0 = topics.iter().map(|(topic, row)| (topic.clone(), row.messages)).collect();
+        topics
+    }
+}
+
 /// What each source says of itself, by name.
 pub fn stream_health(status: &Status) -> Map<String, Value> {
     let figures = status.figures();
@@ -94,6 +127,25 @@ fn rfc3339(unix_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_has_its_rate_its_lag_and_all_that_was_refused() {
+        let status = Status::default();
+        let label = || ("topic", "lines".into());
+        let messages = status.count("kafka_messages", "", vec![label()]);
+        let lag = status.gauge("kafka_lag", "", vec![label()]);
+        for (reason, count) in [("too large", 2), ("no JSON", 3)] {
+            let refused = status.count("kafka_messages_skipped", "", vec![label(), ("reason", reason.into())]);
+            refused.store(count, Ordering::Relaxed);
+        }
+        messages.store(100, Ordering::Relaxed);
+        lag.store(7, Ordering::Relaxed);
+        let mut topics = Topics::default();
+        let first = &topics.table(&status, None)["lines"];
+        assert_eq!((first.messages, first.lag, first.refused, first.messages_per_s), (100, 7, 5, None));
+        messages.store(150, Ordering::Relaxed);
+        assert_eq!(topics.table(&status, Some(2.0))["lines"].messages_per_s, Some(25.0));
+    }
 
     #[test]
     fn times_are_rfc_3339_in_utc_with_milliseconds() {

@@ -5,20 +5,28 @@ use crate::engine::clock;
 use crate::server::http::app::App;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::server::shard::stats::{Count, STREAMS, ShardStats};
+use crate::wire::gexbot::HubName;
 
 /// Hubs, and the streams behind them.
 pub const PLACES: usize = STREAMS + 1;
 
+/// What the hub at a place is called.
+pub fn place_name(place: usize) -> &'static str {
+    HubName::all().nth(place).map_or("streams", HubName::name)
+}
+
 /// The counters of all shards, added up.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    at_ns: u64,
+    /// When, monotonic ns.
+    pub at_ns: u64,
     pub cpu_ns: u64,
     pub frames: [u64; PLACES],
     pub bytes: [u64; PLACES],
     pub connections: [u64; PLACES],
-    /// Publications to all groups, and those of each hub's.
+    /// The last ids of both sequences together: they rise by one for each publication.
     pub publications: u64,
+    /// Publications to each hub's groups; only a census counts them.
     pub hub_publications: [u64; PLACES],
     pub recoveries: u64,
     pub lagged: u64,
@@ -30,13 +38,14 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// What is counted now; the publications are the caller's to add.
+    /// What is counted now, but for the publications of each hub: those are a census's to add.
     pub fn of(app: &App) -> Self {
         let stats = || app.shards.iter().map(ShardHandle::stats);
         let sum = |count: fn(&ShardStats) -> &Count| stats().map(|stats| count(stats).get()).sum();
         let mut totals = Self {
             at_ns: clock::monotonic_ns(),
             cpu_ns: super::process::cpu_ns(),
+            publications: [&app.hub, app.streams.hub()].map(|hub| hub.sequencer().published()).iter().sum(),
             recoveries: sum(|stats| &stats.recoveries),
             lagged: stats().map(|stats| stats.closes("lag")).sum(),
             skipped: sum(|stats| &stats.skipped),
@@ -89,6 +98,16 @@ impl Between<'_> {
         (self.count(|totals| totals.cpu_ns) as f64 / self.seconds / 1e7).round() / 100.0
     }
 
+    /// How long is between them, s.
+    pub fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    /// Frames a second of the hub at a place.
+    pub fn frames_per_s(&self, place: usize) -> f64 {
+        self.rate(self.now.frames[place], self.before.frames[place])
+    }
+
     /// The rates of everything together.
     pub fn total(&self) -> TotalRates {
         TotalRates {
@@ -103,11 +122,11 @@ impl Between<'_> {
         }
     }
 
-    /// Sets the rates of one hub.
-    pub fn of_hub(&self, place: usize, flow: &mut HubFlow) {
+    /// Sets the rates of one hub; that of its publications only if a census counted them both times.
+    pub fn of_hub(&self, place: usize, has_census: bool, flow: &mut HubFlow) {
         let rate = |of: fn(&Totals) -> &[u64; PLACES]| Some(self.rate(of(self.now)[place], of(self.before)[place]));
         flow.frames_per_s = rate(|totals| &totals.frames);
         flow.bytes_per_s = rate(|totals| &totals.bytes);
-        flow.publications_per_s = rate(|totals| &totals.hub_publications);
+        flow.publications_per_s = rate(|totals| &totals.hub_publications).filter(|_| has_census);
     }
 }

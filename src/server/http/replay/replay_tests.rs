@@ -198,11 +198,12 @@ fn server(settings: &str, clocks: Option<Arc<Scripted>>) -> Router {
     let status = Arc::new(Status::default());
     let hub = |name: &'static str| Arc::new(Hub::new(name, &options));
     let app = Arc::new(App {
+        session_tokens: None,
         slots: ApiSlots::new(&http.negotiate, &"blue".into(), &status),
         rest: RestState::new(&http.rest, &status),
         replay: ReplayState::default(),
         control: ControlAccess::new(&http.control, &status),
-        live: LiveState::new(http.live, Arc::default()),
+        live: LiveState::new(http.live, Vec::new(), Arc::default()),
         faults: Arc::default(),
         tick_readers: Arc::new(Semaphore::new(1)),
         bounds: HttpBounds::new(&http, Duration::from_secs(30), &status),

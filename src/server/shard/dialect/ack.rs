@@ -13,8 +13,8 @@ pub struct HeldAck {
     pub key: u32,
     /// The session's serial at the time of the request.
     pub serial: u32,
-    /// The `ackId` of the request.
-    pub ack_id: u64,
+    /// The `ackId` of the request; `None`: only a new token is due.
+    pub ack_id: Option<u64>,
     /// Success, or why the request was refused.
     pub result: Result<(), AckFailure>,
     /// The lane that was joined: the ack waits until its frames are built.

@@ -61,7 +61,7 @@ pub struct Dialects {
 impl Dialects {
     /// Both of them, without clients.
     pub fn new(context: &ShardContext, stats: &Arc<ShardStats>) -> Self {
-        let webpubsub = WebPubSubDialect::new(Arc::clone(&context.prefix), &context.options, Arc::clone(stats));
+        let webpubsub = WebPubSubDialect::new(context, Arc::clone(stats));
         let (streams, options) = (Arc::clone(&context.streams), context.stream_options.clone());
         let streams = StreamsDialect::new(streams, options, context.options.max_reply_bytes, Arc::clone(stats));
         Self { webpubsub, streams }

@@ -11,10 +11,12 @@ use super::conversation::Conversation;
 use crate::engine::clock::monotonic_ms;
 use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
+use crate::server::shard::context::ShardContext;
 use crate::server::shard::keepalive::Keepalive;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::outbox::{AckFault, Outbox};
-use crate::server::shard::session::Session;
+use crate::server::shard::session::{Session, TokenState};
+use crate::server::shard::session_token::SessionTokens;
 use crate::server::shard::sessions::{Report, Sessions};
 use crate::server::shard::shard_options::ShardOptions;
 use crate::server::shard::stats::ShardStats;
@@ -35,6 +37,8 @@ pub struct WebPubSubDialect {
     /// First part of every group's name.
     prefix: Arc<str>,
     max_groups: usize,
+    /// Signs reconnection tokens, if a key is set.
+    tokens: Option<Arc<SessionTokens>>,
     stats: Arc<ShardStats>,
     acks: Timeouts<HeldAck>,
     /// Acks that a plan of faults holds back, by the time when they are due, ms.
@@ -48,13 +52,14 @@ pub struct WebPubSubDialect {
 
 impl WebPubSubDialect {
     /// The dialect of one shard, before it has clients.
-    pub fn new(prefix: Arc<str>, options: &ShardOptions, stats: Arc<ShardStats>) -> Self {
-        let keepalive = options.keepalive;
+    pub fn new(context: &ShardContext, stats: Arc<ShardStats>) -> Self {
+        let ShardOptions { keepalive, max_groups_per_connection: max_groups, ack_delay_ms, .. } = *context.options;
         Self {
-            prefix,
-            max_groups: options.max_groups_per_connection,
+            prefix: Arc::clone(&context.prefix),
+            max_groups,
+            tokens: context.tokens.clone(),
             stats,
-            acks: Timeouts::new(options.ack_delay_ms),
+            acks: Timeouts::new(ack_delay_ms),
             late: BTreeMap::new(),
             late_count: 0,
             waiting: Timeouts::new(WAIT_MS),
@@ -65,15 +70,16 @@ impl WebPubSubDialect {
     fn request(&mut self, request: Upstream<'_>, talk: &mut Conversation<'_>) {
         match request {
             Upstream::Join { group, ack_id } => {
-                let result = once(ack_id, talk, |talk| self.join(&group, talk));
+                let result = self.changed(talk, |talk| once(ack_id, talk, |talk| self.join(&group, talk)));
                 let lane = talk.lane_of(&group);
                 self.hold_ack(ack_id, result, lane, talk);
             }
             Upstream::Leave { group, ack_id } => {
-                let result = once(ack_id, talk, |talk| {
+                let leave = |talk: &mut Conversation<'_>| {
                     talk.leave(&group);
                     Ok(())
-                });
+                };
+                let result = self.changed(talk, |talk| once(ack_id, talk, leave));
                 self.hold_ack(ack_id, result, None, talk);
             }
             Upstream::SendToGroup { ack_id } => self.hold_ack(ack_id, Err(AckFailure::Publishing), None, talk),
@@ -87,6 +93,18 @@ impl WebPubSubDialect {
             }
             Upstream::Ping => say(&Downstream::Pong, talk),
         }
+    }
+
+    /// Executes a request that may change the groups of a session, which a signed token has in it.
+    fn changed<T>(&self, talk: &mut Conversation<'_>, execute: impl FnOnce(&mut Conversation<'_>) -> T) -> T {
+        let count = |talk: &mut Conversation<'_>| talk.session().map_or(0, |session| session.memberships.len());
+        let before = count(talk);
+        let executed = execute(talk);
+        let has_changed = count(talk) != before && self.tokens.is_some();
+        if let Some(session) = talk.session().filter(|session| has_changed && session.is_portable()) {
+            session.token_state = TokenState::Outdated;
+        }
+        executed
     }
 
     /// Makes a session a subscriber. Joining twice does nothing.
@@ -130,7 +148,7 @@ impl WebPubSubDialect {
     }
 
     /// Answers a request after a delay: the Python SDK loses an ack that arrives before its caller waits for
-    /// it. A request without an ack id gets no answer. `lane` is what the client has joined.
+    /// it. A request without an ack id gets no answer, but perhaps a new token. `lane` is what the client has joined.
     fn hold_ack(
         &mut self,
         ack_id: Option<u64>,
@@ -141,18 +159,17 @@ impl WebPubSubDialect {
         if result.is_err() {
             self.stats.refused.add(1);
         }
-        if let Some(ack_id) = ack_id {
-            let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
-            let ack = HeldAck { key, serial, ack_id, result, lane };
-            let fault = if self.late.len() < LATE_ACKS { talk.ack_fault(ack_id) } else { None };
-            match fault {
-                None => self.acks.push(monotonic_ms(), ack),
-                Some(AckFault::Lost) => {}
-                Some(AckFault::Late { by_ms }) => {
-                    self.late_count += 1;
-                    self.late.insert((monotonic_ms() + by_ms, self.late_count), ack);
-                }
-            }
+        let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
+        let fault = ack_id.filter(|_| self.late.len() < LATE_ACKS).and_then(|ack_id| talk.ack_fault(ack_id));
+        let ack =
+            HeldAck { key, serial, ack_id: ack_id.filter(|_| !matches!(fault, Some(AckFault::Lost))), result, lane };
+        if let Some(AckFault::Late { by_ms }) = fault {
+            self.late_count += 1;
+            self.late.insert((monotonic_ms() + by_ms, self.late_count), ack);
+        } else if ack.ack_id.is_some()
+            || talk.session().is_some_and(|session| session.token_state == TokenState::Outdated)
+        {
+            self.acks.push(monotonic_ms(), ack);
         }
     }
 
@@ -165,13 +182,37 @@ impl WebPubSubDialect {
         })
     }
 
-    /// Appends an ack whose delay is over.
-    fn ack(&self, HeldAck { key, serial, ack_id, result, .. }: HeldAck, sessions: &mut Sessions) {
+    /// Appends an ack whose delay is over. What was joined or left is in the client's token before it is acknowledged, so
+    /// that no restart can take it back.
+    fn ack(&self, HeldAck { key, serial, ack_id, result, .. }: HeldAck, sessions: &mut Sessions, lanes: &Lanes) {
         let words = result.err().map(|error| error.words(&self.prefix, self.max_groups));
         let result = result.map_err(|error| (error.name(), words.as_deref().unwrap_or_default()));
-        let Some(wire) = sessions.get(key).and_then(wire_of) else { return };
-        if let Some(connection) = sessions.current(key, serial).filter(|connection| connection.is_open()) {
+        if !sessions.current(key, serial).is_some_and(|connection| connection.is_open()) {
+            return;
+        }
+        let Some(session) = sessions.get_mut(key) else { return };
+        let Some(wire) = wire_of(session) else { return };
+        if session.token_state == TokenState::Outdated {
+            self.tell_connected(session, wire, lanes);
+        }
+        if let (Some(ack_id), Some(connection)) = (ack_id, &mut session.connection) {
             wire.append(&Downstream::Ack { ack_id, result }, connection.control());
+        }
+    }
+
+    /// Appends `connected`, which has the token.
+    fn tell_connected(&self, session: &mut Session, wire: webpubsub::PubSubWire, lanes: &Lanes) {
+        session.token_state = TokenState::Current;
+        let signed = self.tokens.as_ref().and_then(|tokens| session.signed_token(tokens, lanes));
+        let (mut id, mut plain) = (Uuid::encode_buffer(), Uuid::encode_buffer());
+        let plain = &*Uuid::from_u128(session.token).simple().encode_lower(&mut plain);
+        let connected = Downstream::Connected {
+            connection_id: session.id.hyphenated().encode_lower(&mut id),
+            user_id: &session.user,
+            reconnection_token: wire.reliable.then_some(signed.as_deref().unwrap_or(plain)),
+        };
+        if let Some(connection) = &mut session.connection {
+            wire.append(&connected, connection.control());
         }
     }
 }
@@ -179,17 +220,9 @@ impl WebPubSubDialect {
 impl Dialect for WebPubSubDialect {
     /// `connected` is the first message of every connection.
     fn greet(&mut self, talk: &mut Conversation<'_>) {
-        let Some(session) = talk.session() else { return };
+        let Some(session) = talk.sessions.get_mut(talk.key) else { return };
         let Some(wire) = wire_of(session) else { return };
-        let Some(connection) = session.connection.as_mut() else { return };
-        let (mut id, mut token) = (Uuid::encode_buffer(), Uuid::encode_buffer());
-        let token = &*Uuid::from_u128(session.token).simple().encode_lower(&mut token);
-        let connected = Downstream::Connected {
-            connection_id: session.id.hyphenated().encode_lower(&mut id),
-            user_id: &session.user,
-            reconnection_token: wire.reliable.then_some(token),
-        };
-        wire.append(&connected, connection.control());
+        self.tell_connected(session, wire, talk.lanes);
         let (subprotocol, profile) = (wire.subprotocol(), wire.profile.name());
         if log_limit::client_line(tracing::Level::INFO) {
             tracing::info!(connection = %session.id, hub = %session.hub, subprotocol, profile, "connection opened");
@@ -237,7 +270,7 @@ impl Dialect for WebPubSubDialect {
                 continue;
             }
             let key = ack.key;
-            self.ack(ack, sessions);
+            self.ack(ack, sessions, lanes);
             // Acks of the same moment leave in one send.
             if self.acks.front().is_none_or(|next| next.key != key) {
                 outbox.flush(key, sessions, lanes);

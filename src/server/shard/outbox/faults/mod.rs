@@ -15,6 +15,7 @@ mod frame_faults;
 mod held_line;
 mod mangle;
 mod plan_run;
+mod strike_counts;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::strike_counts::StrikeCounts;
 use crate::engine::hub::wire_name;
 use crate::faults::draw::ClientIdentity;
 use crate::faults::fault_board::{ClockPlace, FaultBoard};
@@ -14,9 +15,6 @@ use crate::faults::schedule::InForce;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::session::Session;
 use crate::server::shard::sessions::Sessions;
-
-/// Clients whose frames and acks are counted, for faults with `times`. Further ones are not struck by these.
-const COUNTED: usize = 65_536;
 
 /// A plan as one shard follows it.
 pub struct PlanRun {
@@ -38,15 +36,7 @@ pub struct PlanRun {
     pub armed: HashMap<u32, (u32, InForce)>,
     /// Who the clients are, by key; a key may have another session by now.
     clients: HashMap<u32, (Uuid, ClientIdentity)>,
-    counts: HashMap<(usize, Uuid), StrikeCount>,
-}
-
-/// How often a fault has met a client in a firing.
-#[derive(Debug, Clone, Copy, Default)]
-struct StrikeCount {
-    fired: u64,
-    met: u64,
-    struck: u32,
+    counts: StrikeCounts,
 }
 
 impl PlanRun {
@@ -62,7 +52,7 @@ impl PlanRun {
             in_force: Vec::new(),
             armed: HashMap::new(),
             clients: HashMap::new(),
-            counts: HashMap::new(),
+            counts: StrikeCounts::default(),
         };
         let mut keys = sessions.keys();
         keys.sort_by_key(|&key| sessions.serial(key));
@@ -108,14 +98,8 @@ impl PlanRun {
         if fault.times.is_none() && !fault.draws_each() {
             return true;
         }
-        let (times, place) = (fault.times, (found.fault, session));
-        if self.counts.len() >= COUNTED && !self.counts.contains_key(&place) {
-            return false;
-        }
-        let count = self.counts.entry(place).or_default();
-        if count.fired != found.fired {
-            *count = StrikeCount { fired: found.fired, ..StrikeCount::default() };
-        }
+        let times = fault.times;
+        let Some(count) = self.counts.of(found, session) else { return false };
         count.met += 1;
         let is_struck = times.is_none_or(|times| count.struck < times)
             && self.plan.draws_one(found.fault, found.fired, identity, count.met);
