@@ -10,8 +10,9 @@ valgrind's callgrind counts, so the machine does not matter, and what else runs 
 tests have built (target/debug/flowcast), with debug assertions and little optimization: the figures tell whether a
 change costs something, not what it costs in a release. The kernel's part is not in them.
 
-The kept figures are the highest of a few rounds. What is counted is the difference between two runs that differ only in how much was done, so the start cancels. A
-compiler of another version makes another program: then the figures are shown and nothing fails.
+What is counted is the difference between two runs that differ only in how much was done, so the start cancels. The
+kept figures are the highest of a few rounds. A compiler of another version makes another program: then the figures are
+shown and nothing fails.
 """
 
 import argparse
