@@ -524,7 +524,7 @@ mod tests {
     #[test]
     fn a_client_that_was_refused_and_goes_on_sending_fills_no_memory() {
         let budget = ByteBudget::new(10_000, Arc::default(), Arc::default());
-        let long = masked(0x01, &[b'x'; 100_000]);
+        let long = masked(0x01, &vec![b'x'; 100_000]);
         for (begin, refusal) in [(&long[..20_000], Violation::NoRoom), (&[0x81, 1, b'x'], Violation::Unmasked)] {
             let mut inbound = Inbound::default();
             let mut send = |bytes: &[u8]| {

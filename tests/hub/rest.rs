@@ -108,11 +108,8 @@ fn a_market_that_is_moved_by_days_has_the_same_times_over_rest_as_on_the_wire() 
     assert_eq!(get_as(&server, "b", "/SPX/classic/full/majors").json()["timestamp"], FIRST + 2 * DAY);
     let sought = format!("{{\"timestamp\":{}}}", FIRST + 2 * DAY + 3);
     let answer = http::request_with(server.address, "POST", "/seek-to-timestamp", &JSON, &sought).json();
-    assert_eq!(
-        answer["details"][0],
-        json!({ "data_key": "SPX/classic/gex_full", "index": 3, "timestamp": FIRST + 2 * DAY + 3 }),
-        "{answer}"
-    );
+    let found = json!({ "data_key": "SPX/classic/gex_full", "index": 3, "timestamp": FIRST + 2 * DAY + 3 });
+    assert!(answer["details"].as_array().unwrap().contains(&found), "{answer}");
 }
 
 #[test]
