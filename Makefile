@@ -8,7 +8,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock cuts soak bench-page test-cost bench-quick fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock bench-latency bench-resume cuts soak bench-page test-cost bench-quick fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -114,6 +114,12 @@ bench-streams: target/release/flowcast ## 5,000 clients of the JSON streams at 2
 
 bench-clock: target/release/flowcast ## how exact the clock is, what a seek costs, and a thousand requests beside 5,000 clients; ROWS= CLIENTS= REQUESTS= ROUNDS= SECONDS= choose
 	python3 loadtest/bench/clock.py $(call flags,ROWS CLIENTS REQUESTS ROUNDS SECONDS)
+
+bench-latency: target/release/flowcast ## publish to receive for 1, 10 and 100 subscribers, divided by a bare TCP ping-pong; ROWS= SUBSCRIBERS= ROUNDS= MESSAGES= RATE= CORES= AGAINST= choose
+	python3 loadtest/bench/latency.py $(call flags,ROWS SUBSCRIBERS ROUNDS MESSAGES RATE CORES AGAINST)
+
+bench-resume: target/release/flowcast ## 5,000 clients of /ws resume at once, each 1,000 messages behind; CLIENTS= BEHIND= OTHERS= SECONDS= ROUNDS= choose
+	python3 loadtest/bench/resume.py $(call flags,CLIENTS BEHIND OTHERS SECONDS ROUNDS)
 
 bench-page: target/release/flowcast ## what an open live page costs with 10,000 connections; ROWS= CLIENTS= WIRE= WINDOWS= choose
 	python3 loadtest/bench/page.py $(call flags,ROWS CLIENTS WIRE WINDOWS)

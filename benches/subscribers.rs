@@ -27,7 +27,9 @@ use flowcast::health::status::Status;
 use flowcast::server::http::listen::raise_file_limit;
 use flowcast::server::shard::context::{Hubs, ShardContext};
 use flowcast::server::shard::event_loop::Shard;
-use flowcast::server::shard::mailbox::{Admitted, Arrival, ClientProtocol, NewSocket, ShardHandle, ShardMessage};
+use flowcast::server::shard::mailbox::{
+    Admitted, Arrival, ClientProtocol, NewSocket, ShardHandle, ShardMessage, UpgradedSocket,
+};
 use flowcast::server::shard::shard_options::ShardOptions;
 use flowcast::server::shard::user_agents::AgentId;
 use flowcast::streams::Streams;
@@ -186,7 +188,11 @@ fn client(listener: &TcpListener, shard: &ShardHandle) -> TcpStream {
         ClientProtocol::WebPubSub { wire, hub: HubTopic::Orderflow.hub(false), assignment: None, session: None };
     let (admitted, _) = Admitted::take(&Arc::default());
     let mut letter = Some(ShardMessage::Open(Arrival {
-        client: NewSocket { socket, agent: AgentId::default(), admitted },
+        client: NewSocket {
+            socket: UpgradedSocket { socket, answer: Vec::new() },
+            agent: AgentId::default(),
+            admitted,
+        },
         read: Bytes::new(),
         user: "bench".into(),
         protocol,

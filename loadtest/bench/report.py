@@ -158,7 +158,7 @@ PEER_FIGURES = {
 
 def peers(runs):
     """One table per case of the servers side by side: medians of valid rounds; losses of all rounds together."""
-    cases = sorted({run["case"] for run in runs if run["case"].startswith("peers")}, key=len)
+    cases = sorted({run["case"] for run in runs if run["case"].startswith("peers")})
     for case in cases:
         mine = [run for run in runs if run["case"] == case]
         rows = []

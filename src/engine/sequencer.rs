@@ -68,6 +68,8 @@ pub struct Sequencer {
     published: CachePadded<Watermark>,
     /// Where a publisher waits for room. Every shard looks here after its bell, too.
     room: CachePadded<RoomWait>,
+    /// When the common clock's next tick is due, monotonic ns: a hint for shards on the clock's core.
+    next_tick_ns: CachePadded<AtomicU64>,
     shards: ArcSwap<Vec<(Waker, Arc<SweepReport>)>>,
     ledger: Ledger,
     /// Where batches are noted while a plan of faults runs.
@@ -89,6 +91,7 @@ impl Sequencer {
             floor: AtomicU64::new(0),
             published: CachePadded::new(Watermark::new(last_id)),
             room: CachePadded::new(RoomWait::new()),
+            next_tick_ns: CachePadded::new(AtomicU64::new(u64::MAX)),
             shards: ArcSwap::default(),
             ledger: Ledger::new(ledger.ledger_publications),
             faults: OnceLock::new(),
@@ -141,6 +144,16 @@ impl Sequencer {
     /// Every publication up to this id is in the shards' receivers.
     pub fn published(&self) -> u64 {
         self.published.id()
+    }
+
+    /// The common clock says when its next tick is due, monotonic ns; `u64::MAX`: it stands still.
+    pub fn expect_tick(&self, due_ns: u64) {
+        self.next_tick_ns.store(due_ns, Ordering::Relaxed);
+    }
+
+    /// When the common clock's next tick is due, monotonic ns; `u64::MAX` if there is no clock, or it stands still.
+    pub fn next_tick_ns(&self) -> u64 {
+        self.next_tick_ns.load(Ordering::Relaxed)
     }
 
     /// Registers a shard: its bell is rung after every batch, and it reports what it has swept.

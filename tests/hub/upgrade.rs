@@ -1,14 +1,14 @@
 //! From the handshake to `connected`: `docs/protocols/webpubsub.md`, "Endpoint and tokens", "Order of events".
 
 use crate::common;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use crate::common::client::{ALL, CLIENT, Client, HUBS, JSON, JSON_RELIABLE, PLAIN, PROTOBUF, RELIABLE, WS};
 use crate::common::dataset::Dataset;
 use crate::common::http::{self, Response};
 use crate::common::server::Server;
-use crate::common::socket::{ACCEPT, Frame, Socket, masked};
+use crate::common::socket::{ACCEPT, Frame, KEY, Socket, masked};
 
 fn refused(server: &Server, path: &str, headers: &[(&str, &str)]) -> Response {
     Socket::open(server.address, path, headers).expect_err("a refusal before the upgrade")
@@ -60,6 +60,24 @@ fn connected_is_azures_message_byte_for_byte() {
     let Frame::Text(text) = socket.frame() else { panic!("expected text") };
     let id = serde_json::from_str::<serde_json::Value>(&text).unwrap()["connectionId"].as_str().unwrap().to_owned();
     assert_eq!(text, format!(r#"{{"type":"system","event":"connected","userId":"some-key","connectionId":"{id}"}}"#));
+}
+
+#[test]
+fn the_101_and_what_the_server_says_first_are_one_packet() {
+    let server = Server::start(&Dataset::usual());
+    for subprotocol in ALL {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let upgrade = format!(
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
+        );
+        let head = http::head(server.address, "GET", CLIENT, &[("Sec-WebSocket-Protocol", subprotocol)], &upgrade);
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut read = [0; 4096];
+        let length = stream.read(&mut read).unwrap();
+        let end = read[..length].windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+        let text = String::from_utf8_lossy(&read[end..length]);
+        assert!(read.starts_with(b"HTTP/1.1 101 ") && text.contains("some-key"), "{subprotocol}: {text:?}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! and no log line contains them.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -132,7 +133,7 @@ pub struct Claims {
 impl Claims {
     /// What a connection with this token may do.
     pub fn grant(self) -> Grant {
-        let expires_unix_s = self.exp.map(|exp| exp.max(0.0) as u64);
+        let expires_unix_s = self.exp.and_then(|exp| NonZeroU64::new(exp.max(1.0) as u64));
         Grant { channels: self.channels.map(Into::into), expires_unix_s }
     }
 }

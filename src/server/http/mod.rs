@@ -8,6 +8,7 @@ pub mod control_options;
 mod controller;
 pub mod faults;
 pub mod http_options;
+mod http_socket;
 pub mod jwt;
 mod jwt_crypto;
 pub mod listen;

@@ -21,6 +21,7 @@ use tower_service::Service;
 use super::answers::{self, AnswerBody};
 use super::app::{App, Peer, error};
 use super::control_access::is_listed_origin;
+use super::http_socket::HttpSocket;
 use super::places::HttpPlace;
 use super::request_body::RequestBody;
 use super::route_table::{Access, ROUTES, Route};
@@ -95,7 +96,7 @@ pub async fn serve(listener: TcpListener, routes: Router, app: Arc<App>) {
         let taken = app.bounds.places.take().await;
         let door = Door { app: Arc::clone(&app), routes: routes.clone(), peer, place: Arc::clone(taken.place()) };
         let service = service_fn(move |request| door.clone().answer(request));
-        let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let connection = http.serve_connection(TokioIo::new(HttpSocket::new(socket)), service).with_upgrades();
         let app = Arc::clone(&app);
         tokio::spawn(async move {
             tokio::select! {

@@ -4,7 +4,6 @@
 //! close 1008 tells a client to give it up, and only a pinned Python client never learns a close code
 //! (`docs/protocols/webpubsub.md`, "Refused recoveries").
 
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -19,6 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use super::app::{App, error};
 use super::auth;
 use super::faults::request_faults::{has_expired, refused_upgrade};
+use super::http_socket::HttpSocket;
 use super::negotiate::api_slots::SlotRefusal;
 use super::readiness::build_ahead;
 use super::recovery::{Recovered, Recovery, recover, shard_for};
@@ -34,6 +34,7 @@ use crate::replay::seat::Seat;
 use crate::server::shard::assignment::Assignment;
 use crate::server::shard::mailbox::{
     Admitted, Arrival, ClientProtocol, MailboxFull, NewSocket, RestoredSession, ShardHandle, ShardMessage,
+    UpgradedSocket,
 };
 use crate::server::shard::session_token::SessionTicket;
 use crate::server::shard::user_agents::AgentId;
@@ -349,7 +350,7 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<(Syntax, bool)>, UpgradeErr
 pub(super) async fn hand_over(
     on_upgrade: OnUpgrade,
     shard: ShardHandle,
-    letter: impl FnOnce(TcpStream, bytes::Bytes) -> ShardMessage + Send,
+    letter: impl FnOnce(UpgradedSocket, bytes::Bytes) -> ShardMessage + Send,
 ) {
     let upgraded = match on_upgrade.await {
         Ok(upgraded) => upgraded,
@@ -366,12 +367,11 @@ pub(super) async fn hand_over(
     }
 }
 
-fn take_socket(upgraded: Upgraded) -> std::io::Result<(TcpStream, bytes::Bytes)> {
+fn take_socket(upgraded: Upgraded) -> std::io::Result<(UpgradedSocket, bytes::Bytes)> {
     let parts = upgraded
-        .downcast::<TokioIo<tokio::net::TcpStream>>()
+        .downcast::<TokioIo<HttpSocket>>()
         .map_err(|_| std::io::Error::other("the connection is not the one the server accepted"))?;
-    // Leaves tokio's reactor, stays non-blocking.
-    Ok((parts.io.into_inner().into_std()?, parts.read_buf))
+    Ok((parts.io.into_inner().into_upgraded()?, parts.read_buf))
 }
 
 #[cfg(test)]

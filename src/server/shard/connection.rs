@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use rustix::net::{SendFlags, send};
 
 use super::close::Close;
+use super::mailbox::UpgradedSocket;
 use super::user_agents::AgentId;
 use crate::engine::clock::monotonic_ms;
 use crate::wire::websocket::Inbound;
@@ -93,8 +94,8 @@ impl Outbound {
 }
 
 impl Connection {
-    /// A connection over a non-blocking socket.
-    pub fn new(socket: TcpStream, agent: AgentId, now_ms: u64) -> Self {
+    /// A connection over a non-blocking socket; the answer to its request goes before anything else.
+    pub fn new(UpgradedSocket { socket, answer }: UpgradedSocket, agent: AgentId, now_ms: u64) -> Self {
         // The listener's limit is for HTTP clients that do not read; here the lag rule judges.
         // Fails only on a socket that is gone, which the first read tells.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, 0);
@@ -104,7 +105,7 @@ impl Connection {
             agent,
             inbound: Inbound::default(),
             socket,
-            outbound: None,
+            outbound: (!answer.is_empty()).then(|| Box::new(Outbound { control: answer, ..Outbound::default() })),
         }
     }
 
@@ -264,7 +265,8 @@ mod tests {
 
     fn connection() -> Connection {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Connection::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), AgentId::default(), 0)
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Connection::new(UpgradedSocket { socket, answer: Vec::new() }, AgentId::default(), 0)
     }
 
     fn unsent(connection: &Connection) -> Vec<u8> {

@@ -158,7 +158,7 @@ impl Shard {
     /// Its places under the limits are held until the shard has counted it: a client that is greeted counts once.
     fn connect(&mut self, key: u32, client: NewSocket, sent: Option<&[u8]>, stream_place: Option<Admitted>) {
         let NewSocket { socket, agent, admitted } = client;
-        let (is_watched, now_ms) = (self.poller.add(key, &socket), monotonic_ms());
+        let (is_watched, now_ms) = (self.poller.add(key, &socket.socket), monotonic_ms());
         self.sessions.connect(key, socket, agent, now_ms);
         drop((admitted, stream_place));
         match sent {

@@ -1,5 +1,7 @@
 //! What a token of the JSON streams allows.
 
+use std::num::NonZeroU64;
+
 /// Seconds a token is good for after its end, since clocks differ.
 pub const LEEWAY_SECONDS: u64 = 60;
 
@@ -9,7 +11,7 @@ pub struct Grant {
     /// Channels that may be subscribed to; `None`: all.
     pub channels: Option<Box<[Box<str>]>>,
     /// When the connection is closed, Unix seconds, [`LEEWAY_SECONDS`] not counted; `None`: never.
-    pub expires_unix_s: Option<u64>,
+    pub expires_unix_s: Option<NonZeroU64>,
 }
 
 impl Grant {

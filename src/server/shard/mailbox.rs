@@ -80,10 +80,18 @@ pub struct AssignmentNews {
     pub done: mpsc::Sender<Infallible>,
 }
 
+/// A socket that is no longer HTTP's.
+pub struct UpgradedSocket {
+    /// In non-blocking mode.
+    pub socket: TcpStream,
+    /// The `101`. It is not sent yet: the shard sends it with what it says first.
+    pub answer: Vec<u8>,
+}
+
 /// A client whose upgrade is finished.
 pub struct NewSocket {
-    /// Its socket, in non-blocking mode.
-    pub socket: TcpStream,
+    /// Its socket.
+    pub socket: UpgradedSocket,
     /// What it calls itself.
     pub agent: AgentId,
     /// Counts it against the limit until the shard counts it.

@@ -181,6 +181,16 @@ impl Session {
         self.memberships.insert(at, membership);
     }
 
+    /// Takes a membership out, and with half of them gone the room that they took: a client of `/ws` is subscribed to
+    /// four channels that it never asked for until it asks for one.
+    pub fn remove(&mut self, at: usize) -> Membership {
+        let removed = self.memberships.remove(at);
+        if self.memberships.len() * 2 <= self.memberships.capacity() {
+            self.memberships.shrink_to_fit();
+        }
+        removed
+    }
+
     /// The membership in a lane.
     pub fn membership(&mut self, lane: u32) -> Option<&mut Membership> {
         let at = self.memberships.binary_search_by_key(&lane, |membership| membership.lane).ok()?;
@@ -460,5 +470,18 @@ mod tests {
     #[test]
     fn an_idle_session_is_small() {
         assert!(size_of::<Session>() <= 208, "{}", size_of::<Session>());
+        assert!(size_of::<Membership>() <= 24);
+    }
+
+    #[test]
+    fn memberships_take_no_more_room_than_twice_their_number() {
+        let mut session = Session::new(Uuid::nil(), 0, "".into(), Wire::Streams);
+        let membership = |lane| Membership { lane, place: 0, cursor: 0, since: 0 };
+        (0..9).for_each(|lane| session.add(membership(lane)));
+        while !session.memberships.is_empty() {
+            session.remove(0);
+            assert!(session.memberships.capacity() <= 2 * session.memberships.len());
+        }
+        assert_eq!(session.memberships.capacity(), 0);
     }
 }

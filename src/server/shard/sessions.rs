@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::TcpStream;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -24,7 +25,7 @@ use super::connection::{Connection, ConnectionState};
 use super::connection_id::connection_id;
 use super::dialect::stream_client::StreamClient;
 use super::lanes::Lanes;
-use super::mailbox::{Admitted, ClientProtocol, RestoredSession, SessionClaim};
+use super::mailbox::{Admitted, ClientProtocol, RestoredSession, SessionClaim, UpgradedSocket};
 use super::marks::{Mark, Marks};
 use super::poller::Interest;
 use super::session::{Membership, Session, SocketUse};
@@ -249,7 +250,7 @@ impl Sessions {
     }
 
     /// Gives a session its socket.
-    pub fn connect(&mut self, key: u32, socket: TcpStream, agent: AgentId, now_ms: u64) {
+    pub fn connect(&mut self, key: u32, socket: UpgradedSocket, agent: AgentId, now_ms: u64) {
         self.renew_serial(key);
         let session = &mut self.slab[key as usize];
         session.connection = Some(Connection::new(socket, agent, now_ms));
@@ -289,7 +290,7 @@ impl Sessions {
     /// Sets when the connection ends, whatever the client does.
     pub fn set_expiry(&mut self, key: u32, expires_ms: u64) {
         if let Some(client) = self.get_mut(key).and_then(|session| session.client.as_mut()) {
-            client.expires_ms = Some(expires_ms);
+            client.expires_ms = NonZeroU64::new(expires_ms);
             self.expiries.insert((expires_ms, key));
         }
     }
@@ -372,8 +373,8 @@ impl Sessions {
     }
 
     fn leave_at(&mut self, key: u32, at: usize, lanes: &mut Lanes) {
-        let Membership { lane, place, .. } = self.slab[key as usize].memberships.remove(at);
-        let session = &self.slab[key as usize];
+        let session = &mut self.slab[key as usize];
+        let Membership { lane, place, .. } = session.remove(at);
         self.members -= u64::from(session.memberships.is_empty() && session.client.is_none());
         self.stats.subscribers.subtract(1);
         if let Some(moved) = lanes.leave(lane, place)
@@ -494,7 +495,7 @@ impl Sessions {
         drop(connection);
         self.marks.set(key, Mark::Away);
         if let Some(expires_ms) = session.client.as_mut().and_then(|client| client.expires_ms.take()) {
-            self.expiries.remove(&(expires_ms, key));
+            self.expiries.remove(&(expires_ms.get(), key));
         }
         self.stats.hub(hub_index(session.wire, session.hub)).connections.subtract(1);
         self.stats.closed(close);

@@ -192,7 +192,11 @@ impl Player {
             return;
         }
         let now = clock::monotonic_ns();
-        let until = self.wake_ns(now).min(now + NAP_NS);
+        let due = self.wake_ns(now);
+        if self.session.is_none() {
+            self.hub.sequencer().expect_tick(due);
+        }
+        let until = due.min(now + NAP_NS);
         let request = if until <= now {
             self.console.requests.try_recv().map_err(|_| RecvTimeoutError::Timeout)
         } else {

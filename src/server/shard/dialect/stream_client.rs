@@ -3,6 +3,7 @@
 //! Nothing here joins or leaves a group; that is the dialect's ([`super::streams`]).
 
 use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 
 use crate::server::shard::grant::Grant;
 use crate::server::shard::pull::Pull;
@@ -23,31 +24,31 @@ pub struct Deferred {
 /// What the server remembers of a client of the JSON streams, besides its session.
 pub struct StreamClient {
     grant: Grant,
-    /// Sorted by channel number.
-    filters: Vec<(usize, Filter)>,
-    /// Whether the filters are those of auto-subscription, which it never asked for.
-    automatic: bool,
+    /// Sorted by channel number. Without room for more: ten thousand clients have one each.
+    filters: Box<[(usize, Filter)]>,
     /// Channels that are read from their history, at most one entry each.
     #[expect(clippy::box_collection, reason = "a pointer where there is none, in ten thousand clients")]
     pulls: Option<Box<Vec<Pull>>>,
     /// Requests that wait for a log, with those after them.
     deferred: Option<Box<Deferred>>,
-    errors: u32,
-    errors_since_ms: u64,
     /// When the shard's timer for the end of its token fires, ms.
-    pub expires_ms: Option<u64>,
+    pub expires_ms: Option<NonZeroU64>,
+    errors_since_ms: u64,
+    errors: u32,
+    /// Whether the filters are those of auto-subscription, which it never asked for.
+    automatic: bool,
 }
 
 impl StreamClient {
     /// A client without subscriptions, limited to what its token allows.
     pub fn new(grant: Grant) -> Self {
-        let (filters, automatic, errors, errors_since_ms, expires_ms) = (Vec::new(), false, 0, 0, None);
-        Self { grant, filters, automatic, pulls: None, deferred: None, errors, errors_since_ms, expires_ms }
+        let (filters, automatic, errors, errors_since_ms, expires_ms) = (Box::default(), false, 0, 0, None);
+        Self { grant, filters, pulls: None, deferred: None, expires_ms, errors_since_ms, errors, automatic }
     }
 
     /// When its token says the connection ends, Unix seconds.
     pub fn expires_unix_s(&self) -> Option<u64> {
-        self.grant.expires_unix_s
+        self.grant.expires_unix_s.map(NonZeroU64::get)
     }
 
     /// The filters of auto-subscription: every trading stream the token allows.
@@ -70,7 +71,7 @@ impl StreamClient {
     /// Replaces its filters, by what it asked for or by those of auto-subscription. What is read from the
     /// histories of other channels ends.
     pub fn set_filters(&mut self, filters: Vec<(usize, Filter)>, automatic: bool) {
-        (self.filters, self.automatic) = (filters, automatic);
+        (self.filters, self.automatic) = (filters.into(), automatic);
         let filters = &self.filters;
         if let Some(pulls) = &mut self.pulls {
             pulls.retain(|pull| filters.iter().any(|(channel, _)| *channel == pull.channel));
@@ -154,7 +155,7 @@ impl StreamClient {
     ) -> Result<Vec<(usize, Filter)>, RequestError> {
         let numbers = self.resolve(channels, selection)?;
         // The first subscription replaces the automatic ones.
-        let mut filters = if self.automatic { Vec::new() } else { self.filters.clone() };
+        let mut filters = if self.automatic { Vec::new() } else { self.filters.to_vec() };
         for number in numbers {
             let at = filters.binary_search_by_key(&number, |(number, _)| *number);
             let filter = match (&selection.symbols, at.map(|at| &filters[at].1)) {
@@ -185,7 +186,7 @@ impl StreamClient {
         selection: &Selection<'_>,
     ) -> Result<Vec<(usize, Filter)>, RequestError> {
         let numbers = self.resolve(channels, selection)?;
-        let mut filters = self.filters.clone();
+        let mut filters = self.filters.to_vec();
         for number in numbers {
             let Ok(at) = filters.binary_search_by_key(&number, |(number, _)| *number) else { continue };
             match (&selection.symbols, &mut filters[at].1) {
@@ -294,6 +295,16 @@ mod tests {
         client.grant.channels = Some(["lines".into()].into());
         assert_eq!(subscribe(&client, &selection(&["lines", "signals"], &[])), Err(ErrorCode::ForbiddenChannel));
         assert_eq!(subscribe(&client, &selection(&["lines"], &[])).unwrap(), ["lines"]);
+    }
+
+    #[test]
+    fn an_idle_client_is_small() {
+        assert!(size_of::<StreamClient>() <= 80, "{}", size_of::<StreamClient>());
+        assert!(size_of::<(usize, Filter)>() <= 32);
+        let mut subscribed = client(&[(0, &[]), (1, &[])], true);
+        let filters = subscribed.subscribed(&channels(), &selection(&["lines"], &[]), 3).unwrap();
+        subscribed.set_filters(filters, false);
+        assert_eq!(size_of_val(&*subscribed.filters), 32, "no room is kept for more filters");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! drain (publications ▸ rings ▸ queue)
-//! sweep ─▶ add (what is due, as bytes) ×32 ─▶ one io_uring call, or a send(2) each ─▶ settle (cursors)
+//! sweep ─▶ add (what is due, as bytes) ×32 or more ─▶ one io_uring call, or a send(2) each ─▶ settle (cursors)
 //! flush: the same for one session, at once
 //! ```
 
@@ -24,6 +24,7 @@ use super::session::{Extent, Pick};
 use super::sessions::{Report, Sessions};
 use super::stats::{ShardStats, hub_index};
 use crate::engine::clock;
+use crate::engine::hub::Hub;
 use crate::engine::policy::LagOptions;
 use crate::engine::sweep_report::SweepReport;
 use crate::server::shard::close::Close;
@@ -51,6 +52,8 @@ pub struct Outbox {
     lag: LagOptions,
     stats: Arc<ShardStats>,
     report: Arc<SweepReport>,
+    /// Knows when the clock's next tick is due.
+    hub: Arc<Hub>,
     /// Sessions with something to send, in the order of the sweep.
     queue: VecDeque<u32>,
     /// Where the next sweep starts, as a fraction of 2^32.
@@ -78,6 +81,7 @@ impl Outbox {
             lag,
             stats,
             report,
+            hub: Arc::clone(&context.hubs.orderflow),
             queue,
             rotation: 0,
             batch,
@@ -165,6 +169,9 @@ impl Outbox {
     pub fn sweep(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
         self.expire_faults(sessions, lanes);
         let was_queued = !self.queue.is_empty();
+        if was_queued {
+            self.batch.allow(self.hub.sequencer().next_tick_ns().saturating_sub(clock::monotonic_ns()));
+        }
         for _ in 0..TURN {
             let Some(key) = self.queue.pop_front() else { break };
             // Otherwise the entry is stale: the session ended, and another may have its key by now.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::slice;
 
@@ -12,9 +13,12 @@ use crate::server::shard::session::{Extent, Membership, Pick, Session};
 use crate::server::shard::sessions::Sessions;
 use crate::server::shard::uring::Uring;
 
-/// Sends in one system call. A kernel that does not preempt itself lets nobody else on the core
-/// meanwhile, the replay's clock least of all: 32 take about 0.1 ms.
-const SENDS: usize = 32;
+/// Sends in one system call: as many as are over before the clock's next tick. A kernel that does not preempt itself
+/// lets nobody else on the core meanwhile, the clock least of all; 32 take about 0.1 ms.
+const SENDS: RangeInclusive<usize> = 32..=128;
+
+/// What one send takes at most, as a rule, ns.
+const SEND_NS: u64 = 4000;
 
 /// Most bytes of frames joined for one send.
 pub const JOINED_BYTES: usize = 64 << 10;
@@ -94,6 +98,8 @@ pub struct SendBatch {
     joined: Vec<JoinedFrames>,
     joins: usize,
     taken: Vec<io::Result<usize>>,
+    /// How many sends may leave together now.
+    most: usize,
     uring: Option<Uring>,
 }
 
@@ -137,7 +143,7 @@ impl SendBatch {
     /// Looks for io_uring. Called on the shard's own thread: a ring is its thread's alone.
     pub fn prepare(&mut self, wanted: bool, shard: u8) {
         if wanted {
-            match Uring::new(SENDS as u32) {
+            match Uring::new(*SENDS.end() as u32) {
                 Ok(uring) => {
                     self.uring = Some(uring);
                     tracing::debug!(shard, "sending through io_uring");
@@ -147,9 +153,15 @@ impl SendBatch {
         }
     }
 
+    /// Says how many sends may leave together while the clock's next tick is so far away.
+    pub fn allow(&mut self, left_ns: u64) {
+        let fitting = usize::try_from(left_ns / SEND_NS).unwrap_or(usize::MAX);
+        self.most = fitting.clamp(*SENDS.start(), *SENDS.end());
+    }
+
     /// Whether the batch must be sent before anything is added.
     pub fn is_full(&self) -> bool {
-        self.sends.len() == SENDS || self.joins == JOINS
+        self.sends.len() >= self.most || self.joins == JOINS
     }
 
     /// Whether it has nothing to send.
@@ -216,6 +228,20 @@ impl SendBatch {
         if self.joins > 1 {
             self.joined.swap(0, self.joins - 1);
             self.joins = 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_large_as_the_clock_allows() {
+        let mut batch = SendBatch::default();
+        for (left_ns, most) in [(0, 32), (100_000, 32), (300_000, 75), (1_000_000, 128), (u64::MAX, 128)] {
+            batch.allow(left_ns);
+            assert_eq!(batch.most, most, "{left_ns} ns");
         }
     }
 }
