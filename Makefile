@@ -19,7 +19,7 @@ run: ## serve the sample data on http://localhost:8080
 # The Rust tests keep all processors busy; the others mostly wait for sockets, timeouts and brokers, so
 # two of them share the machine. Each prints when it has ended.
 test: test-rust ## install what the tests need and run them all
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-page test-swarm test-cost
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-page test-swarm
 
 # Always the whole workspace: with `-p` cargo chooses other features of shared dependencies, and builds
 # them, and everything that uses them, once more.
