@@ -118,14 +118,8 @@ impl Shard {
         match message {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
             ShardMessage::Open(Arrival { client, read, user, protocol, wanted, restored }) => {
-                let (key, stream_place) = match restored {
-                    Some(restored) => {
-                        // What was published with smaller ids than its client has seen is not for it.
-                        self.drain();
-                        (self.sessions.restore(restored, user, protocol, &mut self.lanes), None)
-                    }
-                    None => self.sessions.add(user, protocol),
-                };
+                self.drain();
+                let (key, stream_place) = self.sessions.arrive(user, protocol, restored, &mut self.lanes);
                 self.outbox.arrived(key, &self.sessions);
                 self.connect(key, client, Some(&read), stream_place);
                 drop(wanted);

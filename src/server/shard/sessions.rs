@@ -193,14 +193,24 @@ impl Sessions {
         self.reports.pop_front()
     }
 
-    /// A new session, without a socket yet, and its place among the streams' connections if it has one.
-    pub fn add(&mut self, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
-        self.add_as(connection_id(self.shard), user, protocol)
+    /// A session of a client, without a socket yet, and its place among the streams' connections if it has one. Drain
+    /// before: what was published with smaller ids than a restored session's client has seen is not for it.
+    pub fn arrive(
+        &mut self,
+        user: Box<str>,
+        protocol: ClientProtocol,
+        restored: Option<RestoredSession>,
+        lanes: &mut Lanes,
+    ) -> (u32, Option<Admitted>) {
+        match restored {
+            Some(restored) => (self.restore(restored, user, protocol, lanes), None),
+            None => self.add(connection_id(self.shard), user, protocol),
+        }
     }
 
     /// The session of a client that comes from another node, or from before a restart. What there is of it here is older,
     /// and ends.
-    pub fn restore(
+    fn restore(
         &mut self,
         RestoredSession { id, groups }: RestoredSession,
         user: Box<str>,
@@ -211,7 +221,7 @@ impl Sessions {
             self.lose(old, Close::Recovered, lanes);
             self.end_detached(old, lanes);
         }
-        let (key, _) = self.add_as(id, user, protocol);
+        let (key, _) = self.add(id, user, protocol);
         let refused = groups.iter().filter(|group| self.join(key, group, lanes).is_err()).count();
         self.stats.restored.add(1);
         self.stats.refused.add(refused as u64);
@@ -221,7 +231,7 @@ impl Sessions {
         key
     }
 
-    fn add_as(&mut self, id: Uuid, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
+    fn add(&mut self, id: Uuid, user: Box<str>, protocol: ClientProtocol) -> (u32, Option<Admitted>) {
         let wire = match protocol {
             ClientProtocol::WebPubSub { wire, .. } => Wire::WebPubSub(wire),
             ClientProtocol::Streams { .. } => Wire::Streams,
@@ -265,7 +275,8 @@ impl Sessions {
     /// closed.
     pub fn add_refused(&mut self, hub: HubName, wire: PubSubWire) -> u32 {
         let wire = PubSubWire { reliable: false, ..wire };
-        self.add("".into(), ClientProtocol::WebPubSub { wire, hub, assignment: None, session: None }).0
+        let protocol = ClientProtocol::WebPubSub { wire, hub, assignment: None, session: None };
+        self.add(connection_id(self.shard), "".into(), protocol).0
     }
 
     /// The clock of a replay session has ended: ends the sessions on it.
