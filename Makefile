@@ -82,7 +82,7 @@ lint: ## formatting and clippy; warnings are errors
 	cargo fmt --manifest-path tests/loom/Cargo.toml --check
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	cargo clippy $(LOCKED) --workspace --test kafka --test protocol -- -D warnings
-	cargo clippy $(LOCKED) --workspace --all-targets --no-default-features -- -D warnings
+	cargo clippy $(LOCKED) --workspace --no-default-features -- -D warnings
 
 bench: ## all benchmarks; compares with the last run
 	cargo bench -p flowcast $(addprefix --bench ,$(BENCHES))
