@@ -18,7 +18,6 @@ flowcast has one shard and one core, the swarm and this program have the other.
 
 import argparse
 import json
-import os
 import random
 import threading
 import time
@@ -29,9 +28,8 @@ from statistics import median
 import servers
 from cases import TICKERS_16, Settings
 from fanout import count, prepare, some_of
-from report import machine, number, shown, table
+from report import show
 from servers import running
-from stats import estimate, verdict
 from swarm import Load, quantile, run
 
 ROWS = ("W11", "W12", "control")
@@ -278,17 +276,6 @@ def control(asked, settings):
     return rows, notes, [command]
 
 
-def cells(row):
-    """A row of the table."""
-    name, what, values, unit, limit = row
-    found = estimate(values)
-    if found is None:
-        return [name, what, "not measured", "0", ""]
-    spread = f" ({number(min(values))} to {number(max(values))})" if found.count > 1 else ""
-    figure = f"{number(found.median)} {unit}".strip() + spread
-    return [name, what, figure, str(found.count), "" if limit is None else f"≤ {limit:g}: {verdict(found, limit, False)}"]
-
-
 def options():
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -297,10 +284,7 @@ def options():
     parser.add_argument("--requests", type=count, default=1000, help="of a round of control; default: %(default)s")
     parser.add_argument("--rounds", type=count, default=1, help="of control; default: %(default)s")
     parser.add_argument("--seconds", type=count, default=25, help="of W11; default: %(default)s")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
-    return asked
+    return servers.asked_of(parser)
 
 
 def main():
@@ -316,13 +300,7 @@ def main():
             found, notes, commands = found + rows, notes + more, commands + used
         except (OSError, RuntimeError, AssertionError, servers.ServerError) as error:
             notes.append(f"{row} was not measured: {error}")
-    print(f"\nMachine: {machine()}; server on core 0, `swarm` and driver on core 1. Load averages at the end: "
-          f"{' '.join(f'{value:.1f}' for value in os.getloadavg())}.\n")  # fmt: skip
-    print(table(["row", "what", "figure: median (range)", "values", "must"], map(cells, found)))
-    for command in commands:
-        print(f"- `{shown(list(map(str, command)))}`")
-    for note in notes:
-        print(f"- {note}")
+    show(found, commands, notes)
 
 
 if __name__ == "__main__":

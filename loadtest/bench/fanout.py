@@ -73,10 +73,7 @@ def options():
                         help="run the peers (loadtest/peers) every so many rounds, 0 for never; "
                         "default: %(default)s")  # fmt: skip
     parser.add_argument("--against", type=servers.program, metavar="PROGRAM", help="another flowcast to compare with")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
-    return asked
+    return servers.asked_of(parser)
 
 
 def name_of(binary):

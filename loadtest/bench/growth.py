@@ -221,9 +221,7 @@ def main():
     parser.add_argument("--series", type=some_of(known), default=known, help=f"default: {','.join(known)}")
     parser.add_argument("--rounds", type=whole_number, default=3, help="default: %(default)s")
     parser.add_argument("--seconds", type=whole_number, default=3, help="measured time of a run; default: %(default)s")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
+    asked = servers.asked_of(parser)
     names, rounds, seconds = asked.series, asked.rounds, asked.seconds
     settings = Settings(prepare(), name_of(servers.FLOWCAST), ("json",), seconds, False)
     everything = {series.name: {} for series in SERIES}

@@ -230,10 +230,7 @@ def options():
     parser.add_argument("--rate", type=count, default=20, help="messages a second; default: %(default)s")
     parser.add_argument("--cores", choices=CORES, default="apart", help="default: %(default)s")
     parser.add_argument("--against", type=servers.program, metavar="PROGRAM", help="another flowcast to measure beside")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
-    return asked
+    return servers.asked_of(parser)
 
 
 def lines(rounds, contenders, base):

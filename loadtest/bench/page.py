@@ -15,7 +15,6 @@ flowcast has one shard and one core, the swarm and this program have the other.
 """
 
 import argparse
-import os
 import socket
 import threading
 import time
@@ -24,9 +23,9 @@ from urllib.parse import urlsplit
 
 import servers
 from cases import Settings
-from clock import Beside, cells, joined
+from clock import Beside, joined
 from fanout import count, prepare, some_of
-from report import machine, shown, table
+from report import show
 from servers import running
 from swarm import Load, quantile, run
 
@@ -144,10 +143,7 @@ def options():
     parser.add_argument("--wire", default="protobuf", help="of the clients; default: %(default)s")
     parser.add_argument("--windows", type=count, default=12, help="with a page, and as many without; default: %(default)s")
     parser.add_argument("--window-s", type=count, default=5, help="seconds of a window; default: %(default)s")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
-    return asked
+    return servers.asked_of(parser)
 
 
 def main():
@@ -161,13 +157,7 @@ def main():
             found, notes, commands = found + rows, notes + more, [*commands, command]
         except (OSError, RuntimeError, servers.ServerError) as error:
             notes.append(f"{row} was not measured: {error}")
-    print(f"\nMachine: {machine()}; server on core 0, `swarm` and driver on core 1. Load averages at the end: "
-          f"{' '.join(f'{value:.1f}' for value in os.getloadavg())}.\n")  # fmt: skip
-    print(table(["row", "what", "figure: median (range)", "values", "must"], map(cells, found)))
-    for command in commands:
-        print(f"- `{shown(list(map(str, command)))}`")
-    for note in notes:
-        print(f"- {note}")
+    show(found, commands, notes)
 
 
 if __name__ == "__main__":

@@ -98,9 +98,7 @@ def other_build(file, build):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=count, default=2, help="default: %(default)s")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
+    asked = servers.asked_of(parser)
     begin = time.monotonic()
     settings = Settings(prepare(), name_of(servers.FLOWCAST), WIRES, 3, False)
     found = {row.__name__: [] for row in ROWS}

@@ -184,6 +184,28 @@ def machine():
     return f"{os.cpu_count()} cores, {model}, Linux {platform.release()}"
 
 
+def cells(row):
+    """A row of figures: their name, what they are, the values, the unit, and the most that is allowed, or None."""
+    name, what, values, unit, limit = row
+    found = estimate(values)
+    if found is None:
+        return [name, what, "not measured", "0", ""]
+    spread = f" ({number(min(values))} to {number(max(values))})" if found.count > 1 else ""
+    figure = f"{number(found.median)} {unit}".strip() + spread
+    return [name, what, figure, str(found.count), "" if limit is None else f"≤ {limit:g}: {verdict(found, limit, False)}"]
+
+
+def show(found, commands, notes):
+    """Prints figures with the machine, the commands behind them, and why some do not count."""
+    print(f"\nMachine: {machine()}; server on core 0, `swarm` and driver on core 1. Load averages at the end: "
+          f"{' '.join(f'{value:.1f}' for value in os.getloadavg())}.\n")  # fmt: skip
+    print(table(["row", "what", "figure: median (range)", "values", "must"], map(cells, found)))
+    for command in commands:
+        print(f"- `{shown(list(map(str, command)))}`")
+    for note in notes:
+        print(f"- {note}")
+
+
 def write(path, runs, settings):
     """Writes the report."""
     dates = sorted(run["at"] for run in runs)

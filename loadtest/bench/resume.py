@@ -183,10 +183,7 @@ def options():
     parser.add_argument("--others", type=count, default=500, help="clients of another channel; default: %(default)s")
     parser.add_argument("--seconds", type=count, default=10, help="that the others are measured; default: %(default)s")
     parser.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
-    return asked
+    return servers.asked_of(parser)
 
 
 def main():

@@ -52,6 +52,14 @@ def use(asked):
     FLOWCAST, SWARM, FLOOR = asked.flowcast, asked.swarm, getattr(asked, "floor", FLOOR)
 
 
+def asked_of(parser):
+    """What the command line asks for; other programs than this tree's are taken from now on if it names them."""
+    add_programs(parser)
+    asked = parser.parse_args()
+    use(asked)
+    return asked
+
+
 @dataclass
 class Server:
     """A running server."""

@@ -104,9 +104,7 @@ def main():
     parser.add_argument("--rounds", type=whole_number, default=3, help="default: %(default)s")
     parser.add_argument("--seconds", type=whole_number, default=25, help="measured time of a run; default: %(default)s")
     parser.add_argument("--rows", type=some_of(ROWS), default=ROWS, help=f"default: {','.join(ROWS)}")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
+    asked = servers.asked_of(parser)
     rounds, seconds, wanted = asked.rounds, asked.seconds, asked.rows
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
