@@ -26,8 +26,8 @@ use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
 use flowcast::source::broker::kite::packet;
 use flowcast::source::broker::quote::ReceivedAt;
 use flowcast::source::broker::xts::event_fields::Code;
-use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::socketio::{self, Frame};
+use flowcast::source::broker::xts::xts_events::{self, XtsUpdate};
 use flowcast::source::broker::{build, feed_settings};
 use futures_util::{SinkExt, StreamExt};
 use rustix::time::{ClockId, clock_gettime};
@@ -111,7 +111,7 @@ fn xts(criterion: &mut Criterion) {
                     let Ok(Frame::Event { payload, .. }) = socketio::parse(black_box(frame)) else {
                         panic!("an event")
                     };
-                    let read = events::full(code, &payload, received.unix_ms, |said| {
+                    let read = xts_events::full(code, &payload, received.unix_ms, |said| {
                         let XtsUpdate::Data(_, code, fields) = said else { return };
                         let record = fields.market_data(code, Broker::XtsPro, &feed, &instrument, received);
                         black_box(Arc::new(record));

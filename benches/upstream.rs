@@ -10,7 +10,8 @@ use criterion::{BatchSize, Criterion, Throughput};
 use flowcast::wire::payload::Profile;
 use flowcast::wire::proto::webpubsub::{UpstreamMessage, upstream_message};
 use flowcast::wire::webpubsub::{PubSubWire, Syntax};
-use flowcast::wire::websocket::{ClientMessage, Inbound, Opcode, append_header};
+use flowcast::wire::websocket::inbound::Inbound;
+use flowcast::wire::websocket::{ClientMessage, Opcode, append_header};
 use prost::Message as _;
 
 const GROUP: &str = "blue_SPX_orderflow_orderflow";

@@ -5,7 +5,8 @@
 //! same end.
 #![no_main]
 
-use flowcast::wire::websocket::{ClientMessage, Inbound, Violation};
+use flowcast::wire::websocket::inbound::Inbound;
+use flowcast::wire::websocket::{ClientMessage, Violation};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -6,9 +6,9 @@
 use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
 use flowcast::source::broker::quote::ReceivedAt;
 use flowcast::source::broker::xts::event_fields::{Code, Fields};
-use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::partial::{self, Store};
 use flowcast::source::broker::xts::socketio::{self, Frame};
+use flowcast::source::broker::xts::xts_events::{self, XtsUpdate};
 use libfuzzer_sys::fuzz_target;
 
 const NOW_MS: i64 = 1_736_142_368_000;

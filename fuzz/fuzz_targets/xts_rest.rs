@@ -8,8 +8,8 @@ use std::time::Duration;
 use flowcast::source::broker::instrument::{Broker, Exchange, Instrument};
 use flowcast::source::broker::net::http_client::Answer;
 use flowcast::source::broker::quote::ReceivedAt;
-use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::rest::{Login, RestError, Snapshots};
+use flowcast::source::broker::xts::xts_events::{self, XtsUpdate};
 use libfuzzer_sys::fuzz_target;
 
 const NOW_MS: i64 = 1_736_142_368_000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::server::http::jwt::{self, Claims};
 use crate::server::http::token_keys::secrets_of;
 
@@ -60,7 +60,7 @@ pub fn token(options: &TokenOptions) -> anyhow::Result<String> {
         (None, Some(file)) => secrets_of(file)?.swap_remove(0),
         (None, None) => anyhow::bail!("expected --secret or --secret-file"),
     };
-    let now = (clock::unix_ns() / 1_000_000_000) as f64;
+    let now = (system_clock::unix_ns() / 1_000_000_000) as f64;
     let claims = Claims {
         sub: options.sub.clone(),
         exp: match options.ttl {
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!((claims.sub.as_str(), claims.role.as_deref()), ("me", Some(PUBLISHER)));
         let grant = claims.grant();
         assert!(grant.allows("lines") && !grant.allows("signals"));
-        let now = clock::unix_ns() / 1_000_000_000;
+        let now = system_clock::unix_ns() / 1_000_000_000;
         assert!((now + 58..=now + 60).contains(&grant.expires_unix_s.unwrap().get()));
     }
 }

@@ -11,7 +11,6 @@
 //! - [`ledger`]: what was published when.
 //! - [`watermark`], [`live_groups`], [`room`], [`sweep_report`]: what publishers and shards synchronize with.
 
-pub mod clock;
 pub mod frames;
 pub mod group;
 pub mod hub;
@@ -22,5 +21,6 @@ pub mod ring;
 mod room;
 pub mod sequencer;
 pub mod sweep_report;
+pub mod system_clock;
 pub mod wanted_form;
 mod watermark;

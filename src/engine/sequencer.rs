@@ -16,12 +16,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
 
-use super::clock;
 use super::frames::Frames;
 use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, LedgerOptions, Tick, TickPublication};
 use super::room::RoomWait;
 use super::sweep_report::{SweepReport, Swept};
+use super::system_clock;
 use super::watermark::Watermark;
 use crate::faults::fault_board::{ClockPlace, FaultBoard, NotedBatch, NotedHub};
 use crate::faults::fault_entry::FaultEntry;
@@ -122,7 +122,7 @@ impl Sequencer {
         if entries.is_empty() {
             return;
         }
-        let (published_ns, published_unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+        let (published_ns, published_unix_ns) = (system_clock::monotonic_ns(), system_clock::unix_ns());
         self.ledger.append(Tick {
             ordinal: place.ordinal,
             epoch: place.epoch,
@@ -182,7 +182,7 @@ impl Sequencer {
     /// Enters a new epoch of a clock into the ledger, between its ticks.
     pub fn open_epoch(&self, epoch: Epoch, session: Option<Arc<str>>) {
         let _between = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (published_ns, published_unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+        let (published_ns, published_unix_ns) = (system_clock::monotonic_ns(), system_clock::unix_ns());
         self.ledger.append(Tick {
             ordinal: 0,
             epoch: epoch.number,
@@ -218,7 +218,7 @@ impl Sequencer {
 
     fn batch<'a>(&'a self, mut open: MutexGuard<'a, Sequence>, due: Option<Due>) -> Batch<'a> {
         open.last_id = open.last_id.max(self.floor.load(Ordering::SeqCst));
-        let published_ns = clock::monotonic_ns();
+        let published_ns = system_clock::monotonic_ns();
         let is_of_clock = due.as_ref().is_some_and(|due| due.session.is_none());
         let due = due.unwrap_or_else(|| Due { scheduled_ns: published_ns, ..Due::default() });
         Batch {
@@ -228,7 +228,7 @@ impl Sequencer {
             due,
             is_of_clock,
             published_ns,
-            published_unix_ns: clock::unix_ns(),
+            published_unix_ns: system_clock::unix_ns(),
         }
     }
 
@@ -268,7 +268,7 @@ impl Sequencer {
 /// The id that a sequence begins with now: Unix microseconds, so that ids go on rising over a restart, have 16 digits and
 /// 8 varint bytes (so every reliable frame of a record is equally long), and stay below 2^53 until 2255.
 fn id_of_now() -> u64 {
-    clock::unix_ns() / 1000
+    system_clock::unix_ns() / 1000
 }
 
 /// Publications that belong together: all groups of one tick.

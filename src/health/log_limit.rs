@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
-use crate::engine::clock;
+use crate::engine::system_clock;
 
 /// Lines about single clients, of all parts of the process: the log is one too.
 static CLIENT_LINES: Mutex<LogLimiter> = Mutex::new(LogLimiter::new(50, 1000));
@@ -27,7 +27,7 @@ pub fn client_line(level: Level) -> bool {
     if level > LevelFilter::current() {
         return false;
     }
-    let passed = CLIENT_LINES.lock().unwrap_or_else(PoisonError::into_inner).pass(clock::monotonic_ms());
+    let passed = CLIENT_LINES.lock().unwrap_or_else(PoisonError::into_inner).pass(system_clock::monotonic_ms());
     match passed {
         None => {
             LEFT_OUT.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::engine::clock;
+use crate::engine::system_clock;
 
 /// The state of one source, updated by the source itself. A source of several channels has one per channel.
 pub struct SourceHealth {
@@ -94,7 +94,7 @@ impl Status {
             name: name.into(),
             interval_ns: AtomicU64::new(ns(interval)),
             since_unix_ns: AtomicU64::new(0),
-            started_unix_ns: clock::unix_ns(),
+            started_unix_ns: system_clock::unix_ns(),
             connected: AtomicBool::new(true),
             last_update_unix_ns: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -163,7 +163,7 @@ impl Status {
 
     /// Every source as it is now, in the order of registration.
     pub fn snapshot(&self) -> Vec<SourceSnapshot> {
-        locked(&self.sources).iter().map(|source| source.snapshot(clock::unix_ns())).collect()
+        locked(&self.sources).iter().map(|source| source.snapshot(system_clock::unix_ns())).collect()
     }
 }
 
@@ -208,7 +208,7 @@ impl SourceHealth {
     pub fn expect_updates(&self, interval: Option<Duration>) {
         let interval = ns(interval);
         if self.interval_ns.swap(interval, Ordering::Relaxed) != interval {
-            self.since_unix_ns.store(clock::unix_ns(), Ordering::Relaxed);
+            self.since_unix_ns.store(system_clock::unix_ns(), Ordering::Relaxed);
         }
     }
 

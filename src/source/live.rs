@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::engine::clock;
 use crate::engine::frames::{Form, FrameStore, Frames, PayloadHashes};
 use crate::engine::group::Group;
 use crate::engine::hub::Hub;
 use crate::engine::sequencer::Due;
+use crate::engine::system_clock;
 use crate::health::status::{SourceHealth, Status};
 use crate::source::recorded::window_figures::frames_built;
 use crate::wire::gexbot::{PayloadKind, is_ticker, orderflow_group};
@@ -98,12 +98,12 @@ impl LiveOrderflow {
         };
         self.ordinal += 1;
         self.records.fetch_add(1, Ordering::Relaxed);
-        self.stream.set_position(self.ordinal, clock::unix_ns());
+        self.stream.set_position(self.ordinal, system_clock::unix_ns());
         if !group.is_live() {
             return Ok(());
         }
         let frames = Frames::new(Arc::new(self.build(record, &group)), 0);
-        let due = Due { ordinal: self.ordinal, scheduled_ns: clock::monotonic_ns(), ..Due::default() };
+        let due = Due { ordinal: self.ordinal, scheduled_ns: system_clock::monotonic_ns(), ..Due::default() };
         let mut batch = self.hub.sequencer().begin(Some(due));
         batch.wait_for_room(&group);
         batch.publish(&group, frames);

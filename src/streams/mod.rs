@@ -41,10 +41,10 @@ use self::latest_portfolio::LatestPortfolio;
 use self::latest_prices::{LatestPrices, TooManySymbols};
 pub use self::publish_batch::PublishBatch;
 use self::stream_options::StreamOptions;
-use crate::engine::clock;
 use crate::engine::frames::Frames;
 use crate::engine::group::Group;
 use crate::engine::hub::{Hub, Retain};
+use crate::engine::system_clock;
 use crate::health::status::{SourceHealth, Status};
 use crate::wire::streams::messages::{Draft, Stamp};
 use crate::wire::streams::shapes::{Price, StreamRecord};
@@ -81,7 +81,7 @@ struct ChannelOutput {
 impl ChannelOutput {
     fn count(&self, is_accepted: bool) {
         if is_accepted {
-            self.health.count_update(clock::unix_ns());
+            self.health.count_update(system_clock::unix_ns());
         } else {
             self.health.count_errors(1);
         }
@@ -89,7 +89,7 @@ impl ChannelOutput {
 }
 
 fn now_ms() -> i64 {
-    (clock::unix_ns() / 1_000_000) as i64
+    (system_clock::unix_ns() / 1_000_000) as i64
 }
 
 /// The number of a conflated channel's message.
@@ -235,7 +235,7 @@ impl Streams {
     /// Counts one update of the channel `price_updates`.
     pub fn prices_moved(&self) {
         if let Some(health) = self.health(PRICE_UPDATES) {
-            health.count_update(clock::unix_ns());
+            health.count_update(system_clock::unix_ns());
         }
     }
 
@@ -263,7 +263,7 @@ impl Streams {
                 due[0] = next_due(due[0], intervals[0], now);
                 locked(&self.price_sources).iter_mut().for_each(|source| source(self));
                 self.send_prices();
-                self.outputs.iter().for_each(|output| locked(&output.history).trim(clock::monotonic_ms()));
+                self.outputs.iter().for_each(|output| locked(&output.history).trim(system_clock::monotonic_ms()));
             }
             if due[1] <= now {
                 due[1] = next_due(due[1], intervals[1], now);

@@ -8,10 +8,10 @@ use super::history::Arriving;
 use super::input::{Input, InputError};
 use super::latest_prices::TooManySymbols;
 use super::{ChannelOutput, Streams, locked, now_ms};
-use crate::engine::clock;
 use crate::engine::group::Group;
 use crate::engine::hub::Hub;
 use crate::engine::sequencer::{Batch, Outgoing};
+use crate::engine::system_clock;
 use crate::wire::streams::messages::{self, Draft, Stamp};
 use crate::wire::streams::portfolio::Portfolio;
 use crate::wire::streams::shapes::{Price, StreamRecord, Trade, TradingSignal};
@@ -49,7 +49,7 @@ impl Outgoing for ChannelMessage {
             let age_ms = self.reread_ms.map_or(0, |written_ms| self.unix_ms.saturating_sub(written_ms).max(0) as u64);
             let (subject, is_reread) = (self.subject, self.reread_ms.is_some());
             let message = Arriving { place, subject, frame: frame.clone(), is_reread, age_ms };
-            history.append(batch.next_id(), message, clock::monotonic_ms());
+            history.append(batch.next_id(), message, system_clock::monotonic_ms());
             frame
         };
         if self.reread_ms.is_some() {

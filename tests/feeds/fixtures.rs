@@ -12,9 +12,9 @@ use flowcast::source::broker::kite::packet::{self, Fault};
 use flowcast::source::broker::price;
 use flowcast::source::broker::quote::{Level, MarketData, QuoteKind, ReceivedAt};
 use flowcast::source::broker::xts::event_fields::{Code, Fields, Key};
-use flowcast::source::broker::xts::events::{self, XtsUpdate};
 use flowcast::source::broker::xts::partial::{self, Store};
 use flowcast::source::broker::xts::socketio::{self, Frame};
+use flowcast::source::broker::xts::xts_events::{self, XtsUpdate};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use serde_json::Value;
@@ -224,7 +224,7 @@ const NOW_MS: i64 = 1_736_142_368_000;
 
 fn said(payload: &str, code: u64) -> XtsUpdate {
     let mut all = Vec::new();
-    events::full(Code::from_number(code).unwrap(), payload, NOW_MS, |said| all.push(said)).unwrap();
+    xts_events::full(Code::from_number(code).unwrap(), payload, NOW_MS, |said| all.push(said)).unwrap();
     assert_eq!(all.len(), 1);
     all.remove(0)
 }
@@ -321,7 +321,7 @@ fn bars_open_interest_and_snapshots_have_their_exact_values() {
     assert_eq!(snapshots.len(), 6);
     for snapshot in snapshots {
         let XtsUpdate::Data(Key { segment: 1, id: 2885 | 26_000 }, _, fields) =
-            events::snapshot(snapshot.as_str().unwrap(), NOW_MS).unwrap()
+            xts_events::snapshot(snapshot.as_str().unwrap(), NOW_MS).unwrap()
         else {
             panic!("{snapshot}")
         };
@@ -344,6 +344,6 @@ fn fields_of_odd_types_are_absent_and_their_message_is_not_lost() {
     let record = market_data(&fields, Code::Depth, Exchange::Nse);
     assert_eq!((record.prev_close, record.change_pct(), record.bids.len()), (None, None, 0));
     for bad in ["", "[", "5", "{}", "null", r#"{"ExchangeSegment":70000,"ExchangeInstrumentID":1}"#] {
-        assert!(events::full(Code::Ltp, bad, NOW_MS, |_| {}).is_err(), "{bad}");
+        assert!(xts_events::full(Code::Ltp, bad, NOW_MS, |_| {}).is_err(), "{bad}");
     }
 }

@@ -1,4 +1,4 @@
-//! A WebSocket server that sends every message back, on the framing of `src/wire/websocket.rs` and nothing else of
+//! A WebSocket server that sends every message back, on the framing of `src/wire/websocket/` and nothing else of
 //! ours: what a shard does with a client's bytes, without hubs and groups.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use flowcast::wire::websocket::{self, ClientMessage, Inbound, Opcode};
+use flowcast::wire::websocket::inbound::Inbound;
+use flowcast::wire::websocket::{self, ClientMessage, Opcode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// The largest message of Autobahn's cases has 16 MiB.

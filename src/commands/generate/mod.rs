@@ -6,10 +6,10 @@
 //! days (every date is a full session).
 
 mod category_choice;
-mod history;
 mod json_line;
 mod option_chain;
 mod option_records;
+mod past_records;
 mod price_series;
 mod ticker_day;
 mod trading_records;

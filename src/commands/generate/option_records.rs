@@ -5,9 +5,9 @@ use std::array::from_fn;
 use jiff::civil::{Date, Weekday};
 
 use super::category_choice::Category;
-use super::history::History;
 use super::json_line::JsonLine;
 use super::option_chain::{Greek, Ladder, OptionChain};
+use super::past_records::History;
 use super::price_series::{Grid, draws};
 use crate::wire::gexbot::Package;
 
@@ -192,7 +192,7 @@ impl OptionBook {
 mod tests {
     use super::*;
     use crate::commands::generate::category_choice::{CategoryChoice, chosen};
-    use crate::commands::generate::history::LAGS;
+    use crate::commands::generate::past_records::LAGS;
     use crate::commands::generate::price_series::PricePath;
     use crate::wire::gexbot::Series;
     use crate::wire::payload::{Noticed, Record};

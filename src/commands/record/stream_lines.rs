@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::heard::{Heard, stream_file};
 use super::recorded_files::RecordedRecord;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::wire::streams::rfc3339::UtcTime;
 use crate::wire::streams::{PORTFOLIO, PRICE_UPDATES, SIGNALS, TRADES};
 
@@ -62,7 +62,7 @@ pub fn heard(message: &str) -> Result<Vec<Heard>, String> {
         let text: MemberName<'_> = serde_json::from_str(stamp.get()).ok()?;
         Some(UtcTime::parse(&text.0)?.timestamp()?.as_second())
     };
-    let at = stamp.and_then(unix_seconds).unwrap_or_else(|| (clock::unix_ns() / 1_000_000_000) as i64);
+    let at = stamp.and_then(unix_seconds).unwrap_or_else(|| (system_clock::unix_ns() / 1_000_000_000) as i64);
     let record =
         |channel: &str, line: Vec<u8>| Heard::Record(RecordedRecord { series: stream_file(channel), at, line });
     let with_stamp = |members: &[(Cow<'_, str>, &RawValue)]| {

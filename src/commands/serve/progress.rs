@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::engine::clock;
+use crate::engine::system_clock;
 
 /// Counts the bytes read and shows them; see the module's documentation.
 pub struct Progress {
@@ -19,7 +19,7 @@ impl Progress {
             let style = "loading {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
             ProgressBar::new(0).with_style(ProgressStyle::with_template(style).expect("a valid template"))
         });
-        Self { bar, told_ns: AtomicU64::new(clock::monotonic_ns()) }
+        Self { bar, told_ns: AtomicU64::new(system_clock::monotonic_ns()) }
     }
 
     /// `done` bytes of `total` are read. Called from several threads.
@@ -30,7 +30,7 @@ impl Progress {
             bar.set_position(done);
             return;
         }
-        let (now, told) = (clock::monotonic_ns(), self.told_ns.load(Ordering::Relaxed));
+        let (now, told) = (system_clock::monotonic_ns(), self.told_ns.load(Ordering::Relaxed));
         // One thread wins the exchange and writes the line.
         if now - told >= TWO_SECONDS
             && self.told_ns.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()

@@ -24,7 +24,7 @@ use self::live_client::{LiveClient, LiveSnapshots};
 use self::screen::{TopView, lines};
 use self::tables::TopTable;
 use crate::commands::terminal_mode::TerminalMode;
-use crate::server::http::live::snapshot::LiveSnapshot;
+use crate::server::http::live::live_snapshot::LiveSnapshot;
 
 /// How long is waited before a lost server is asked again.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use super::tables::TopTable;
 use super::units::{bytes, count, cut, duration, plain};
 use crate::commands::replay::clock_line;
-use crate::server::http::live::snapshot::LiveSnapshot;
+use crate::server::http::live::live_snapshot::LiveSnapshot;
 
 /// Problems that are listed.
 const PROBLEMS: usize = 4;

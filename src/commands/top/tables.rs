@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 use super::units::{bytes, count, cut, duration, plain};
-use crate::server::http::live::snapshot::{ClosedRow, ConnectionRow, GroupRow, LiveSnapshot};
+use crate::server::http::live::live_snapshot::{ClosedRow, ConnectionRow, GroupRow, LiveSnapshot};
 
 /// Which table is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use http::request::Parts;
 
 use super::app::{App, Peer, error};
 use super::control_access::ControlRefusal;
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 
 /// A request that may steer: the first argument of each handler that changes something for others.
 pub struct Controller;

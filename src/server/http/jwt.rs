@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::server::http::jwt_crypto;
 use crate::server::http::token_keys::{KeyFileError, KeySources, TokenKey};
 use crate::server::shard::grant::{Grant, LEEWAY_SECONDS};
@@ -239,7 +239,7 @@ impl Authority {
             _ => TokenError::Invalid,
         })?;
         let claims = claims.claims;
-        let now = clock::unix_ns() as f64 / 1e9;
+        let now = system_clock::unix_ns() as f64 / 1e9;
         if claims.iat.is_some_and(|iat| iat > now + LEEWAY_SECONDS as f64) {
             return Err(TokenError::NotYet);
         }
@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn now() -> u64 {
-        clock::unix_ns() / 1_000_000_000
+        system_clock::unix_ns() / 1_000_000_000
     }
 
     #[test]

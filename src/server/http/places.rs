@@ -11,7 +11,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::health::status::Status;
 
 /// How often a connection without a place looks again whom it could replace.

@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 
 use super::app::App;
 use super::places::{HttpPlace, Wait};
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::wire::byte_budget::HeldBytes;
 
 /// Bytes taken for a body at first.

@@ -7,7 +7,7 @@ use http::Method;
 
 use super::app::App;
 use super::faults::plan_resource;
-use super::live::{choices, connections, decode, events, history, injection, page, verdict};
+use super::live::{choices, connections, decode, event_stream, history_json, injection, page, verdict};
 use super::replay::{clock_events, loads, resource, session_routes};
 use super::rest::{catalogue, downloads, faker_clock, faker_control, openapi, position_stream, records};
 use super::{metrics, negotiate, publish, stream_upgrade, ticks, upgrade, websocket_status};
@@ -130,8 +130,8 @@ pub const ROUTES: &[Route] = &[
     // The live page.
     own("/", When::LivePage, || get(page::root)),
     own("/live", When::LivePage, || get(page::page)),
-    live("/live/events", || get(events::events)),
-    live("/live/history", || get(history::history)),
+    live("/live/events", || get(event_stream::events)),
+    live("/live/history", || get(history_json::history)),
     live("/live/runbook", || get(page::runbook)),
     live("/live/options", || get(choices::options)),
     live("/live/decode", || post(decode::decode)).methods(POST),

@@ -19,10 +19,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::app::{App, error};
-use crate::engine::clock;
 use crate::engine::frames::PayloadHashes;
 use crate::engine::hub::wire_name;
 use crate::engine::ledger::Tick;
+use crate::engine::system_clock;
 use crate::replay::snapshot::Epoch;
 use crate::wire::payload::Profile;
 
@@ -117,7 +117,7 @@ fn events(app: Arc<App>, after: u64, place: OwnedSemaphorePermit) -> impl Stream
 
 fn now_json(app: &App) -> Map<String, Value> {
     let (oldest, newest) = app.hub.sequencer().ledger().span();
-    let now = json!({ "monotonic_ns": clock::monotonic_ns(), "unix_ns": clock::unix_ns() });
+    let now = json!({ "monotonic_ns": system_clock::monotonic_ns(), "unix_ns": system_clock::unix_ns() });
     Map::from_iter([
         ("hub".to_owned(), app.hub.name().into()),
         ("now".to_owned(), now),

@@ -16,8 +16,8 @@ use rustix::net::{SendFlags, send};
 use super::close::Close;
 use super::mailbox::UpgradedSocket;
 use super::user_agents::AgentId;
-use crate::engine::clock::monotonic_ms;
-use crate::wire::websocket::Inbound;
+use crate::engine::system_clock::monotonic_ms;
+use crate::wire::websocket::inbound::Inbound;
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

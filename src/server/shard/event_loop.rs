@@ -18,7 +18,7 @@ use super::outbox::Outbox;
 use super::poller::{Interest, Poller, ReadySocket};
 use super::sessions::{Report, Sessions};
 use super::stats::ShardStats;
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::wire::Wire;
 
 /// One thread's connections and everything they need.

@@ -8,7 +8,7 @@ use super::dialect::Dialect;
 use super::dialect::conversation::Conversation;
 use super::sessions::Report;
 use super::shard_options::ShardOptions;
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::health::log_limit;
 use crate::wire::byte_budget::ByteBudget;
 use crate::wire::websocket::{self, ClientMessage, Opcode};

@@ -16,7 +16,7 @@ use super::marks::Mark;
 use super::question::{ConnectionGroups, Question, SeenConnection, SweepTimes, WorstConnections};
 use super::session::Session;
 use super::sessions::{Report, Sessions};
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::wire::Wire;
 
 /// Sessions that are looked at in one turn.

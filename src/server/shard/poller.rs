@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::time::Timespec;
 
 use super::bell::{Bell, Notifier};
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::health::log_limit;
 
 /// `epoll` data of the doorbell; sessions use their key, which is shorter.

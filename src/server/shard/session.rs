@@ -17,9 +17,9 @@ use super::pull::Pull;
 use super::session_token::{SessionTicket, SessionTokens};
 use super::shown_text::{shown, shown_key};
 use super::stats::HubCounts;
-use crate::engine::clock;
 use crate::engine::hub::session_group;
 use crate::engine::policy::{self, LagOptions};
+use crate::engine::system_clock;
 use crate::replay::seat::Seat;
 use crate::wire::Wire;
 use crate::wire::gexbot::{HubName, HubTopic};
@@ -223,7 +223,7 @@ impl Session {
         }
         let groups = self.memberships.iter().map(|membership| lanes.group_name(membership.lane).into()).collect();
         let (id, secret, hub, user) = (self.id, self.token, self.hub, Cow::from(&*self.user));
-        tokens.seal(&SessionTicket { id, secret, hub, wire, user, groups }, clock::unix_ns() / 1_000_000_000)
+        tokens.seal(&SessionTicket { id, secret, hub, wire, user, groups }, system_clock::unix_ns() / 1_000_000_000)
     }
 
     /// Whether its client has negotiated again, so that its assignment holds no more.

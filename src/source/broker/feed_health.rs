@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::instrument::Broker;
 use super::quote::ReceivedAt;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::health::log_limit::{LogLimiter, any};
 use crate::health::status::{SourceHealth, Status};
 
@@ -186,7 +186,7 @@ impl FeedFigures {
 
     /// Whether a line may be written now, and how many were not since the last one.
     pub fn may_log(&self) -> Option<u64> {
-        self.state().log.pass(clock::unix_ns() / 1_000_000)
+        self.state().log.pass(system_clock::unix_ns() / 1_000_000)
     }
 
     /// Counts a message that flowcast does not use, and that is no fault.

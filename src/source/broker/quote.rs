@@ -3,7 +3,7 @@
 //! ```text
 //! Kite packet ──▶ kite::packet ────────┐
 //!                                      ├─▶ MarketData ─▶ in-process receivers, `price_updates`
-//! XTS event ──▶ xts::{events,partial} ─┘
+//! XTS event ──▶ xts::{xts_events,partial} ─┘
 //! ```
 //!
 //! Nothing of what the brokers send is lost, and what they did not send is absent, not 0.
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::instrument::{Broker, Exchange, Instrument};
 use super::price::{percent_of, shortest};
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::wire::streams::exact;
 use crate::wire::streams::shapes::Price;
 
@@ -118,7 +118,7 @@ pub struct ReceivedAt {
 impl ReceivedAt {
     /// The present moment, on both clocks.
     pub fn now() -> Self {
-        Self { unix_ms: (clock::unix_ns() / 1_000_000) as i64, at: Instant::now() }
+        Self { unix_ms: (system_clock::unix_ns() / 1_000_000) as i64, at: Instant::now() }
     }
 }
 

@@ -24,7 +24,7 @@ use super::pace::CatchUpPace;
 use super::pause::sleep;
 use super::placement::{ANSWER, Placed, Placement};
 use super::refill::Refill;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::health::status::Status;
 use crate::source::live::LiveOrderflow;
 use crate::streams::Streams;
@@ -246,7 +246,7 @@ impl ConsumerLoop {
             return self.refill.handled(topic, partition, offset);
         }
         if let Some(timestamp_ms) = timestamp_ms {
-            let now_ms = (clock::unix_ns() / 1_000_000) as i64;
+            let now_ms = (system_clock::unix_ns() / 1_000_000) as i64;
             let partitions = self.shared.assigned.load(Ordering::Relaxed);
             let delay = self.pace.delay(timestamp_ms, now_ms, Instant::now(), partitions);
             // Shorter delays add up until they are worth a sleep.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::kafka_health::TopicFigures;
 use super::kafka_options::ORDERFLOW_TOPIC;
 use super::refill::seq_of;
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::health::log_limit::{LogLimiter, any};
 use crate::source::live::{LiveError, LiveOrderflow};
 use crate::streams::{Input, InputError, Streams};

@@ -13,7 +13,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::kafka_options::Start;
-use crate::engine::clock;
+use crate::engine::system_clock;
 
 /// How long a broker may take to answer one request.
 pub const ANSWER: Duration = Duration::from_secs(3);
@@ -57,7 +57,7 @@ pub struct Placement {
 impl Placement {
     /// A placement for a source that starts now.
     pub fn new(start: Start) -> Self {
-        Self { start, began_ms: (clock::unix_ns() / 1_000_000) as i64, next: Mutex::default() }
+        Self { start, began_ms: (system_clock::unix_ns() / 1_000_000) as i64, next: Mutex::default() }
     }
 
     /// Notes that these partitions are read from these offsets on.

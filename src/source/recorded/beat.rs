@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::clock::Deadline;
 use super::player::{LAP, NIGHT, Player, RETRY_NS, ms};
 use super::playhead::Portion;
-use crate::engine::clock;
 use crate::engine::sequencer::Due;
+use crate::engine::system_clock;
 use crate::replay::change::{Pace, Speed};
 use crate::replay::snapshot::{Cause, State};
 
@@ -76,7 +76,7 @@ impl Player {
     /// Publishes what is due, and moves on.
     pub(super) fn tick(&mut self, deadline: Deadline, next_ms: i64) {
         let is_timed = matches!(self.clock.pace(), Pace::Recorded(Speed::Times(_)) | Pace::Interval(_));
-        let scheduled_ns = if is_timed && deadline.at_ns > 0 { deadline.at_ns } else { clock::monotonic_ns() };
+        let scheduled_ns = if is_timed && deadline.at_ns > 0 { deadline.at_ns } else { system_clock::monotonic_ns() };
         let portion = match self.clock.pace() {
             Pace::Interval(_) => Portion::One,
             Pace::Recorded(_) => until(next_ms),
@@ -92,7 +92,7 @@ impl Player {
         if self.health.is_some() {
             self.status.drift().observe(late_ns as f64 / 1e9);
         }
-        let now = clock::monotonic_ns();
+        let now = system_clock::monotonic_ns();
         let missed = self.clock.pass(deadline, time_ms, now);
         if missed > 0 {
             self.missed.fetch_add(missed, Ordering::Relaxed);
@@ -106,7 +106,7 @@ impl Player {
         }
         self.is_played = true;
         if let Some(health) = self.health.as_ref().filter(|_| self.playhead.is_playing()) {
-            health.set_position(self.ordinal, clock::unix_ns());
+            health.set_position(self.ordinal, system_clock::unix_ns());
         }
         self.ordinal += 1;
         self.turn(reference);
@@ -169,10 +169,10 @@ impl Player {
 
     /// Waits until a step can be published whole; false if that takes too long.
     pub(super) fn wait_for_step(&mut self, next_ms: i64) -> bool {
-        let began = clock::monotonic_ns();
+        let began = system_clock::monotonic_ns();
         self.window.wake_by_ref();
         loop {
-            let now = clock::monotonic_ns();
+            let now = system_clock::monotonic_ns();
             let portion = if let Pace::Interval(_) = self.clock.pace() { Portion::One } else { until(next_ms) };
             self.held_since = Some(began);
             let is_ready = self.is_swept(now) && self.playhead.is_built(portion);

@@ -6,7 +6,7 @@ use super::clock::{Begin, Deadline};
 use super::player::{Player, ms};
 use super::playhead::Next;
 use super::playhead::jumps::NotIndexed;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::replay::change::{Change, MAX_STEP, Pace, Refused, Wanted};
 use crate::replay::moment::{Clamped, Moment, Resolved, Span};
 use crate::replay::remote::{Answer, Request};
@@ -204,7 +204,7 @@ impl Player {
     fn hold_still(&mut self) {
         if self.state == State::Playing {
             let next_ms = self.next_ms().ok();
-            self.clock.stop(clock::monotonic_ns(), next_ms);
+            self.clock.stop(system_clock::monotonic_ns(), next_ms);
         }
     }
 
@@ -265,12 +265,12 @@ impl Player {
 
     fn step_once(&mut self) {
         if self.next_ms() == Err(Next::Ended) {
-            self.end_of_day(clock::monotonic_ns());
+            self.end_of_day(system_clock::monotonic_ns());
         }
         let Ok(next_ms) = self.next_ms() else { return };
         self.wait_for_step(next_ms);
         // A step is due when it is asked for.
-        let now = clock::monotonic_ns();
+        let now = system_clock::monotonic_ns();
         self.clock.start(now, Begin::Now);
         self.tick(Deadline::at(now), next_ms);
     }

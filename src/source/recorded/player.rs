@@ -21,8 +21,8 @@ use super::lateness::Lateness;
 use super::playhead::{Next, Playhead};
 use super::score::Score;
 use super::stage::Stage;
-use crate::engine::clock;
 use crate::engine::hub::Hub;
+use crate::engine::system_clock;
 use crate::health::status::{SourceHealth, Status};
 use crate::replay::change::{Change, Pace, Speed};
 use crate::replay::remote::{Console, Request};
@@ -169,7 +169,7 @@ impl Player {
         if self.is_anchored {
             self.anchor(stop);
         } else if self.state == State::Playing {
-            self.clock.start(clock::monotonic_ns(), Begin::Aligned);
+            self.clock.start(system_clock::monotonic_ns(), Begin::Aligned);
         }
         if first != Change::default() {
             self.begin_with(first);
@@ -191,7 +191,7 @@ impl Player {
             self.ask_again();
             return;
         }
-        let now = clock::monotonic_ns();
+        let now = system_clock::monotonic_ns();
         let due = self.wake_ns(now);
         if self.session.is_none() {
             self.hub.sequencer().expect_tick(due);
@@ -246,7 +246,7 @@ impl Player {
         if self.state != State::Playing || self.waiting.is_some() {
             return;
         }
-        let now = clock::monotonic_ns();
+        let now = system_clock::monotonic_ns();
         if now < self.retry_ns {
             return;
         }
@@ -301,7 +301,7 @@ impl Player {
         if self.is_anchored {
             return self.stand_by_wall();
         }
-        self.clock.start(clock::monotonic_ns(), begin);
+        self.clock.start(system_clock::monotonic_ns(), begin);
     }
 
     /// Tells the window how far it must be ahead.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::clock;
+use crate::engine::system_clock;
 
 /// The grid of deadlines. A late tick is late once: the grid does not move.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ impl TickSchedule {
 /// The next whole second of the wall clock, as with the real feed; now for intervals below a second.
 pub fn first_deadline(interval: Duration) -> u64 {
     const SECOND: u64 = 1_000_000_000;
-    let now = clock::monotonic_ns();
-    if interval < Duration::from_secs(1) { now } else { now + SECOND - clock::unix_ns() % SECOND }
+    let now = system_clock::monotonic_ns();
+    if interval < Duration::from_secs(1) { now } else { now + SECOND - system_clock::unix_ns() % SECOND }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::player::{LAP, LOOK_NS, NIGHT, Player, ms};
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::replay::change::{Pace, Speed};
 
 /// A lap: the dates one after the other, with the gaps between them.
@@ -73,7 +73,7 @@ impl Player {
     /// Goes to where the time of day says, and on from there.
     pub(super) fn stand_by_wall(&mut self) {
         let market = Arc::clone(self.playhead.stand().market());
-        let (mono_ns, unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+        let (mono_ns, unix_ns) = (system_clock::monotonic_ns(), system_clock::unix_ns());
         match self.clock.pace() {
             Pace::Interval(interval) => {
                 let interval = interval.as_nanos() as u64;

@@ -32,10 +32,10 @@ use super::track::Track;
 use super::walk::{Filled, Position, rank, walk, walk_from};
 use super::window_figures::WindowFigures;
 use super::window_options::WindowOptions;
-use crate::engine::clock;
 use crate::engine::frames::Form;
 use crate::engine::group::Group;
 use crate::engine::hub::Hub;
+use crate::engine::system_clock;
 use crate::health::log_limit::{LogLimiter, any};
 use crate::wire::gexbot::PayloadKind;
 
@@ -466,7 +466,7 @@ impl Window {
             stands.iter().any(|stand| self.market.days[stand.day()].tracks.contains(&at) && needs(stand))
         };
         let least: u64 = (0..plan.sizes.len()).filter(|&at| is_needed(at)).map(|at| 2 * plan.sizes[at]).sum();
-        if let Some(suppressed) = plan.lines.pass(clock::monotonic_ms()) {
+        if let Some(suppressed) = plan.lines.pass(system_clock::monotonic_ms()) {
             tracing::warn!(
                 arena_bytes = self.budget,
                 least,

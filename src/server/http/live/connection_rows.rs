@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::live_options::LivePage;
+use super::live_snapshot::{ClosedRow, ConnectionRow};
 use super::live_state::LiveState;
-use super::snapshot::{ClosedRow, ConnectionRow};
 use crate::server::shard::close::TABLE;
 use crate::server::shard::closed_log::ClosedConnection;
 use crate::server::shard::question::SeenConnection;

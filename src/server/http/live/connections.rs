@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::connection_rows::{open_row, shown_id};
 use super::live_refusal::LiveRefusal;
 use super::on_live::{OnLive, read_json};
-use crate::engine::clock;
 use crate::engine::hub::wire_name;
+use crate::engine::system_clock;
 use crate::server::http::app::App;
 use crate::server::http::controller::Controller;
 use crate::server::shard::close::CloseFrame;
@@ -47,7 +47,7 @@ struct CloseRequest {
 pub async fn show(OnLive(app): OnLive, Path(id): Path<String>) -> Result<Response, LiveRefusal> {
     let found = ask(&app, &id, |id, reply| Question::One { id, reply }).await?;
     let found = found.ok_or_else(|| no_connection(&id))?;
-    let now = clock::unix_ns() / 1_000_000;
+    let now = system_clock::unix_ns() / 1_000_000;
     let mut told =
         serde_json::to_value(open_row(&app.live, &found.connection, now)).map_err(|_| LiveRefusal::Failed)?;
     let group = |(name, behind): &(Arc<str>, u64)| json!({ "group": wire_name(name).0, "behind_frames": behind });

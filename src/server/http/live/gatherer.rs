@@ -10,16 +10,16 @@ use tokio::sync::oneshot;
 
 use super::connection_rows::{closed_row, open_row, shown_id};
 use super::group_census::{GroupCensus, Published};
-use super::history::row;
-use super::problems::Problems;
-use super::process;
-use super::snapshot::{
+use super::history_json::row;
+use super::live_snapshot::{
     ClosedTable, ConnectionTable, LiveFlow, LiveHead, LiveSnapshot, SessionRow, SourceTable, SweepFigures, TotalFlow,
 };
+use super::problems::Problems;
+use super::process;
 use super::source_tables::{KeptFiles, Topics, stream_health};
 use super::tick_delays::TickDelays;
 use super::totals::{Between, Totals};
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::replay::replays::SessionInfo;
 use crate::server::http::app::App;
 use crate::server::http::replay::clock_json::clock_json;
@@ -70,7 +70,7 @@ impl Gatherer {
         let has_census = groups_between.is_some();
         let (groups, published) = census.table(app.live.options.live_groups, &looked.lags, groups_between);
         let between = between.map(|(_, between)| between);
-        let now = clock::unix_ns() / 1_000_000;
+        let now = system_clock::unix_ns() / 1_000_000;
         let mut snapshot = LiveSnapshot {
             now,
             head: head(app, &totals, between),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::snapshot::{GroupRow, GroupTable, HubFlow};
+use super::live_snapshot::{GroupRow, GroupTable, HubFlow};
 use super::totals::{Between, PLACES, Totals, place_name};
 use crate::engine::group::Group;
 use crate::engine::hub::wire_name;

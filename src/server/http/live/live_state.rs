@@ -8,11 +8,11 @@ use http::header::USER_AGENT;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::feed::LiveFeed;
 use super::figure_history::FigureHistory;
+use super::live_feed::LiveFeed;
 use super::live_options::{LiveOptions, LivePage, ShownSetting};
 use super::process;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::server::shard::closed_log::ClosedLog;
 use crate::server::shard::user_agents::{AgentId, UserAgents};
 
@@ -47,7 +47,7 @@ impl LiveState {
             history: FigureHistory::default(),
             settings,
             decoding: Semaphore::new(DECODED),
-            started_unix_ms: clock::unix_ns() / 1_000_000,
+            started_unix_ms: system_clock::unix_ns() / 1_000_000,
             cores: thread::available_parallelism().map_or(1, usize::from),
             kernel: process::kernel(),
             verdict: Mutex::default(),
@@ -77,7 +77,7 @@ impl LiveState {
 
     /// Keeps a report in place of the one before; returns when it came, Unix ms.
     pub(super) fn set_verdict(&self, report: Value) -> u64 {
-        let at = clock::unix_ns() / 1_000_000;
+        let at = system_clock::unix_ns() / 1_000_000;
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, report));
         at
     }

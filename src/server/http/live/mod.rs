@@ -5,10 +5,10 @@
 //! counters, groups, day  ─┴▶ gatherer ─▶ snapshot ─▶ feed (once a second) ─▶ events ─▶ page, `flowcast top`
 //! ```
 //!
-//! - [`snapshot`]: the one type that page, terminal and reports show. [`gatherer`] makes it, of [`totals`],
+//! - [`live_snapshot`]: the one type that page, terminal and reports show. [`gatherer`] makes it, of [`totals`],
 //!   [`group_census`], [`connection_rows`], [`tick_delays`], [`source_tables`], [`process`] and [`problems`].
-//! - [`reader`]: one snapshot a second for all readers, and without any a row of the [`history`], kept in [`figure_history`];
-//!   [`feed`]; [`snapshot_json`]; [`merge_patch`]; [`events`].
+//! - [`reader`]: one snapshot a second for all readers, and without any a row of the [`history_json`], kept in [`figure_history`];
+//!   [`live_feed`]; [`snapshot_json`]; [`merge_patch`]; [`event_stream`].
 //! - [`page`]: the file. [`choices`], [`decode`]: what it needs to build a group's name and to show a message.
 //! - [`connections`], [`injection`], [`verdict`]: what operators do.
 
@@ -16,15 +16,17 @@ pub mod choices;
 mod connection_rows;
 pub mod connections;
 pub mod decode;
-pub mod events;
-mod feed;
+pub mod event_stream;
 mod figure_history;
 mod gatherer;
 mod group_census;
-pub mod history;
+pub mod history_json;
 pub mod injection;
+mod live_feed;
 pub mod live_options;
 mod live_refusal;
+#[expect(missing_docs, reason = "figures whose names say it; docs/live.md describes them all")]
+pub mod live_snapshot;
 pub mod live_state;
 pub mod merge_patch;
 mod on_live;
@@ -32,8 +34,6 @@ pub mod page;
 mod problems;
 mod process;
 pub mod reader;
-#[expect(missing_docs, reason = "figures whose names say it; docs/live.md describes them all")]
-pub mod snapshot;
 mod snapshot_json;
 pub mod source_tables;
 mod tick_delays;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::group_census::GroupCensus;
-use super::snapshot::{LiveSnapshot, Problem};
+use super::live_snapshot::{LiveSnapshot, Problem};
 use super::totals::Between;
 use crate::server::http::app::App;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::feed::LiveBeat;
 use super::gatherer::Gatherer;
+use super::live_feed::LiveBeat;
 use super::snapshot_json::SnapshotJson;
 use crate::server::http::app::App;
 

@@ -9,8 +9,8 @@ use std::mem::take;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::live_snapshot::{ClosedRow, ConnectionRow, FileRow, GroupRow, LiveSnapshot};
 use super::merge_patch::diff;
-use super::snapshot::{ClosedRow, ConnectionRow, FileRow, GroupRow, LiveSnapshot};
 
 /// A snapshot, ready to be compared with the next one.
 pub struct SnapshotJson {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::snapshot::{FileRow, FileTable, TopicRow};
+use super::live_snapshot::{FileRow, FileTable, TopicRow};
 use crate::health::status::{Figure, SourceSnapshot, SourceState, Status};
 use crate::server::http::app::App;
 use crate::wire::streams::messages;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::snapshot::ScheduleError;
+use super::live_snapshot::ScheduleError;
 use crate::engine::ledger::Ledger;
 
 /// Ticks that are looked at: the last ones.

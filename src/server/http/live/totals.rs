@@ -1,7 +1,7 @@
 //! What the shards have counted at one moment, and the rates between two.
 
-use super::snapshot::{HubFlow, TotalRates};
-use crate::engine::clock;
+use super::live_snapshot::{HubFlow, TotalRates};
+use crate::engine::system_clock;
 use crate::server::http::app::App;
 use crate::server::shard::mailbox::ShardHandle;
 use crate::server::shard::stats::{Count, STREAMS, ShardStats};
@@ -43,7 +43,7 @@ impl Totals {
         let stats = || app.shards.iter().map(ShardHandle::stats);
         let sum = |count: fn(&ShardStats) -> &Count| stats().map(|stats| count(stats).get()).sum();
         let mut totals = Self {
-            at_ns: clock::monotonic_ns(),
+            at_ns: system_clock::monotonic_ns(),
             cpu_ns: super::process::cpu_ns(),
             publications: [&app.hub, app.streams.hub()].map(|hub| hub.sequencer().published()).iter().sum(),
             recoveries: sum(|stats| &stats.recoveries),

@@ -36,7 +36,7 @@ use super::replay::session_choice::{self, SessionChoice};
 use super::replay::session_options::SessionPolicy;
 use super::request_body::{self, ReadBody};
 use super::upgrade::group_key;
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::health::log_limit;
 use crate::server::shard::mailbox::{AssignmentNews, ShardMessage};
 use crate::wire::gexbot::{HubName, HubTopic};

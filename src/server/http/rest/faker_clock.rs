@@ -20,7 +20,7 @@ use super::excerpts::Excerpt;
 use super::positions::{Position, at_cursor};
 use super::series::{RecordedDay, RecordedSeries};
 use super::{blocking, path_names};
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::replay::change::{Change, Refused};
 use crate::replay::moment::{Clamped, Moment, Resolved, date_at};
 use crate::replay::remote::Remote;
@@ -230,7 +230,7 @@ async fn reload(request: &OnReplay, body: Body) -> Result<Response, ReplayRefusa
             return Err(ReplayRefusal::Body { status: StatusCode::SERVICE_UNAVAILABLE, reason });
         }
     }
-    let now_ms = i64::try_from(clock::unix_ns() / 1_000_000).unwrap_or(i64::MAX);
+    let now_ms = i64::try_from(system_clock::unix_ns() / 1_000_000).unwrap_or(i64::MAX);
     let answer = json!({
         "status": "success",
         "previous_date": previous.to_string(),

@@ -21,7 +21,7 @@ use super::faker_control::cache_mode;
 use super::positions::{Position, at_cursor, on_the_clock};
 use super::rest_options::RestCursor;
 use super::rest_refusal::RestRefusal;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::server::http::auth::KeyDigest;
 
 /// Time between two batches.
@@ -126,7 +126,7 @@ fn batch(caller: &Caller, sequence: u64, positions: &[Position]) -> String {
         broadcaster_id: app.rest.broadcaster_id.to_string(),
         data_date: day.date().to_string(),
         cache_mode: cache_mode(&**day),
-        timestamp: clock::unix_ns() / 1_000_000,
+        timestamp: system_clock::unix_ns() / 1_000_000,
         sequence,
         positions: positions.iter().map(row).collect(),
     };

@@ -10,7 +10,7 @@ use super::cursors::Cursors;
 use super::positions::LastPositions;
 use super::rest_options::{RestCursor, RestOptions};
 use super::series::RecordedDay;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::health::status::Status;
 
 /// What the REST routes keep between requests.
@@ -56,7 +56,7 @@ impl RestState {
 
     /// Sets the dates that are replayed, and what tells which of them is played now.
     pub fn set_days(&self, days: Vec<Arc<dyn RecordedDay>>, current: impl Fn() -> usize + Send + Sync + 'static) {
-        let since_unix_ns = clock::unix_ns();
+        let since_unix_ns = system_clock::unix_ns();
         let days = days.into_iter().map(|day| ServedDay { day, since_unix_ns }).collect();
         self.days.store(Some(Arc::new(ServedDays { days, current: Box::new(current) })));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::conversation::Conversation;
 use super::stream_client::StreamClient;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::pull::Pull;
 use crate::server::shard::session::{Membership, Session};
@@ -73,7 +73,7 @@ impl StreamStart {
         let (next, is_catching_up) = (before.map(|pull| pull.next), before.is_some_and(|pull| pull.is_catching_up));
         let has = before.and_then(|pull| pull.since.clone());
         let history = self.streams.history(channel);
-        let answer = since.map(|since| history.start_after(since, clock::monotonic_ms()));
+        let answer = since.map(|since| history.start_after(since, system_clock::monotonic_ms()));
         let next = match answer {
             Some(Ok(start)) => start,
             _ if next.is_none() && policy == SlowPolicy::Drop => return answer.map(|answer| answer.map(drop)),

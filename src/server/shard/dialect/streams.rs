@@ -13,7 +13,7 @@ use super::Dialect;
 use super::conversation::Conversation;
 use super::stream_client::{Deferred, groups_of};
 use super::stream_start::{Answers, StreamStart, client, tell_retained};
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::grant::LEEWAY_SECONDS;
@@ -94,7 +94,7 @@ impl StreamsDialect {
 
     /// Whether a position that cannot be answered with everything now may be a moment later.
     fn may_come(&self, selection: &Selection<'_>) -> bool {
-        let now_ms = clock::monotonic_ms();
+        let now_ms = system_clock::monotonic_ms();
         selection.since.iter().any(|(channel, since)| {
             let history = self.start.streams.history_of_log(channel);
             history.is_some_and(|history| history.start_after(since, now_ms).is_err_and(|why| history.may_come(why)))
@@ -104,7 +104,7 @@ impl StreamsDialect {
     /// Keeps a request for later.
     fn defer(&mut self, text: &str, talk: &mut Conversation<'_>) -> Result<(), RequestError> {
         const REQUESTS: usize = 16;
-        let now_ms = clock::monotonic_ms();
+        let now_ms = system_clock::monotonic_ms();
         let wait_ms = u64::try_from(self.start.options.resume_wait.as_millis()).unwrap_or(u64::MAX);
         let (key, serial) = (talk.key, talk.sessions.serial(talk.key));
         let Some(client) = client(talk) else { return Ok(()) };
@@ -134,7 +134,7 @@ impl StreamsDialect {
     fn retry(&self, talk: &mut Conversation<'_>) -> bool {
         loop {
             let Some(deferred) = client(talk).and_then(|client| client.deferred().as_mut()) else { return true };
-            let is_over = deferred.until_ms <= clock::monotonic_ms();
+            let is_over = deferred.until_ms <= system_clock::monotonic_ms();
             let Some(text) = deferred.requests.pop_front() else {
                 client(talk).map(|client| client.deferred().take());
                 return true;
@@ -223,10 +223,10 @@ impl StreamsDialect {
     fn refuse(&self, error: &RequestError, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
         self.start.stats.request_errors.add(1);
         if let Some(out) = talk.answer() {
-            messages::append_error(error, (clock::unix_ns() / 1_000_000) as i64, out);
+            messages::append_error(error, (system_clock::unix_ns() / 1_000_000) as i64, out);
         }
         let Some(client) = client(talk) else { return Ok(()) };
-        if client.count_error(clock::monotonic_ms(), self.start.options.max_request_errors) {
+        if client.count_error(system_clock::monotonic_ms(), self.start.options.max_request_errors) {
             Ok(())
         } else {
             Err(Close::TooManyErrors.into())
@@ -246,8 +246,8 @@ impl Dialect for StreamsDialect {
         let channels: Vec<usize> = automatic.iter().map(|(at, _)| *at).collect();
         if let Some(expires_unix_s) = client.expires_unix_s() {
             let expires_ns = expires_unix_s.saturating_add(LEEWAY_SECONDS).saturating_mul(1_000_000_000);
-            let left_ms = expires_ns.saturating_sub(clock::unix_ns()) / 1_000_000;
-            talk.sessions.set_expiry(talk.key, clock::monotonic_ms().saturating_add(left_ms));
+            let left_ms = expires_ns.saturating_sub(system_clock::unix_ns()) / 1_000_000;
+            talk.sessions.set_expiry(talk.key, system_clock::monotonic_ms().saturating_add(left_ms));
         }
         // Cannot fail: these groups are declared.
         if self.start.options.auto_subscribe

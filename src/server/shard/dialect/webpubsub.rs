@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Dialect;
 use super::ack::{AckFailure, HeldAck};
 use super::conversation::Conversation;
-use crate::engine::clock::monotonic_ms;
+use crate::engine::system_clock::monotonic_ms;
 use crate::health::log_limit;
 use crate::server::shard::close::{Close, CloseFrame};
 use crate::server::shard::context::ShardContext;

@@ -14,12 +14,12 @@ use slab::Slab;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::engine::clock;
 use crate::engine::frames::Form;
 use crate::engine::group::{Group, Publication};
 use crate::engine::hub::Hub;
 use crate::engine::policy::LagOptions;
 use crate::engine::ring::Ring;
+use crate::engine::system_clock;
 use crate::faults::fault_board::NotedHub;
 use crate::health::log_limit::SeenNames;
 use crate::server::shard::context::ShardContext;
@@ -200,7 +200,7 @@ impl HubShare {
         if published == self.drained {
             return;
         }
-        let now_ms = clock::monotonic_ms();
+        let now_ms = system_clock::monotonic_ms();
         for (_, local) in &mut self.groups {
             // Everything up to `published` was sent before it was stored, and `last_id` with it.
             if local.held.is_none() && local.group.last_id() <= self.drained {

@@ -23,10 +23,10 @@ use super::question::SweepTimes;
 use super::session::{Extent, Pick};
 use super::sessions::{Report, Sessions};
 use super::stats::{ShardStats, hub_index};
-use crate::engine::clock;
 use crate::engine::hub::Hub;
 use crate::engine::policy::LagOptions;
 use crate::engine::sweep_report::SweepReport;
+use crate::engine::system_clock;
 use crate::server::shard::close::Close;
 pub use faults::AckFault;
 use faults::ShardFaults;
@@ -146,7 +146,7 @@ impl Outbox {
         });
         self.pulls.drained(sessions);
         if all_caught_up && !queue.is_empty() {
-            self.began_ns = clock::monotonic_ns();
+            self.began_ns = system_clock::monotonic_ns();
         }
         if moved {
             *rotation = rotation.wrapping_sub(STEP);
@@ -170,7 +170,7 @@ impl Outbox {
         self.expire_faults(sessions, lanes);
         let was_queued = !self.queue.is_empty();
         if was_queued {
-            self.batch.allow(self.hub.sequencer().next_tick_ns().saturating_sub(clock::monotonic_ns()));
+            self.batch.allow(self.hub.sequencer().next_tick_ns().saturating_sub(system_clock::monotonic_ns()));
         }
         for _ in 0..TURN {
             let Some(key) = self.queue.pop_front() else { break };
@@ -187,7 +187,7 @@ impl Outbox {
         self.pull(sessions, lanes);
         if self.queue.is_empty() {
             if was_queued {
-                self.sweeps.count(clock::monotonic_ns().saturating_sub(self.began_ns) / 1000);
+                self.sweeps.count(system_clock::monotonic_ns().saturating_sub(self.began_ns) / 1000);
             }
             self.report.report(lanes.drained_groups(), sessions.blocked(), sessions.members());
         }

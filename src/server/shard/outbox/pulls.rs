@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::Outbox;
 use super::send_batch::JOINED_BYTES;
-use crate::engine::clock::monotonic_ms;
 use crate::engine::frames::Form;
 use crate::engine::policy::LagOptions;
+use crate::engine::system_clock::monotonic_ms;
 use crate::server::shard::close::Close;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::marks::Mark;

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::event_fields::{Code, Fields, Key};
-use super::events::{self, EventFault, XtsUpdate};
 use super::partial::{self, Store};
+use super::xts_events::{self, EventFault, XtsUpdate};
 use crate::source::broker::feed::FeedContext;
 use crate::source::broker::instrument::Broker;
 use crate::source::broker::quote::{MarketData, ReceivedAt};
@@ -74,7 +74,7 @@ impl EventDecoder {
         match (code, form) {
             (Some(code), "full") => {
                 let mut state = self.state();
-                let read = events::full(code, payload, received.unix_ms, |said| match said {
+                let read = xts_events::full(code, payload, received.unix_ms, |said| match said {
                     XtsUpdate::Market(text) => decoded.notices.push(text),
                     XtsUpdate::Data(key, code, fields) => {
                         // A full message tells all; partial ones that follow change it.
@@ -106,7 +106,7 @@ impl EventDecoder {
 
     /// Reads a snapshot of a subscription's answer, and seeds the store with it.
     pub fn snapshot(&self, json: &str, received: ReceivedAt) -> Result<Option<MarketData>, EventFault> {
-        match events::snapshot(json, received.unix_ms)? {
+        match xts_events::snapshot(json, received.unix_ms)? {
             XtsUpdate::Market(_) => Ok(None),
             XtsUpdate::Data(key, code, fields) => {
                 let mut state = self.state();

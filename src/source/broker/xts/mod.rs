@@ -7,13 +7,13 @@
 
 pub mod event_decoder;
 pub mod event_fields;
-pub mod events;
 pub mod partial;
 pub mod rest;
 pub mod socketio;
 pub mod subscriber;
 pub mod time;
 pub mod xts_client;
+pub mod xts_events;
 
 use std::sync::Arc;
 

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::value::RawValue;
 
 use super::event_fields::{Code, Fields, Key};
-use super::events::EventFault;
 use super::time;
+use super::xts_events::EventFault;
 use crate::source::broker::price;
 use crate::source::broker::quote::{DEPTH, Level};
 

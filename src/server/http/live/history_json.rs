@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::figure_history::{FIGURES, HistoryRow};
+use super::live_snapshot::{ScheduleError, SweepFigures};
 use super::on_live::OnLive;
-use super::snapshot::{ScheduleError, SweepFigures};
 use super::totals::{Between, PLACES, Totals, place_name};
 
 /// The figures of a row, by their path in a snapshot.

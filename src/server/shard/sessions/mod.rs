@@ -9,7 +9,8 @@
 //! Only the loop ends a connection or a session. What other parts find out about one while they work on
 //! it they [`report`](Sessions::report), so that none disappears under their hands.
 
-use std::borrow::Cow;
+mod endings;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::TcpStream;
 use std::num::NonZeroU64;
@@ -18,28 +19,27 @@ use std::sync::Arc;
 use slab::Slab;
 use uuid::Uuid;
 
-use super::assignment::FollowedAssignment;
-use super::close::{Close, CloseFrame};
-use super::closed_log::{ClosedConnection, ClosedLog, Ending};
-use super::connection::{Connection, ConnectionState};
-use super::connection_id::connection_id;
-use super::dialect::stream_client::StreamClient;
-use super::lanes::Lanes;
-use super::mailbox::{Admitted, ClientProtocol, RestoredSession, SessionClaim, UpgradedSocket};
-use super::marks::{Mark, Marks};
-use super::poller::Interest;
-use super::session::{Membership, Session, SocketUse};
-use super::shard_options::ShardOptions;
-use super::stats::{ShardStats, hub_index};
-use super::timers::Timeouts;
-use super::user_agents::AgentId;
-use crate::engine::clock::{self, monotonic_ms};
 use crate::engine::hub::TooManySilentGroups;
 use crate::engine::policy::LagOptions;
+use crate::engine::system_clock::monotonic_ms;
 use crate::health::log_limit;
+use crate::server::shard::assignment::FollowedAssignment;
+use crate::server::shard::close::{Close, CloseFrame};
+use crate::server::shard::closed_log::{ClosedLog, Ending};
+use crate::server::shard::connection::{Connection, ConnectionState};
+use crate::server::shard::connection_id::connection_id;
+use crate::server::shard::dialect::stream_client::StreamClient;
+use crate::server::shard::lanes::Lanes;
+use crate::server::shard::mailbox::{Admitted, ClientProtocol, RestoredSession, SessionClaim, UpgradedSocket};
+use crate::server::shard::marks::{Mark, Marks};
+use crate::server::shard::poller::Interest;
+use crate::server::shard::session::{Membership, Session, SocketUse};
+use crate::server::shard::shard_options::ShardOptions;
+use crate::server::shard::stats::{ShardStats, hub_index};
+use crate::server::shard::timers::Timeouts;
+use crate::server::shard::user_agents::AgentId;
 use crate::wire::gexbot::HubName;
 use crate::wire::webpubsub::PubSubWire;
-use crate::wire::websocket::{self, Opcode};
 use crate::wire::{Wire, webpubsub};
 
 /// What should happen to a session's connection. The loop acts on it when the part at work is done.
@@ -398,155 +398,6 @@ impl Sessions {
     fn leave_all(&mut self, key: u32, lanes: &mut Lanes) {
         while let Some(last) = self.slab[key as usize].memberships.len().checked_sub(1) {
             self.leave_at(key, last, lanes);
-        }
-    }
-
-    /// Ends a session, unless it may be recovered, and begins to close its connection: nothing but the rest of a frame sent in part,
-    /// `farewell`, and the close frame will be sent; the client has as long as the write timeout to take them.
-    pub fn close(&mut self, key: u32, frame: &CloseFrame, farewell: &[u8], lanes: &mut Lanes) {
-        let Some(session) = self.get(key) else { return };
-        let is_open = session.connection.as_ref().is_some_and(Connection::is_open);
-        if is_open {
-            let behind = session.behind(lanes).0;
-            let reason = frame.reason().to_owned().into();
-            self.endings.insert(key, Ending { code: Some(frame.code()), reason, behind });
-        }
-        if matches!(frame.close(), Close::Slow | Close::SlowStream) {
-            self.count_dropped(key, lanes);
-        }
-        if frame.ends_session() {
-            self.leave_all(key, lanes);
-            self.ids.remove(&self.slab[key as usize].id);
-        }
-        let session = &mut self.slab[key as usize];
-        let Some(connection) = session.connection.as_mut().filter(|_| is_open) else { return };
-        connection.drop_states();
-        connection.control().extend_from_slice(farewell);
-        websocket::append_close(frame.code(), frame.reason(), connection.control());
-        connection.state = ConnectionState::Closing { close: frame.close(), answered: false };
-        self.closing.push(monotonic_ms(), (key, session.serial));
-    }
-
-    /// Takes a client's close frame. Code 1000 ends the session; after any other a reliable client
-    /// may come back for it.
-    pub fn closed_by_client(&mut self, key: u32, code: Option<u16>, lanes: &mut Lanes) {
-        let Some(session) = self.slab.get_mut(key as usize) else { return };
-        let behind = session.behind(lanes).0;
-        let Some(connection) = session.connection.as_mut() else { return };
-        match connection.state {
-            ConnectionState::Lingering { close } => self.report(key, Report::Finished(close)),
-            // Our own close is under way: the rest of it must still be sent.
-            ConnectionState::Closing { close, .. } => {
-                connection.state = ConnectionState::Closing { close, answered: true };
-            }
-            ConnectionState::Open => {
-                self.endings.insert(key, Ending { code, reason: Cow::default(), behind });
-                connection.drop_states();
-                match code {
-                    Some(code) => websocket::append_close(code, "", connection.control()),
-                    None => websocket::append(Opcode::Close, &[], connection.control()),
-                }
-                connection.state = ConnectionState::Closing { close: Close::ByClient, answered: true };
-                self.closing.push(monotonic_ms(), (key, session.serial));
-                if code == Some(1000) {
-                    self.ids.remove(&session.id);
-                    self.leave_all(key, lanes);
-                }
-            }
-        }
-    }
-
-    /// Counts what a client that is dropped for lag does not get any more.
-    fn count_dropped(&self, key: u32, lanes: &Lanes) {
-        let lags = self.get(key).into_iter().flat_map(|session| session.lags(lanes));
-        for (lane, lag) in lags.filter(|(_, lag)| *lag > 0) {
-            if let Some((group, _)) = lanes.group_of(lane) {
-                group.count_dropped(lag);
-            }
-        }
-    }
-
-    /// Writes down how a connection has ended.
-    fn log_closed(&self, session: &Session, connection: &Connection, close: Close, ending: Ending) {
-        self.closed.push(ClosedConnection {
-            at_unix_ms: clock::unix_ns() / 1_000_000,
-            id: session.id,
-            wire: session.wire,
-            hub: session.hub,
-            user: session.shown_user(),
-            agent: connection.agent,
-            address: connection.peer(),
-            close,
-            ending,
-            lived_ms: monotonic_ms().saturating_sub(session.use_of_socket.opened_ms),
-            frames: session.use_of_socket.frames,
-        });
-    }
-
-    /// Resets a connection whose socket cannot be used any more.
-    pub fn lose(&mut self, key: u32, close: Close, lanes: &mut Lanes) {
-        if let Some(connection) = self.connection(key) {
-            connection.abort_on_drop();
-        }
-        self.depart(key, close, lanes);
-    }
-
-    /// Drops the socket; the session waits for its client, or ends.
-    pub fn depart(&mut self, key: u32, close: Close, lanes: &mut Lanes) {
-        let Some(session) = self.slab.get_mut(key as usize) else { return };
-        let Some(connection) = session.connection.take() else { return };
-        let ending = self.endings.remove(&key);
-        // A server that stops closes everybody, and nobody looks any more.
-        if !self.is_draining {
-            let session = &self.slab[key as usize];
-            let behind = || Ending { behind: session.behind(lanes).0, ..Ending::default() };
-            self.log_closed(session, &connection, close, ending.unwrap_or_else(behind));
-        }
-        let session = &mut self.slab[key as usize];
-        drop(connection);
-        self.marks.set(key, Mark::Away);
-        if let Some(expires_ms) = session.client.as_mut().and_then(|client| client.expires_ms.take()) {
-            self.expiries.remove(&(expires_ms.get(), key));
-        }
-        self.stats.hub(hub_index(session.wire, session.hub)).connections.subtract(1);
-        self.stats.closed(close);
-        if log_limit::client_line(tracing::Level::INFO) {
-            tracing::info!(connection = %session.id, reason = close.counter(), "connection closed");
-        }
-        if self.ids.contains_key(&session.id) && !self.is_draining {
-            self.detach(key, lanes);
-        } else {
-            self.end(key, lanes);
-        }
-    }
-
-    /// Lets a session wait for its client, for a limited time and among a limited number.
-    fn detach(&mut self, key: u32, lanes: &mut Lanes) {
-        self.wait_anew(key);
-        self.stats.detached.add(1);
-        while self.stats.detached.get() > self.lag.max_detached_sessions as u64
-            && let Some((oldest, serial)) = self.detached.pop_oldest()
-        {
-            self.expire_session(oldest, serial, lanes);
-        }
-    }
-
-    /// Ends a detached session whose time is over, unless its client has come back or claimed it meanwhile.
-    fn expire_session(&mut self, key: u32, serial: u32, lanes: &mut Lanes) {
-        if let Some(session) = self.get(key).filter(|session| session.serial == serial) {
-            tracing::debug!(connection = %session.id, "session expired");
-            self.stats.detached.subtract(1);
-            self.end(key, lanes);
-        }
-    }
-
-    /// Forgets a session.
-    fn end(&mut self, key: u32, lanes: &mut Lanes) {
-        self.leave_all(key, lanes);
-        let session = self.slab.remove(key as usize);
-        self.ids.remove(&session.id);
-        if let Some(assignment) = session.assignment_id() {
-            self.assigned.remove(&(assignment, key));
         }
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::app::App;
 use super::auth;
 use super::faults::request_faults::loses_session;
-use crate::engine::clock;
+use crate::engine::system_clock;
 use crate::server::shard::connection_id::shard_of;
 use crate::server::shard::mailbox::{MailboxFull, SessionClaim, ShardHandle, ShardMessage};
 use crate::server::shard::session_token::{SessionTicket, SessionTokens};
@@ -37,7 +37,7 @@ impl Recovery {
         let token = auth::parameter(query, "awps_reconnection_token").unwrap_or_default();
         let parsed = |text: &str| Uuid::try_parse(text).unwrap_or(Uuid::nil());
         let id = parsed(&id);
-        let ticket = tokens.and_then(|tokens| tokens.open(&token, clock::unix_ns() / 1_000_000_000));
+        let ticket = tokens.and_then(|tokens| tokens.open(&token, system_clock::unix_ns() / 1_000_000_000));
         // A token is for its connection id alone.
         let ticket = ticket.filter(|ticket| ticket.id == id).map(Box::new);
         let secret = ticket.as_ref().map_or_else(|| parsed(&token).as_u128(), |ticket| ticket.secret);
