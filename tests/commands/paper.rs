@@ -274,6 +274,18 @@ fn the_loop_of_a_shard_is_one_short_file() {
 }
 
 #[test]
+fn a_file_of_the_source_can_be_told_by_its_name() {
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in paths().iter().filter(|path| path.starts_with("src")) {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("file names are UTF-8");
+        named.entry(name.to_owned()).or_default().push(shown(path));
+    }
+    assert!(named.len() > 100, "found only {} files", named.len());
+    named.retain(|name, paths| name != "mod.rs" && paths.len() > 1);
+    assert!(named.is_empty(), "expected one file of each name, got {named:?}");
+}
+
+#[test]
 fn titles_follow_a_citation_in_quotes() {
     let text = "see `docs/streams.md`, \"Connecting\", \"Channels\" and \"Publishing\"; or not";
     let (path, after) = paths_in(text).find(|(path, _)| is_citation(path)).unwrap();
