@@ -118,7 +118,7 @@ impl Shard {
         match message {
             ShardMessage::Open(_) | ShardMessage::Refuse { .. } if self.sessions.is_draining() => {}
             ShardMessage::Open(Arrival { client, read, user, protocol, wanted, restored }) => {
-                self.drain();
+                self.drain(); // What was published before is not for a session that comes back.
                 let (key, stream_place) = self.sessions.arrive(user, protocol, restored, &mut self.lanes);
                 self.outbox.arrived(key, &self.sessions);
                 self.connect(key, client, Some(&read), stream_place);

@@ -14,11 +14,11 @@ use crate::server::shard::sessions::Sessions;
 use crate::server::shard::uring::Uring;
 
 /// Sends in one system call: as many as are over before the clock's next tick. A kernel that does not preempt itself
-/// lets nobody else on the core meanwhile, the clock least of all; 32 take about 0.1 ms.
+/// lets nobody else on the core meanwhile, the clock least of all; 32 take up to 0.3 ms.
 const SENDS: RangeInclusive<usize> = 32..=128;
 
-/// What one send takes at most, as a rule, ns.
-const SEND_NS: u64 = 4000;
+/// What one send takes at most, as a rule, ns: to one of 5,000 sockets some 9 µs.
+const SEND_NS: u64 = 10_000;
 
 /// Most bytes of frames joined for one send.
 pub const JOINED_BYTES: usize = 64 << 10;
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_batch_is_as_large_as_the_clock_allows() {
         let mut batch = SendBatch::default();
-        for (left_ns, most) in [(0, 32), (100_000, 32), (300_000, 75), (1_000_000, 128), (u64::MAX, 128)] {
+        for (left_ns, most) in [(0, 32), (300_000, 32), (750_000, 75), (2_000_000, 128), (u64::MAX, 128)] {
             batch.allow(left_ns);
             assert_eq!(batch.most, most, "{left_ns} ns");
         }
