@@ -26,7 +26,7 @@ from datetime import datetime
 from statistics import median
 
 import servers
-from cases import TICKERS_16, Settings
+from cases import Settings
 from fanout import count, prepare, some_of
 from report import show
 from servers import running

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 import recorder
 import servers
-from peers import CHANNEL, item, over_http, to_flowcast
+from peers import CHANNEL, to_flowcast
 from servers import running
 
 FIGURES = servers.ROOT / "benches/cost.json"

@@ -9,11 +9,10 @@ point before: 1 is in proportion, less is better. Writes benches/GROWTH.md and b
 """
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from inspect import cleandoc
 from math import log, log10
-from pathlib import Path
 from statistics import median
 
 import servers
