@@ -7,8 +7,8 @@
 //! 3. [`source::recorded::block`] keeps the frames, built once.
 //! 4. [`source::recorded::playhead`] publishes what is due in every track, as handles; [`source::recorded::player`] says
 //!    when.
-//! 5. [`engine::sequencer`] numbers a publication, sends it into its group, and rings the shards.
-//! 6. `server::shard::lanes` moves it into the ring of its subscribers (group).
+//! 5. [`engine::batch`] numbers a publication, sends it into its group, and rings the shards.
+//! 6. `server::shard::lanes::hub_share` moves it into the ring of its subscribers (group).
 //! 7. `server::shard::outbox` finds what is due for a connection and joins it.
 //! 8. `server::shard::connection` writes it once (socket).
 //!

@@ -195,9 +195,9 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::batch::Due;
     use crate::engine::frames::{Form, FrameStore};
     use crate::engine::group::CHANNEL_SLOTS;
-    use crate::engine::sequencer::Due;
     use bytes::Bytes;
     use std::time::Duration;
 
@@ -351,7 +351,7 @@ mod tests {
                     while before + (ids.len() as u64) < hub.sequencer().published() {
                         ids.push(receiver.try_recv().expect("nothing was overrun").id);
                     }
-                    hub.sequencer().taken_out();
+                    hub.sequencer().audience().taken_out();
                     std::thread::yield_now();
                 }
                 ids
@@ -376,7 +376,7 @@ mod tests {
             });
             std::thread::sleep(Duration::from_millis(100));
             receiver.try_recv().unwrap();
-            hub.sequencer().taken_out();
+            hub.sequencer().audience().taken_out();
             publishing.join().unwrap()
         });
         assert!((80..900).contains(&waited.as_millis()), "{waited:?}: not at once, and not after a second");

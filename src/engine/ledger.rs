@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::frames::PayloadHashes;
+use super::system_clock;
 use crate::faults::fault_entry::FaultEntry;
 use crate::replay::snapshot::Epoch;
 
@@ -43,6 +44,22 @@ pub struct Tick {
 }
 
 impl Tick {
+    /// An entry of this moment, without publications.
+    pub fn now(ordinal: u64, epoch: u64) -> Self {
+        let published_ns = system_clock::monotonic_ns();
+        Self {
+            ordinal,
+            epoch,
+            session: None,
+            opens: None,
+            scheduled_ns: published_ns,
+            published_ns,
+            published_unix_ns: system_clock::unix_ns(),
+            publications: Box::default(),
+            faults: Box::default(),
+        }
+    }
+
     /// What it counts for in the ring: an epoch, or a client that is struck, as much as a publication.
     pub fn weight(&self) -> usize {
         let faults: usize = self.faults.iter().map(FaultEntry::weight).sum();

@@ -4,13 +4,16 @@
 //! and neither knows the other.
 //!
 //! - [`frames`]: the handle that travels.
-//! - [`hub`]: groups by name; [`sequencer`]: the one sequence of their publications.
+//! - [`hub`]: groups by name; [`sequencer`]: the one sequence of their publications; [`batch`]: those that belong together.
+//! - [`audience`]: the shards, which are told of every batch and say how far they are.
 //! - [`group`]: one broadcast sender, its counters, and the forms its subscribers want.
 //! - [`ring`]: what one shard keeps of one group: lag and recovery.
 //! - [`policy`]: what lag means.
 //! - [`ledger`]: what was published when.
 //! - [`watermark`], [`live_groups`], [`room`], [`sweep_report`]: what publishers and shards synchronize with.
 
+pub mod audience;
+pub mod batch;
 pub mod frames;
 pub mod group;
 pub mod hub;

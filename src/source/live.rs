@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::engine::batch::Due;
 use crate::engine::frames::{Form, FrameStore, Frames, PayloadHashes};
 use crate::engine::group::Group;
 use crate::engine::hub::Hub;
-use crate::engine::sequencer::Due;
 use crate::engine::system_clock;
 use crate::health::status::{SourceHealth, Status};
 use crate::source::recorded::window_figures::frames_built;

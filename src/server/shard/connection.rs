@@ -4,17 +4,16 @@
 //! buffer while a message is partial. Data frames are not queued here at all; a blocked connection
 //! keeps its cursors, and at most the rest of one frame.
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
 use rustix::net::{SendFlags, send};
 
 use super::close::Close;
 use super::mailbox::UpgradedSocket;
+use super::outbound::Outbound;
 use super::user_agents::AgentId;
 use crate::engine::system_clock::monotonic_ms;
 use crate::wire::websocket::inbound::Inbound;
@@ -52,47 +51,6 @@ pub struct Connection {
     outbound: Option<Box<Outbound>>,
 }
 
-/// Unsent bytes that are not data in a ring.
-#[derive(Default)]
-struct Outbound {
-    /// The rest of what was sent in part; goes before anything else.
-    tail: Bytes,
-    /// Finished control frames; they go at the next frame boundary, before data.
-    control: Vec<u8>,
-    /// The latest state of groups that were joined, with their lanes; they go before the groups' data. Each is shared
-    /// by all who join at the time, and there is one per group.
-    states: VecDeque<(u32, Bytes)>,
-}
-
-impl Outbound {
-    /// Removes the first `sent` bytes. What is left of a frame that went in part becomes the tail, because it must
-    /// be finished before any other. Returns how many of `sent` were more than there was.
-    fn taken(&mut self, sent: usize) -> usize {
-        let mut left = sent;
-        let of_tail = left.min(self.tail.len());
-        self.tail.advance(of_tail);
-        left -= of_tail;
-        if left > 0 && !self.control.is_empty() {
-            let rest = self.control.split_off(left.min(self.control.len()));
-            left -= self.control.len();
-            (self.tail, self.control) = (rest.into(), Vec::new());
-        }
-        while left > 0
-            && let Some((_, mut state)) = self.states.pop_front()
-        {
-            let of_state = left.min(state.len());
-            state.advance(of_state);
-            left -= of_state;
-            self.tail = state;
-        }
-        left
-    }
-
-    fn is_empty(&self) -> bool {
-        self.tail.is_empty() && self.control.is_empty() && self.states.is_empty()
-    }
-}
-
 impl Connection {
     /// A connection over a non-blocking socket; the answer to its request goes before anything else.
     pub fn new(UpgradedSocket { socket, answer }: UpgradedSocket, agent: AgentId, now_ms: u64) -> Self {
@@ -105,7 +63,7 @@ impl Connection {
             agent,
             inbound: Inbound::default(),
             socket,
-            outbound: (!answer.is_empty()).then(|| Box::new(Outbound { control: answer, ..Outbound::default() })),
+            outbound: (!answer.is_empty()).then(|| Box::new(Outbound::answer(answer))),
         }
     }
 
@@ -157,14 +115,14 @@ impl Connection {
         self.send_with(bytes, SendFlags::EOR)
     }
 
-    /// Where to append control frames.
-    pub fn control(&mut self) -> &mut Vec<u8> {
-        &mut self.outbound.get_or_insert_default().control
-    }
-
     /// Whether it is neither closing nor closed.
     pub fn is_open(&self) -> bool {
         self.state == ConnectionState::Open
+    }
+
+    /// Where to append control frames.
+    pub fn control(&mut self) -> &mut Vec<u8> {
+        &mut self.outbound.get_or_insert_default().control
     }
 
     /// Bytes of control frames that wait.
@@ -177,72 +135,41 @@ impl Connection {
         self.outbound.is_some()
     }
 
-    /// Queues the latest state of a group that was joined: one finished frame.
-    pub fn push_state(&mut self, lane: u32, frame: Bytes) {
-        self.outbound.get_or_insert_default().states.push_back((lane, frame));
+    /// Appends what goes before data to `out`, but of states only up to `limit` bytes in all. Returns whether that
+    /// was everything.
+    pub fn copy_unsent(&self, limit: usize, out: &mut Vec<u8>) -> bool {
+        self.outbound.as_ref().is_none_or(|outbound| outbound.copy(limit, out))
     }
 
-    /// Drops the state of a group that was left, unless a part of it was sent.
-    pub fn drop_state(&mut self, lane: u32) {
-        self.retain_states(|of| of != lane);
+    /// Where to add to what goes before data.
+    pub fn outbound(&mut self) -> &mut Outbound {
+        self.outbound.get_or_insert_default()
     }
 
-    /// Drops every state, because nothing but a close frame is sent from now on.
-    pub fn drop_states(&mut self) {
-        self.retain_states(|_| false);
-    }
-
-    fn retain_states(&mut self, keep: impl Fn(u32) -> bool) {
+    /// Drops the states of all lanes but those that are to be kept; what was sent in part stays.
+    pub fn retain_states(&mut self, keep: impl Fn(u32) -> bool) {
         if let Some(outbound) = &mut self.outbound {
-            outbound.states.retain(|(lane, _)| keep(*lane));
+            outbound.retain_states(keep);
             if outbound.is_empty() {
                 self.outbound = None;
             }
         }
     }
 
-    /// Appends what goes before data to `out`, but of states only up to `limit` bytes in all. Returns whether that
-    /// was everything.
-    pub fn copy_unsent(&self, limit: usize, out: &mut Vec<u8>) -> bool {
-        let Some(outbound) = &self.outbound else { return true };
-        let tail = outbound.tail.len().min(limit);
-        out.extend_from_slice(&outbound.tail[..tail]);
-        if tail < outbound.tail.len() {
-            return false;
-        }
-        out.extend_from_slice(&outbound.control);
-        for (_, state) in &outbound.states {
-            let part = state.len().min(limit.saturating_sub(out.len()));
-            out.extend_from_slice(&state[..part]);
-            if part < state.len() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Notes that the first `sent` of the bytes that [`Connection::copy_unsent`] gave are gone. Returns how
-    /// many of `sent` remain for the data after them.
+    /// Notes that the first `sent` of the bytes that went before data, and of the data, are gone. Returns how many of
+    /// `sent` remain for the data.
     pub fn unsent_taken(&mut self, sent: usize) -> usize {
         let Some(outbound) = &mut self.outbound else { return sent };
-        let (was_partial, rest) = (!outbound.tail.is_empty(), outbound.taken(sent));
         // The kernel has room again for a client that had filled its buffer: it reads. A ping may have to wait behind
         // a large frame for longer than its answer may take.
-        if was_partial && sent > 0 {
+        if outbound.is_partial() && sent > 0 {
             self.heard_ms = monotonic_ms();
         }
+        let rest = outbound.taken(sent);
         if outbound.is_empty() {
             self.outbound = None;
         }
         rest
-    }
-
-    /// Keeps the rest of a data frame that went in part. It is copied, because a slice would keep the whole block in
-    /// which the frame lies.
-    pub fn keep_tail(&mut self, rest: &[u8]) {
-        let outbound = self.outbound.get_or_insert_default();
-        debug_assert!(outbound.tail.is_empty(), "nothing is sent past a tail");
-        outbound.tail = Bytes::copy_from_slice(rest);
     }
 
     /// Shuts our side: the client reads to the end and closes.
@@ -261,6 +188,8 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn connection() -> Connection {
@@ -278,7 +207,7 @@ mod tests {
     #[test]
     fn a_frame_sent_in_part_is_finished_before_any_control_frame() {
         let mut connection = connection();
-        connection.keep_tail(b"tail");
+        connection.outbound().keep_tail(b"tail");
         connection.control().extend_from_slice(b"control");
         assert_eq!(unsent(&connection), b"tailcontrol");
         assert_eq!(connection.unsent_taken(2), 0);
@@ -295,9 +224,9 @@ mod tests {
     fn states_go_after_control_frames_and_one_sent_in_part_is_finished_first() {
         let mut connection = connection();
         connection.control().extend_from_slice(b"answer");
-        connection.push_state(1, Bytes::from_static(b"first"));
-        connection.push_state(2, Bytes::from_static(b"second"));
-        connection.push_state(3, Bytes::from_static(b"third"));
+        connection.outbound().push_state(1, Bytes::from_static(b"first"));
+        connection.outbound().push_state(2, Bytes::from_static(b"second"));
+        connection.outbound().push_state(3, Bytes::from_static(b"third"));
         assert_eq!(connection.control_bytes(), 6, "states are no answers");
         let mut out = Vec::new();
         assert!(!connection.copy_unsent(8, &mut out));
@@ -306,10 +235,10 @@ mod tests {
         connection.control().extend_from_slice(b"pong");
         assert_eq!(unsent(&connection), b"rstpongsecondthird");
         assert_eq!(connection.heard_ms, 0, "nothing had been sent in part before");
-        connection.drop_state(1);
-        connection.drop_state(2);
+        connection.retain_states(|lane| lane != 1);
+        connection.retain_states(|lane| lane != 2);
         assert_eq!(unsent(&connection), b"rstpongthird");
-        connection.drop_states();
+        connection.retain_states(|_| false);
         assert_eq!(unsent(&connection), b"rstpong");
         assert_eq!(connection.unsent_taken(7 + 2), 2);
         assert!(connection.heard_ms > 0, "it has taken more of a frame that went in part");

@@ -52,7 +52,7 @@ impl Hubs {
     /// Registers a shard with every hub: its bell is rung after each batch. It reports what it has swept of the
     /// groups of Web PubSub.
     pub fn attach(&self, shard: &Waker, report: &Arc<SweepReport>) {
-        self.orderflow.sequencer().attach(shard, report);
-        self.streams.sequencer().attach(shard, &Arc::default());
+        self.orderflow.sequencer().audience().attach(shard, report);
+        self.streams.sequencer().audience().attach(shard, &Arc::default());
     }
 }

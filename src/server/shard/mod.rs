@@ -38,6 +38,7 @@ mod lanes;
 mod looks;
 pub mod mailbox;
 mod marks;
+mod outbound;
 mod outbox;
 mod poller;
 mod pull;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::clock::Deadline;
 use super::player::{LAP, NIGHT, Player, RETRY_NS, ms};
 use super::playhead::Portion;
-use crate::engine::sequencer::Due;
+use crate::engine::batch::Due;
 use crate::engine::system_clock;
 use crate::replay::change::{Pace, Speed};
 use crate::replay::snapshot::{Cause, State};
@@ -55,7 +55,7 @@ impl Player {
 
     /// Whether the shards have sent what was published to everybody who reads.
     fn is_swept(&mut self, now: u64) -> bool {
-        let swept = self.hub.sequencer().swept();
+        let swept = self.hub.sequencer().audience().swept();
         self.tolerated = self.tolerated.min(swept.blocked);
         if swept.is_complete && self.held_since.is_some_and(|since| now - since > HOLD_NS) {
             // They had their time. Whoever still does not read is dropped for lag, as everywhere.

@@ -3,14 +3,13 @@
 //! Frames of one form lie back to back in one allocation, sliced per record. Whoever holds a slice, or the block,
 //! keeps it in memory; the window only decides what it keeps itself.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use memmap2::{Mmap, MmapMut};
 
+use super::pages::Pages;
 use super::parts::{Part, Parts};
 use crate::engine::frames::{Form, FrameStore, PayloadHashes};
 use crate::wire::gexbot::PayloadKind;
@@ -138,39 +137,10 @@ impl FrameStore for Block {
     }
 }
 
-/// Read-only pages of their own: an allocator rounds sizes like these up by an eighth, and keeps what is freed.
-struct Pages {
-    pages: Mmap,
-    held: Arc<AtomicU64>,
-}
-
-impl Pages {
-    fn copy(bytes: &[u8], held: &Arc<AtomicU64>) -> io::Result<Bytes> {
-        if bytes.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let mut pages = MmapMut::map_anon(bytes.len())?;
-        pages.copy_from_slice(bytes);
-        let pages = pages.make_read_only()?;
-        held.fetch_add(pages.len() as u64, Ordering::Relaxed);
-        Ok(Bytes::from_owner(Self { pages, held: Arc::clone(held) }))
-    }
-}
-
-impl AsRef<[u8]> for Pages {
-    fn as_ref(&self) -> &[u8] {
-        &self.pages
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.pages.len() as u64, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::wire::webpubsub::{PlainForm, Syntax};
 

@@ -3,7 +3,7 @@
 //! - [`dataset`]: which files a day has; [`strays`]: what else is in its folder. [`market`]: each of them as a [`track`] on the clock.
 //! - [`line_stats`]: figures over a file's lines. [`file_kind`]: files that must be imported first.
 //! - [`index`]: how many lines begin in each block of a file, read through [`mapping`].
-//! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`] from its
+//! - [`window`]: which blocks are in memory, and which is built next; [`block_builder`] builds a [`block`], whose frames are [`pages`], from its
 //!   [`lines`].
 //! - [`clock`]: which recorded time it is, and when a tick is due; [`playhead`]: what is due then, on a [`stand`];
 //!   [`player`]: the thread of both, with what a beat does, what is asked of it (orders), and `--anchor wall`. [`clocks`]: all clocks of a server, on their stages.
@@ -27,6 +27,7 @@ pub mod lines;
 pub mod mapping;
 pub mod market;
 mod orders;
+mod pages;
 pub mod parts;
 pub mod player;
 pub mod player_options;

@@ -194,7 +194,7 @@ impl Player {
         let now = system_clock::monotonic_ns();
         let due = self.wake_ns(now);
         if self.session.is_none() {
-            self.hub.sequencer().expect_tick(due);
+            self.hub.sequencer().audience().expect_tick(due);
         }
         let until = due.min(now + NAP_NS);
         let request = if until <= now {
@@ -238,7 +238,7 @@ impl Player {
     /// Does what is due now.
     fn go_on(&mut self) {
         if let State::Waiting { clients } = self.state
-            && self.hub.sequencer().members() >= clients as u64
+            && self.hub.sequencer().audience().members() >= clients as u64
         {
             self.play(Begin::Aligned);
             self.settle();

@@ -33,7 +33,7 @@ pub async fn put(_: Controller, State(app): State<Arc<App>>, headers: HeaderMap,
         Ok(plan) => {
             let faults = plan.faults.len();
             app.faults.begin(plan);
-            app.hub.sequencer().ring_shards();
+            app.hub.sequencer().audience().ring_shards();
             tracing::warn!(plan = app.faults.last_plan(), faults, "a plan of faults begins");
             Json(app.faults.shown(true)).into_response()
         }
@@ -45,7 +45,7 @@ pub async fn put(_: Controller, State(app): State<Arc<App>>, headers: HeaderMap,
 pub async fn delete(_: Controller, State(app): State<Arc<App>>) -> Response {
     if app.faults.running() != 0 {
         app.faults.end();
-        app.hub.sequencer().ring_shards();
+        app.hub.sequencer().audience().ring_shards();
         tracing::warn!(plan = app.faults.last_plan(), "the plan of faults has ended");
     }
     Json(app.faults.shown(true)).into_response()

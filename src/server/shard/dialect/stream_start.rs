@@ -180,8 +180,8 @@ pub fn tell_retained(joined: &[u32], talk: &mut Conversation<'_>) {
         let connection = talk.sessions.connection_mut(talk.key).filter(|connection| connection.is_open());
         if let (Some(state), Some(connection)) = (state, connection) {
             // Asked for again while the one before waits.
-            connection.drop_state(lane);
-            connection.push_state(lane, state);
+            connection.retain_states(|of| of != lane);
+            connection.outbound().push_state(lane, state);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Who is in a lane: a lane opens with its first subscriber and closes with its last.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Lane, Lanes, ShardGroup, share_of};
+use super::hub_share::{Lane, ShardGroup};
+use super::{Lanes, share_of};
 use crate::engine::frames::Form;
 use crate::engine::hub::{TooManySilentGroups, wire_name};
 use crate::engine::ring::Ring;
@@ -65,24 +65,14 @@ impl Lanes {
                     tracing::info!(group = name, "a client joined a group without data; it stays silent");
                 }
                 let name = Arc::clone(group.name());
-                let key = share.groups.insert(ShardGroup { group, receiver, held: None, lanes: Vec::new() }) as u32;
+                let key = share.groups.insert(ShardGroup::new(group, receiver)) as u32;
                 share.names.insert(name, key);
                 key
             }
         };
         self.revision += 1;
         let ring = Ring::new(self.options.ring_frames(wire.is_reliable()), self.options.ring_bytes);
-        let lane = Lane {
-            ring,
-            subscribers: Vec::new(),
-            told: 0,
-            ages: VecDeque::new(),
-            counted: 0,
-            wire,
-            group,
-            is_ready: false,
-        };
-        let lane = self.by_key.insert(lane) as u32;
+        let lane = self.by_key.insert(Lane::new(ring, wire, group)) as u32;
         let group = &mut share.groups[group as usize];
         group.lanes.push(lane);
         group.group.want(Form::new(wire.form()));

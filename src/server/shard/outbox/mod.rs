@@ -170,7 +170,8 @@ impl Outbox {
         self.expire_faults(sessions, lanes);
         let was_queued = !self.queue.is_empty();
         if was_queued {
-            self.batch.allow(self.hub.sequencer().next_tick_ns().saturating_sub(system_clock::monotonic_ns()));
+            self.batch
+                .allow(self.hub.sequencer().audience().next_tick_ns().saturating_sub(system_clock::monotonic_ns()));
         }
         for _ in 0..TURN {
             let Some(key) = self.queue.pop_front() else { break };
@@ -298,33 +299,12 @@ impl Outbox {
 
         let Some(session) = sessions.get_mut(key) else { return };
         let Some(connection) = session.connection.as_mut() else { return };
-        let mut rest = connection.unsent_taken(taken);
-        let (partly, picks) = (taken < sending.length, &sending.picks[..sending.picked]);
-        let mut frames = picks.len();
-        match sending.to {
-            Some(to) if !partly => {
-                session.memberships.iter_mut().zip(to).for_each(|(membership, &to)| membership.cursor = to);
-            }
-            _ => {
-                for (at, pick) in picks.iter().enumerate() {
-                    if partly {
-                        let frame = frame(lanes, pick);
-                        if rest == 0 {
-                            frames = at;
-                            break;
-                        }
-                        if rest < frame.len() {
-                            connection.keep_tail(&frame[rest..]);
-                        }
-                        rest = rest.saturating_sub(frame.len());
-                    }
-                    session.memberships[pick.membership as usize].cursor = pick.position + 1;
-                }
-            }
-        }
+        let of_frames = connection.unsent_taken(taken);
+        let is_partial = taken < sending.length;
+        let frames = sending.move_cursors(&mut session.memberships, connection, lanes, is_partial.then_some(of_frames));
         session.use_of_socket.count(frames as u64, taken as u64, self.stats.hub(hub_index(session.wire, session.hub)));
 
-        if partly {
+        if is_partial {
             sessions.set_mark(key, Mark::Blocked);
             sessions.report(key, Report::Awaits(Interest::ReadAndWrite));
         } else if sending.picked < sending.picks.len() || sending.extent == Extent::More {

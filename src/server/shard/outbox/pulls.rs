@@ -182,7 +182,7 @@ impl Outbox {
                 break;
             }
             if rest < frame.end {
-                connection.keep_tail(&found.bytes[rest..frame.end]);
+                connection.outbound().keep_tail(&found.bytes[rest..frame.end]);
             }
             begin = frame.end;
             let pull = &mut client.pulls_mut()[frame.pull];

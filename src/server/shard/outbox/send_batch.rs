@@ -8,6 +8,7 @@ use std::slice;
 
 use bytes::Bytes;
 
+use crate::server::shard::connection::Connection;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::session::{Extent, Membership, Pick, Session};
 use crate::server::shard::sessions::Sessions;
@@ -137,6 +138,39 @@ pub struct Sending<'a> {
     pub to: Option<&'a [u64]>,
     /// The number of bytes, unsent ones and frames together.
     pub length: usize,
+}
+
+impl Sending<'_> {
+    /// Moves the cursors past the frames that were taken: past all, or past those that the first `part` bytes of them
+    /// reach into. The rest of the last of these is kept. Returns how many frames were taken.
+    pub fn move_cursors(
+        &self,
+        memberships: &mut [Membership],
+        connection: &mut Connection,
+        lanes: &Lanes,
+        part: Option<usize>,
+    ) -> usize {
+        let picks = &self.picks[..self.picked];
+        if let (Some(to), None) = (self.to, part) {
+            memberships.iter_mut().zip(to).for_each(|(membership, &to)| membership.cursor = to);
+            return picks.len();
+        }
+        let mut left = part.unwrap_or(usize::MAX);
+        for (at, pick) in picks.iter().enumerate() {
+            if left == 0 {
+                return at;
+            }
+            if part.is_some() {
+                let frame = frame(lanes, pick);
+                if left < frame.len() {
+                    connection.outbound().keep_tail(&frame[left..]);
+                }
+                left = left.saturating_sub(frame.len());
+            }
+            memberships[pick.membership as usize].cursor = pick.position + 1;
+        }
+        picks.len()
+    }
 }
 
 impl SendBatch {

@@ -34,7 +34,7 @@ impl Sessions {
         }
         let session = &mut self.slab[key as usize];
         let Some(connection) = session.connection.as_mut().filter(|_| is_open) else { return };
-        connection.drop_states();
+        connection.retain_states(|_| false);
         connection.control().extend_from_slice(farewell);
         websocket::append_close(frame.code(), frame.reason(), connection.control());
         connection.state = ConnectionState::Closing { close: frame.close(), answered: false };
@@ -55,7 +55,7 @@ impl Sessions {
             }
             ConnectionState::Open => {
                 self.endings.insert(key, Ending { code, reason: Cow::default(), behind });
-                connection.drop_states();
+                connection.retain_states(|_| false);
                 match code {
                     Some(code) => websocket::append_close(code, "", connection.control()),
                     None => websocket::append(Opcode::Close, &[], connection.control()),

@@ -379,7 +379,7 @@ impl Sessions {
         tracing::debug!(connection = %session.id, group, "left");
         self.leave_at(key, at, lanes);
         if let Some(connection) = self.connection_mut(key) {
-            connection.drop_state(lane);
+            connection.retain_states(|of| of != lane);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It moves one clock's [`Stand`]. It only clones handles of blocks that the window has built, and encodes nothing.
 
+mod due;
 pub mod jumps;
 
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use super::block::{Block, SlotRecord};
 use super::stand::Stand;
 use super::track::Track;
 use super::window::wanted;
+use crate::engine::batch::Batch;
 use crate::engine::frames::{FrameStore, Frames};
 use crate::engine::group::{CHANNEL_SLOTS, Group};
-use crate::engine::sequencer::Batch;
 use crate::wire::gexbot::PayloadKind;
 
 /// Records of one track in one tick. A file in which more have the same time takes several ticks for them.
@@ -84,35 +85,6 @@ impl Playhead {
 
     fn playing(&self) -> impl Iterator<Item = usize> + '_ {
         self.tracks().filter(|&at| self.stand.places()[at].is_playing())
-    }
-
-    /// When the next record of any track is due.
-    pub fn next(&self) -> Next {
-        let mut next = Next::Ended;
-        for at in self.playing() {
-            match self.due(at) {
-                Next::At(time) => {
-                    next = match next {
-                        Next::At(first) => Next::At(first.min(time)),
-                        _ => Next::At(time),
-                    }
-                }
-                Next::NotIndexed => return Next::NotIndexed,
-                Next::Ended => {}
-            }
-        }
-        next
-    }
-
-    /// When the next record of a track is due.
-    fn due(&self, at: usize) -> Next {
-        let (track, slot) = (&self.stand.market().tracks[at], self.stand.places()[at].next());
-        match track.index().time_of(slot) {
-            // Times rise within a block. If the last of one is odd, the record behind it says so.
-            Some(time) => Next::At(track.index().time_of(slot + 1).map_or(time, |next| next.min(time))),
-            None if track.slots().1 || track.is_lost() => Next::Ended,
-            None => Next::NotIndexed,
-        }
     }
 
     /// Whether any track has records to come.
@@ -204,11 +176,6 @@ impl Playhead {
     pub fn has_room(&self) -> bool {
         let fits = |group: &Group| group.queued() + 2 * AT_ONCE <= CHANNEL_SLOTS;
         self.tracks().all(|at| fits(&self.stand.places()[at].group) && fits(&self.stand.places()[at].spot))
-    }
-
-    /// When the next record of one track is due, Unix seconds.
-    pub fn time_in(&self, at: usize) -> Option<u32> {
-        self.stand.market().tracks[at].index().time_of(self.stand.places()[at].next())
     }
 }
 

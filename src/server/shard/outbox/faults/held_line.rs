@@ -212,7 +212,7 @@ fn fill(connection: &mut Connection, line: &mut HeldLine, now_ms: u64) -> u64 {
         let Some(frame) = line.pop() else { break };
         bytes += frame.bytes.len();
         frames += 1;
-        connection.push_state(NO_LANE, frame.bytes);
+        connection.outbound().push_state(NO_LANE, frame.bytes);
     }
     frames
 }
