@@ -119,3 +119,52 @@ fn put_back(before: &Termios, screen: &AtomicBool) -> bool {
     let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
     had_screen
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    /// Set for the process that panics.
+    const IN_TERMINAL: &str = "FLOWCAST_TEST_PANICS";
+
+    #[test]
+    fn a_panic_puts_the_terminal_back_and_is_read_on_the_screen_that_stays() {
+        if std::env::var_os(IN_TERMINAL).is_some() {
+            let _mode = TerminalMode::with_screen().expect("a terminal");
+            panic!("as a fault would");
+        }
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap();
+        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let end = || Stdio::from(terminal.try_clone().unwrap());
+        let this =
+            "commands::terminal_mode::tests::a_panic_puts_the_terminal_back_and_is_read_on_the_screen_that_stays";
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", this, "--nocapture"])
+            .env(IN_TERMINAL, "1")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        assert!(!child.wait().unwrap().success(), "it panics");
+        let is_line = |modes: LocalModes| modes.contains(LocalModes::ICANON | LocalModes::ECHO);
+        assert!(is_line(tcgetattr(&terminal).unwrap().local_modes));
+        drop(terminal);
+        let mut shown = Vec::new();
+        // The end of a terminal that nobody has open any more is an error.
+        let _ = std::fs::File::from(keyboard).read_to_end(&mut shown);
+        let shown = String::from_utf8(shown).unwrap();
+        let (_, after) = shown.split_once(ENTER).expect("its own screen");
+        let (_, stays) = after.split_once(LEAVE).expect("the screen that stays");
+        assert!(stays.contains("as a fault would") && !stays.contains(LEAVE), "{shown:?}");
+    }
+}
