@@ -1,6 +1,7 @@
 // The live page (src/server/http/live/page.html) in a real browser, against the real server.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
@@ -25,6 +26,9 @@ const HOSTILE = `<script>document.title="owned"</script><img/src=x/onerror=alert
 /** As long as a group's name may be. */
 const LONG = `blue_${"W".repeat(998)}_orderflow_orderflow`;
 
+/** With what tests/clients/setup.sh has installed. */
+const PYTHON = path.join(process.env.FLOWCAST_TEST_ENV ?? path.resolve(import.meta.dirname, "../../../target/test-env"), "bin/python");
+
 const folder = mkdtempSync(path.join(tmpdir(), "flowcast-live-"));
 const dataset = new Dataset(folder, { SPX: RECORDS, SPY: 7 });
 let browser;
@@ -48,6 +52,15 @@ async function client(groups, agent = "test", key = "some-key") {
     assert.ok(JSON.parse(ack).success, String(ack));
   }
   return { socket, id: JSON.parse(connected).connectionId };
+}
+
+/** A program that was pasted, and what it has printed. */
+function pasted(program, args) {
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
+  const printed = { text: "", end: () => child.kill() };
+  child.stdout.setEncoding("utf8").on("data", (text) => (printed.text += text));
+  after(printed.end);
+  return printed;
 }
 
 before(async () => {
@@ -421,11 +434,20 @@ describe("the messages", { skip }, () => {
     await patch({ state: "playing" });
   });
 
-  test("of a stream come too, and one can be published from the page", async () => {
+  test("of a stream come too, also to the pasted lines, and one can be published from the page", async () => {
     await withPage(async (live, page) => {
       await waitUntil(async () => (await page.locator("#channel option").count()) > 4, "the channels");
       await page.selectOption("#kind", "a JSON stream");
       await page.selectOption("#channel", "lines");
+      const lines = {};
+      for (const name of await page.locator("#snippets option").allInnerTexts()) {
+        await page.selectOption("#snippets", name);
+        lines[name] = await live.textOf("#snippet");
+      }
+      assert.deepEqual(Object.keys(lines), ["curl", "Python", "JavaScript", "k6", "swarm"]);
+      for (const text of Object.values(lines)) assert.match(text, /lines/);
+      const printed = pasted(PYTHON, ["-u", "-c", lines.Python.replace("TOKEN", jwt({ sub: "page" }))]);
+      await waitUntil(() => /"subscribed"/.test(printed.text), "the pasted lines to subscribe");
       await page.fill("#jwt", jwt({ sub: "page" }));
       await page.click("#tail-start");
       await live.untilText("#tail-state", /listening/);
@@ -434,6 +456,8 @@ describe("the messages", { skip }, () => {
       await page.click("#publish .main");
       await live.untilText("#note", /Published/);
       await live.untilText("#tail", /<i>from the page<\/i>/);
+      await waitUntil(() => printed.text.includes("<i>from the page</i>"), "the pasted lines to print it");
+      printed.end();
       await page.fill("#tail-filter", "nothing like it");
       assert.equal(await page.locator("#tail summary:visible").count(), 0);
       await page.fill("#publish-data", "{");
