@@ -20,7 +20,7 @@ fuzz_target!(|input: &str| {
                 assert!((1..=64).contains(&feed.id.len()));
                 assert!((1..=3).contains(&limits.connections) && (1..=10_000).contains(&limits.instruments));
                 assert!((1..=3000).contains(&limits.batch) && limits.calls_per_second > 0.0);
-                assert!(limits.timeout <= Duration::from_secs(3600) && feed.recovery.backoff.base > Duration::ZERO);
+                assert!(limits.timeout <= Duration::from_hours(1) && feed.recovery.backoff.base > Duration::ZERO);
                 assert!(feed.recovery.backoff.base <= feed.recovery.backoff.cap);
                 assert!(!feed.base_url.contains(['?', '@']) && !feed.ws_url.contains(['?', '@']));
             }

@@ -18,7 +18,7 @@ fuzz_target!(|input: &str| {
     let mut store = Store::new(LIMIT);
     for text in input.lines() {
         let Ok(Frame::Event { name, payload }) = socketio::parse(text) else { continue };
-        let _ = events::snapshot(&payload, NOW_MS);
+        let _ = xts_events::snapshot(&payload, NOW_MS);
         let Some((code, form)) = name.split_once("-json-") else { continue };
         let Some(code) = code.parse().ok().and_then(Code::from_number) else { continue };
         let told = |code: Code, fields: &Fields| {
@@ -30,7 +30,7 @@ fuzz_target!(|input: &str| {
             assert_eq!(record.price_update().is_some(), record.is_price());
         };
         if form == "full" {
-            let _ = events::full(code, &payload, NOW_MS, |said| {
+            let _ = xts_events::full(code, &payload, NOW_MS, |said| {
                 if let XtsUpdate::Data(key, code, fields) = said {
                     store.seed(code, key, &fields);
                     told(code, &fields);
