@@ -144,9 +144,10 @@ fuzz: ## fuzz every decoder, FUZZ_SECONDS (60) each; needs a C++ compiler
 	    -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1; \
 	done
 
-# Private items are documented too, so links to them lead somewhere.
+# Private items are documented too, so links to them lead somewhere. Help texts have URLs that are printed as they stand.
 docs: ## API documentation; warnings are errors
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc $(LOCKED) --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links -A rustdoc::bare-urls" \
+	  cargo doc $(LOCKED) --workspace --no-deps --document-private-items
 
 clean: ## remove everything that was built or installed
 	rm -rf target fuzz/target tests/clients/node_modules
