@@ -11,10 +11,15 @@ pub enum Filter {
     /// Every symbol, and messages that name none.
     All,
     /// Only these, in the order of their names; never empty.
-    Symbols(BTreeSet<Box<str>>),
+    Symbols(Box<BTreeSet<Box<str>>>),
 }
 
 impl Filter {
+    /// Only these symbols.
+    pub fn of<S: Into<Box<str>>>(symbols: impl IntoIterator<Item = S>) -> Self {
+        Self::Symbols(Box::new(symbols.into_iter().map(Into::into).collect()))
+    }
+
     /// The groups that carry what the filter lets through.
     ///
     /// `signals` carries everything, `signals:AAPL` one symbol, `price_updates:AAPL,MSFT` a set.
@@ -55,7 +60,7 @@ mod tests {
     use crate::wire::streams::channels::{Channels, PRICE_UPDATES, SIGNALS, TRADES};
 
     fn symbols(symbols: &[&str]) -> Filter {
-        Filter::Symbols(symbols.iter().map(|&symbol| symbol.into()).collect())
+        Filter::of(symbols.iter().copied())
     }
 
     #[test]

@@ -487,7 +487,7 @@ mod tests {
     #[test]
     fn the_answer_to_a_request_tells_channels_and_symbols() {
         let channels = Channels::new(["lines"]);
-        let some = Filter::Symbols(["AAPL".into()].into());
+        let some = Filter::of(["AAPL"]);
         let mut out = Vec::new();
         append_subscribed(&channels, [(0, &some), (4, &Filter::All)].into_iter(), &[], &mut out);
         let expected = json!({"type": "subscribed", "channels": ["price_updates", "lines"], "symbols": {"price_updates": ["AAPL"]}});

@@ -160,10 +160,10 @@ impl StreamClient {
             let at = filters.binary_search_by_key(&number, |(number, _)| *number);
             let filter = match (&selection.symbols, at.map(|at| &filters[at].1)) {
                 (None, _) => Filter::All,
-                (Some(symbols), Ok(Filter::Symbols(chosen))) => Filter::Symbols(
-                    chosen.iter().cloned().chain(symbols.iter().map(|symbol| (**symbol).into())).collect(),
-                ),
-                (Some(symbols), _) => Filter::Symbols(symbols.iter().map(|symbol| (**symbol).into()).collect()),
+                (Some(symbols), Ok(Filter::Symbols(chosen))) => {
+                    Filter::of(chosen.iter().map(|symbol| &**symbol).chain(symbols.iter().map(|symbol| &**symbol)))
+                }
+                (Some(symbols), _) => Filter::of(symbols.iter().map(|symbol| &**symbol)),
             };
             if let Filter::Symbols(symbols) = &filter
                 && symbols.len() > max_symbols
@@ -233,7 +233,7 @@ mod tests {
     fn client(filters: &[(usize, &[&str])], automatic: bool) -> StreamClient {
         let filter = |symbols: &[&str]| match symbols {
             [] => Filter::All,
-            symbols => Filter::Symbols(symbols.iter().map(|&symbol| symbol.into()).collect()),
+            symbols => Filter::of(symbols.iter().copied()),
         };
         let filters = filters.iter().map(|(number, symbols)| (*number, filter(symbols))).collect();
         StreamClient { filters, automatic, ..StreamClient::new(Grant::default()) }
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn an_idle_client_is_small() {
         assert!(size_of::<StreamClient>() <= 80, "{}", size_of::<StreamClient>());
-        assert!(size_of::<(usize, Filter)>() <= 40, "{}", size_of::<(usize, Filter)>());
+        assert!(size_of::<(usize, Filter)>() <= 16, "{}", size_of::<(usize, Filter)>());
         let mut subscribed = client(&[(0, &[]), (1, &[])], true);
         let filters = subscribed.subscribed(&channels(), &selection(&["lines"], &[]), 3).unwrap();
         subscribed.set_filters(filters, false);
