@@ -21,8 +21,11 @@ use crate::streams::Streams;
 use crate::wire::Wire;
 use crate::wire::streams::slow_policy::SlowPolicy;
 
-/// Bytes sent to such sessions per round of the loop. A round of the sweep serves 128 others.
+/// Bytes sent to such sessions per round of the loop, while nobody else waits.
 const ROUND_BYTES: usize = 4 * JOINED_BYTES;
+
+/// The same between two rounds of a sweep, of which each serves 128 others.
+const BESIDE_BYTES: usize = JOINED_BYTES;
 
 /// Sessions served per round.
 const ROUND: usize = 64;
@@ -122,8 +125,9 @@ impl Outbox {
     pub fn pull(&mut self, sessions: &mut Sessions, lanes: &Lanes) {
         let now_ms = monotonic_ms();
         self.pulls.expire(now_ms, sessions);
+        let most = if self.queue.is_empty() { ROUND_BYTES } else { BESIDE_BYTES };
         let (mut bytes, mut served) = (0, 0);
-        while bytes < ROUND_BYTES
+        while bytes < most
             && served < ROUND
             && let Some(key) = self.pulls.ready.pop_front()
         {
