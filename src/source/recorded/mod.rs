@@ -18,6 +18,7 @@ pub mod clock;
 pub mod clocks;
 pub mod dataset;
 pub mod day_prices;
+mod early_wake;
 pub mod file_kind;
 mod glance;
 pub mod index;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::clock::{Begin, Clock};
+use super::early_wake::EarlyWake;
 use super::lateness::Lateness;
 use super::playhead::{Next, Playhead};
 use super::score::Score;
@@ -111,6 +112,7 @@ pub struct Player {
     pub(super) tolerated: u64,
     pub(super) ordinal: u64,
     pub(super) lateness: Lateness,
+    early: EarlyWake,
     pub(super) status: Arc<Status>,
     pub(super) paused: Option<Arc<AtomicU64>>,
     pub(super) missed: Arc<AtomicU64>,
@@ -153,6 +155,7 @@ impl Player {
             tolerated: 0,
             ordinal: 0,
             lateness: Lateness::default(),
+            early: EarlyWake::default(),
             status,
             paused,
             missed,
@@ -193,10 +196,13 @@ impl Player {
         }
         let now = system_clock::monotonic_ns();
         let due = self.wake_ns(now);
+        let mut wake = due;
+        // Not for the clocks of sessions: there may be hundreds.
         if self.session.is_none() {
             self.hub.sequencer().audience().expect_tick(due);
+            wake = self.early.for_tick(due, now);
         }
-        let until = due.min(now + NAP_NS);
+        let until = wake.min(now + NAP_NS);
         let request = if until <= now {
             self.console.requests.try_recv().map_err(|_| RecvTimeoutError::Timeout)
         } else {
@@ -204,6 +210,12 @@ impl Player {
         };
         match request {
             Ok(request) => self.take(request),
+            Err(RecvTimeoutError::Timeout) if until > now => {
+                self.early.woken(until, system_clock::monotonic_ns());
+                if wake < due {
+                    EarlyWake::stay_awake(due);
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
             // Every handle is gone: nobody can change it any more.
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_nanos(until.saturating_sub(now))),
