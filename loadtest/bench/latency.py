@@ -5,12 +5,16 @@
     python3 loadtest/bench/latency.py
     python3 loadtest/bench/latency.py --subscribers 1 --rounds 3 --cores any
     python3 loadtest/bench/latency.py --against ../before/target/release/flowcast
+    python3 loadtest/bench/latency.py --rows kafka
 
 Each round measures, one after the other and in the opposite order each time:
 
 ping-pong  a message of 300 bytes to another process over TCP, and back: two wake-ups and nothing else
 replay     from when a tick is due, as /ticks tells it, to its frame at a subscriber of the group
 publish    from before the first byte of a POST /api/publish to the message at a subscriber of /ws
+kafka      from before a producer gets the message to the message at a subscriber of /ws, through a real broker, which has the
+           generator's core. Divided by the same through a bare consumer that forwards it over TCP: what flowcast adds to
+           Kafka. Needs Java and confluent-kafka (loadtest/bench/requirements.txt), and is measured only if asked for.
 
 A message comes when everybody sleeps, every 50 ms at the usual rate. One subscriber after the other is timed: it waits
 in recv(2) for the message; the others are read when it has it, so no turn of this program is in a figure, and each
@@ -28,12 +32,14 @@ import multiprocessing
 import os
 import re
 import socket
+import sys
 import time
 import urllib.request
 from bisect import bisect_right
 from statistics import median
 from urllib.parse import urlsplit
 
+import latency_kafka
 import servers
 from cases import Settings
 from fanout import count, prepare, some_of
@@ -45,7 +51,11 @@ from swarm import quantile
 
 BYTES, CHANNEL, WIRE = 300, "lines", "protobuf"
 GOALS = {"replay": 1.4, "publish": 2.5}
+ROWS = (*GOALS, "kafka")
+BASES = {"kafka": ("bare consumer", 1, None)}
+PING_PONG = ("ping-pong", 1, None)
 CORES = {"apart": SERVER_CORE, "any": f"{SERVER_CORE},{CLIENT_CORE}"}
+CORE_SET = {SERVER_CORE, CLIENT_CORE}
 IDLE_INTERVAL = "1h"
 
 
@@ -104,10 +114,12 @@ def ping_pong(asked):
 
 
 def read_message(connection, stream):
-    """The next message of a connection, and when it was there; `stream` keeps what came behind it."""
-    while not (found := next(messages(bytes(stream)), None)):
-        stream += received(connection)
+    """The next message of a connection, and when recv(2) had it; `stream` keeps what came behind it."""
     at = time.monotonic_ns()
+    while not (found := next(messages(bytes(stream)), None)):
+        data = received(connection)
+        at = time.monotonic_ns()
+        stream += data
     del stream[: stream.index(found) + len(found)]
     return found, at
 
@@ -156,51 +168,120 @@ def replay(asked, clients, data, program):
     return {"all": [at - due[place] for at, place in zip(arrived, places)], "late": late}
 
 
-def stream_clients(server, clients):
+def stream_clients(server, clients, channel):
     """Connections that are subscribed to the channel."""
     opened = []
     for _ in range(clients):
         connection, stream = upgraded(f"{server.url}/ws?token={token()}", WIRE)
-        connection.sendall(masked(1, json.dumps({"type": "subscribe", "channels": [CHANNEL]}).encode()))
+        connection.sendall(masked(1, json.dumps({"type": "subscribe", "channels": [channel]}).encode()))
         awaited(connection, stream, b'"subscribed"')
         opened.append((connection, stream))
     return opened
 
 
-def post(address, text):
-    """A request that publishes a message, as one write."""
-    body = json.dumps({"channel": CHANNEL, "data": {"text": text}}).encode()
-    head = (f"POST /api/publish HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {token(role='publisher')}\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
-    return head.encode() + body
+class Publisher:
+    """Publishes over HTTP, each message as one write."""
+
+    def __init__(self, address):
+        self._address, self._request = address, b""
+        self._connection = socket.create_connection((address.hostname, address.port), 10)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def prepare(self, text):
+        """Writes the request."""
+        body = json.dumps({"channel": CHANNEL, "data": {"text": text}}).encode()
+        head = (f"POST /api/publish HTTP/1.1\r\nHost: {self._address.netloc}\r\nContent-Type: application/json\r\n"
+                f"Authorization: Bearer {token(role='publisher')}\r\nContent-Length: {len(body)}\r\n\r\n")  # fmt: skip
+        self._request = head.encode() + body
+
+    def send(self):
+        """Sends it."""
+        self._connection.sendall(self._request)
+
+    def confirm(self):
+        """Reads the answer."""
+        answer = received(self._connection)
+        if not re.match(rb"HTTP/1.1 200 .*\"accepted\":1", answer, re.DOTALL):
+            raise RuntimeError(f"published a message, got {answer[-99:]!r}")
+
+
+def from_send(asked, publisher, readers):
+    """From before a message is sent to when a reader has it, one reader after the other, ns."""
+    taken, pace = [], Pace(asked.rate)
+    for turn in range(asked.messages):
+        text, timed = f"{turn:06}".ljust(BYTES, "x"), turn % len(readers)
+        publisher.prepare(text)
+        pace.wait()
+        begin = time.monotonic_ns()
+        publisher.send()
+        found, at = readers[timed]()
+        taken.append(at - begin)
+        publisher.confirm()
+        others = (read()[0] for reader, read in enumerate(readers) if reader != timed)
+        if not all(text.encode() in message for message in (found, *others)):
+            raise RuntimeError("a subscriber got something else")
+    return {"all": taken}
+
+
+@contextlib.contextmanager
+def subscribers(asked, clients, channel, command):
+    """A server, and connections that are subscribed to its channel, for a block."""
+    with running(command, cores=CORES[asked.cores], built=True) as server, contextlib.ExitStack() as stack:
+        opened = stream_clients(server, clients, channel)
+        for connection, _ in opened:
+            stack.enter_context(connection)
+        yield server, opened, [lambda one=one: read_message(*one) for one in opened]
 
 
 def publish(asked, clients, data, program):
-    """From a POST to the message at a subscriber, and to the answer, ns."""
+    """From a POST to the message at a subscriber, ns."""
     command = servers.flowcast(data, IDLE_INTERVAL, "--replay-trading", "false", program=program)
-    with running(command, cores=CORES[asked.cores], built=True) as server, contextlib.ExitStack() as stack:
-        opened = stream_clients(server, clients)
-        for connection, _ in opened:
-            stack.enter_context(connection)
-        address = urlsplit(server.url)
-        publisher = stack.enter_context(socket.create_connection((address.hostname, address.port), 10))
-        publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        taken, pace = [], Pace(asked.rate)
-        for turn in range(asked.messages):
-            text = f"{turn:06}".ljust(BYTES, "x")
-            request, timed = post(address, text), turn % clients
-            pace.wait()
-            begin = time.monotonic_ns()
-            publisher.sendall(request)
-            found, at = read_message(*opened[timed])
-            taken.append(at - begin)
-            answer = received(publisher)
-            if text.encode() not in found or not re.match(rb"HTTP/1.1 200 .*\"accepted\":1", answer, re.DOTALL):
-                raise RuntimeError(f"published {text[:6]}, got {found[:99]!r} and {answer[-99:]!r}")
-            for other, opened_other in enumerate(opened):
-                if other != timed and text.encode() not in read_message(*opened_other)[0]:
-                    raise RuntimeError("a subscriber got something else")
-    return {"all": taken}
+    with subscribers(asked, clients, CHANNEL, command) as (server, _, readers):
+        return from_send(asked, Publisher(urlsplit(server.url)), readers)
+
+
+def kafka(asked, clients, data, program):
+    """From a producer to the message at a subscriber, ns."""
+    topic = latency_kafka.Topic(asked.kafka)
+    command = servers.flowcast(data, IDLE_INTERVAL, "--replay-trading", "false", "--kafka-brokers", asked.kafka,
+                               "--kafka-topics", topic.name, program=program)  # fmt: skip
+    with subscribers(asked, clients, topic.name, command) as (_, opened, readers):
+        connections = [connection for connection, _ in opened]
+        topic.until(lambda text: all(heard(connection, read, text) for connection, read in zip(connections, readers)))
+        return from_send(asked, topic, readers)
+
+
+def heard(connection, read, text):
+    """Whether a message comes within a second."""
+    connection.settimeout(1)
+    try:
+        while text.encode() not in read()[0]:
+            pass
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        connection.settimeout(10)
+
+
+def bare_consumer(asked):
+    """From a producer to a message that a bare consumer forwards over TCP, ns."""
+    topic = latency_kafka.Topic(asked.kafka)
+    with latency_kafka.bare_consumer(topic, {SERVER_CORE} if asked.cores == "apart" else CORE_SET) as connection:
+        unread = bytearray()
+
+        def read():
+            at = time.monotonic_ns()
+            while b"\n" not in unread:
+                data = received(connection)
+                at = time.monotonic_ns()
+                unread.extend(data)
+            line, _, rest = bytes(unread).partition(b"\n")
+            unread[:] = rest
+            return line, at
+
+        topic.until(lambda text: heard(connection, read, text))
+        return from_send(asked, topic, [read])
 
 
 def one_round(asked, data, contenders, turn):
@@ -210,8 +291,10 @@ def one_round(asked, data, contenders, turn):
         row, clients, program = key
         if row == "ping-pong":
             measured = ping_pong(asked)
+        elif row == "bare consumer":
+            measured = bare_consumer(asked)
         else:
-            measured = {"replay": replay, "publish": publish}[row](asked, clients, data, program)
+            measured = {"replay": replay, "publish": publish, "kafka": kafka}[row](asked, clients, data, program)
         figures[key] = {name: median(values) / 1000 for name, values in measured.items()}
         figures[key]["p99"] = quantile(sorted(measured["all"]), 0.99) / 1000
         print(json.dumps({"round": turn, "row": row, "subscribers": clients, "program": program or "this"}
@@ -222,7 +305,7 @@ def one_round(asked, data, contenders, turn):
 def options():
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=some_of(tuple(GOALS)), default=tuple(GOALS), help=f"default: {','.join(GOALS)}")
+    parser.add_argument("--rows", type=some_of(ROWS), default=tuple(GOALS), help=f"default: {','.join(GOALS)}")
     parser.add_argument("--subscribers", type=lambda text: [count(word) for word in text.split(",")], default=[1, 10, 100],
                         help="default: 1,10,100")  # fmt: skip
     parser.add_argument("--rounds", type=count, default=11, help="default: %(default)s")
@@ -233,37 +316,46 @@ def options():
     return servers.asked_of(parser)
 
 
-def lines(rounds, contenders, base):
+def lines(rounds, contenders):
     """The rows of the table."""
     for key in contenders:
         row, clients, program = key
-        if key == base:
-            yield ["ping-pong, round trip", "", number(median(one[key]["all"] for one in rounds)), "", "", ""]
+        p50, p99 = (number(median(one[key][name] for one in rounds)) for name in ("all", "p99"))
+        base = BASES.get(row, PING_PONG)
+        if row not in ROWS:
+            yield [row, "", p50, p99, "", ""]
             continue
         found = estimate([one[key]["all"] / one[base]["all"] for one in rounds])
         late = f", of which {number(median(one[key]['late'] for one in rounds))} until the tick begins" if row == "replay" else ""
-        yield [
-            row + (f" ({program})" if program else ""), str(clients),
-            number(median(one[key]["all"] for one in rounds)) + late, number(median(one[key]["p99"] for one in rounds)),
-            f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})",
-            f"≤ {GOALS[row]:g}: {verdict(found, GOALS[row], False)}",
-        ]  # fmt: skip
+        must = f"≤ {GOALS[row]:g}: {verdict(found, GOALS[row], False)}" if row in GOALS else ""
+        yield [row + (f" ({program})" if program else ""), str(clients), p50 + late, p99,
+               f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f}) of the {base[0]}", must]  # fmt: skip
+
+
+def measure(asked):
+    """The contenders, and what was found in each round."""
+    work = prepare()
+    if asked.cores == "any":
+        os.sched_setaffinity(0, CORE_SET)
+    data = Settings(work, "latency", (WIRE,), 0, False).one()
+    bases = list(dict.fromkeys(BASES.get(row, PING_PONG) for row in asked.rows))
+    programs = [None, asked.against] if asked.against else [None]
+    contenders = bases + [(row, clients, program) for row in asked.rows for clients in asked.subscribers for program in programs]
+    return contenders, [one_round(asked, data, contenders, turn) for turn in range(asked.rounds)]
 
 
 def main():
     """Measures and prints."""
     asked = options()
-    work = prepare()
-    if asked.cores == "any":
-        os.sched_setaffinity(0, {SERVER_CORE, CLIENT_CORE})
-    data = Settings(work, "latency", (WIRE,), 0, False).one()
-    base = ("ping-pong", 1, None)
-    programs = [None, asked.against] if asked.against else [None]
-    contenders = [base] + [(row, clients, program) for row in asked.rows for clients in asked.subscribers for program in programs]
-    rounds = [one_round(asked, data, contenders, turn) for turn in range(asked.rounds)]
+    with contextlib.ExitStack() as stack:
+        if "kafka" in asked.rows:
+            if missing := latency_kafka.missing():
+                sys.exit(f"latency.py: the row kafka needs confluent-kafka: {missing}")
+            asked.kafka = stack.enter_context(latency_kafka.broker())
+        contenders, rounds = measure(asked)
     print(f"\nMachine: {machine()}; {asked.rate} messages/s, {asked.messages} a measurement, cores: {asked.cores}, "
           f"{asked.rounds} rounds; medians of p50 and p99, µs.\n")  # fmt: skip
-    print(table(["what", "subscribers", "p50", "p99", "p50 ÷ ping-pong", "must"], lines(rounds, contenders, base)))
+    print(table(["what", "subscribers", "p50", "p99", "p50 ÷ base", "must"], lines(rounds, contenders)))
 
 
 if __name__ == "__main__":
