@@ -8,7 +8,7 @@ TOOLS := $(CURDIR)/target/tools
 # CI must not repair a Cargo.lock that was forgotten.
 LOCKED := $(if $(CI),--locked)
 
-.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock bench-latency bench-resume cuts soak bench-page test-cost bench-quick fuzz docs clean
+.PHONY: help run test test-programs test-rust test-loom test-memory test-protocol test-kafka test-tools test-clients test-page test-swarm check-deploy picture lint bench bench-encode bench-fanout bench-growth bench-market bench-streams bench-floods bench-clock bench-latency bench-shards bench-resume cuts soak bench-page test-cost bench-quick fuzz docs clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
@@ -19,7 +19,7 @@ run: ## serve the sample data on http://localhost:8080
 # The Rust tests keep all processors busy; the others mostly wait for sockets, timeouts and brokers, so
 # two of them share the machine. Each prints when it has ended.
 test: test-rust ## install what the tests need and run them all
-	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-page test-swarm
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-kafka test-clients check-deploy test-loom test-page test-swarm test-cost
 
 # Always the whole workspace: with `-p` cargo chooses other features of shared dependencies, and builds
 # them, and everything that uses them, once more.
@@ -117,6 +117,9 @@ bench-clock: target/release/flowcast ## how exact the clock is, what a seek cost
 
 bench-latency: target/release/flowcast ## publish to receive for 1, 10 and 100 subscribers, divided by a bare TCP ping-pong; ROWS= SUBSCRIBERS= ROUNDS= MESSAGES= RATE= CORES= AGAINST= choose
 	python3 loadtest/bench/latency.py $(call flags,ROWS SUBSCRIBERS ROUNDS MESSAGES RATE CORES AGAINST)
+
+bench-shards: target/release/flowcast ## from one shard to two: frames/s, latency, fairness, and one shard's overload beside the other; ROWS= ROUNDS= SECONDS= choose
+	python3 loadtest/bench/shards.py $(call flags,ROWS ROUNDS SECONDS)
 
 bench-resume: target/release/flowcast ## 5,000 clients of /ws resume at once, each 1,000 messages behind; CLIENTS= BEHIND= OTHERS= SECONDS= ROUNDS= choose
 	python3 loadtest/bench/resume.py $(call flags,CLIENTS BEHIND OTHERS SECONDS ROUNDS)
