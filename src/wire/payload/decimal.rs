@@ -17,6 +17,48 @@ pub enum DecimalError {
 ///
 /// `text` is a JSON number: optional minus, digits, optional fraction, optional exponent.
 pub fn scale(text: &str, places: u32) -> Result<i64, DecimalError> {
+    match plain(text.as_bytes(), places) {
+        Some((value, length)) if length == text.len() => Ok(value),
+        _ => exact(text, places),
+    }
+}
+
+/// The number that a text begins with, in one pass, and its length; only for the usual case: no exponent, and few enough
+/// digits for 64 bits. `None`, or a length at which more of a number follows: look closer.
+pub(super) fn plain(text: &[u8], places: u32) -> Option<(i64, usize)> {
+    /// Digits of the integer and those that are kept of the fraction, together less than 10^18.
+    const DIGITS: usize = 18;
+    let digit = |at: usize| text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10);
+    let is_negative = text.first() == Some(&b'-');
+    let first = usize::from(is_negative);
+    let (mut value, mut at) = (0i64, first);
+    while let Some(digit) = digit(at) {
+        if at - first + places as usize >= DIGITS {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+        at += 1;
+    }
+    if at == first || (at > first + 1 && text[first] == b'0') {
+        return None;
+    }
+    let mut left = places;
+    if text.get(at) == Some(&b'.') {
+        digit(at + 1)?;
+        at += 1;
+        while let Some(digit) = digit(at) {
+            if left > 0 {
+                value = value * 10 + i64::from(digit);
+                left -= 1;
+            }
+            at += 1;
+        }
+    }
+    value *= 10i64.pow(left);
+    Some((if is_negative { -value } else { value }, at))
+}
+
+fn exact(text: &str, places: u32) -> Result<i64, DecimalError> {
     let number = JsonNumber::split(text.as_bytes()).ok_or(DecimalError::NotANumber)?;
     let magnitude = number.magnitude(places).ok_or(DecimalError::OutOfRange)?;
     Ok(if number.negative { -magnitude } else { magnitude })
@@ -129,6 +171,7 @@ mod tests {
             ("9223372036854775807", 0, i64::MAX),
         ] {
             assert_eq!(scale(text, places), Ok(expected), "{text} at 10^{places}");
+            assert_eq!(exact(text, places), Ok(expected), "{text} at 10^{places}, the long way");
         }
     }
 
@@ -158,6 +201,13 @@ mod tests {
         fn the_exponent_only_moves_the_point(digits in 1u32..=999_999_999, shift in 0i64..9) {
             let moved = format!("{digits}e-{shift}");
             prop_assert_eq!(scale(&moved, shift as u32), Ok(i64::from(digits)));
+        }
+
+        #[test]
+        fn the_short_way_finds_what_the_long_one_finds(text in "-?[0-9]{0,19}\\.?[0-9]{0,19}[.e-]?[0-9]?", places in 0u32..6) {
+            if let Some((value, length)) = plain(text.as_bytes(), places) {
+                prop_assert_eq!(exact(&text[..length], places), Ok(value));
+            }
         }
 
         #[test]

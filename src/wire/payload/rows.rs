@@ -26,7 +26,11 @@ pub fn rows<'a, T>(
                 walk.skip_above(depth - 1);
                 row
             }
-            Element::Number(_) | Element::Other => None,
+            Element::Number => {
+                walk.number();
+                None
+            }
+            Element::Other => None,
         };
         noticed.skipped_rows += u32::from(row.is_none());
         out.extend(row);
@@ -41,12 +45,12 @@ pub struct Row<'r, 'a> {
     depth: usize,
 }
 
-impl<'a> Row<'_, 'a> {
+impl Row<'_, '_> {
     /// The next element as a number, ×10^`places`. `None` if the row has ended, or something else stands there, or the
     /// number does not fit.
     pub fn number<T: TryFrom<i64>>(&mut self, places: u32) -> Option<T> {
         match self.next()? {
-            Element::Number(text) => scaled(text, places),
+            Element::Number => self.walk.scaled(places),
             Element::List | Element::Other => None,
         }
     }
@@ -55,7 +59,7 @@ impl<'a> Row<'_, 'a> {
     #[expect(clippy::option_option, reason = "three cases: a number, none there, and a row to skip")]
     pub fn optional_number<T: TryFrom<i64>>(&mut self, places: u32) -> Option<Option<T>> {
         match self.next() {
-            Some(Element::Number(text)) => scaled(text, places).map(Some),
+            Some(Element::Number) => self.walk.scaled(places).map(Some),
             Some(Element::List) => None,
             Some(Element::Other) | None => Some(None),
         }
@@ -76,31 +80,30 @@ impl<'a> Row<'_, 'a> {
             Some(Element::List) => {
                 let mut values = Vec::with_capacity(5);
                 while let Some(element) = self.walk.next() {
-                    let Element::Number(text) = element else { return None };
-                    values.push(scaled(text, places)?);
+                    let Element::Number = element else { return None };
+                    values.push(self.walk.scaled(places)?);
                 }
                 Some(values)
             }
-            Some(Element::Number(_)) => None,
+            Some(Element::Number) => {
+                self.walk.number();
+                None
+            }
             Some(Element::Other) | None => Some(Vec::new()),
         }
     }
 
-    fn next(&mut self) -> Option<Element<'a>> {
+    fn next(&mut self) -> Option<Element> {
         // Past its end the walk stands among the other rows.
         (self.walk.depth == self.depth).then(|| self.walk.next()).flatten()
     }
 }
 
-fn scaled<T: TryFrom<i64>>(text: &str, places: u32) -> Option<T> {
-    T::try_from(decimal::scale(text, places).ok()?).ok()
-}
-
 /// An element of a list.
 #[derive(Debug, PartialEq, Eq)]
-enum Element<'a> {
-    /// A number's text.
-    Number(&'a str),
+enum Element {
+    /// A number, which the walk stands before: [`Walk::scaled`] or [`Walk::number`] goes on.
+    Number,
     /// A list: its elements come next, up to the [`None`] that ends it.
     List,
     /// Something else, already skipped.
@@ -121,7 +124,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next element of the list it stands in; `None` behind the last, and it then stands in the list around.
-    fn next(&mut self) -> Option<Element<'a>> {
+    fn next(&mut self) -> Option<Element> {
         loop {
             let first = *self.text.as_bytes().get(self.at)?;
             match first {
@@ -136,7 +139,7 @@ impl<'a> Walk<'a> {
                     self.depth += 1;
                     return Some(Element::List);
                 }
-                b'-' | b'0'..=b'9' => return Some(Element::Number(self.number())),
+                b'-' | b'0'..=b'9' => return Some(Element::Number),
                 _ => {
                     self.skip_value();
                     return Some(Element::Other);
@@ -148,16 +151,29 @@ impl<'a> Walk<'a> {
     /// Skips until only `depth` lists are around.
     fn skip_above(&mut self, depth: usize) {
         while self.depth > depth && self.at < self.text.len() {
-            self.next();
+            if self.next() == Some(Element::Number) {
+                self.number();
+            }
         }
     }
 
+    /// Passes a number, ×10^`places`. `None` if it does not fit.
+    fn scaled<T: TryFrom<i64>>(&mut self, places: u32) -> Option<T> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let value = match decimal::plain(rest, places) {
+            Some((value, length)) if !rest.get(length).copied().is_some_and(is_of_number) => {
+                self.at += length;
+                value
+            }
+            _ => decimal::scale(self.number(), places).ok()?,
+        };
+        T::try_from(value).ok()
+    }
+
+    /// Passes a number; returns its text.
     fn number(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
-        let end = rest
-            .bytes()
-            .position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
-            .unwrap_or(rest.len());
+        let end = rest.bytes().position(|byte| !is_of_number(byte)).unwrap_or(rest.len());
         self.at += end;
         &rest[..end]
     }
@@ -201,6 +217,10 @@ impl<'a> Walk<'a> {
     }
 }
 
+fn is_of_number(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -213,7 +233,7 @@ mod tests {
             seen.push(match walk.next() {
                 None => "]".to_owned(),
                 Some(Element::List) => "[".to_owned(),
-                Some(Element::Number(number)) => number.to_owned(),
+                Some(Element::Number) => walk.number().to_owned(),
                 Some(Element::Other) => "?".to_owned(),
             });
         }
