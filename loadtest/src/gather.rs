@@ -10,9 +10,8 @@ use crate::ledger::epochs::{EpochRecord, Epochs};
 use crate::orders::outcome::OrderFacts;
 use crate::plan::{Class, Plan};
 use crate::preflight::Preflight;
-use crate::report::facts::{
-    EpochFacts, Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup, merge_orders,
-};
+use crate::report::adding_up::merge_orders;
+use crate::report::facts::{EpochFacts, Facts, LedgerFacts, Machine, OwnMemory, Receipts, ServerUsage, Setup};
 use crate::stats::histogram::{self, Pairs};
 use crate::verify::fault::{Fault, FaultKind};
 use crate::wire::form::Protocol;

@@ -1,5 +1,6 @@
 //! What the run means: verdicts and figures from the facts, for terminal, JSON and page.
 
+pub mod adding_up;
 pub mod facts;
 pub mod judge;
 pub mod live_page;
