@@ -70,14 +70,12 @@ class Topic:
     def until(self, is_heard):
         """Sends a message every second until somebody has heard the last one: the consumer has come."""
         deadline = time.monotonic() + START_S
-        for number in range(START_S):
-            self.prepare(text := f"warm-up {number}")
+        while time.monotonic() < deadline:
+            self.prepare(text := f"warm-up {time.monotonic_ns()}")
             self.send()
             self.confirm()
             if is_heard(text):
                 return
-            if time.monotonic() > deadline:
-                break
         raise RuntimeError("nothing came through Kafka")
 
 

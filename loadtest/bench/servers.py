@@ -100,9 +100,9 @@ class Server:
         return metrics[name]
 
 
-def flowcast(data, interval, *options, program=None):
+def flowcast(data, interval, *options, program=None, shards=1):
     """The command for flowcast; `program` is another one than the usual."""
-    return [program or FLOWCAST, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", "1",
+    return [program or FLOWCAST, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", str(shards),
             *options]
 
 

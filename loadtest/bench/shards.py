@@ -7,7 +7,7 @@
 
 usual     A load that one shard carries: frames per CPU second, latency, fairness, with one shard and with two.
 limit     More than any of them carries: frames a second that arrive, all of them proven.
-overload  Two shards. Clients of the first are in all groups and get more than it can send, those of the second are two in one
+overload  Two shards. Clients of the first are in all groups and get about what it can send, those of the second are two in one
           group: how late they get their frames, with and without the others. They are read at real-time priority, where the
           kernel allows it: otherwise they would wait for those who read the rest.
 
@@ -47,11 +47,6 @@ HEAVY, PROBES, OVERLOAD = 600, 2, "2ms"
 PROBED_S = 6
 
 
-def serve(data, interval, shards):
-    """The command for flowcast."""
-    return [servers.FLOWCAST, "serve", "--port", "0", "--data-dir", str(data), "--interval", interval, "--shards", str(shards)]
-
-
 def scaled(asked, settings, is_at_limit):
     """One round of a load, with one shard and with two."""
     for shape, (clients, tickers, usual, limit) in SHAPES.items():
@@ -61,7 +56,7 @@ def scaled(asked, settings, is_at_limit):
         load = Load(clients, WIRE, ",".join(map(group, tickers)), asked.seconds, demand, groups_each=len(tickers),
                     ledger="require", at_limit=is_at_limit, tells_latency=False)  # fmt: skip
         for shards, cores in SHARDS.items():
-            with running(serve(data, interval, shards), cores=cores, built=True) as server:
+            with running(servers.flowcast(data, interval, shards=shards), cores=cores, built=True) as server:
                 result = run(server, load)
             figures = result.figures()
             yield (shape, shards), {name: figures[name] for name in (
@@ -154,7 +149,7 @@ def catch_up(probes):
 def overload(settings):
     """One round: how late the second shard's clients get their frames, alone and beside an overloaded shard."""
     for is_overloaded in (False, True):
-        with running(serve(settings.sixteen(), OVERLOAD, 2), cores=SHARDS[2], built=True) as server:
+        with running(servers.flowcast(settings.sixteen(), OVERLOAD, shards=2), cores=SHARDS[2], built=True) as server:
             heavy, probes = by_shard(server, (HEAVY if is_overloaded else 1, PROBES))
             ready = multiprocessing.Event()
             reader = multiprocessing.Process(target=drain, args=(heavy, ready), daemon=True)
@@ -186,10 +181,7 @@ def options():
     parser.add_argument("--rows", type=some_of(ROWS), default=ROWS, help=f"default: {','.join(ROWS)}")
     parser.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
     parser.add_argument("--seconds", type=count, default=6, help="measured time of a run; default: %(default)s")
-    servers.add_programs(parser)
-    asked = parser.parse_args()
-    servers.use(asked)
-    return asked
+    return servers.asked_of(parser)
 
 
 def main():

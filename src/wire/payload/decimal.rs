@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_64_bits_is_out_of_range() {
-        for text in ["9223372036854775808", "1e19", "-1e300", "92233720368547758.08e3"] {
+        for text in ["9223372036854775808", "9230000000000000000", "1e19", "-1e300", "92233720368547758.08e3"] {
             assert_eq!(scale(text, 2), Err(DecimalError::OutOfRange), "{text}");
         }
     }

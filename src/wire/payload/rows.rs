@@ -18,7 +18,7 @@ pub fn rows<'a, T>(
     mut read: impl FnMut(&mut Row<'_, 'a>) -> Option<T>,
 ) -> Vec<T> {
     let (mut walk, mut out) = (Walk::new(text), Vec::with_capacity(expected));
-    while let Some(element) = walk.next() {
+    while let Some(element) = walk.next(0) {
         let row = match element {
             Element::List => {
                 let depth = walk.depth;
@@ -26,11 +26,7 @@ pub fn rows<'a, T>(
                 walk.skip_above(depth - 1);
                 row
             }
-            Element::Number => {
-                walk.number();
-                None
-            }
-            Element::Other => None,
+            Element::Number(_) | Element::Other => None,
         };
         noticed.skipped_rows += u32::from(row.is_none());
         out.extend(row);
@@ -49,8 +45,8 @@ impl Row<'_, '_> {
     /// The next element as a number, ×10^`places`. `None` if the row has ended, or something else stands there, or the
     /// number does not fit.
     pub fn number<T: TryFrom<i64>>(&mut self, places: u32) -> Option<T> {
-        match self.next()? {
-            Element::Number => self.walk.scaled(places),
+        match self.next(places)? {
+            Element::Number(value) => fitting(value),
             Element::List | Element::Other => None,
         }
     }
@@ -58,8 +54,8 @@ impl Row<'_, '_> {
     /// The next element as a number that may be null or missing: then it is absent. `None` for anything else.
     #[expect(clippy::option_option, reason = "three cases: a number, none there, and a row to skip")]
     pub fn optional_number<T: TryFrom<i64>>(&mut self, places: u32) -> Option<Option<T>> {
-        match self.next() {
-            Some(Element::Number) => self.walk.scaled(places).map(Some),
+        match self.next(places) {
+            Some(Element::Number(value)) => fitting(value).map(Some),
             Some(Element::List) => None,
             Some(Element::Other) | None => Some(None),
         }
@@ -76,34 +72,35 @@ impl Row<'_, '_> {
     /// The next element as a list of numbers, ×10^`places`, that may be null or missing: then it is empty. `None` if
     /// something else stands there or in it.
     pub fn optional_list(&mut self, places: u32) -> Option<Vec<i32>> {
-        match self.next() {
+        match self.next(places) {
             Some(Element::List) => {
                 let mut values = Vec::with_capacity(5);
-                while let Some(element) = self.walk.next() {
-                    let Element::Number = element else { return None };
-                    values.push(self.walk.scaled(places)?);
+                while let Some(element) = self.walk.next(places) {
+                    let Element::Number(value) = element else { return None };
+                    values.push(fitting(value)?);
                 }
                 Some(values)
             }
-            Some(Element::Number) => {
-                self.walk.number();
-                None
-            }
+            Some(Element::Number(_)) => None,
             Some(Element::Other) | None => Some(Vec::new()),
         }
     }
 
-    fn next(&mut self) -> Option<Element> {
+    fn next(&mut self, places: u32) -> Option<Element> {
         // Past its end the walk stands among the other rows.
-        (self.walk.depth == self.depth).then(|| self.walk.next()).flatten()
+        (self.walk.depth == self.depth).then(|| self.walk.next(places)).flatten()
     }
+}
+
+fn fitting<T: TryFrom<i64>>(value: Option<i64>) -> Option<T> {
+    T::try_from(value?).ok()
 }
 
 /// An element of a list.
 #[derive(Debug, PartialEq, Eq)]
 enum Element {
-    /// A number, which the walk stands before: [`Walk::scaled`] or [`Walk::number`] goes on.
-    Number,
+    /// A number, scaled; `None` if it does not fit.
+    Number(Option<i64>),
     /// A list: its elements come next, up to the [`None`] that ends it.
     List,
     /// Something else, already skipped.
@@ -123,8 +120,9 @@ impl<'a> Walk<'a> {
         Self { text, at: 1, depth: 1 }
     }
 
-    /// The next element of the list it stands in; `None` behind the last, and it then stands in the list around.
-    fn next(&mut self) -> Option<Element> {
+    /// The next element of the list it stands in, numbers ×10^`places`; `None` behind the last, and it then stands in
+    /// the list around.
+    fn next(&mut self, places: u32) -> Option<Element> {
         loop {
             let first = *self.text.as_bytes().get(self.at)?;
             match first {
@@ -139,7 +137,7 @@ impl<'a> Walk<'a> {
                     self.depth += 1;
                     return Some(Element::List);
                 }
-                b'-' | b'0'..=b'9' => return Some(Element::Number),
+                b'-' | b'0'..=b'9' => return Some(Element::Number(self.number(places))),
                 _ => {
                     self.skip_value();
                     return Some(Element::Other);
@@ -151,31 +149,22 @@ impl<'a> Walk<'a> {
     /// Skips until only `depth` lists are around.
     fn skip_above(&mut self, depth: usize) {
         while self.depth > depth && self.at < self.text.len() {
-            if self.next() == Some(Element::Number) {
-                self.number();
-            }
+            self.next(0);
         }
     }
 
-    /// Passes a number, ×10^`places`. `None` if it does not fit.
-    fn scaled<T: TryFrom<i64>>(&mut self, places: u32) -> Option<T> {
-        let rest = &self.text.as_bytes()[self.at..];
-        let value = match decimal::plain(rest, places) {
-            Some((value, length)) if !rest.get(length).copied().is_some_and(is_of_number) => {
-                self.at += length;
-                value
-            }
-            _ => decimal::scale(self.number(), places).ok()?,
-        };
-        T::try_from(value).ok()
-    }
-
-    /// Passes a number; returns its text.
-    fn number(&mut self) -> &'a str {
+    /// Mostly in one pass; a number with an exponent or very many digits in a few.
+    fn number(&mut self, places: u32) -> Option<i64> {
         let rest = &self.text[self.at..];
+        if let Some((value, length)) = decimal::plain(rest.as_bytes(), places)
+            && !rest.as_bytes().get(length).copied().is_some_and(is_of_number)
+        {
+            self.at += length;
+            return Some(value);
+        }
         let end = rest.bytes().position(|byte| !is_of_number(byte)).unwrap_or(rest.len());
         self.at += end;
-        &rest[..end]
+        decimal::scale(&rest[..end], places).ok()
     }
 
     /// Skips a string, an object or a word.
@@ -230,10 +219,11 @@ mod tests {
     fn walk(text: &str) -> Vec<String> {
         let (mut walk, mut seen) = (Walk::new(text), Vec::new());
         while walk.depth > 0 && walk.at < text.len() {
-            seen.push(match walk.next() {
+            let from = walk.at;
+            seen.push(match walk.next(0) {
                 None => "]".to_owned(),
                 Some(Element::List) => "[".to_owned(),
-                Some(Element::Number) => walk.number().to_owned(),
+                Some(Element::Number(_)) => text[from..walk.at].trim_start_matches([' ', '\t', ',']).to_owned(),
                 Some(Element::Other) => "?".to_owned(),
             });
         }
