@@ -12,7 +12,8 @@ use super::frames::Frames;
 use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, Tick, TickPublication};
 use super::system_clock;
-use crate::faults::fault_board::{ClockPlace, FaultBoard, NotedBatch, NotedHub};
+use crate::faults::batch_notes::{ClockPlace, NotedHub};
+use crate::faults::fault_board::{FaultBoard, NotedBatch};
 
 /// What is to be published, and where.
 pub trait Outgoing {

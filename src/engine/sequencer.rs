@@ -12,7 +12,8 @@ use super::batch::{Batch, Due, Outgoing, Readers, Sequence};
 use super::group::{CHANNEL_SLOTS, Group};
 use super::ledger::{Ledger, LedgerOptions, Tick};
 use super::system_clock;
-use crate::faults::fault_board::{ClockPlace, FaultBoard, NotedHub};
+use crate::faults::batch_notes::{ClockPlace, NotedHub};
+use crate::faults::fault_board::FaultBoard;
 use crate::faults::fault_entry::FaultEntry;
 use crate::replay::snapshot::Epoch;
 

@@ -4,32 +4,21 @@
 //! notes up to what they have drained, so all of them know of each frame at which tick it was published. Without a plan
 //! all that anybody does is one relaxed load of [`FaultBoard::running`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::batch_notes::{BatchNotes, ClockPlace, NotedHub, PlannedBatch};
 use super::draw::ClientIdentity;
 use super::fault_entry::{FaultDetail, FaultEntry};
 use super::fault_plan::{FaultAction, FaultKind, FaultPlan};
 use super::schedule::{InForce, Schedule};
 
-/// Batches that are remembered for the shards. One that looks later than that has missed ticks, and says so.
-const NOTES: usize = 1024;
-
 /// Clients that are numbered, and whose requests are counted.
 const CLIENTS: usize = 65_536;
-
-/// The hubs whose batches are noted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotedHub {
-    /// That of the groups that Web PubSub clients join.
-    Groups,
-    /// That of the channels of `/ws`.
-    Streams,
-}
 
 /// Whose batches are the plan's ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,32 +42,6 @@ pub struct NotedBatch {
     pub due_ns: u64,
     /// Where the entries of the ledger belong.
     pub place: ClockPlace,
-}
-
-/// A tick of the clock, as the ledger numbers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClockPlace {
-    /// The clock's count of its ticks.
-    pub ordinal: u64,
-    /// Its epoch.
-    pub epoch: u64,
-}
-
-/// A batch as the shards take it.
-#[derive(Debug, Clone)]
-pub struct PlannedBatch {
-    /// The ids of its publications.
-    pub first_id: u64,
-    /// Likewise; smaller than the first if there are none.
-    pub last_id: u64,
-    /// The plan's tick.
-    pub tick: u64,
-    /// Whether the tick is new with it.
-    pub is_tick: bool,
-    /// Where the entries of the ledger belong.
-    pub place: ClockPlace,
-    /// The faults that are in force.
-    pub in_force: Arc<[InForce]>,
 }
 
 /// What a fault has done, over all plans.
@@ -130,14 +93,6 @@ struct RequestCount {
     fired: u64,
     made: u64,
     struck: u32,
-}
-
-/// The batches of one hub, oldest first.
-#[derive(Debug, Default)]
-struct BatchNotes {
-    /// How many are gone.
-    gone: u64,
-    batches: VecDeque<PlannedBatch>,
 }
 
 /// A request that a fault has struck.
@@ -221,7 +176,7 @@ impl FaultBoard {
         self.running.store(0, Ordering::Relaxed);
     }
 
-    /// BatchNotes a batch. Called by its publisher before it declares the batch published.
+    /// Notes a batch. Called by its publisher before it declares the batch published.
     pub fn note(&self, hub: NotedHub, batch: &NotedBatch) {
         let mut state = self.state();
         let Some(run) = &mut state.run else { return };
@@ -256,13 +211,9 @@ impl FaultBoard {
     ) -> u64 {
         let mut state = self.state();
         let Some(run) = state.run_of(number) else { return position };
-        let notes = &run.notes[hub as usize];
-        self.missed.fetch_add(notes.gone.saturating_sub(position), Ordering::Relaxed);
-        let position = position.max(notes.gone);
-        let skipped = usize::try_from(position - notes.gone).unwrap_or(usize::MAX);
-        let before = batches.len();
-        batches.extend(notes.batches.iter().skip(skipped).take_while(|batch| batch.last_id <= drained).cloned());
-        position + (batches.len() - before) as u64
+        let (position, missed) = run.notes[hub as usize].take(position, drained, batches);
+        self.missed.fetch_add(missed, Ordering::Relaxed);
+        position
     }
 
     /// The how-manieth session of its client this one is; 0 if there are more clients than are numbered.
@@ -394,14 +345,9 @@ impl BoardState {
 
 impl FaultRun {
     fn note(&mut self, hub: NotedHub, batch: &NotedBatch, is_tick: bool, in_force: Arc<[InForce]>) {
-        let notes = &mut self.notes[hub as usize];
-        if notes.batches.len() == NOTES {
-            notes.batches.pop_front();
-            notes.gone += 1;
-        }
         let NotedBatch { first_id, last_id, .. } = *batch;
         let (tick, place) = (self.schedule.now().tick, self.place);
-        notes.batches.push_back(PlannedBatch { first_id, last_id, tick, is_tick, place, in_force });
+        self.notes[hub as usize].push(PlannedBatch { first_id, last_id, tick, is_tick, place, in_force });
     }
 
     /// Keeps what is in force for requests, and for batches that are no ticks.

@@ -9,6 +9,7 @@
 //! ([`draw`]), so the same plan strikes the same clients again. What a fault does to a connection is in
 //! `server/shard/faults`, to a request in `server/http/faults`.
 
+pub mod batch_notes;
 pub mod draw;
 pub mod fault_board;
 pub mod fault_entry;

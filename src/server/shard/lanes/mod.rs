@@ -15,7 +15,7 @@ use slab::Slab;
 use crate::engine::frames::Form;
 use crate::engine::group::Group;
 use crate::engine::policy::LagOptions;
-use crate::faults::fault_board::NotedHub;
+use crate::faults::batch_notes::NotedHub;
 use crate::health::log_limit::SeenNames;
 use crate::server::shard::context::ShardContext;
 use crate::server::shard::stats::ShardStats;

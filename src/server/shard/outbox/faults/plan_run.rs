@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::strike_counts::StrikeCounts;
 use crate::engine::hub::wire_name;
+use crate::faults::batch_notes::ClockPlace;
 use crate::faults::draw::ClientIdentity;
-use crate::faults::fault_board::{ClockPlace, FaultBoard};
+use crate::faults::fault_board::FaultBoard;
 use crate::faults::fault_entry::{FaultDetail, FaultEntry};
 use crate::faults::fault_plan::{FaultPlan, STREAMS_NAME};
 use crate::faults::schedule::InForce;
