@@ -71,4 +71,9 @@ impl BatchNotes {
         batches.extend(self.batches.iter().skip(skipped).take_while(|batch| batch.last_id <= drained).cloned());
         (position + (batches.len() - before) as u64, missed)
     }
+
+    /// How many were noted so far.
+    pub fn noted(&self) -> u64 {
+        self.gone + self.batches.len() as u64
+    }
 }

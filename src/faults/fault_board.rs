@@ -69,6 +69,8 @@ pub struct FaultBoard {
 struct BoardState {
     last_plan: u64,
     run: Option<FaultRun>,
+    /// How far each shard has struck: the plan, and the position in the notes of each hub.
+    struck: Vec<NotedSoFar>,
 }
 
 /// A plan under way.
@@ -93,6 +95,15 @@ struct RequestCount {
     fired: u64,
     made: u64,
     struck: u32,
+}
+
+/// How much was noted of a plan at some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NotedSoFar {
+    /// Its number.
+    pub plan: u64,
+    /// Batches of each hub.
+    pub positions: [u64; 2],
 }
 
 /// A request that a fault has struck.
@@ -214,6 +225,36 @@ impl FaultBoard {
         let (position, missed) = run.notes[hub as usize].take(position, drained, batches);
         self.missed.fetch_add(missed, Ordering::Relaxed);
         position
+    }
+
+    /// A shard will follow the plans; returns its number.
+    pub fn join(&self) -> usize {
+        let struck = &mut self.state().struck;
+        struck.push(NotedSoFar::default());
+        struck.len() - 1
+    }
+
+    /// A shard reports how far it has struck.
+    pub fn has_struck(&self, shard: usize, so_far: NotedSoFar) {
+        if let Some(struck) = self.state().struck.get_mut(shard) {
+            *struck = so_far;
+        }
+    }
+
+    /// How much was noted of the plan that runs.
+    pub fn noted(&self) -> Option<NotedSoFar> {
+        let state = self.state();
+        let run = state.run.as_ref()?;
+        Some(NotedSoFar { plan: run.number, positions: [0, 1].map(|hub| run.notes[hub].noted()) })
+    }
+
+    /// Whether every shard has struck so far, or follows a later plan.
+    pub fn all_have_struck(&self, noted: NotedSoFar) -> bool {
+        let is_there = |struck: &NotedSoFar| {
+            let is_as_far = || struck.positions.iter().zip(noted.positions).all(|(struck, noted)| *struck >= noted);
+            struck.plan > noted.plan || (struck.plan == noted.plan && is_as_far())
+        };
+        self.state().struck.iter().all(is_there)
     }
 
     /// The how-manieth session of its client this one is; 0 if there are more clients than are numbered.
@@ -433,6 +474,25 @@ mod tests {
         }
         let (next, batches) = taken(&board, NotedHub::Groups, 0, u64::MAX);
         assert_eq!((next, batches.len(), board.missed()), (1501, 1024, 477));
+    }
+
+    #[test]
+    fn it_is_known_when_all_shards_have_struck_at_what_was_noted() {
+        let board = FaultBoard::default();
+        assert!(board.noted().is_none());
+        let shards = [board.join(), board.join()];
+        board.begin(FaultPlan::read(b"", PlanSyntax::Toml).unwrap());
+        board.note(NotedHub::Groups, &batch(1, 1, true));
+        let noted = board.noted().unwrap();
+        assert_eq!(noted, NotedSoFar { plan: 1, positions: [2, 0] });
+        board.has_struck(shards[0], noted);
+        assert!(!board.all_have_struck(noted));
+        board.note(NotedHub::Groups, &batch(2, 2, true));
+        board.has_struck(shards[1], NotedSoFar { plan: 1, positions: [3, 0] });
+        assert!(board.all_have_struck(noted), "what came later is not asked for");
+        assert!(!board.all_have_struck(board.noted().unwrap()));
+        board.has_struck(shards[0], NotedSoFar { plan: 2, positions: [0, 0] });
+        assert!(board.all_have_struck(noted), "it has left that plan behind");
     }
 
     #[test]

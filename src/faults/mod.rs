@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan_reader ─▶ fault_plan ─▶ schedule (which faults are in force at a tick) ─▶ fault_board ─▶ shards, HTTP
-//!                                    ▲ every batch of the hubs                        └─▶ fault_entry ─▶ the ledger
+//!                                            every batch of the hubs ─▶ batch_notes ──┘ └─▶ fault_entry ─▶ the ledger
 //! ```
 //!
 //! Nothing here knows a socket. Who is struck is a pure function of the plan's seed, the fault, the tick and the client

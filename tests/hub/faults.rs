@@ -160,6 +160,24 @@ fn a_plan_means_whom_it_selects() {
     }
 }
 
+#[test]
+fn a_plan_that_is_replaced_or_ended_has_struck_at_all_that_was_published() {
+    let server = standing(&Dataset::usual(), &[]);
+    let mut clients: Vec<Client> = (0..6).map(|number| keyed(&server, &format!("k{number}"), JSON)).collect();
+    for round in 1..=60_u64 {
+        order(&server, "[[fault]]\nat = 1\ndo = \"drop\"\n");
+        step(&server, 1);
+        if round % 2 == 0 {
+            assert_eq!(clear(&server)["total"]["drop"], 6 * round, "the answer has all that it did");
+        }
+    }
+    step(&server, 1);
+    for client in &mut clients {
+        assert_eq!(indexes(&client.take(1)), [60], "all others were dropped");
+    }
+    assert_eq!(struck(&server, "drop"), 360);
+}
+
 fn put(server: &Server, headers: &[(&str, &str)], body: &str) -> Response {
     http::request_with(server.address, "PUT", "/faults", headers, body)
 }

@@ -27,7 +27,7 @@ use super::Outbox;
 use crate::engine::hub::Hub;
 use crate::engine::system_clock::monotonic_ms;
 use crate::faults::batch_notes::{ClockPlace, NotedHub, PlannedBatch};
-use crate::faults::fault_board::FaultBoard;
+use crate::faults::fault_board::{FaultBoard, NotedSoFar};
 use crate::faults::fault_entry::FaultEntry;
 use crate::faults::fault_plan::FaultClass;
 use crate::server::shard::close::Close;
@@ -42,6 +42,8 @@ const PUMPED: usize = 64;
 /// The faults of a shard's clients.
 pub struct ShardFaults {
     board: Arc<FaultBoard>,
+    /// The shard's number there.
+    shard: usize,
     /// Its ledger has the entries.
     hub: Arc<Hub>,
     /// The plan, as this shard has seen it.
@@ -64,7 +66,8 @@ impl ShardFaults {
     /// The board tells which plan runs.
     pub fn new(board: Arc<FaultBoard>, hub: Arc<Hub>) -> Self {
         let (lines, stalls, resets, timers) = (HashMap::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { board, hub, run: None, lines, stalls, resets, timers, held_bytes: 0, revision: 0 }
+        let shard = board.join();
+        Self { board, shard, hub, run: None, lines, stalls, resets, timers, held_bytes: 0, revision: 0 }
     }
 
     /// Whether there is a plan, or something left of one.
@@ -103,7 +106,8 @@ impl Outbox {
         }
         self.follow_plan(sessions, lanes);
         let mut frames = Vec::new();
-        for batch in self.take_batches(lanes) {
+        let (batches, reached) = self.take_batches(lanes);
+        for batch in batches {
             let is_of_frames = self.strike_batch(&batch, sessions, lanes);
             if is_of_frames && batch.1.first_id <= batch.1.last_id {
                 frames.push(batch);
@@ -111,6 +115,9 @@ impl Outbox {
         }
         if std::mem::replace(&mut self.faults.revision, lanes.revision()) != lanes.revision() || !frames.is_empty() {
             self.divert(&frames, sessions, lanes);
+        }
+        if let Some(reached) = reached {
+            self.faults.board.has_struck(self.faults.shard, reached);
         }
     }
 
@@ -135,14 +142,14 @@ impl Outbox {
         }
     }
 
-    /// The batches that were drained since the last look, those that are ticks first.
-    fn take_batches(&mut self, lanes: &Lanes) -> Vec<(NotedHub, PlannedBatch)> {
-        let ShardFaults { board, run, .. } = &mut self.faults;
-        let Some(run) = run else { return Vec::new() };
+    /// The batches that were drained since the last look, those that are ticks first; and how far that goes, if there
+    /// could be any.
+    fn take_batches(&mut self, lanes: &Lanes) -> (Vec<(NotedHub, PlannedBatch)>, Option<NotedSoFar>) {
+        let ShardFaults { board, run: Some(run), .. } = &mut self.faults else { return Default::default() };
         let hubs = [NotedHub::Groups, NotedHub::Streams];
         let look = (board.news(), hubs.map(|hub| lanes.drained_of(hub)));
         if std::mem::replace(&mut run.looked, look) == look {
-            return Vec::new();
+            return Default::default();
         }
         let mut found = Vec::new();
         for hub in hubs {
@@ -151,7 +158,7 @@ impl Outbox {
             *position = board.take(run.number, hub, *position, lanes.drained_of(hub), &mut batches);
             found.extend(batches.into_iter().map(|batch| (hub, batch)));
         }
-        found
+        (found, Some(NotedSoFar { plan: run.number, positions: run.positions }))
     }
 
     /// Strikes connections at a tick. Says whether faults about frames are in force.
