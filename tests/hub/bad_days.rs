@@ -47,6 +47,23 @@ fn an_arena_without_room_for_a_block_is_refused_with_the_least() {
 }
 
 #[test]
+fn an_arena_too_small_for_the_window_is_told_with_what_would_do() {
+    let tickers = ["SPX", "NDX", "SPY"];
+    let dataset = Dataset::new(&tickers.map(|ticker| (ticker, 30_000)));
+    let settings = [("FLOWCAST_ARENA_BYTES", "16MiB"), ("WS_STREAM_INTERVAL", "1ms"), ("FLOWCAST_WINDOW_AHEAD", "20s")];
+    let server = Server::with(&dataset, &settings);
+    let mut client = Client::open(&server, JSON).joined(&tickers);
+    let log = common::eventually("it is told", || {
+        client.take(300);
+        Some(server.log()).filter(|log| log.contains("--arena-bytes is too small"))
+    });
+    let told = log.lines().find_map(|line| line.split_once(" least=")?.1.split(' ').next()?.parse::<u64>().ok());
+    let least = told.expect("the bytes that would do");
+    // Twenty seconds are 20,000 records of each.
+    assert!((24 << 20..48 << 20).contains(&least), "{least}");
+}
+
+#[test]
 fn a_file_of_one_endless_line_is_left_out_and_its_neighbours_play() {
     let dataset = Dataset::new(&[("SPX", 50)]);
     let path = dataset.write("LONG", "x".repeat(64 << 20)).display().to_string();
@@ -60,6 +77,27 @@ fn a_file_of_one_endless_line_is_left_out_and_its_neighbours_play() {
     let log = server.log();
     assert!(log.contains(&format!("{path}: expected records, got 1 bad line and no good one")), "{log}");
     assert!(log.contains(&format!("{mixed}:2: expected a line of at most 1048576 bytes")), "{log}");
+}
+
+#[test]
+fn a_record_behind_many_spaces_is_a_record() {
+    let dataset = Dataset::empty();
+    dataset.write("SPX", format!("{}\n{}{}\n", line("SPX", 0), " ".repeat(5000), line("SPX", 1)));
+    let server = Server::with(&dataset, &[("FLOWCAST_STRICT", "true"), ("WS_STREAM_INTERVAL", "5ms")]);
+    assert_consecutive(&Client::open(&server, JSON).joined(&["SPX"]).take(4), "SPX", Profile::V2026, 2);
+}
+
+#[test]
+fn millions_of_lines_that_are_no_records_take_no_memory() {
+    let dataset = Dataset::new(&[("SPX", 50)]);
+    dataset.write("JUNK", format!("{}\n{}", line("JUNK", 0), "x\n".repeat(12 << 20)));
+    let server = Server::with(&dataset, &[("FLOWCAST_ARENA_BYTES", "16MiB"), ("WS_STREAM_INTERVAL", "5ms")]);
+    let mut client = Client::open(&server, JSON).joined(&["SPX"]);
+    assert_consecutive(&client.take(60), "SPX", Profile::V2026, 50);
+    server.logged("loaded dates=");
+    let (resident, held) = (server.resident(), server.metric("flowcast_arena_bytes"));
+    assert!(held <= 22 << 20, "{held} bytes are held; a block may be on its way out");
+    assert!(resident < 150 << 20, "{resident} bytes are resident");
 }
 
 #[test]
@@ -77,10 +115,12 @@ fn what_is_no_jsonl_is_named_with_the_command_that_turns_it_into_that() {
 
 #[test]
 fn a_byte_order_mark_is_skipped() {
-    let dataset = Dataset::empty();
-    dataset.write("SPX", format!("\u{feff}{}\n{}\n", line("SPX", 0), line("SPX", 1)));
-    let server = Server::with(&dataset, &[("FLOWCAST_STRICT", "true"), ("WS_STREAM_INTERVAL", "5ms")]);
-    assert_consecutive(&Client::open(&server, JSON).joined(&["SPX"]).take(4), "SPX", Profile::V2026, 2);
+    for after in ["", "\n", "\r\n"] {
+        let dataset = Dataset::empty();
+        dataset.write("SPX", format!("\u{feff}{after}{}\n{}\n", line("SPX", 0), line("SPX", 1)));
+        let server = Server::with(&dataset, &[("FLOWCAST_STRICT", "true"), ("WS_STREAM_INTERVAL", "5ms")]);
+        assert_consecutive(&Client::open(&server, JSON).joined(&["SPX"]).take(4), "SPX", Profile::V2026, 2);
+    }
 }
 
 #[test]

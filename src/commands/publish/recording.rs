@@ -19,7 +19,8 @@ use crate::commands::line_hints::LineHints;
 use crate::source::kafka::kafka_options::ORDERFLOW_TOPIC;
 use crate::source::recorded::dataset::{DataDate, Dataset, DatasetOptions};
 use crate::source::recorded::file_kind::{ENOUGH, NotJsonLines};
-use crate::source::recorded::lines::{BYTE_ORDER_MARK, MAX_LINE};
+use crate::source::recorded::index::BYTE_ORDER_MARK;
+use crate::source::recorded::lines::MAX_LINE;
 
 /// One line, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

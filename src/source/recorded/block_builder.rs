@@ -38,8 +38,6 @@ struct PartBuffer {
 pub struct Built {
     /// The block: the one that was there, or a new one.
     pub block: Arc<Block>,
-    /// Bytes of the frames that were added.
-    pub bytes: u64,
     /// Figures over its lines; line numbers count from the block's first.
     pub lines: LineStats,
 }
@@ -76,10 +74,9 @@ impl BlockBuilder {
         if self.slots.len() as u64 != known.end - known.start {
             return Err(track.file().has_changed());
         }
-        let block = there.unwrap_or_else(|| Arc::new(Block::new(track.kind(), &self.slots)));
-        let mut bytes = 0;
+        let block = there.unwrap_or_else(|| Arc::new(Block::new(track.kind(), &self.slots, held)));
         for buffer in self.parts.iter().filter(|buffer| parts.has(buffer.part)) {
-            bytes += block.add(buffer.part, &buffer.bytes, &buffer.ends, held);
+            block.add(buffer.part, &buffer.bytes, &buffer.ends);
         }
         for (profile, hashes) in Profile::ALL.into_iter().zip(&self.hashes) {
             if hashes.len() == self.slots.len() {
@@ -89,7 +86,7 @@ impl BlockBuilder {
         if has_spot(parts) {
             block.add_spot_hashes(&self.spot_hashes);
         }
-        Ok(Built { block, bytes, lines: stats })
+        Ok(Built { block, lines: stats })
     }
 
     fn clear(&mut self) {

@@ -1,5 +1,6 @@
 //! The prices of the replayed tickers at the clock's position, for the JSON streams.
 
+use std::slice;
 use std::sync::{Mutex, PoisonError};
 
 use rust_decimal::Decimal;
@@ -92,8 +93,10 @@ impl TickerPrices {
             let upto = next.min(slots.end);
             let prices = index.spots_of(block);
             let range = (self.counted - slots.start) as usize..(upto - slots.start) as usize;
+            // One alone stands for all of them.
+            let prices = if let [same] = prices { slice::from_ref(same) } else { prices.get(range).unwrap_or(&[]) };
             // 0 stands for a number that was missing.
-            for &spot in prices.get(range).unwrap_or(&[]).iter().filter(|&&spot| spot > 0) {
+            for &spot in prices.iter().filter(|&&spot| spot > 0) {
                 let is_first = self.open == 0;
                 self.open = if is_first { spot } else { self.open };
                 self.low = if is_first { spot } else { self.low.min(spot) };

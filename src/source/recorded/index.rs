@@ -16,11 +16,12 @@ use super::mapping::{MappedFile, ReadError};
 /// Bytes of the file per block: some 400 records of orderflow, or 40 of GEX.
 pub const BLOCK: u64 = 256 << 10;
 
-/// A line that has nothing but spaces in so many bytes counts as blank.
-const PEEK: usize = 64;
+/// How far behind a block's end its last line is looked at for its time: longer than any record. A line with more spaces
+/// than that is not blank any more, whatever follows them.
+const LAST_LINE: usize = 16 << 10;
 
-/// How far behind a block's end its last line is looked at for its time: longer than any record.
-const LAST_LINE: u64 = 16 << 10;
+/// Some editors put it at the start of a file.
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Which times a file's records can have, and what is kept of them.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +39,9 @@ pub struct TimeRules {
 pub struct Index {
     len: u64,
     rules: TimeRules,
-    /// Times of each block's slots, Unix seconds.
+    /// Times of each block's slots, Unix seconds; see [`figures`].
     times: Box<[OnceLock<Box<[u32]>>]>,
-    /// Spot prices of each block's slots in hundredths, if they are kept.
+    /// Spot prices of each block's slots in hundredths, if they are kept; see [`figures`].
     spots: Box<[OnceLock<Box<[u32]>>]>,
     /// Number of the first slot of each block; one more entry than blocks.
     slots: Box<[AtomicU64]>,
@@ -118,13 +119,13 @@ impl Index {
         self.slots[block].load(Ordering::Relaxed)..self.slots[block + 1].load(Ordering::Relaxed)
     }
 
-    /// The times of a block's slots, Unix seconds; they rise. Empty unless it was scanned.
+    /// The times of a block's slots, Unix seconds; they rise. One alone if all are the same, none unless it was scanned.
     pub fn times_of(&self, block: usize) -> &[u32] {
         self.times.get(block).and_then(OnceLock::get).map_or(&[], |times| times)
     }
 
-    /// The spot prices of a block's slots in hundredths, 0 where there is none. Empty unless it was scanned and they
-    /// are kept.
+    /// The spot prices of a block's slots in hundredths, 0 where there is none. One alone if all are the same, none
+    /// unless it was scanned and they are kept.
     pub fn spots_of(&self, block: usize) -> &[u32] {
         self.spots.get(block).and_then(OnceLock::get).map_or(&[], |spots| spots)
     }
@@ -132,7 +133,10 @@ impl Index {
     /// When a slot is due, Unix seconds; `None` if it is not indexed.
     pub fn time_of(&self, slot: u64) -> Option<u32> {
         let block = self.find(slot)?;
-        self.times_of(block).get((slot - self.slots_of(block).start) as usize).copied()
+        match self.times_of(block) {
+            [same] => Some(*same),
+            times => times.get((slot - self.slots_of(block).start) as usize).copied(),
+        }
     }
 
     /// The first slot that is due at `time` or later; one behind the last if there is none. `None` if the file is not
@@ -178,9 +182,9 @@ impl Index {
             let times = rising(&scan.times, self.rules.plausible, scan.before);
             scan.before = times.last().copied().or(scan.before);
             let shifted = |time: &u32| u32::try_from(i64::from(*time) + self.rules.shift).unwrap_or(*time);
-            let _ = self.times[block].set(times.iter().map(shifted).collect());
+            let _ = self.times[block].set(figures(times.iter().map(shifted).collect()));
             if let Some(spots) = self.spots.get(block) {
-                let _ = spots.set(scan.spots.as_slice().into());
+                let _ = spots.set(figures(scan.spots.clone()));
             }
             self.slots[block + 1].store(self.slots[block].load(Ordering::Relaxed) + slots, Ordering::Relaxed);
             self.lines[block + 1].store(self.lines[block].load(Ordering::Relaxed) + lines, Ordering::Relaxed);
@@ -195,13 +199,17 @@ impl Index {
         let Range { start, end } = self.bytes_of(block);
         // The byte before tells whether a line begins right at the start.
         let from = start.saturating_sub(1);
-        let to = self.len.min(end + LAST_LINE);
+        let to = self.len.min(end + LAST_LINE as u64);
         bytes.clear();
         times.clear();
         spots.clear();
         file.read(from, (to - from) as usize, bytes)?;
         let end = (end - from) as usize;
-        let mut next = if start == 0 { Some(0) } else { after_newline(bytes, 0) };
+        let mut next = match start {
+            0 if bytes.starts_with(BYTE_ORDER_MARK) => Some(BYTE_ORDER_MARK.len()),
+            0 => Some(0),
+            _ => after_newline(bytes, 0),
+        };
         let mut lines = 0;
         while let Some(at) = next.filter(|&at| at < end) {
             lines += 1;
@@ -220,10 +228,22 @@ fn after_newline(bytes: &[u8], from: usize) -> Option<usize> {
     memchr(b'\n', &bytes[from..]).map(|at| from + at + 1)
 }
 
+/// What is kept of a block's figures: one alone if all are the same, as those of a hundred thousand lines that are no
+/// records, so that an index is never larger than its file.
+fn figures(all: Vec<u32>) -> Box<[u32]> {
+    match &all[..] {
+        [first, rest @ ..] if rest.iter().all(|figure| figure == first) => Box::new([*first]),
+        _ => all.into(),
+    }
+}
+
 /// Whether a line has anything in it. `from` begins with the line and may go on behind it.
 pub fn is_slot(from: &[u8]) -> bool {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');
-    from.iter().take(PEEK).find(|byte| !is_space(byte)).is_some_and(|&byte| byte != b'\n')
+    match from.iter().take(LAST_LINE).find(|byte| !is_space(byte)) {
+        Some(&byte) => byte != b'\n',
+        None => from.len() >= LAST_LINE,
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +270,35 @@ mod tests {
         let index = scanned(b"\r\na\n  \t\n b\n\nc");
         assert_eq!((index.slots(), index.lines(), index.is_complete()), (3, 6, true));
         assert_eq!((scanned(b"").blocks(), scanned(b"\n").slots(), scanned(b"a\n").lines()), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_line_that_begins_with_many_spaces_is_a_slot() {
+        let (indented, endless) = (format!("{}a\n", " ".repeat(200)), " ".repeat(LAST_LINE));
+        assert_eq!((scanned(indented.as_bytes()).slots(), scanned(endless.as_bytes()).slots()), (1, 1));
+        assert_eq!(scanned(format!("{}\nb", &endless[1..]).as_bytes()).slots(), 1, "a blank line and b");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_line_of_its_own() {
+        for (content, slots, lines) in
+            [("\u{feff}\na", 1, 2), ("\u{feff}\r\na", 1, 2), ("\u{feff}a", 1, 1), ("\u{feff}", 0, 0)]
+        {
+            let index = scanned(content.as_bytes());
+            assert_eq!((index.slots(), index.lines()), (slots, lines), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_no_records_take_less_memory_than_the_file_has_bytes() {
+        let content = [b"{\"timestamp\":1000,\"spot\":5.25}\n".repeat(2), b"x\n".repeat(300_000)].concat();
+        let index = scanned(&content);
+        assert_eq!((index.blocks(), index.slots()), (3, 300_002));
+        assert_eq!((index.times_of(1), index.spots_of(1)), (&[1000][..], &[0][..]));
+        assert_eq!(
+            (index.time_of(299_999), index.slot_at(1000), index.slot_at(1001)),
+            (Some(1000), Some(0), Some(300_002))
+        );
     }
 
     #[test]

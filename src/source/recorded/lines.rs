@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use super::index::{Index, is_slot};
+use super::index::{BYTE_ORDER_MARK, Index, is_slot};
 use super::mapping::{MappedFile, ReadError};
 
 /// The longest line that can be a record.
@@ -12,9 +12,6 @@ pub const MAX_LINE: usize = 1 << 20;
 
 /// How much is read at once while looking for the end of a block's last line.
 const TAIL: u64 = 64 << 10;
-
-/// Some editors put it at the start of a file.
-pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The bytes of one block, up to the end of its last line. The next block uses the same buffer.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::lines::BYTE_ORDER_MARK;
+use super::index::BYTE_ORDER_MARK;
 use super::mapping::open_regular;
 use crate::streams::Streams;
 use crate::wire::streams::checks::TIMESTAMP;

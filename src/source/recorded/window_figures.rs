@@ -29,7 +29,7 @@ impl WindowFigures {
             health,
             built: frames_built(status),
             blocks: status.count("blocks_built", "Blocks of frames built, a form of a block at a time", vec![]),
-            held: status.gauge("arena_bytes", "Bytes of frames in memory", vec![]),
+            held: status.gauge("arena_bytes", "Bytes of frames in memory, with their tables", vec![]),
             budget: status.gauge("arena_limit_bytes", "Bytes of frames that --arena-bytes allows", vec![]),
             ahead: status.gauge(
                 "window_ahead_seconds",

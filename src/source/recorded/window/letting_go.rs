@@ -1,13 +1,13 @@
 //! Room in the arena: which blocks go when another is built.
 
-use std::sync::Arc;
+use std::ops::ControlFlow;
 
 use super::next_job::needed;
 use super::{Job, Plan, Window, wanted};
 use crate::engine::system_clock;
 use crate::health::log_limit::any;
-use crate::source::recorded::stand::Stand;
-use crate::source::recorded::walk::{Filled, Position, rank};
+use crate::source::recorded::track::Track;
+use crate::source::recorded::walk::{Filled, Position, rank, walk};
 
 impl Window {
     /// Bytes of frames in memory: those of blocks, and those that shards made of them.
@@ -91,20 +91,33 @@ impl Window {
     }
 
     fn warn_of_too_little(&self, plan: &mut Plan) {
-        let stands = self.stands.load();
-        let is_needed = |at: usize| {
-            let needs = |stand: &Arc<Stand>| stand.can_lead(at) && wanted(&stand.places()[at].group) != 0;
-            stands.iter().any(|stand| self.market.days[stand.day()].tracks.contains(&at) && needs(stand))
+        let needed = |at: usize, positions: &[Position]| {
+            let blocks = positions.iter().map(|&position| blocks_needed(&self.market.tracks[at], position)).max();
+            blocks.unwrap_or(0) * plan.sizes[at]
         };
-        let least: u64 = (0..plan.sizes.len()).filter(|&at| is_needed(at)).map(|at| 2 * plan.sizes[at]).sum();
+        let least: u64 = self.positions().iter().enumerate().map(|(at, positions)| needed(at, positions)).sum();
         if let Some(suppressed) = plan.lines.pass(system_clock::monotonic_ms()) {
             tracing::warn!(
                 arena_bytes = self.budget,
                 least,
                 suppressed = any(suppressed),
-                "--arena-bytes is too small for the blocks at the clock of the groups with subscribers; they take the \
+                "--arena-bytes is too small for what the groups with subscribers need within --window-ahead; they take the \
                  bytes in `least` all the same"
             );
         }
     }
+}
+
+/// How many blocks of a track a clock needs at once: the two that it comes to, and those that it comes to soon.
+fn blocks_needed(track: &Track, Position { next, soon }: Position) -> u64 {
+    let Some(soon) = soon else { return 0 };
+    let mut blocks = 0;
+    walk(track, next, |distance, block| {
+        if blocks >= 2 && distance > soon {
+            return ControlFlow::Break(());
+        }
+        blocks += u64::from(!track.index().slots_of(block).is_empty());
+        ControlFlow::Continue(())
+    });
+    blocks
 }

@@ -39,7 +39,7 @@ use crate::engine::group::Group;
 use crate::engine::hub::Hub;
 use crate::health::log_limit::LogLimiter;
 
-/// Frame bytes of a block before one was built: a guess that is only used while the window is empty.
+/// Bytes of a block before one was built: a guess that is only used while the window is empty.
 const GUESS: u64 = 128 << 10;
 
 /// Keeps the blocks around the clock in memory.
@@ -61,7 +61,7 @@ struct Plan {
     resident: Vec<BTreeSet<usize>>,
     /// Blocks, by track, that some builder works on.
     in_work: HashSet<(usize, usize)>,
-    /// Frame bytes of the last block that was built of each track.
+    /// Bytes of the last block that was built of each track.
     sizes: Vec<u64>,
     /// How far each track is filled.
     filled: Vec<Filled>,
@@ -188,11 +188,9 @@ impl Window {
                 let mut plan = self.plan();
                 plan.in_work.remove(&(at, block));
                 match built {
-                    Ok(Built { block: built, bytes, lines }) => {
+                    Ok(Built { block: built, lines }) => {
                         self.figures.count(parts, lines.records);
-                        if bytes > 0 {
-                            plan.sizes[at] = bytes;
-                        }
+                        plan.sizes[at] = built.bytes();
                         plan.resident[at].insert(block);
                         track.keep(block, Some(built));
                         let bad = track.note(block, lines);
