@@ -7,7 +7,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::common::client::{Client, Data, JSON_RELIABLE};
+use crate::common::client::{Client, Data, JSON_RELIABLE, PROTOBUF};
 use crate::common::dataset::{DATE, Dataset, FIRST, group, line};
 use crate::common::http::{self, Response};
 use crate::common::server::Server;
@@ -170,6 +170,26 @@ fn other_dates_are_loaded_beside_the_running_ones_and_swapped() {
     assert_eq!(server.get("/current-date").json()["current_date"], DATE);
     let missing = send(&server, "POST", "/reload-date", &json!({ "date": "2025-11-25" }));
     assert_eq!((missing.status, missing.error()), (400, "date not found: 2025-11-25".to_owned()));
+}
+
+#[test]
+fn a_join_of_what_the_played_date_has_not_is_acknowledged_at_once() {
+    let server = Server::with(&two_days(), &[MANY, ("FLOWCAST_START_PAUSED", "true")]);
+    let load = |dates: &Value| {
+        let begun = send(&server, "POST", "/replay/load", dates);
+        assert_eq!(begun.status, 202, "{begun:?}");
+        loaded(&server, begun.json()["job"].as_str().unwrap());
+    };
+    // Another date has it; then none has.
+    for dates in [json!({ "from": OTHER_DATE, "to": DATE }), json!({ "date": OTHER_DATE })] {
+        load(&dates);
+        assert_eq!(server.get("/current-date").json()["current_date"], OTHER_DATE);
+        Client::open(&server, PROTOBUF).joined(&["SPX", "ES_SPX"]);
+    }
+    let mut waiting = Client::open(&server, PROTOBUF).joined(&["ES_SPX"]);
+    load(&json!({ "date": DATE }));
+    assert_eq!(send(&server, "PATCH", "/replay", &json!({ "step": 1 })).status, 200);
+    assert_eq!(waiting.data().index(), 0, "and it comes when a date with it is played");
 }
 
 #[test]

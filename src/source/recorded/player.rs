@@ -281,6 +281,11 @@ impl Player {
         let Swap { playhead, axis, score, stage, done } = swap;
         self.stage.window().remove(self.playhead.stand());
         stage.window().take_over(playhead.stand());
+        for group in self.playhead.stand().left_out_by(playhead.stand()) {
+            // Whoever waits in it, or joins it, gets an ack at once, and nothing more.
+            group.set_ready(u8::MAX);
+            self.hub.undeclare(&group);
+        }
         (self.window, self.stage, self.playhead, self.axis, self.score) =
             (stage.window().alarm(), stage, playhead, axis, score);
         self.pause_at = None;

@@ -3,13 +3,14 @@
 //! The player writes it; the window reads it to build ahead, REST to answer, and nobody waits for anybody. A session's
 //! clock has a stand of its own on the same market, with groups of its own.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::market::Market;
+use super::market::{Market, MarketDay};
 use super::track::Track;
 use crate::engine::group::Group;
 use crate::engine::hub::Hub;
@@ -18,6 +19,8 @@ use crate::engine::hub::Hub;
 pub struct Stand {
     market: Arc<Market>,
     places: Box<[Place]>,
+    /// By date: the groups of which it has no track.
+    absent: Box<[Vec<Arc<Group>>]>,
     /// The date that is played.
     day: AtomicUsize,
     /// Slots that the clock passes soon, if it counts slots.
@@ -59,9 +62,16 @@ impl Stand {
             shown: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
         };
+        let places: Box<[Place]> = market.tracks.iter().map(place).collect();
+        let all = groups(&places);
+        let absent = |day: &MarketDay| {
+            let here = groups(&places[day.tracks.clone()]);
+            all.iter().filter(|(name, _)| !here.contains_key(*name)).map(|(_, group)| Arc::clone(group)).collect()
+        };
         Self {
             market: Arc::clone(market),
-            places: market.tracks.iter().map(place).collect(),
+            absent: market.days.iter().map(absent).collect(),
+            places,
             day: AtomicUsize::new(0),
             soon_slots: AtomicU64::new(0),
             soon_time: AtomicU32::new(0),
@@ -75,6 +85,17 @@ impl Stand {
         if self.plays.load(Ordering::Acquire) {
             group.set_ready(forms);
         }
+    }
+
+    /// The groups that have no track on the date that is played: nothing of them is built.
+    pub fn absent(&self) -> &[Arc<Group>] {
+        &self.absent[self.day()]
+    }
+
+    /// Its groups that another clock's stand has not, which plays in its place.
+    pub fn left_out_by(&self, next: &Self) -> Vec<Arc<Group>> {
+        let kept = groups(&next.places);
+        groups(&self.places).into_iter().filter(|(name, _)| !kept.contains_key(name)).map(|(_, group)| group).collect()
     }
 
     /// It plays: from now on the groups are ready when their blocks are built; `builder` builds them.
@@ -162,6 +183,13 @@ impl Stand {
     pub fn can_lead(&self, at: usize) -> bool {
         self.places[at].is_playing() && !self.market.tracks[at].is_lost()
     }
+}
+
+/// The groups of places, by name.
+fn groups(places: &[Place]) -> HashMap<Arc<str>, Arc<Group>> {
+    let of_place =
+        |place: &Place| [&place.group, &place.spot].map(|group| (Arc::clone(group.name()), Arc::clone(group)));
+    places.iter().flat_map(of_place).collect()
 }
 
 impl Place {

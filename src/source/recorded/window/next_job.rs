@@ -41,6 +41,10 @@ impl Window {
 
     /// What one clock needs: of the date it plays, and the first blocks of the next one.
     fn look_at(&self, stand: &Stand, plan: &Plan, urgent: &mut Urgent) {
+        for group in stand.absent() {
+            // Nothing of it is built before another date: whoever joins need not wait for that.
+            stand.set_ready(group, u8::MAX);
+        }
         for tracks in stand.tickers(stand.day()) {
             let lead = stand.lead(tracks.clone());
             if lead.is_none() {
