@@ -10,7 +10,7 @@
 use std::cell::Cell;
 use std::fs::{File, Metadata, OpenOptions};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -39,6 +39,33 @@ pub struct MappedFile {
     path: PathBuf,
     file: File,
     opened: Identity,
+    edges: Edges,
+}
+
+/// What a file begins with, and what stood at its end: still there if it has only grown.
+#[derive(Debug, PartialEq, Eq)]
+struct Edges([Vec<u8>; 2]);
+
+impl Edges {
+    /// Bytes of each.
+    const LEN: u64 = 256;
+
+    /// Those of the first `len` bytes of a file; shorter if it has less than that by now.
+    fn of(file: &File, len: u64) -> io::Result<Self> {
+        let edge = |from: u64| {
+            let mut bytes = vec![0; Self::LEN.min(len) as usize];
+            let mut read = 0;
+            while read < bytes.len() {
+                match file.read_at(&mut bytes[read..], from + read as u64)? {
+                    0 => break,
+                    more => read += more,
+                }
+            }
+            bytes.truncate(read);
+            io::Result::Ok(bytes)
+        };
+        Ok(Self([edge(0)?, edge(len.saturating_sub(Self::LEN))?]))
+    }
 }
 
 /// What changes when a file's content does, or when another file takes its place.
@@ -68,7 +95,8 @@ impl MappedFile {
         let failed = |source| ReadError::Io { path: path.to_owned(), source };
         install_handler().map_err(failed)?;
         let (file, metadata) = open_regular(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, opened: Identity::of(&metadata) })
+        let edges = Edges::of(&file, metadata.len()).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), file, opened: Identity::of(&metadata), edges })
     }
 
     /// The path it was opened by.
@@ -84,12 +112,15 @@ impl MappedFile {
 
     /// Checks that it still has what it had when it was opened. `Ok(true)`: and more was appended.
     pub fn check(&self) -> Result<bool, ReadError> {
-        match self.file.metadata().map(|metadata| Identity::of(&metadata)) {
-            Ok(identity) if identity == self.opened => Ok(false),
-            Ok(identity) if identity.len > self.opened.len => Ok(true),
-            Ok(_) => Err(self.has_changed()),
-            Err(source) => Err(ReadError::Io { path: self.path.clone(), source }),
+        let failed = |source| ReadError::Io { path: self.path.clone(), source };
+        let identity = Identity::of(&self.file.metadata().map_err(failed)?);
+        if identity == self.opened {
+            return Ok(false);
         }
+        // Another, longer file may have been written over it.
+        let has_grown =
+            identity.len > self.opened.len && Edges::of(&self.file, self.opened.len).map_err(failed)? == self.edges;
+        if has_grown { Ok(true) } else { Err(self.has_changed()) }
     }
 
     /// The error of a file that is not what it was.
@@ -305,6 +336,22 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         File::options().write(true).open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         assert!(matches!(mapped.check(), Err(ReadError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_longer_file_that_is_written_over_it_is_no_growth() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mut bytes) = file(dir.path(), 10_000);
+        let mapped = MappedFile::open(&path).unwrap();
+        bytes.extend(b"more");
+        fs::write(&path, &bytes).unwrap();
+        assert!(mapped.check().unwrap(), "the same bytes and more");
+        for at in [0, 9_999] {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            fs::write(&path, &other).unwrap();
+            assert!(matches!(mapped.check(), Err(ReadError::Changed { .. })), "byte {at} is another");
+        }
     }
 
     #[test]
