@@ -20,10 +20,16 @@ pub enum PayloadError {
     /// Damaged, not compressed, or too large.
     #[error("expected a payload compressed with zstd, of at most {limit} bytes without: {source}")]
     NotCompressed { limit: usize, source: std::io::Error },
+    /// More strikes or contracts than any chain has: as JSON each takes a hundred times its bytes.
+    #[error("expected at most {MAX_ROWS} strikes or contracts, got {rows}")]
+    TooManyRows { rows: usize },
     /// Another message than its type says.
     #[error("expected a payload of {}: {source}", kind.type_url())]
     Malformed { kind: PayloadKind, source: prost::DecodeError },
 }
+
+/// Strikes or contracts of a record that is shown: some ten times those of the longest chain.
+pub const MAX_ROWS: usize = 8192;
 
 /// A payload's record, and its length without compression in bytes. A payload that would be longer than `limit` is
 /// refused.
@@ -38,13 +44,22 @@ pub fn record_of(
     let kind = known.ok_or_else(|| PayloadError::UnknownType { type_url: type_url.to_owned() })?;
     let message = decompress(payload, limit).map_err(|source| PayloadError::NotCompressed { limit, source })?;
     let message = message.as_slice();
+    let malformed = |source| PayloadError::Malformed { kind, source };
+    let bounded = |rows: usize| if rows > MAX_ROWS { Err(PayloadError::TooManyRows { rows }) } else { Ok(()) };
     let record = match kind {
-        PayloadKind::Gex => Gex::decode(message).map(|record| gex(&record)),
-        PayloadKind::Greek => OptionProfile::decode(message).map(|record| greek(&record)),
-        PayloadKind::Orderflow => Orderflow::decode(message).map(|record| of_orderflow(&record, profile)),
-        PayloadKind::Spot => SpotPrice::decode(message).map(|record| spot(&record)),
+        PayloadKind::Gex => {
+            let record = Gex::decode(message).map_err(malformed)?;
+            bounded(record.strikes.len())?;
+            gex(&record)
+        }
+        PayloadKind::Greek => {
+            let record = OptionProfile::decode(message).map_err(malformed)?;
+            bounded(record.mini_contracts.len())?;
+            greek(&record)
+        }
+        PayloadKind::Orderflow => of_orderflow(&Orderflow::decode(message).map_err(malformed)?, profile),
+        PayloadKind::Spot => spot(&SpotPrice::decode(message).map_err(malformed)?),
     };
-    let record = record.map_err(|source| PayloadError::Malformed { kind, source })?;
     Ok((record.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(), message.len()))
 }
 

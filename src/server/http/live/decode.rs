@@ -1,5 +1,7 @@
 //! `POST /live/decode`: a payload as a client of the JSON subprotocol received it, as the record that it is.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -18,8 +20,12 @@ use crate::wire::proto::webpubsub::Any;
 /// Bytes of a body.
 const MAX_BODY: usize = 1 << 20;
 
-/// Bytes of a record without compression.
-const MAX_RECORD: usize = 4 << 20;
+/// Bytes of a record without compression; the longest real ones have some 64 KiB. As JSON a number takes thirty times
+/// its byte, until the answer is written.
+const MAX_RECORD: usize = 256 << 10;
+
+/// How long a request waits for others that are being decoded.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The body.
 #[derive(Deserialize)]
@@ -35,9 +41,11 @@ struct Received {
 
 /// `POST /live/decode`
 pub async fn decode(OnLive(app): OnLive, body: Body) -> Result<Response, LiveRefusal> {
-    let _turn = app.live.decoding.try_acquire().map_err(|_| LiveRefusal::Busy)?;
     let expected = r#"{"payload":"BASE64"}"#;
+    // Before its turn: a body that does not come holds up nobody.
     let received: Received = read_json(&app, body, MAX_BODY, expected).await?;
+    let turn = tokio::time::timeout(PATIENCE, app.live.decoding.acquire()).await;
+    let _turn = turn.ok().and_then(Result::ok).ok_or(LiveRefusal::Busy)?;
     // Decompressing a large record takes some milliseconds.
     let decoded = tokio::task::spawn_blocking(move || decoded(&received)).await;
     decoded.unwrap_or(Err(LiveRefusal::Failed)).map(|answer| Json(answer).into_response())
@@ -92,11 +100,15 @@ mod tests {
     #[test]
     fn what_is_no_record_is_refused_with_what_was_expected() {
         let bomb = zstd::bulk::compress(&vec![0; MAX_RECORD + 1], 1).unwrap();
+        // Some hundred bytes that would take gigabytes as JSON.
+        let rows = |of: [u8; 2]| zstd::bulk::compress(&of.repeat(100_000), 3).unwrap();
         for (payload, words) in [
+            (any("proto.gex", rows([0x5a, 0])), "expected at most 8192 strikes or contracts, got 100000"),
+            (any("proto.greek", rows([0x52, 0])), "expected at most 8192 strikes or contracts, got 100000"),
             ("%".to_owned(), "expected base64"),
             (STANDARD.encode([0xff]), "expected a google.protobuf.Any"),
             (any("proto.gex", b"x".to_vec()), "expected a payload compressed with zstd"),
-            (any("proto.gex", bomb), "of at most 4194304 bytes"),
+            (any("proto.gex", bomb), "of at most 262144 bytes"),
             (any("proto.volume", Vec::new()), "got proto.volume"),
         ] {
             let refused = asked(payload, None).unwrap_err();
