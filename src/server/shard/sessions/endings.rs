@@ -117,21 +117,23 @@ impl Sessions {
             self.log_closed(session, &connection, close, ending.unwrap_or_else(behind));
         }
         let session = &mut self.slab[key as usize];
-        drop(connection);
+        let (id, hub) = (session.id, hub_index(session.wire, session.hub));
         self.marks.set(key, Mark::Away);
         if let Some(expires_ms) = session.client.as_mut().and_then(|client| client.expires_ms.take()) {
             self.expiries.remove(&(expires_ms.get(), key));
         }
-        self.stats.hub(hub_index(session.wire, session.hub)).connections.subtract(1);
-        self.stats.closed(close);
-        if log_limit::client_line(tracing::Level::INFO) {
-            tracing::info!(connection = %session.id, reason = close.counter(), "connection closed");
-        }
-        if self.ids.contains_key(&session.id) && !self.is_draining {
+        if self.ids.contains_key(&id) && !self.is_draining {
             self.detach(key, lanes);
         } else {
             self.end(key, lanes);
         }
+        // Last: whoever sees its socket closed, or it counted, finds its place free and its session waiting.
+        self.stats.hub(hub).connections.subtract(1);
+        self.stats.closed(close);
+        if log_limit::client_line(tracing::Level::INFO) {
+            tracing::info!(connection = %id, reason = close.counter(), "connection closed");
+        }
+        drop(connection);
     }
 
     /// Lets a session wait for its client, for a limited time and among a limited number.
