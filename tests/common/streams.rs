@@ -1,5 +1,6 @@
 //! A client of the JSON streams, and tokens signed by hand.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -125,8 +126,10 @@ pub fn token(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// The token of one who may publish: made once, since some tests publish thousands of times.
 pub fn publisher() -> String {
-    token(&["--role", "publisher"])
+    static TOKEN: OnceLock<String> = OnceLock::new();
+    TOKEN.get_or_init(|| token(&["--role", "publisher"])).clone()
 }
 
 /// Any claims, signed with any algorithm of HMAC, by another library than the server's.

@@ -38,10 +38,18 @@ fn a_client_that_answers_every_ping_is_kept_however_busy_its_shard_is() {
     const CLIENTS: usize = 300;
     let settings = [&SECONDS[..], &[("FLOWCAST_SHARDS", "1"), ("WS_STREAM_INTERVAL", "25ms")]].concat();
     let server = Server::with(&dataset(), &settings);
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::open(&server, PROTOBUF).joined(&["SPX"])).collect();
     let mut flooding = Client::open(&server, JSON);
-    let (over, flood_ends) = (Instant::now() + Duration::from_secs(8), AtomicBool::new(false));
+    let flood_ends = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Each answers from its first ping on, however long it takes to open the others.
+        let answering: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let mut client = Client::open(&server, PROTOBUF).joined(&["SPX"]);
+                let answering = thread::Builder::new().stack_size(256 << 10);
+                let over = Instant::now() + Duration::from_secs(8);
+                answering.spawn_scoped(scope, move || answer_pings(&mut client.socket, over)).unwrap()
+            })
+            .collect();
         // Requests in pieces of a thousand, as fast as they are answered.
         scope.spawn(|| {
             let requests = common::socket::masked(0x81, br#"{"type":"ping"}"#).repeat(1000);
@@ -50,13 +58,6 @@ fn a_client_that_answers_every_ping_is_kept_however_busy_its_shard_is() {
                 (0..1000).for_each(|_| drop(flooding.said()));
             }
         });
-        let answering: Vec<_> = clients
-            .iter_mut()
-            .map(|client| {
-                let answering = thread::Builder::new().stack_size(256 << 10);
-                answering.spawn_scoped(scope, move || answer_pings(&mut client.socket, over)).unwrap()
-            })
-            .collect();
         let pings: Vec<u32> = answering.into_iter().filter_map(|thread| thread.join().ok()).collect();
         flood_ends.store(true, Ordering::Relaxed);
         assert_eq!(pings.len(), CLIENTS, "the others were dropped");
@@ -67,7 +68,13 @@ fn a_client_that_answers_every_ping_is_kept_however_busy_its_shard_is() {
 
 #[test]
 fn an_answer_that_a_stopped_server_could_not_read_counts() {
-    let settings = [&SECONDS[..], &[("FLOWCAST_SHARDS", "1"), ("WS_STREAM_INTERVAL", "1h")]].concat();
+    // Nobody answers before all have a ping, so there is time for that.
+    let settings = [
+        ("FLOWCAST_PING_INTERVAL_SECONDS", "1"),
+        ("FLOWCAST_PONG_TIMEOUT_SECONDS", "6"),
+        ("FLOWCAST_SHARDS", "1"),
+        ("WS_STREAM_INTERVAL", "1h"),
+    ];
     let server = Server::with(&dataset(), &settings);
     // More than a shard looks at in one turn.
     let mut clients: Vec<Socket> =
@@ -80,7 +87,7 @@ fn an_answer_that_a_stopped_server_could_not_read_counts() {
         client.send(0x8a, b"");
     }
     // Long enough for every answer's time to be over.
-    thread::sleep(Duration::from_millis(2500));
+    thread::sleep(Duration::from_millis(6500));
     server.signal(rustix::process::Signal::CONT);
     let over = Instant::now() + Duration::from_millis(500);
     while Instant::now() < over {

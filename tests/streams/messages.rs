@@ -1,6 +1,7 @@
 //! The JSON streams on `/ws`: what clients ask for and get (`docs/streams.md`).
 
 use crate::common;
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::common::dataset::{DATE, Dataset};
@@ -241,14 +242,15 @@ fn with_a_large_state(more: &[(&str, &str)]) -> Server {
     server
 }
 
-/// Waits for a portfolio and prices as large as they were published, in any order.
+/// Waits for the portfolio and all the prices, in any order. An update of prices may fall into the middle of what was
+/// published.
 fn hear_large_states(client: &mut StreamClient) {
-    let (mut portfolio, mut prices) = (0, 0);
-    while portfolio < 600_000 || prices < 300_000 {
+    let (mut portfolio, mut prices) = (0, BTreeSet::new());
+    while portfolio < 600_000 || prices.len() < 4000 {
         let message = client.message();
         match message["type"].as_str() {
             Some("portfolio_update") => portfolio = message.to_string().len(),
-            Some("price_update") => prices = message.to_string().len(),
+            Some("price_update") => prices.extend(message["symbols"].as_object().unwrap().keys().cloned()),
             _ => {}
         }
     }
