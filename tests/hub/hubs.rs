@@ -144,7 +144,7 @@ fn a_bad_line_costs_its_own_tick_and_the_files_of_a_ticker_stay_aligned() {
     fs::write(&gex, lines(false)).unwrap();
     let server = Server::with(&dataset, &[("WS_STREAM_INTERVAL", "5ms")]);
     let _orderflow = joined(Client::open_hub(&server, "orderflow", JSON), "blue_SPX_orderflow_orderflow");
-    let mut classic = joined(Client::open_hub(&server, "classic", JSON), "blue_SPX_classic_gex_full");
+    let mut classic = joined(Client::open_hub(&server, "classic", JSON_RELIABLE), "blue_SPX_classic_gex_full");
     let heard = classic.take(30);
     let heard = heard[0].id()..=heard[29].id();
     let ledger = server.get("/ticks").json();

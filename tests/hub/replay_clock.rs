@@ -174,7 +174,8 @@ fn other_dates_are_loaded_beside_the_running_ones_and_swapped() {
 
 #[test]
 fn a_join_of_what_the_played_date_has_not_is_acknowledged_at_once() {
-    let server = Server::with(&two_days(), &[MANY, ("FLOWCAST_START_PAUSED", "true")]);
+    let dataset = two_days();
+    let server = Server::with(&dataset, &[MANY, ("FLOWCAST_START_PAUSED", "true")]);
     let load = |dates: &Value| {
         let begun = send(&server, "POST", "/replay/load", dates);
         assert_eq!(begun.status, 202, "{begun:?}");
