@@ -226,6 +226,9 @@ fn what_cannot_be_recorded_is_said_at_once() {
     };
     assert!(refused(&[&url(&server), "spot"]).contains("has no file: spot prices are replayed from the records"));
     assert!(refused(&[&url(&server), "red_SPX_orderflow_orderflow", "--count", "1"]).contains("cannot join"));
+    let streams = format!("ws://{}/ws", server.address);
+    let said = refused(&[&streams, "--channels", "lines,nope"]);
+    assert!(said.contains("cannot subscribe to lines, nope: ") && said.contains("nope"), "{said}");
     assert!(refused(&["--brokers", "127.0.0.1:1"]).contains("expected --topics"));
     let address = url(&server);
     drop(server);

@@ -18,6 +18,8 @@ pub enum Heard {
     Record(RecordedRecord),
     /// Something that cannot be a line, and why.
     LeftOut(String),
+    /// The server has left messages of a channel out, because they were taken too slowly.
+    Skipped { channel: String, count: u64 },
     /// A connection is lost: records are missing until it is back.
     Lost {
         /// Whose connection it is.

@@ -52,6 +52,7 @@ async fn run(options: &RecordOptions) -> anyhow::Result<()> {
         files: RecordedFiles::new(&options.data_dir, options.zone(&recorded)?),
         left: options.count.unwrap_or(u64::MAX),
         gaps: 0,
+        skipped: 0,
         left_out: 0,
     };
     let signals = Signals::new()?;
@@ -97,6 +98,8 @@ struct FilesAtWork {
     /// Records until it ends.
     left: u64,
     gaps: u64,
+    /// Messages that servers have left out; each time is a gap.
+    skipped: u64,
     left_out: u64,
 }
 
@@ -145,6 +148,12 @@ impl FilesAtWork {
                     eprintln!("left out: {reason}");
                 }
             }
+            Heard::Skipped { channel, count } => {
+                self.gaps += 1;
+                self.skipped += count;
+                let messages = counted(count, "message", "messages");
+                eprintln!("{channel}: {messages} missing: the server left them out, as they were taken too slowly");
+            }
             Heard::Lost { what, reason } => eprintln!("{what} is lost: {reason}; trying again"),
             Heard::Back { what, away } => {
                 self.gaps += 1;
@@ -174,6 +183,7 @@ impl FilesAtWork {
         let mut told = vec![counted(records, "record", "records")];
         for (count, one, many) in [
             (self.gaps, "gap", "gaps"),
+            (self.skipped, "message that the server left out", "messages that the server left out"),
             (repeated, "record that came again was left out", "records that came again were left out"),
             (self.left_out, "message could not be recorded", "messages could not be recorded"),
         ] {
@@ -182,5 +192,25 @@ impl FilesAtWork {
             }
         }
         let _ = writeln!(out, "{}", told.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_work(folder: &std::path::Path, left: u64) -> FilesAtWork {
+        let files = RecordedFiles::new(folder, jiff::tz::TimeZone::UTC);
+        FilesAtWork { files, left, gaps: 0, skipped: 0, left_out: 0 }
+    }
+
+    #[test]
+    fn what_a_server_leaves_out_is_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recording = at_work(folder.path(), u64::MAX);
+        for count in [180, 1] {
+            recording.take(Heard::Skipped { channel: "lines".to_owned(), count }).unwrap();
+        }
+        assert_eq!((recording.gaps, recording.skipped), (2, 181));
     }
 }

@@ -53,7 +53,22 @@ impl<'a> Members<'a> {
     }
 }
 
-/// What a message brings: nothing, as an answer does, or one or more records.
+/// The server's answer to a request to subscribe, if a message is one: that it is granted, or why not.
+pub fn answer(message: &str) -> Option<Result<(), String>> {
+    let told: Members<'_> = serde_json::from_str(message).ok()?;
+    match &*told.text("type")? {
+        "subscribed" => Some(Ok(())),
+        "error" => Some(Err(error_of(&told, message))),
+        _ => None,
+    }
+}
+
+/// The words of an error.
+fn error_of(told: &Members<'_>, message: &str) -> String {
+    told.text("error").map_or_else(|| message.to_owned(), Cow::into_owned)
+}
+
+/// What a message brings: nothing, as an answer does, one or more records, or that some are left out.
 pub fn heard(message: &str) -> Result<Vec<Heard>, String> {
     let told: Members<'_> =
         serde_json::from_str(message).map_err(|error| format!("expected a JSON object: {error}"))?;
@@ -98,7 +113,12 @@ pub fn heard(message: &str) -> Result<Vec<Heard>, String> {
             }
             records
         }
-        "error" => return Err(told.text("error").map_or_else(|| message.to_owned(), Cow::into_owned)),
+        "skipped" => {
+            let channel = told.text("channel").ok_or("expected a message with a channel")?.into_owned();
+            let count = told.get("count").and_then(|count| count.get().parse().ok());
+            vec![Heard::Skipped { channel, count: count.ok_or("expected a message with a count")? }]
+        }
+        "error" => return Err(error_of(&told, message)),
         _ => Vec::new(),
     })
 }
@@ -110,7 +130,7 @@ fn nested<'a>(told: &Members<'a>, key: &str) -> Result<Members<'a>, String> {
 
 /// A message without what belongs to the connection and not to the record.
 fn without_frame(told: &Members<'_>) -> Vec<u8> {
-    let own = ["type", "channel", "seq", "epoch"];
+    let own = ["type", "channel", "seq", "epoch", "partition"];
     let kept = told.0.iter().filter(|(key, _)| !own.contains(&&**key));
     object(kept.map(|(key, value)| (&**key, *value)))
 }
@@ -157,10 +177,12 @@ mod tests {
         let expected = r#"{"signal_type":"BUY","symbol":"A","price":150.10,"#.to_owned() + stamp + "}";
         assert_eq!(lines(&signal), [("streams/signals.jsonl".to_owned(), 1_734_609_600, expected.clone())]);
         assert!(TradingSignal::parse(expected.as_bytes()).is_ok());
-        let trade =
-            format!(r#"{{"type":"trade_executed","symbol":"A","side":"BUY","quantity":1,"price":2,"seq":7,{stamp}}}"#);
+        let trade = format!(
+            r#"{{"type":"trade_executed","symbol":"A","side":"BUY","quantity":1,"price":2,{stamp},"seq":7,"epoch":"e","partition":3}}"#
+        );
         let line = &lines(&trade)[0].2;
-        assert!(Trade::parse(line.as_bytes()).is_ok() && !line.contains("seq"), "{line}");
+        assert_eq!(*line, format!(r#"{{"symbol":"A","side":"BUY","quantity":1,"price":2,{stamp}}}"#));
+        assert!(Trade::parse(line.as_bytes()).is_ok());
         let portfolio = format!(
             r#"{{"type":"portfolio_update","channel":"portfolio",{stamp},"data":{{"positions":{{"A":{{"quantity":1.50}}}},"total_pnl":1,"position_count":1}}}}"#
         );
@@ -191,6 +213,25 @@ mod tests {
         );
         let binary = r#"{"type":"message","channel":"lines","payload":"AAE=","encoding":"base64"}"#;
         assert!(matches!(&heard(binary).unwrap()[..], [Heard::LeftOut(_)]));
+    }
+
+    #[test]
+    fn what_the_server_left_out_is_a_gap_and_no_record() {
+        let skipped = r#"{"type":"skipped","channel":"lines","epoch":"e","count":180,"from":58,"to":237}"#;
+        let told = heard(skipped).unwrap();
+        assert!(matches!(&told[..], [Heard::Skipped { channel, count: 180 }] if channel == "lines"), "{told:?}");
+        for odd in [r#"{"type":"skipped","channel":"lines"}"#, r#"{"type":"skipped","count":1}"#] {
+            assert!(heard(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn only_a_grant_or_an_error_answers_a_request() {
+        assert_eq!(answer(r#"{"type":"subscribed","channels":["lines"]}"#), Some(Ok(())));
+        assert_eq!(answer(r#"{"type":"error","error":"no"}"#), Some(Err("no".to_owned())));
+        for other in [r#"{"type":"pong"}"#, r#"{"type":"signal","symbol":"A"}"#, "[]", "{}"] {
+            assert_eq!(answer(other), None, "{other}");
+        }
     }
 
     #[test]

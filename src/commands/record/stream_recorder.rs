@@ -11,13 +11,15 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::heard::{Heard, Keeper, ToFiles, stream_file};
-use super::recorded_files::RecordedRecord;
 use super::stream_lines;
 use crate::source::broker::net::socket::{self, Socket, SocketTarget};
 use crate::source::broker::net::tls::client_config;
 
 /// How long name, TCP, TLS and upgrade may take together.
 const CONNECTING: Duration = Duration::from_secs(30);
+
+/// How long the server may take to answer a request to subscribe.
+const ANSWERING: Duration = Duration::from_secs(30);
 
 /// The largest message.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -35,13 +37,16 @@ pub struct RecordedChannels {
 
 /// Subscribes and records until the receiver of `files` is gone. An error only if that fails at the start.
 pub async fn record(request: RecordedChannels, files: ToFiles) -> anyhow::Result<()> {
-    let mut next = Some(subscribe(&request).await?);
-    eprintln!("recording {}", request.channels.join(", "));
     let mut keeper = Keeper::new("the connection", files.clone());
+    let mut next = match subscribe(&request, &files, &mut keeper).await {
+        Err(_) if files.is_closed() => return Ok(()),
+        first => Some(first?),
+    };
+    eprintln!("recording {}", request.channels.join(", "));
     loop {
         let connected = match next.take() {
             Some(socket) => Ok(socket),
-            None => subscribe(&request).await,
+            None => subscribe(&request, &files, &mut keeper).await,
         };
         let ended = match connected {
             Ok(socket) => {
@@ -56,8 +61,49 @@ pub async fn record(request: RecordedChannels, files: ToFiles) -> anyhow::Result
     }
 }
 
-/// Connects, subscribes, and waits for the answer.
-async fn subscribe(request: &RecordedChannels) -> anyhow::Result<Socket> {
+/// Connects, subscribes, and waits for the answer: without one, it may be that nothing ever comes.
+async fn subscribe(request: &RecordedChannels, files: &ToFiles, keeper: &mut Keeper) -> anyhow::Result<Socket> {
+    let mut socket = connect(request).await?;
+    let ask = json!({ "type": "subscribe", "channels": request.channels }).to_string();
+    socket.send(Message::text(ask)).await.context("cannot subscribe")?;
+    tokio::select! {
+        answered = tokio::time::timeout(ANSWERING, wait_for_answer(&mut socket, request, files, keeper)) => {
+            let late = || format!("cannot subscribe: the server did not answer within {} s", ANSWERING.as_secs());
+            answered.with_context(late)??;
+        }
+        () = files.closed() => bail!("the recording has ended"),
+    }
+    Ok(socket)
+}
+
+/// Waits for the answer to `subscribe`. What comes before it is recorded: a server may send some channels without being
+/// asked, and does not send that again.
+async fn wait_for_answer(
+    socket: &mut Socket,
+    request: &RecordedChannels,
+    files: &ToFiles,
+    keeper: &mut Keeper,
+) -> anyhow::Result<()> {
+    loop {
+        let message = match socket.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => bail!("{}", socket::broken(&error)),
+            None => bail!("the server closed the connection"),
+        };
+        match message.to_text().ok().filter(|_| message.is_text()).and_then(stream_lines::answer) {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(reason)) => bail!("cannot subscribe to {}: {reason}", request.channels.join(", ")),
+            None => {
+                if message.is_text() {
+                    keeper.back().await;
+                }
+                pass_on(&message, request, files).await?;
+            }
+        }
+    }
+}
+
+async fn connect(request: &RecordedChannels) -> anyhow::Result<Socket> {
     let mut headers = Vec::new();
     if let Some(token) = &request.token {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
@@ -72,10 +118,7 @@ async fn subscribe(request: &RecordedChannels) -> anyhow::Result<Socket> {
         timeout: CONNECTING,
         max_message_bytes: MAX_MESSAGE_BYTES,
     };
-    let mut socket = socket::connect(&target).await.context("cannot connect to the streams")?;
-    let ask = json!({ "type": "subscribe", "channels": request.channels }).to_string();
-    socket.send(Message::text(ask)).await.context("cannot subscribe")?;
-    Ok(socket)
+    socket::connect(&target).await.context("cannot connect to the streams")
 }
 
 /// Passes on records until the connection ends; returns why.
@@ -111,12 +154,14 @@ async fn pass_on(message: &Message, request: &RecordedChannels, files: &ToFiles)
     let heard = stream_lines::heard(text).unwrap_or_else(|reason| vec![Heard::LeftOut(reason)]);
     for one in heard {
         // A server sends what it likes; only what was asked for may name a file.
-        let is_asked =
-            |record: &RecordedRecord| request.channels.iter().any(|channel| record.series == stream_file(channel));
-        if matches!(&one, Heard::Record(record) if !is_asked(record)) {
-            continue;
+        let is_asked = match &one {
+            Heard::Record(record) => request.channels.iter().any(|channel| record.series == stream_file(channel)),
+            Heard::Skipped { channel, .. } => request.channels.contains(channel),
+            _ => true,
+        };
+        if is_asked {
+            files.send(one).await.context("the recording has ended")?;
         }
-        files.send(one).await.context("the recording has ended")?;
     }
     Ok(())
 }
