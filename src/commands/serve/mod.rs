@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::commands::serve::live_sources::LiveSources;
+use crate::commands::serve::secret_watch::SecretWatch;
 use crate::commands::shutdown::{self, Signals};
 use crate::config::ServeOptions;
 use crate::engine::hub::{Hub, HubOptions};
@@ -86,6 +88,7 @@ fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<
     // kernels that have none.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let signals = Signals::new().context("cannot listen for signals")?;
+    let secrets = secrets(options).context("cannot listen for signals")?;
     // What is wrong with the data folder is said before anything says that the server is there.
     let plan = options.faults.read()?;
     let datasets = if options.replays() { day::find(options)? } else { Vec::new() };
@@ -136,8 +139,19 @@ fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<
         pinned: options.window.pin_profile.then_some(options.window.profile),
         max_groups_per_connection: options.shard.max_groups_per_connection,
     });
+    secrets.begin(&app);
     accept(listeners, &app)?;
     Ok(Started { app, datasets, shards: threads, signals, began })
+}
+
+/// The files of secrets and keys, before they are read. From here on SIGHUP does not end a server that has a use for it,
+/// however long the data loads.
+fn secrets(options: &ServeOptions) -> std::io::Result<SecretWatch> {
+    if !options.broker.feeds.is_empty() {
+        // The feeds listen for it when they are there; whoever does first keeps it from ending the process.
+        drop(signal(SignalKind::hangup())?);
+    }
+    SecretWatch::new(options.auth.key_files())
 }
 
 fn spawn_shards(context: &ShardContext) -> anyhow::Result<(Vec<ShardHandle>, Vec<thread::JoinHandle<()>>)> {
@@ -225,7 +239,6 @@ async fn run(options: ServeOptions, started: Started) -> anyhow::Result<()> {
         }
     }
     let live = LiveSources::begin(&options, &app)?;
-    secret_watch::begin(&app)?;
     app.set_stage(Stage::Serving);
     tracing::info!(seconds = began.elapsed().as_secs_f64(), "serving");
 

@@ -62,6 +62,11 @@ impl AuthOptions {
         self.auth_secret.is_some() || self.auth_secret_file.is_some() || self.auth_jwks_file.is_some()
     }
 
+    /// The files of keys.
+    pub fn key_files(&self) -> Vec<PathBuf> {
+        self.auth_secret_file.iter().chain(&self.auth_jwks_file).cloned().collect()
+    }
+
     /// Checks settings against each other. `Err` says what is accepted.
     pub fn check(&self) -> Result<(), String> {
         if self.auth_secret.is_some() && self.auth_secret_file.is_some() {
@@ -187,11 +192,6 @@ impl Authority {
         let validation = |algorithm| validation(algorithm, options.auth_audience.as_deref());
         let validations = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256].map(validation);
         Ok(Self { keys, sources, validations, origins: options.allowed_origins.clone() })
-    }
-
-    /// The files of its keys.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.sources.files()
     }
 
     /// Reads the files of keys again. If that fails, the keys before stay. Connections stay as they are.

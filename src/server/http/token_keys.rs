@@ -66,11 +66,6 @@ pub struct KeySources {
 }
 
 impl KeySources {
-    /// The files among them.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.secret_file.iter().chain(&self.key_set).cloned().collect()
-    }
-
     /// All keys. Warns of secrets that could be guessed.
     pub fn read(&self) -> Result<Vec<TokenKey>, KeyFileError> {
         let of_file = self.secret_file.as_deref().map(secrets_of).transpose()?.unwrap_or_default();
