@@ -160,6 +160,42 @@ fn a_channel_the_server_does_not_confirm_fails_every_client() {
     assert!(outcome.output.contains("subscribed without analytics"), "{}", outcome.output);
 }
 
+/// Slow or stalled clients with a policy, on messages up to this number.
+fn with_policy(who: &str, policy: &str, of_policy: (u64, u64)) -> Outcome {
+    let server = Fake::start(Behaviour { produces: Some(LAST), of_policy, ..Behaviour::default() });
+    let last = LAST.to_string();
+    heard(&server, &[who, "25", "--policy", policy, "--duration", "2s", "--last-seq", &last])
+}
+
+/// The last number of the fake's producer, which comes in the measured time of these runs.
+const LAST: u64 = 300;
+
+#[test]
+fn clients_with_a_policy_that_hear_of_the_last_message_prove_delivery() {
+    for who in ["--slow", "--stalled"] {
+        proven(&with_policy(who, "skip", (0, LAST)));
+        proven(&with_policy(who, "latest", (0, LAST)));
+    }
+    proven(&with_policy("--slow", "latest", (LAST, LAST)));
+}
+
+#[test]
+fn a_server_that_keeps_something_from_clients_with_a_policy_is_found_out() {
+    for (policy, of_policy) in [
+        // Nothing at all, all but the last message, all but the first ones.
+        ("skip", (LAST + 1, LAST + 1)),
+        ("latest", (LAST + 1, LAST + 1)),
+        ("skip", (0, LAST - 1)),
+        ("latest", (0, LAST - 1)),
+        ("skip", (LAST - 1, LAST)),
+    ] {
+        let outcome = with_policy("--slow", policy, of_policy);
+        outcome.assert_exit(1);
+        let kinds: Vec<String> = outcome.faults().into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, ["missing"; 2], "{policy} {of_policy:?}: {}", outcome.output);
+    }
+}
+
 #[test]
 fn publishing_that_is_refused_ends_the_run_with_the_reason() {
     let outcome = swarm(&Fake::start(Behaviour { full_at: Some(40), ..Behaviour::default() }), &["--duration", "30s"]);

@@ -8,6 +8,7 @@ use crate::wire::form::Protocol;
 use crate::wire::frame::Opcode;
 use crate::wire::upgrade::Upgrade;
 
+use super::followed::Followed;
 use super::held::Held;
 use super::transport::Transport;
 
@@ -150,8 +151,8 @@ pub struct Client {
     pub resent_until: u64,
     /// For recovery; only kept when the plan reconnects.
     pub session: Option<Box<Session>>,
-    /// The channels' own numbers of what came last, for a client with a policy; by group.
-    pub seqs: Vec<u64>,
+    /// What it has heard of the channels, for a client with a policy; by group.
+    pub followed: Vec<Followed>,
     /// Whether its subscription named what it has.
     pub asked_since: bool,
     /// A return under way.
@@ -189,7 +190,7 @@ impl Client {
             next_due_ns: 0,
             resent_until: 0,
             session: None,
-            seqs: Vec::new(),
+            followed: Vec::new(),
             asked_since: false,
             reconnect: None,
             held: Held::default(),

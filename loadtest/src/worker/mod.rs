@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod ending;
+pub mod followed;
 pub mod held;
 pub mod measure;
 pub mod message;
@@ -113,6 +114,10 @@ pub struct Worker {
     book: OrderBook,
     // What the channels of /ws number their messages by, minus the numbers in the payloads; by group.
     channel_offsets: Vec<Option<u64>>,
+    // The publisher's number of what was published last; by group.
+    newest: Vec<u64>,
+    // Clients with a policy to whom no message was due yet in some channel.
+    awaiting_first: Vec<usize>,
     reader: Reader,
     groups: Groups,
     buffer: Box<[u8]>,
@@ -157,6 +162,8 @@ impl Worker {
             verifier,
             book: OrderBook::default(),
             channel_offsets: vec![None; plan.groups.len()],
+            newest: vec![0; plan.groups.len()],
+            awaiting_first: Vec::new(),
             reader: Reader::new()?,
             groups: Groups::new(&plan.groups),
             connector: Connector::new(&trust)?,
@@ -268,6 +275,7 @@ impl Worker {
                 let log = form * groups + publication.group;
                 self.verifier.offer(&mut self.clients, log, LedgerEntry { identity, times: tick.times });
             }
+            self.note_published(publication.group, publication.sequence_id, tick.times.published_ns);
         }
         self.hear_orders(tick);
         self.verifier.heard(&mut self.clients, tick.heard_ns);
@@ -311,6 +319,7 @@ impl Worker {
             return false;
         }
         self.next_finish_check_ns = now + FINISH_CHECK_NS;
+        self.read_to_the_newest();
         (0..self.clients.list.len()).all(|index| !self.lacks_something(index, finish.cut_ns))
     }
 
@@ -341,6 +350,9 @@ impl Worker {
                         self.verifier.judge_first(client.number, member);
                     }
                 }
+            }
+            if has_whole_ledger {
+                (0..self.clients.list.len()).for_each(|index| self.judge_followed(index, now));
             }
             self.tally.ledger_incomplete = !has_whole_ledger;
         }
@@ -398,12 +410,14 @@ impl Worker {
         self.hear_ledger();
     }
 
-    /// Whether a client that counts has not yet received all that was published until `cut_ns`.
+    /// Whether a client that counts has not yet received all that was published until `cut_ns`, or one with a policy the
+    /// newest of it.
     fn lacks_something(&self, index: usize, cut_ns: u64) -> bool {
         let client = &self.clients.list[index];
-        client.is_attentive()
-            && client.phase == client::Phase::Up
-            && !client.members.iter().all(|member| self.verifier.is_complete(member, cut_ns))
+        self.lacks_newest(index)
+            || client.is_attentive()
+                && client.phase == client::Phase::Up
+                && !client.members.iter().all(|member| self.verifier.is_complete(member, cut_ns))
     }
 
     fn epoll_data(index: usize, socket_number: u32) -> epoll::EventData {

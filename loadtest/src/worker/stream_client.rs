@@ -12,7 +12,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Worker;
 use super::client::Phase;
 use super::ending::Ending;
+use super::followed::{Followed, Wrong};
 use super::message::NO_GROUP;
+use super::receive::READ_BYTES;
 use crate::cli::SlowPolicy;
 use crate::clock::unix_ns;
 use crate::plan::Class;
@@ -52,7 +54,8 @@ impl Worker {
             }
         }
         client.members.sort_by_key(|member| member.log);
-        client.seqs = if policy.is_some() { vec![0; plan.groups.len()] } else { Vec::new() };
+        let followed = if policy.is_some() { plan.groups.len() } else { 0 };
+        client.followed = (0..followed).map(|_| Followed::default()).collect();
         client.asked_since = !since.is_empty();
         self.scratch.clear();
         let answers = match plan.dialect {
@@ -81,14 +84,21 @@ impl Worker {
             Ok(StreamMessage::Skipped { channel, from, to }) => {
                 if let Some(group) = self.groups.number(&channel) {
                     self.tally.skipped += to.saturating_sub(from) + 1;
-                    self.follow_seqs(index, group, from, to, now);
+                    self.follow(index, group, now, |followed, policy| followed.skip(from, to, policy));
                 }
             }
             Ok(StreamMessage::Topic { channel, payload, sent_unix_ns, seq }) => match self.groups.number(&channel) {
-                Some(group) if !self.clients.list[index].seqs.is_empty() => {
+                Some(group) if !self.clients.list[index].followed.is_empty() => {
                     self.count_decoded(index, now);
-                    let seq = seq.unwrap_or(0);
-                    self.follow_seqs(index, group, seq, seq, now);
+                    let number = self.clients.list[index].number;
+                    match streams::numbered(payload.get()) {
+                        Ok(numbered) => self.follow(index, group, now, |followed, policy| {
+                            followed.hear(seq.unwrap_or(0), numbered.seq, policy)
+                        }),
+                        Err(error) => {
+                            self.verifier.blame_frame(FaultKind::Corrupted, number, group, error.to_string(), now);
+                        }
+                    }
                 }
                 Some(group) => self.on_numbered(index, group, payload.get(), frame, now),
                 None => self.on_counted(index, Some(sent_unix_ns), now),
@@ -160,23 +170,75 @@ impl Worker {
             }
         }
         client.members.iter_mut().filter(|member| member.acked_ns == 0).for_each(|member| member.acked_ns = now);
+        if !client.followed.is_empty() {
+            client.followed.iter_mut().for_each(|followed| followed.acked_ns = now);
+            self.awaiting_first.push(index);
+        }
         self.arrive(index, now);
         Ok(())
     }
 
-    /// Numbers `from..=to` of a channel came to a client with a policy, or were told to be left out. Every number
-    /// must be one or the other, unless only the latest are wanted.
-    fn follow_seqs(&mut self, index: usize, group: u32, from: u64, to: u64, now: u64) {
+    /// A client with a policy has heard something of a channel.
+    fn follow(
+        &mut self,
+        index: usize,
+        group: u32,
+        now: u64,
+        hear: impl FnOnce(&mut Followed, SlowPolicy) -> Option<Wrong>,
+    ) {
         let client = &mut self.clients.list[index];
-        let Some(last) = client.seqs.get_mut(group as usize) else { return };
-        let before = std::mem::replace(last, to);
-        let number = client.number;
-        if from <= before {
-            let detail = format!("number {from} after {before}");
-            self.verifier.blame_frame(FaultKind::Duplicate, number, group, detail, now);
-        } else if before > 0 && from > before + 1 && self.plan.slow_policy == Some(SlowPolicy::Skip) {
-            let detail = format!("numbers {} to {} neither came nor were told to be left out", before + 1, from - 1);
-            self.verifier.blame_frame(FaultKind::Missing, number, group, detail, now);
+        let (Some(followed), Some(policy)) = (client.followed.get_mut(group as usize), self.plan.slow_policy) else {
+            return;
+        };
+        if let Some((kind, detail)) = hear(followed, policy) {
+            self.verifier.blame_frame(kind, client.number, group, detail, now);
+        }
+    }
+
+    /// Notes for clients with a policy what was published in a channel, and which of it is due to them first.
+    pub(super) fn note_published(&mut self, group: u32, number: u64, published_ns: u64) {
+        let finish = self.shared.finish.get();
+        if finish.is_none_or(|finish| published_ns <= finish.cut_ns) {
+            let newest = &mut self.newest[group as usize];
+            *newest = (*newest).max(number);
+        }
+        let Self { awaiting_first, clients, plan, .. } = self;
+        awaiting_first.retain(|&index| {
+            let followed = &mut clients.list[index].followed;
+            if let Some(followed) = followed.get_mut(group as usize)
+                && followed.is_first(published_ns, plan.clock_error_ns)
+            {
+                followed.first_due = Some(number);
+            }
+            followed.iter().any(|followed| followed.first_due.is_none())
+        });
+    }
+
+    /// Whether a client with a policy has not heard of the newest message of each channel.
+    pub(super) fn lacks_newest(&self, index: usize) -> bool {
+        let client = &self.clients.list[index];
+        client.phase == Phase::Up
+            && client.followed.iter().zip(&self.newest).any(|(followed, &newest)| followed.lacks(newest))
+    }
+
+    /// Slow and stalled clients with a policy read at last: what they are to hear of comes behind what they have left
+    /// unread.
+    pub(super) fn read_to_the_newest(&mut self) {
+        for index in 0..self.clients.list.len() {
+            if self.lacks_newest(index) {
+                self.on_readable(index, READ_BYTES);
+            }
+        }
+    }
+
+    /// Judges what a client with a policy has not heard of until the end.
+    pub(super) fn judge_followed(&mut self, index: usize, now: u64) {
+        let client = &self.clients.list[index];
+        let Some(policy) = self.plan.slow_policy.filter(|_| client.phase == Phase::Up) else { return };
+        for (group, (followed, &newest)) in (0..).zip(client.followed.iter().zip(&self.newest)) {
+            for (kind, detail) in followed.missing(newest, policy) {
+                self.verifier.blame_frame(kind, client.number, group, detail, now);
+            }
         }
     }
 

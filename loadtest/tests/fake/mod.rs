@@ -86,6 +86,8 @@ pub struct Behaviour {
     pub token: Option<&'static str>,
     /// `/ws` answers subscriptions without this channel, and sends nothing of it.
     pub unsubscribed: Option<&'static str>,
+    /// Clients that ask for a policy are sent the messages with these numbers, and not told of the others.
+    pub of_policy: (u64, u64),
     /// Publishing is refused from this message on.
     pub full_at: Option<u64>,
     /// A producer behind the server numbers messages of `lines` up to this one.
@@ -121,6 +123,7 @@ impl Default for Behaviour {
             public: None,
             token: None,
             unsubscribed: None,
+            of_policy: (0, u64::MAX),
             full_at: None,
             produces: None,
             has_foreign_clock: false,

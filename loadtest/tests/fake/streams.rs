@@ -28,6 +28,7 @@ struct Client {
     socket: TcpStream,
     channels: Vec<String>,
     held: Vec<u8>,
+    has_policy: bool,
 }
 
 /// Publishes until the number at which the producer ends; it goes on without clients.
@@ -87,6 +88,10 @@ fn send(server: &Inner, channel: &str, payload: &str) {
     let mut entries = Vec::new();
     let mut state = server.streams.lock().unwrap();
     for client in state.clients.iter_mut().filter(|client| client.channels.iter().any(|name| name == channel)) {
+        let (first, last) = server.behaviour.of_policy;
+        if client.has_policy && !(first..=last).contains(&seq) {
+            continue;
+        }
         let tamper = server.behaviour.tamper.filter(|&(number, which, _)| number == client.number && which == seq);
         let ordered = server.behaviour.orders.iter().find(|one| one.client == client.number && one.publication == seq);
         let tamper = tamper.map(|(.., tamper)| tamper).or(ordered.and_then(|one| one.does));
@@ -141,7 +146,7 @@ pub fn socket_of(server: &Inner, mut reader: BufReader<TcpStream>, path: &str, k
         socket.write_all(head.as_bytes()).unwrap();
         let number = state.upgrades;
         state.upgrades += 1;
-        state.clients.push(Client { number, socket, channels: Vec::new(), held: Vec::new() });
+        state.clients.push(Client { number, socket, channels: Vec::new(), held: Vec::new(), has_policy: false });
         number
     };
     while let Some((opcode, payload)) = read_frame(&mut reader) {
@@ -153,6 +158,7 @@ pub fn socket_of(server: &Inner, mut reader: BufReader<TcpStream>, path: &str, k
         }
         let request: Value = serde_json::from_slice(&payload).unwrap();
         assert_eq!(request["type"], "subscribe");
+        client.has_policy = request["policy"].is_string();
         let asked = request["channels"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned());
         client.channels.extend(asked.filter(|name| server.behaviour.unsubscribed != Some(name)));
         let answer = json!({"type": "subscribed", "channels": client.channels}).to_string();
