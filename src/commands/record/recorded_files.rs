@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use crate::source::recorded::file_kind::{ENOUGH, NotJsonLines};
 /// Lines are written when this many bytes of a file wait, or at the next sync.
 const WAITING_BYTES: usize = 64 << 10;
 
-/// How much of a file's end is read to find its last line. A longer line is not recognized when it comes again.
+/// How much of a file is read at a time to find its last line. A longer line is not recognized when it comes again.
 const TAIL_BYTES: u64 = 4 << 20;
 
 /// Why nothing more can be recorded.
@@ -195,28 +195,55 @@ impl SeriesFile {
 /// Ends the file with a whole line: completes the last one if only its line break is missing, else cuts it off. Returns
 /// the file's length, and its last line.
 fn whole_lines(file: &mut File, path: &Path) -> io::Result<(u64, Vec<u8>)> {
-    let end = file.seek(SeekFrom::End(0))?;
-    let from = end.saturating_sub(TAIL_BYTES);
-    file.seek(SeekFrom::Start(from))?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail)?;
-    let whole = memrchr(b'\n', &tail).map_or(0, |newline| newline + 1);
-    if whole < tail.len() {
-        if serde_json::from_slice::<IgnoredAny>(&tail[whole..]).is_ok() {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let begin = last_line(file, end)?;
+    if begin < end {
+        if is_whole(file, begin, end)? {
             file.write_all(b"\n")?;
-            tail.push(b'\n');
-        } else if whole == 0 && from > 0 {
-            let reason = format!("its last line has no end within {TAIL_BYTES} bytes");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            end += 1;
         } else {
-            eprintln!("{}: an unfinished line of {} bytes is cut off", path.display(), tail.len() - whole);
-            file.set_len(from + whole as u64)?;
-            tail.truncate(whole);
+            eprintln!("{}: an unfinished line of {} bytes is cut off", path.display(), end - begin);
+            file.set_len(begin)?;
+            end = begin;
         }
     }
+    let tail = read_at(file, end.saturating_sub(TAIL_BYTES), end)?;
     let lines = tail.strip_suffix(b"\n").unwrap_or(&tail);
     let last = memrchr(b'\n', lines).map_or(lines, |newline| &lines[newline + 1..]);
-    Ok((from + tail.len() as u64, last.to_vec()))
+    Ok((end, last.to_vec()))
+}
+
+/// Where what comes behind the last line break begins. However long that is, it is looked for in steps.
+fn last_line(file: &mut File, mut end: u64) -> io::Result<u64> {
+    while end > 0 {
+        let from = end.saturating_sub(TAIL_BYTES);
+        if let Some(newline) = memrchr(b'\n', &read_at(file, from, end)?) {
+            return Ok(from + newline as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(0)
+}
+
+/// Whether these bytes are a record to its end. What is left of an object, an array or a text is no JSON; what is left
+/// of a number is another number.
+fn is_whole(file: &mut File, begin: u64, end: u64) -> io::Result<bool> {
+    if !matches!(read_at(file, begin, begin + 1)?[..], [b'{' | b'[' | b'"']) {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::Start(begin))?;
+    let line = BufReader::new(file.take(end - begin));
+    match serde_json::from_reader::<_, IgnoredAny>(line) {
+        Err(error) if error.is_io() => Err(error.into()),
+        parsed => Ok(parsed.is_ok()),
+    }
+}
+
+fn read_at(file: &mut File, from: u64, to: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(from))?;
+    file.take(to - from).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -261,6 +288,12 @@ mod tests {
             ("{\"a\":0}\n{\"a\":1", "{\"a\":0}\n{\"a\":1}\n"),
             ("{\"a\":0}\n{\"a\":1}", "{\"a\":0}\n{\"a\":1}\n"),
             ("{\"a\"", "{\"a\":1}\n"),
+            ("[0]", "[0]\n{\"a\":1}\n"),
+            ("\"a\"", "\"a\"\n{\"a\":1}\n"),
+            ("\"a", "{\"a\":1}\n"),
+            // What is left of 12345.
+            ("12345\n123", "12345\n{\"a\":1}\n"),
+            ("\0\0\0", "{\"a\":1}\n"),
         ] {
             fs::write(&path, left).unwrap();
             let mut files = recording(folder.path());
@@ -268,6 +301,25 @@ mod tests {
             files.sync().unwrap();
             drop(files);
             assert_eq!(content(folder.path(), "2025-11-28"), expected, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_line_of_any_length_is_completed_or_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("2025-11-28/SPX/orderflow/orderflow.jsonl");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * TAIL_BYTES as usize));
+        for before in ["", "{\"a\":0}\n"] {
+            for (left, kept) in [(&long[..], format!("{before}{long}\n")), (&long[..long.len() - 1], before.to_owned())]
+            {
+                fs::write(&path, format!("{before}{left}")).unwrap();
+                let mut files = recording(folder.path());
+                files.append(record(NOON, "{\"a\":1}")).unwrap();
+                files.sync().unwrap();
+                drop(files);
+                assert!(content(folder.path(), "2025-11-28") == format!("{kept}{{\"a\":1}}\n"), "{} bytes", left.len());
+            }
         }
     }
 
