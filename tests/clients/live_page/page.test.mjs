@@ -258,6 +258,26 @@ describe("the replay", { skip }, () => {
     await patch({ seek: "0%", speed: 1, loop: true, pause_at: null, state: "playing" });
   });
 
+  test("is followed by the slider again once that was dragged away and back", async () => {
+    await withPage(async (live, page) => {
+      await live.untilText("#replay-state", /playing|paused/);
+      await patch({ seek: "0%", state: "paused" });
+      const seek = page.locator("#seek");
+      await waitUntil(async () => (await seek.inputValue()) === "0", "the first record");
+      // What a browser tells of such a drag: no change.
+      await seek.evaluate((slider) => {
+        for (const value of ["300", "0"]) {
+          slider.value = value;
+          slider.dispatchEvent(new Event("input", { bubbles: true }));
+        }
+        slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+      });
+      await patch({ seek: "50%" });
+      await waitUntil(async () => (await seek.inputValue()) !== "0", "the slider to follow");
+    });
+    await patch({ seek: "0%", state: "playing" });
+  });
+
   test("needs the control token where the server wants it, keeps it for the tab, and shows it to nobody", async () => {
     const guarded = await Server.start(dataset, CONTROL);
     const asked = [];
