@@ -168,6 +168,32 @@ fn a_position_that_is_none_is_an_error_and_changes_nothing() {
 }
 
 #[test]
+fn errors_are_answered_in_their_turn_while_a_request_waits_for_a_log() {
+    // No broker is there: what a position means does not become known.
+    let kafka = [("WS_KAFKA_BROKERS", "127.0.0.1:1"), ("WS_KAFKA_TOPICS", "lines"), ("FLOWCAST_RESUME_WAIT", "2s")];
+    let server = fed(&kafka);
+    let mut client = client(&server);
+    client.send(&json!({"type": "subscribe", "channel": "lines", "since": {"epoch": "e", "seq": 1}}));
+    client.socket.send_text("no JSON");
+    client.socket.send_text(&"x".repeat(100_000));
+    client.send(&json!({"type": "subscribe", "channel": "nope"}));
+    // 16 may wait.
+    (0..15).for_each(|_| client.send(&json!({"type": "subscribe", "channel": "signals"})));
+    client.send(&json!({"type": "ping"}));
+    assert_eq!(client.message()["type"], "pong", "at once");
+    let answer = client.message();
+    assert_eq!(answer["positions"]["lines"]["reason"], "unavailable", "{answer}");
+    for code in ["invalid_message", "too_large", "unknown_channel"] {
+        assert_eq!(error_code(&client.message()), code);
+    }
+    (0..14).for_each(|_| assert_eq!(client.message()["type"], "subscribed"));
+    assert_eq!(error_code(&client.message()), "limit_exceeded");
+    client.socket.send_text("no JSON");
+    assert_eq!(error_code(&client.message()), "invalid_message", "nothing waits any more");
+    assert_eq!(server.metric("flowcast_request_errors_total"), 5);
+}
+
+#[test]
 fn a_client_that_does_not_read_what_it_missed_is_closed_once_it_is_gone() {
     let server = fed(&[
         ("FLOWCAST_HISTORY_MESSAGES", "100"),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Dialect;
 use super::conversation::Conversation;
-use super::stream_client::{Deferred, groups_of};
+use super::stream_client::{Deferred, Waiting, groups_of};
 use super::stream_start::{Answers, StreamStart, client, tell_retained};
 use crate::engine::system_clock;
 use crate::health::log_limit;
@@ -111,16 +111,20 @@ impl StreamsDialect {
         let is_first = client.deferred().is_none();
         let until_ms = now_ms.saturating_add(wait_ms);
         let deferred =
-            client.deferred().get_or_insert_with(|| Box::new(Deferred { requests: VecDeque::new(), until_ms }));
-        let bytes = deferred.requests.iter().map(|request| request.len()).sum::<usize>() + text.len();
-        if deferred.requests.len() >= REQUESTS || bytes > self.start.options.max_request_bytes {
+            client.deferred().get_or_insert_with(|| Box::new(Deferred { waiting: VecDeque::new(), until_ms }));
+        let lengths = deferred.waiting.iter().filter_map(|waiting| match waiting {
+            Waiting::Request(text) => Some(text.len()),
+            Waiting::Refused(_) => None,
+        });
+        let (requests, bytes) = lengths.fold((0, text.len()), |(requests, bytes), len| (requests + 1, bytes + len));
+        if requests >= REQUESTS || bytes > self.start.options.max_request_bytes {
             let words = format!(
                 "expected at most {REQUESTS} requests and {} bytes while one waits",
                 self.start.options.max_request_bytes
             );
             return Err(RequestError::new(ErrorCode::LimitExceeded, words));
         }
-        deferred.requests.push_back(text.into());
+        deferred.waiting.push_back(Waiting::Request(text.into()));
         if is_first {
             if self.deferring.is_empty() {
                 self.retry_ms = now_ms + RETRY_MS;
@@ -135,23 +139,31 @@ impl StreamsDialect {
         loop {
             let Some(deferred) = client(talk).and_then(|client| client.deferred().as_mut()) else { return true };
             let is_over = deferred.until_ms <= system_clock::monotonic_ms();
-            let Some(text) = deferred.requests.pop_front() else {
-                client(talk).map(|client| client.deferred().take());
-                return true;
+            let text = match deferred.waiting.pop_front() {
+                Some(Waiting::Request(text)) => text,
+                Some(Waiting::Refused(error)) => {
+                    tell(&error, talk);
+                    continue;
+                }
+                None => {
+                    client(talk).map(|client| client.deferred().take());
+                    return true;
+                }
             };
             let waits = !is_over
                 && matches!(StreamRequest::parse(&text), Ok(StreamRequest::Subscribe(selection)) if self.may_come(&selection));
             if waits {
                 if let Some(deferred) = client(talk).and_then(|client| client.deferred().as_mut()) {
-                    deferred.requests.push_front(text);
+                    deferred.waiting.push_front(Waiting::Request(text));
                 }
                 return false;
             }
-            if let Err(error) = self.request(&text, false, talk)
-                && let Err(close) = self.refuse(&error, talk)
-            {
-                talk.sessions.report(talk.key, Report::Close(close));
-                return true;
+            if let Err(error) = self.request(&text, false, talk) {
+                tell(&error, talk);
+                if let Err(close) = self.count_error(talk) {
+                    talk.sessions.report(talk.key, Report::Close(close));
+                    return true;
+                }
             }
         }
     }
@@ -219,18 +231,32 @@ impl StreamsDialect {
         Ok(joined)
     }
 
-    /// Answers a refused request. An error means that there were too many, and closes the connection.
-    fn refuse(&self, error: &RequestError, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
-        self.start.stats.request_errors.add(1);
-        if let Some(out) = talk.answer() {
-            messages::append_error(error, (system_clock::unix_ns() / 1_000_000) as i64, out);
+    /// Refuses what just came. Requests are answered in their order, so a client whose earlier ones wait is told in its
+    /// turn. An error means that there were too many, and closes the connection.
+    fn refuse(&self, error: RequestError, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
+        match client(talk).and_then(|client| client.deferred().as_mut()) {
+            Some(deferred) => deferred.waiting.push_back(Waiting::Refused(error)),
+            None => tell(&error, talk),
         }
+        self.count_error(talk)
+    }
+
+    /// Counts a refused request. An error means that there were too many.
+    fn count_error(&self, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
+        self.start.stats.request_errors.add(1);
         let Some(client) = client(talk) else { return Ok(()) };
         if client.count_error(system_clock::monotonic_ms(), self.start.options.max_request_errors) {
             Ok(())
         } else {
             Err(Close::TooManyErrors.into())
         }
+    }
+}
+
+/// Answers a refused request.
+fn tell(error: &RequestError, talk: &mut Conversation<'_>) {
+    if let Some(out) = talk.answer() {
+        messages::append_error(error, (system_clock::unix_ns() / 1_000_000) as i64, out);
     }
 }
 
@@ -267,7 +293,7 @@ impl Dialect for StreamsDialect {
             Outcome::Deferred => self.defer(text, talk),
         });
         if let Err(error) = heard {
-            self.refuse(&error, talk)?;
+            self.refuse(error, talk)?;
         }
         if talk.unread_bytes() > self.max_reply_bytes {
             return Err(Close::UnreadAnswers.into());
