@@ -161,6 +161,8 @@ impl FilesAtWork {
                 let seconds = away.as_secs_f64();
                 eprintln!("{what} is back after {seconds:.1} s; what was sent meanwhile is missing");
             }
+            // Records before it may have been discarded; who starts again must get them.
+            Heard::Sync(_) if self.left == 0 => {}
             Heard::Sync(written) => {
                 self.files.sync()?;
                 // The source may have ended.
@@ -198,10 +200,15 @@ impl FilesAtWork {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::record::recorded_files::RecordedRecord;
 
     fn at_work(folder: &std::path::Path, left: u64) -> FilesAtWork {
         let files = RecordedFiles::new(folder, jiff::tz::TimeZone::UTC);
         FilesAtWork { files, left, gaps: 0, skipped: 0, left_out: 0 }
+    }
+
+    fn record() -> Heard {
+        Heard::Record(RecordedRecord { series: "streams/lines.jsonl".into(), at: 0, line: b"{}".to_vec() })
     }
 
     #[test]
@@ -212,5 +219,18 @@ mod tests {
             recording.take(Heard::Skipped { channel: "lines".to_owned(), count }).unwrap();
         }
         assert_eq!((recording.gaps, recording.skipped), (2, 181));
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_once_records_may_have_been_discarded() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recording = at_work(folder.path(), 2);
+        let mut acknowledged = || {
+            let (written, on_disk) = std::sync::mpsc::channel();
+            recording.take(record()).unwrap();
+            recording.take(Heard::Sync(written)).unwrap();
+            on_disk.try_recv().is_ok()
+        };
+        assert_eq!([acknowledged(), acknowledged(), acknowledged()], [true, false, false]);
     }
 }
