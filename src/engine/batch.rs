@@ -17,16 +17,17 @@ use crate::faults::fault_board::{FaultBoard, NotedBatch};
 
 /// What is to be published, and where.
 pub trait Outgoing {
-    /// The groups that may carry it.
-    fn groups(&self) -> impl Iterator<Item = &Arc<Group>>;
+    /// The groups that it would be sent to now. All of them must have room for it: what one of them has no room for
+    /// is lost to that group's subscribers.
+    fn groups(&self) -> impl Iterator<Item = Arc<Group>>;
 
     /// Its turn has come: nothing else is published before it, and it is published once.
     fn publish(self, batch: &mut Batch<'_>);
 }
 
 impl Outgoing for (Arc<Group>, Frames) {
-    fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
-        std::iter::once(&self.0)
+    fn groups(&self) -> impl Iterator<Item = Arc<Group>> {
+        std::iter::once(Arc::clone(&self.0))
     }
 
     fn publish(self, batch: &mut Batch<'_>) {

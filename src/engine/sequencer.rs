@@ -71,7 +71,7 @@ impl Sequencer {
         // All of them may be for one group. Meanwhile shards only make room, and nobody else takes it.
         let has_room = |group: &Group| group.queued() + messages.len() <= CHANNEL_SLOTS;
         match self.open.try_lock() {
-            Ok(open) if messages.iter().flat_map(Outgoing::groups).all(|group| has_room(group)) => {
+            Ok(open) if messages.iter().flat_map(Outgoing::groups).all(|group| has_room(&group)) => {
                 let mut batch = self.batch(open, None);
                 for message in messages {
                     message.publish(&mut batch);
@@ -88,7 +88,7 @@ impl Sequencer {
         let mut messages = messages.into_iter().peekable();
         while let Some(message) = messages.next() {
             let mut batch = self.begin(None);
-            message.groups().for_each(|group| batch.wait_for_room(group));
+            message.groups().for_each(|group| batch.wait_for_room(&group));
             message.publish(&mut batch);
             let has_room = |message: &M| message.groups().all(|group| group.queued() < CHANNEL_SLOTS);
             while let Some(message) = messages.next_if(has_room) {

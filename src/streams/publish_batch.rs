@@ -33,8 +33,14 @@ pub struct ChannelMessage {
 }
 
 impl Outgoing for ChannelMessage {
-    fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
-        std::iter::once(&self.output.group)
+    /// A group of its symbol that a client creates after this look is empty, so it has room. What is only kept needs
+    /// none.
+    fn groups(&self) -> impl Iterator<Item = Arc<Group>> {
+        let sent = self
+            .reread_ms
+            .is_none()
+            .then(|| [Some(Arc::clone(&self.output.group)), group_of(&self.hub, self.filtered.as_deref())]);
+        sent.into_iter().flatten().flatten()
     }
 
     /// Numbers it, keeps it, and only then looks for subscribers: whoever joins before that look gets the
@@ -55,10 +61,15 @@ impl Outgoing for ChannelMessage {
         if self.reread_ms.is_some() {
             return batch.publish_to([], &frames(frame, self.unix_ms));
         }
-        let filtered = self.filtered.and_then(|name| self.hub.find(&name));
+        let filtered = group_of(&self.hub, self.filtered.as_deref());
         let groups = [Some(&self.output.group), filtered.as_ref()].into_iter().flatten();
         batch.publish_to(groups.filter(|group| group.is_live()), &frames(frame, self.unix_ms));
     }
+}
+
+/// The group of a message's symbol, if it has one and somebody has joined it.
+fn group_of(hub: &Hub, filtered: Option<&str>) -> Option<Arc<Group>> {
+    hub.find(filtered?)
 }
 
 /// Inputs that arrived together: their messages leave together when this is dropped, so that a client of

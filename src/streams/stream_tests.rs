@@ -87,6 +87,25 @@ fn a_signal_goes_to_everybody_and_to_those_of_its_symbol_as_one_frame() {
 }
 
 #[test]
+fn a_full_group_of_a_symbol_is_waited_for_also_if_nobody_takes_the_whole_channel() {
+    let streams = streams();
+    let mut apple = join(&streams, "signals:AAPL");
+    let batch = |symbol: &str| {
+        let mut batch = streams.batch();
+        for _ in 0..40 {
+            let signal = json!({"signal_type": "BUY", "symbol": symbol}).to_string();
+            batch.publish("signals", &Input::new(signal.as_bytes())).unwrap();
+        }
+        batch.try_send()
+    };
+    assert!(batch("AAPL").is_ok());
+    assert_eq!(batch("AAPL").unwrap_err().len(), 40, "there is room for 24");
+    assert!(batch("MSFT").is_ok());
+    assert_eq!((0..40).filter_map(|_| next(&mut apple)).count(), 40);
+    assert!(batch("AAPL").is_ok());
+}
+
+#[test]
 fn prices_are_conflated_to_the_latest_of_each_symbol_that_changed() {
     let streams = streams();
     let (mut all, mut set) = (join(&streams, PRICE_UPDATES), join(&streams, "price_updates:B,C"));

@@ -490,3 +490,20 @@ fn the_status_counts_connections_of_the_streams_alone() {
     let status = server.get("/websocket/status").json();
     assert_eq!((&status["active_connections"], &status["gexbot"]["connections"]), (&json!(2), &json!(1)));
 }
+
+#[test]
+fn a_flood_of_one_symbol_reaches_who_asked_for_that_symbol_alone() {
+    let server = fed(&[("FLOWCAST_SHARDS", "2")]);
+    let ask = json!({"type": "subscribe", "channel": "signals", "symbols": ["A"]});
+    // On both shards; nobody takes the whole channel.
+    let mut clients: Vec<StreamClient> = (0..4).map(|_| client(&server)).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask(&ask)["type"], "subscribed");
+    }
+    accepted(&server, "signals", &(1..=200).map(|n| signal("A", n)).collect::<Vec<_>>());
+    for client in &mut clients {
+        let heard: Vec<u64> = (0..200).map(|_| client.next("signal")["quantity"].as_u64().unwrap()).collect();
+        assert_eq!(heard, (1..=200).collect::<Vec<_>>());
+    }
+    assert_eq!(server.metric("flowcast_shard_overruns_total"), 0);
+}
