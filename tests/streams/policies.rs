@@ -152,3 +152,54 @@ fn a_policy_may_change_while_messages_come_and_nothing_is_lost() {
         last += 1;
     }
 }
+
+#[test]
+fn asking_again_and_again_does_not_raise_a_limited_rate() {
+    let server = fed(&[]);
+    let mut client = client(&server);
+    let request = json!({"type": "subscribe", "channel": "signals", "max_rate": 0.0003});
+    client.ask(&request);
+    accepted(&server, "signals", &[signal("A", 1)]);
+    assert_eq!(client.next("signal")["quantity"], 1);
+    accepted(&server, "signals", &[signal("A", 2)]);
+    for _ in 0..20 {
+        client.send(&request);
+        let heard = [client.until_pong(), client.until_pong()].concat();
+        assert!(heard.iter().all(|message| message["type"] == "subscribed"), "{heard:?}");
+    }
+}
+
+#[test]
+fn a_client_of_one_symbol_is_not_behind_because_of_others() {
+    let server = fed(&[]);
+    let mut client = client(&server);
+    let request = json!({"type": "subscribe", "channel": "signals", "symbols": ["A"], "policy": "skip"});
+    assert_eq!(client.ask(&request)["positions"]["signals"]["policy"], "skip");
+    let others: Vec<Value> = (1..=400).map(|n| signal("B", n)).collect();
+    accepted(&server, "signals", &[&[signal("A", 1)], &others[..]].concat());
+    assert_eq!(client.message()["quantity"], 1);
+    // More than the history holds.
+    for _ in 0..40 {
+        accepted(&server, "signals", &others);
+    }
+    accepted(&server, "signals", &[signal("A", 2)]);
+    let message = client.message();
+    assert_eq!((&message["type"], &message["quantity"]), (&json!("signal"), &json!(2)), "{message}");
+    assert_eq!(server.metric("flowcast_stream_messages_skipped_total"), 0);
+}
+
+#[test]
+fn prices_that_a_limited_rate_held_back_come_when_it_ends() {
+    let server = fed(&[]);
+    let price = |price: u64| json!({"symbol": "A", "price": price});
+    accepted(&server, "price_updates", &[price(1)]);
+    let mut slow = client(&server);
+    slow.send(&json!({"type": "subscribe", "channel": "price_updates", "max_rate": 0.0003}));
+    assert_eq!(slow.next("price_update")["symbols"]["A"]["price"], 1);
+    let mut fast = client(&server).subscribed(&["price_updates"]);
+    accepted(&server, "price_updates", &[price(2)]);
+    while fast.next("price_update")["symbols"]["A"]["price"] != 2 {}
+    assert!(slow.until_pong().iter().all(|message| message["symbols"]["A"]["price"] != 2));
+    slow.send(&json!({"type": "subscribe", "channel": "price_updates", "policy": "drop"}));
+    assert_eq!(slow.next("price_update")["symbols"]["A"]["price"], 2);
+}

@@ -109,6 +109,22 @@ fn without_a_history_only_who_missed_nothing_goes_on() {
 }
 
 #[test]
+fn what_was_missed_is_sent_whole_also_where_only_the_latest_is_asked_for() {
+    let server = fed(&[]);
+    accepted(&server, "lines", &numbers(1, 100));
+    let epoch = server.get("/websocket/status").json()["stream_history"]["lines"]["epoch"].clone();
+    for limit in [json!({}), json!({"max_rate": 1})] {
+        let mut client = client(&server);
+        let mut request = json!({"type": "subscribe", "channel": "lines", "policy": "latest"});
+        request["since"] = json!({"epoch": epoch, "seq": 1});
+        request.as_object_mut().unwrap().extend(limit.as_object().unwrap().clone());
+        let answer = client.ask(&request);
+        assert_eq!(answer["positions"]["lines"]["recovered"], true, "{answer}");
+        assert_eq!(seqs(&mut client, 99), (2..=100).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn what_is_sent_again_passes_the_filter() {
     let server = fed(&[]);
     let symbols = ["A", "B", "C", "A", "B"];

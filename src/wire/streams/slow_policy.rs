@@ -36,13 +36,14 @@ impl SlowPolicy {
     /// The largest number of messages of one symbol in a second; `None`: no limit.
     pub fn max_rate(self) -> Option<f64> {
         match self {
-            Self::Latest { interval_ms: 1.. } => self.interval_ms().map(|interval| 1000.0 / f64::from(interval)),
+            Self::Latest { interval_ms: interval_ms @ 1.. } => Some(1000.0 / f64::from(interval_ms)),
             _ => None,
         }
     }
 
-    const fn interval_ms(self) -> Option<u32> {
-        if let Self::Latest { interval_ms } = self { Some(interval_ms) } else { None }
+    /// Shortest time between two sends of one symbol, ms; 0: no limit.
+    pub const fn interval_ms(self) -> u64 {
+        if let Self::Latest { interval_ms } = self { interval_ms as u64 } else { 0 }
     }
 
     fn latest_at(rate: f64) -> Result<Self, String> {

@@ -91,7 +91,12 @@ impl StreamClient {
         self.pulls.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// The same, to be moved on.
+    /// Its filters, and what it reads from histories, to be moved on.
+    pub fn filters_and_pulls(&mut self) -> (&[(usize, Filter)], &mut [Pull]) {
+        (&self.filters, self.pulls.as_deref_mut().map_or(&mut [], Vec::as_mut_slice))
+    }
+
+    /// The same, without its filters.
     pub fn pulls_mut(&mut self) -> &mut [Pull] {
         self.pulls.as_deref_mut().map_or(&mut [], Vec::as_mut_slice)
     }

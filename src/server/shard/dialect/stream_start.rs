@@ -70,23 +70,25 @@ impl StreamStart {
         let undelivered = talk.first_undelivered(&groups);
         let session = talk.sessions.get_mut(talk.key)?;
         let before = session.client.as_ref()?.pull(channel);
-        let (next, is_catching_up) = (before.map(|pull| pull.next), before.is_some_and(|pull| pull.is_catching_up));
-        let has = before.and_then(|pull| pull.since.clone());
         let history = self.streams.history(channel);
         let answer = since.map(|since| history.start_after(since, system_clock::monotonic_ms()));
         let next = match answer {
             Some(Ok(start)) => start,
-            _ if next.is_none() && policy == SlowPolicy::Drop => return answer.map(|answer| answer.map(drop)),
-            _ => next.unwrap_or_else(|| history.index_of_id(undelivered)),
+            _ if before.is_none() && policy == SlowPolicy::Drop => return answer.map(|answer| answer.map(drop)),
+            _ => before.map_or_else(|| history.index_of_id(undelivered), |pull| pull.next),
         };
-        let mut pull = Pull::new(channel, policy, next, history.last_id());
-        pull.is_catching_up = is_catching_up || matches!(answer, Some(Ok(_)));
-        (pull.since, pull.sent) = match (answer, since) {
-            (Some(Ok(_)), Some(Since { seqs, .. })) => {
-                (history.follows_log().then(|| Box::new(seqs.clone())), seqs.clone())
-            }
-            _ => (has, history.seqs()),
-        };
+        let mut pull = Pull::new(channel, policy, next, history.last_id(), Arc::clone(history.epoch()));
+        if let Some(before) = before {
+            pull.replace(before);
+        }
+        if let (Some(Ok(_)), Some(Since { seqs, .. })) = (answer, since) {
+            let seqs = history.known(seqs);
+            pull.since = history.follows_log().then(|| Box::new(seqs.clone()));
+            (pull.sent, pull.is_catching_up, pull.whole_to) = (seqs, true, history.head());
+        } else {
+            let has = before.filter(|before| before.epoch == pull.epoch);
+            (pull.since, pull.sent) = (has.and_then(|before| before.since.clone()), history.seqs());
+        }
         drop(history);
         session.hold(pull, self.streams.channels(), talk.lanes);
         talk.pull();
@@ -102,12 +104,22 @@ impl StreamStart {
         talk: &mut Conversation<'_>,
     ) -> Option<Result<(), NotRecovered>> {
         let session = talk.sessions.get_mut(talk.key)?;
-        let is_pulled = session.client.as_ref()?.pull(channel).is_some();
+        let client = session.client.as_ref()?;
+        let before = client.pull(channel);
         if policy != SlowPolicy::Drop {
-            session.hold(Pull::new(channel, policy, 0, 0), self.streams.channels(), talk.lanes);
+            let epoch = Arc::clone(self.streams.history(channel).epoch());
+            let mut pull = Pull::new(channel, policy, 0, 0, epoch);
+            if let Some(before) = before {
+                pull.replace(before);
+            }
+            session.hold(pull, self.streams.channels(), talk.lanes);
             talk.pull();
-        } else if is_pulled {
+        } else if before.is_some() {
+            let groups = self.groups(channel, client);
             session.go_live(channel, self.streams.channels(), talk.lanes);
+            // What has changed since it was sent last is in none of the messages to come.
+            let lanes: Vec<u32> = groups.iter().filter_map(|group| talk.lanes.find(group, Wire::Streams)).collect();
+            tell_retained(&lanes, talk);
         }
         since.map(|_| Err(NotRecovered::Conflated))
     }
@@ -159,6 +171,8 @@ impl StreamStart {
         let Some(client) = &mut session.client else { return };
         for pull in client.pulls_mut() {
             pull.live_after = pull.live_after.max(self.streams.history(pull.channel).last_id());
+            // Those of other lanes.
+            pull.carried = None;
         }
         let pulled: Vec<usize> = client.pulls().iter().map(|pull| pull.channel).collect();
         for channel in pulled {

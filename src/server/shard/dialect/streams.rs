@@ -227,6 +227,7 @@ impl StreamsDialect {
             client.set_filters(filters, automatic);
             session.is_pulling = !client.pulls().is_empty();
             self.start.hold_again(session, talk.lanes);
+            talk.pull();
         }
         Ok(joined)
     }

@@ -109,9 +109,9 @@ impl Outbox {
         mem::take(&mut self.sweeps)
     }
 
-    /// When a session that reads from histories, or one whose frames are held, is due next, ms.
+    /// When a session whose frames are held is due next, ms.
     pub fn next_ms(&self) -> Option<u64> {
-        self.pulls.next_ms().into_iter().chain(self.faults_next_ms()).min()
+        self.faults_next_ms()
     }
 
     /// Moves publications into the rings, and queues every session that has something to send.

@@ -1,6 +1,6 @@
 //! Sending to the sessions that read from histories: a few at a time, so that they delay nobody.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
@@ -13,12 +13,13 @@ use crate::server::shard::close::Close;
 use crate::server::shard::lanes::Lanes;
 use crate::server::shard::marks::Mark;
 use crate::server::shard::poller::Interest;
-use crate::server::shard::pull::{FellOff, Pull, PullView, PulledFrames};
-use crate::server::shard::session::Session;
+use crate::server::shard::pull::{FellOff, PullView, PulledFrames};
+use crate::server::shard::session::{Membership, Session};
 use crate::server::shard::sessions::{Report, Sessions};
 use crate::server::shard::stats::STREAMS;
 use crate::streams::Streams;
 use crate::wire::Wire;
+use crate::wire::streams::Filter;
 use crate::wire::streams::slow_policy::SlowPolicy;
 
 /// Bytes sent to such sessions per round of the loop, while nobody else waits.
@@ -36,16 +37,14 @@ pub struct PullQueue {
     ready: VecDeque<u32>,
     /// Those that wait until the shard has drained what was on its way when they joined.
     waiting: Vec<u32>,
-    /// When those with a limited rate are due, ms.
-    timers: BTreeSet<(u64, u32)>,
     found: PulledFrames,
 }
 
 impl PullQueue {
     /// Nobody pulls yet.
     pub fn new(streams: Arc<Streams>) -> Self {
-        let (ready, waiting, timers) = (VecDeque::new(), Vec::new(), BTreeSet::new());
-        Self { streams, ready, waiting, timers, found: PulledFrames::default() }
+        let (ready, waiting) = (VecDeque::new(), Vec::new());
+        Self { streams, ready, waiting, found: PulledFrames::default() }
     }
 
     /// Queues a session, unless it is queued, or has nothing to pull.
@@ -60,11 +59,6 @@ impl PullQueue {
         !self.ready.is_empty()
     }
 
-    /// When the next session with a limited rate is due, ms.
-    pub fn next_ms(&self) -> Option<u64> {
-        self.timers.first().map(|(due_ms, _)| *due_ms)
-    }
-
     /// The shard has drained more.
     pub fn drained(&mut self, sessions: &mut Sessions) {
         for key in mem::take(&mut self.waiting) {
@@ -75,10 +69,7 @@ impl PullQueue {
     }
 
     fn expire(&mut self, now_ms: u64, sessions: &mut Sessions) {
-        while let Some(&(due_ms, key)) = self.timers.first()
-            && due_ms <= now_ms
-        {
-            self.timers.pop_first();
+        while let Some(key) = sessions.pull_timers.pop(now_ms) {
             if let Some(session) = sessions.get_mut(key) {
                 self.push(key, session);
             }
@@ -86,38 +77,42 @@ impl PullQueue {
     }
 
     /// Looks what is due for a session. `Err`: it was promised messages that are gone.
-    fn find(
-        &mut self,
-        key: u32,
-        session: &Session,
-        lag: &LagOptions,
-        drained: u64,
-        now_ms: u64,
-    ) -> Result<(), FellOff> {
+    fn find(&mut self, session: &mut Session, lag: &LagOptions, lanes: &Lanes, now_ms: u64) -> Result<(), FellOff> {
         self.found.clear();
-        let Some(client) = &session.client else { return Ok(()) };
-        let form = Form::new(Wire::Streams.form());
-        for (at, pull) in client.pulls().iter().enumerate() {
-            if pull.due_ms > now_ms {
-                self.timers.insert((pull.due_ms, key));
-                continue;
-            }
-            let Some(filter) = client.filter(pull.channel) else { continue };
+        let Session { client: Some(client), memberships, .. } = session else { return Ok(()) };
+        let (form, drained) = (Form::new(Wire::Streams.form()), lanes.drained(Wire::Streams));
+        let (filters, pulls) = client.filters_and_pulls();
+        for (at, pull) in pulls.iter_mut().enumerate() {
+            let Some((_, filter)) = filters.iter().find(|(number, _)| *number == pull.channel) else { continue };
             let channel = &self.streams.channels().all()[pull.channel];
             if channel.kind.is_conflated() {
+                if pull.due_ms > now_ms {
+                    self.found.complete(at, pull.next, None);
+                    continue;
+                }
                 let groups = filter.groups(channel);
                 let (seq, state) = groups.first().map_or((0, None), |group| self.streams.state(pull.channel, group));
                 if let Some(state) = state.filter(|_| seq > pull.next) {
                     self.found.push(at, seq, None, &state.frame(form));
                 }
-                self.found.complete.push((at, seq.max(pull.next)));
+                self.found.complete(at, seq.max(pull.next), None);
                 continue;
             }
-            let view = PullView { at, channel: &channel.name, filter, lag, drained, room: JOINED_BYTES };
+            let is_asked = pull.policy == SlowPolicy::Skip && *filter != Filter::All;
+            let carried = is_asked.then(|| carried(memberships, &filter.groups(channel), lanes));
+            let (channel, room) = (&*channel.name, JOINED_BYTES);
+            let view = PullView { at, channel, filter, lag, drained, carried, room, now_ms };
             pull.read(&self.streams.history(pull.channel), &view, &mut self.found)?;
         }
         Ok(())
     }
+}
+
+/// How many messages a session's lanes of these groups have carried.
+fn carried(memberships: &[Membership], groups: &[String], lanes: &Lanes) -> u64 {
+    let lanes_of = groups.iter().filter_map(|group| lanes.find(group, Wire::Streams));
+    let own = lanes_of.filter(|lane| memberships.binary_search_by_key(lane, |membership| membership.lane).is_ok());
+    own.map(|lane| lanes.lane(lane).ring.head()).sum()
 }
 
 impl Outbox {
@@ -154,10 +149,11 @@ impl Outbox {
             self.flush(key, sessions, lanes);
             return JOINED_BYTES;
         }
-        if self.pulls.find(key, session, &self.lag, lanes.drained(Wire::Streams), now_ms).is_err() {
+        if self.pulls.find(session, &self.lag, lanes, now_ms).is_err() {
             sessions.report(key, Report::Lagging);
             return 0;
         }
+        let Some(connection) = session.connection.as_ref() else { return 0 };
         self.stats.skipped.add(self.pulls.found.skipped);
         self.bytes.extend_from_slice(&self.pulls.found.bytes);
         if self.bytes.is_empty() {
@@ -189,9 +185,7 @@ impl Outbox {
                 connection.outbound().keep_tail(&found.bytes[rest..frame.end]);
             }
             begin = frame.end;
-            let pull = &mut client.pulls_mut()[frame.pull];
-            pull.next = frame.next;
-            pull.took(frame.place);
+            client.pulls_mut()[frame.pull].took(frame, now_ms);
             frames += 1;
         }
         session.use_of_socket.count(frames, taken as u64, self.stats.hub(STREAMS));
@@ -208,37 +202,30 @@ impl Outbox {
         let drained = lanes.drained(Wire::Streams);
         let Some(session) = sessions.get_mut(key) else { return };
         let Some(client) = session.client.as_mut() else { return };
-        let (mut live, mut is_waiting) = (Vec::new(), false);
-        for &(at, next) in &self.pulls.found.complete {
-            let pull = &mut client.pulls_mut()[at];
-            pull.next = next;
-            pull.is_catching_up = false;
-            if let SlowPolicy::Latest { interval_ms: interval_ms @ 1.. } = pull.policy
-                && self.pulls.found.frames.iter().any(|frame| frame.pull == at)
-            {
-                pull.due_ms = now_ms + u64::from(interval_ms);
-                self.pulls.timers.insert((pull.due_ms, key));
+        let (mut live, mut is_waiting, mut due_ms) = (Vec::new(), false, None);
+        for complete in &self.pulls.found.complete {
+            let pull = &mut client.pulls_mut()[complete.pull];
+            pull.completed(complete);
+            if pull.due_ms > now_ms {
+                // What comes until then must not wait for what comes after it.
+                due_ms = due_ms.into_iter().chain([pull.due_ms]).min();
             }
-            if pull.policy != SlowPolicy::Drop {
-                continue;
-            }
-            if drained >= pull.live_after {
-                live.push(pull.channel);
-            } else {
+            if drained < pull.live_after {
                 is_waiting = true;
+            } else if pull.policy == SlowPolicy::Drop {
+                live.push(pull.channel);
             }
         }
-        let complete = &self.pulls.found.complete;
-        let is_left =
-            |(at, pull): (usize, &Pull)| pull.due_ms <= now_ms && complete.iter().all(|(other, _)| *other != at);
-        let has_more = client.pulls().iter().enumerate().any(is_left);
         for channel in live {
             session.go_live(channel, self.pulls.streams.channels(), lanes);
         }
-        if has_more {
+        if self.pulls.found.has_more {
             self.pulls.push(key, session);
         } else if is_waiting {
             self.pulls.waiting.push(key);
+        }
+        if let Some(due_ms) = due_ms {
+            sessions.pull_timers.set(key, due_ms);
         }
     }
 

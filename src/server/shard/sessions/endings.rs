@@ -159,6 +159,7 @@ impl Sessions {
     /// Forgets a session.
     pub(super) fn end(&mut self, key: u32, lanes: &mut Lanes) {
         self.leave_all(key, lanes);
+        self.pull_timers.remove(key);
         let session = self.slab.remove(key as usize);
         self.ids.remove(&session.id);
         if let Some(assignment) = session.assignment_id() {

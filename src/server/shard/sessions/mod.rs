@@ -10,12 +10,14 @@
 //! it they [`report`](Sessions::report), so that none disappears under their hands.
 
 mod endings;
+mod pull_timers;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::TcpStream;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use pull_timers::PullTimers;
 use slab::Slab;
 use uuid::Uuid;
 
@@ -76,6 +78,8 @@ pub struct Sessions {
     assigned: BTreeSet<(u64, u32)>,
     /// When tokens of open connections expire, ms; an entry goes with its connection.
     expiries: BTreeSet<(u64, u32)>,
+    /// When sessions whose rate is limited read from histories again.
+    pub pull_timers: PullTimers,
     reports: VecDeque<(u32, Report)>,
     /// What clients were told that are being closed, by key; an entry goes with its connection.
     endings: HashMap<u32, Ending>,
@@ -101,6 +105,7 @@ impl Sessions {
             detached: Timeouts::new(options.lag.session_timeout_seconds * 1000),
             assigned: BTreeSet::new(),
             expiries: BTreeSet::new(),
+            pull_timers: PullTimers::default(),
             reports: VecDeque::new(),
             endings: HashMap::new(),
             closed,
@@ -453,10 +458,11 @@ impl Sessions {
         }
     }
 
-    /// When [`Sessions::expire`] has something to do next, ms.
+    /// When [`Sessions::expire`] has something to do next, or a session reads from histories again, ms.
     pub fn next_ms(&self) -> Option<u64> {
         let expiry_ms = self.expiries.first().map(|(due_ms, _)| *due_ms);
-        [self.closing.next_ms(), self.detached.next_ms(), expiry_ms].into_iter().flatten().min()
+        let pulls_ms = self.pull_timers.next_ms();
+        [self.closing.next_ms(), self.detached.next_ms(), expiry_ms, pulls_ms].into_iter().flatten().min()
     }
 
     /// The serial that a timer for this session must carry; it changes with the socket.
