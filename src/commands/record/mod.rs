@@ -137,7 +137,8 @@ impl FilesAtWork {
 
     fn take(&mut self, heard: Heard) -> Result<(), RecordedFileError> {
         match heard {
-            Heard::Record(_) if self.left == 0 => {}
+            // Enough is recorded: what is discarded must come again when it goes on, so it is not confirmed either.
+            Heard::Record(_) | Heard::Sync(_) if self.left == 0 => {}
             Heard::Record(record) => {
                 self.left -= 1;
                 self.files.append(record)?;
@@ -161,8 +162,6 @@ impl FilesAtWork {
                 let seconds = away.as_secs_f64();
                 eprintln!("{what} is back after {seconds:.1} s; what was sent meanwhile is missing");
             }
-            // Records before it may have been discarded; who starts again must get them.
-            Heard::Sync(_) if self.left == 0 => {}
             Heard::Sync(written) => {
                 self.files.sync()?;
                 // The source may have ended.

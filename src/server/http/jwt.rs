@@ -312,6 +312,7 @@ mod tests {
     }
 
     fn signed(claims: &Value, algorithm: Algorithm, secret: &str) -> String {
+        jwt_crypto::install();
         encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
     }
 

@@ -63,6 +63,8 @@ pub struct PulledFrame {
     pub place: Option<(u32, u64)>,
     /// How many messages of the client it is, or tells of.
     pub messages: u64,
+    /// Whether it only tells that these are left out.
+    pub is_notice: bool,
     /// Where it ends in the bytes.
     pub end: usize,
 }
@@ -89,8 +91,6 @@ pub struct PulledFrames {
     pub complete: Vec<CompletePull>,
     /// Whether a pull has more than there was room for.
     pub has_more: bool,
-    /// Messages left out.
-    pub skipped: u64,
 }
 
 impl PulledFrames {
@@ -100,7 +100,6 @@ impl PulledFrames {
         self.frames.clear();
         self.complete.clear();
         self.has_more = false;
-        self.skipped = 0;
     }
 
     /// Appends one message.
@@ -110,7 +109,7 @@ impl PulledFrames {
 
     fn push_for(&mut self, pull: usize, next: u64, place: Option<(u32, u64)>, messages: u64, frame: &[u8]) {
         self.bytes.extend_from_slice(frame);
-        self.frames.push(PulledFrame { pull, next, place, messages, end: self.bytes.len() });
+        self.frames.push(PulledFrame { pull, next, place, messages, is_notice: false, end: self.bytes.len() });
     }
 
     /// Notes that a pull has nothing more.
@@ -308,8 +307,8 @@ impl Pull {
 
     fn tell_skipped(&self, history: &ChannelHistory, to: u64, view: &PullView<'_>, out: &mut PulledFrames) {
         let left_out = history.range(self.next..to).filter(|(_, message)| self.wants(message, view.filter)).count();
-        let lost = self.lost(history, view);
-        let count = left_out as u64 + lost;
+        let unseen = self.lost(history, view);
+        let count = left_out as u64 + unseen;
         if count == 0 {
             return;
         }
@@ -320,7 +319,7 @@ impl Pull {
                 last.0.insert(partition, seq);
             }
         }
-        for (partition, fallen) in history.fallen().filter(|_| lost > 0) {
+        for (partition, fallen) in history.fallen().filter(|_| unseen > 0) {
             let sent = self.sent.of(partition);
             if fallen > sent {
                 first.0.insert(partition, sent + 1);
@@ -329,9 +328,9 @@ impl Pull {
         }
         let notice = messages::skipped(view.channel, history.epoch(), count, (&first, &last));
         out.push_for(view.at, to, None, count, &notice);
+        out.frames.last_mut().into_iter().for_each(|frame| frame.is_notice = true);
         // The numbers count as sent: the next notice begins after them.
         last.0.iter().for_each(|(&partition, &seq)| out.push_for(view.at, to, Some((partition, seq)), 0, &[]));
-        out.skipped += count;
     }
 
     /// How many of the client's messages fell off the history before it got them. They cannot be looked at any more: all

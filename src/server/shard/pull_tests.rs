@@ -8,8 +8,7 @@ const LATEST: SlowPolicy = SlowPolicy::Latest { interval_ms: 0 };
 
 /// A history that holds 256 messages.
 fn history() -> ChannelHistory {
-    let options =
-        HistoryOptions { history_messages: 0, history_bytes: 1 << 30, history_age: Duration::from_secs(3600) };
+    let options = HistoryOptions { history_messages: 0, history_bytes: 1 << 30, history_age: Duration::from_hours(1) };
     ChannelHistory::new("e".into(), options, HistoryFigures::default())
 }
 
@@ -54,7 +53,7 @@ fn turn(
     pull.read(history, &view, &mut out)?;
     out.frames.iter().for_each(|frame| pull.took(frame, now_ms));
     out.complete.iter().for_each(|complete| pull.completed(complete));
-    let skipped: u64 = out.skipped;
+    let skipped: u64 = out.frames.iter().filter(|frame| frame.is_notice).map(|frame| frame.messages).sum();
     let seqs = out.frames.iter().skip(if skipped > 0 { 2 } else { 0 }).filter_map(|frame| Some(frame.place?.1));
     Ok((seqs.collect(), skipped))
 }

@@ -154,7 +154,6 @@ impl Outbox {
             return 0;
         }
         let Some(connection) = session.connection.as_ref() else { return 0 };
-        self.stats.skipped.add(self.pulls.found.skipped);
         self.bytes.extend_from_slice(&self.pulls.found.bytes);
         if self.bytes.is_empty() {
             self.pulled(key, now_ms, sessions, lanes);
@@ -185,6 +184,9 @@ impl Outbox {
                 connection.outbound().keep_tail(&found.bytes[rest..frame.end]);
             }
             begin = frame.end;
+            if frame.is_notice {
+                self.stats.skipped.add(frame.messages);
+            }
             client.pulls_mut()[frame.pull].took(frame, now_ms);
             frames += 1;
         }
