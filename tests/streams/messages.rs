@@ -230,7 +230,7 @@ fn a_late_joiner_gets_the_latest_state_of_its_symbols_at_once() {
 }
 
 /// Fills the latest state: a portfolio of 8,000 positions (more than a megabyte), and as many prices.
-fn with_a_large_state(more: &[(&str, &str)]) -> Server {
+pub fn with_a_large_state(more: &[(&str, &str)]) -> Server {
     let server = fed(&[&[("WEBSOCKET_AUTO_SUBSCRIBE", "false")], more].concat());
     let position = json!({"quantity": 10, "average_price": 101.25, "market_price": 102.5, "unrealized_pnl": 12.5});
     let name = |number: u32| format!("S{number:05}");

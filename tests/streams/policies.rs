@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::common::server::Server;
 use crate::common::socket::Socket;
 use crate::common::streams::{SECRET, StreamClient, signed};
-use crate::messages::{accepted, client, error_code, fed, signal};
+use crate::messages::{accepted, client, error_code, fed, signal, with_a_large_state};
 
 /// A client whose socket holds little.
 fn small(server: &Server) -> StreamClient {
@@ -96,6 +96,24 @@ fn a_limited_rate_leaves_out_what_comes_between_and_never_the_last() {
     }
     assert!(heard.len() < 150, "{heard:?}");
     assert!(heard.iter().all(|n| n % 3 != 2), "the filter holds: {heard:?}");
+}
+
+#[test]
+fn a_large_state_is_shared_by_all_slow_clients_that_get_it() {
+    let server = with_a_large_state(&[("FLOWCAST_SEND_BUFFER_BYTES", "4096")]);
+    let request = json!({"type": "subscribe", "channel": "portfolio", "policy": "latest"});
+    let subscribed = |server: &Server| {
+        let mut client = small(server);
+        client.send(&request);
+        assert_eq!(client.next("subscribed")["positions"]["portfolio"]["policy"], "latest");
+        client
+    };
+    assert!(subscribed(&server).next("portfolio_update").to_string().len() > 600_000);
+    let before = server.resident();
+    let slow: Vec<StreamClient> = (0..100).map(|_| subscribed(&server)).collect();
+    assert!(subscribed(&server).next("portfolio_update").to_string().len() > 600_000, "it comes after the others'");
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 40 << 20, "{grown} bytes for {} clients that do not read", slow.len());
 }
 
 #[test]

@@ -181,7 +181,17 @@ impl Pull {
         if let Some(carried) = &mut self.carried {
             *carried += frame.messages;
         }
-        // With the first frame of a round, or its rest would count as the beginning of another.
+        self.begin_round(now_ms);
+    }
+
+    /// Notes that the state with this number is on its way.
+    pub fn took_state(&mut self, seq: u64, now_ms: u64) {
+        self.next = seq;
+        self.begin_round(now_ms);
+    }
+
+    /// With the first frame of a round, or its rest would count as the beginning of another.
+    fn begin_round(&mut self, now_ms: u64) {
         if self.policy.interval_ms() > 0 && now_ms >= self.due_ms {
             self.due_ms = now_ms + self.policy.interval_ms();
         }

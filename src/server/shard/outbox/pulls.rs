@@ -79,7 +79,9 @@ impl PullQueue {
     /// Looks what is due for a session. `Err`: it was promised messages that are gone.
     fn find(&mut self, session: &mut Session, lag: &LagOptions, lanes: &Lanes, now_ms: u64) -> Result<(), FellOff> {
         self.found.clear();
-        let Session { client: Some(client), memberships, .. } = session else { return Ok(()) };
+        let Session { client: Some(client), connection: Some(connection), memberships, .. } = session else {
+            return Ok(());
+        };
         let (form, drained) = (Form::new(Wire::Streams.form()), lanes.drained(Wire::Streams));
         let (filters, pulls) = client.filters_and_pulls();
         for (at, pull) in pulls.iter_mut().enumerate() {
@@ -92,10 +94,21 @@ impl PullQueue {
                 }
                 let groups = filter.groups(channel);
                 let (seq, state) = groups.first().map_or((0, None), |group| self.streams.state(pull.channel, group));
-                if let Some(state) = state.filter(|_| seq > pull.next) {
-                    self.found.push(at, seq, None, &state.frame(form));
+                let Some(frame) = state.filter(|_| seq > pull.next).map(|state| state.frame(form)) else {
+                    self.found.complete(at, seq.max(pull.next), None);
+                    continue;
+                };
+                let lane = groups.first().and_then(|group| lanes.find(group, Wire::Streams));
+                match lane.filter(|_| frame.len() > JOINED_BYTES) {
+                    // It is sent a part at a time, and what is left of it is shared by all who get it.
+                    Some(lane) => {
+                        connection.outbound().push_state(lane, frame);
+                        pull.took_state(seq, now_ms);
+                        self.found.has_more = true;
+                    }
+                    None => self.found.push(at, seq, None, &frame),
                 }
-                self.found.complete(at, seq.max(pull.next), None);
+                self.found.complete(at, seq, None);
                 continue;
             }
             let is_asked = pull.policy == SlowPolicy::Skip && *filter != Filter::All;
@@ -177,7 +190,8 @@ impl Outbox {
         let is_partly = taken < self.bytes.len();
         let (mut begin, mut frames) = (0, 0);
         for frame in &found.frames {
-            if is_partly && rest <= begin {
+            // Numbers that count as sent with a notice have no bytes of their own.
+            if is_partly && rest <= begin && begin < frame.end {
                 break;
             }
             if rest < frame.end {
