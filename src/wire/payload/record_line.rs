@@ -160,7 +160,13 @@ fn scaled(value: impl Into<i64>, factor: u32) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::array::{uniform, uniform3};
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::wire::payload::{Encoder, EncoderOptions, Record, spot as spot_price};
 
     const LIMIT: usize = 16 << 20;
 
@@ -199,6 +205,108 @@ mod tests {
                 assert_same(&record[key], value, key);
             }
             assert_eq!((record.len(), length), (source.len(), message.len()), "{record:?}");
+        }
+    }
+
+    /// A number of so many decimal places, as text.
+    fn decimal(value: i64, places: u32) -> String {
+        let (sign, value, factor) = (if value < 0 { "-" } else { "" }, value.unsigned_abs(), 10_u64.pow(places));
+        let width = places as usize;
+        if places == 0 {
+            format!("{sign}{value}")
+        } else {
+            format!("{sign}{}.{:0width$}", value / factor, value % factor)
+        }
+    }
+
+    fn list_of(values: &[i32], places: u32) -> String {
+        let values: Vec<String> = values.iter().map(|&value| decimal(value.into(), places)).collect();
+        format!("[{}]", values.join(","))
+    }
+
+    fn priors() -> impl Strategy<Value = Vec<i32>> {
+        vec(any::<i32>(), 1..6)
+    }
+
+    fn prices<const N: usize>(names: [&'static str; N]) -> impl Strategy<Value = Vec<String>> {
+        let text = move |values: [u32; N]| {
+            names.iter().zip(values).map(|(name, value)| format!("\"{name}\":{}", decimal(value.into(), 2))).collect()
+        };
+        uniform(any::<u32>()).prop_map(text)
+    }
+
+    fn gex_line() -> impl Strategy<Value = String> {
+        let names = ["spot", "zero_gamma", "major_pos_vol", "major_pos_oi", "major_neg_vol", "major_neg_oi"];
+        let row = (any::<u32>(), any::<i32>(), any::<i32>(), priors()).prop_map(|(strike, one, two, priors)| {
+            let [one, two] = [one, two].map(|value| decimal(value.into(), 2));
+            format!("[{},{one},{two},{}]", decimal(strike.into(), 2), list_of(&priors, 2))
+        });
+        let max = (any::<i32>(), any::<i32>())
+            .prop_map(|(price, change)| format!("[{},{}]", decimal(price.into(), 2), decimal(change.into(), 3)));
+        let sums = ["sum_gex_vol", "sum_gex_oi", "delta_risk_reversal"];
+        (prices(names), vec(row, 0..20), uniform3(any::<i32>()), vec(max, 1..7)).prop_map(
+            move |(prices, rows, of, max)| {
+                let of: Vec<String> = sums
+                    .iter()
+                    .zip(of)
+                    .map(|(name, value)| format!("\"{name}\":{}", decimal(value.into(), 3)))
+                    .collect();
+                let (prices, rows, max) = (prices.join(","), rows.join(","), max.join(","));
+                let head = r#""timestamp":1764340202,"ticker":"SPX","min_dte":0,"sec_min_dte":3"#;
+                format!("{{{head},{prices},\"strikes\":[{rows}],{},\"max_priors\":[{max}]}}", of.join(","))
+            },
+        )
+    }
+
+    fn greek_line() -> impl Strategy<Value = String> {
+        let names = ["spot", "major_positive", "major_negative", "major_long_gamma", "major_short_gamma"];
+        let put = option::of((any::<i32>(), priors()));
+        let row =
+            (any::<[u32; 3]>(), any::<i32>(), priors(), put).prop_map(|([strike, call, put], value, of, volume)| {
+                let (volume, put_priors) = volume.map_or_else(
+                    || ("null".to_owned(), "null".to_owned()),
+                    |(volume, priors)| (volume.to_string(), list_of(&priors, 0)),
+                );
+                let [call, put] = [call, put].map(|value| decimal(value.into(), 3));
+                let (strike, value) = (decimal(strike.into(), 2), decimal(value.into(), 2));
+                format!("[{strike},{call},{put},{value},{},{volume},{put_priors}]", list_of(&of, 2))
+            });
+        (prices(names), vec(row, 0..20)).prop_map(|(prices, rows)| {
+            let (prices, rows) = (prices.join(","), rows.join(","));
+            let head = r#""timestamp":1764340202,"ticker":"SPX","min_dte":0,"sec_min_dte":3"#;
+            format!("{{{head},{prices},\"mini_contracts\":[{rows}]}}")
+        })
+    }
+
+    /// Encodes a line, and prints what its payload says.
+    fn printed(kind: PayloadKind, line: &str) -> Map<String, Value> {
+        let record = Record::parse(kind, line.as_bytes()).unwrap().record;
+        let mut encoder = Encoder::new(EncoderOptions { zstd_level: 1 }).unwrap();
+        record_of(kind.type_url(), record.encode(&mut encoder), Profile::V2026_04, LIMIT).unwrap().0
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_of_a_record_survives_its_payload(
+            (kind, line) in prop_oneof![
+                gex_line().prop_map(|line| (PayloadKind::Gex, line)),
+                greek_line().prop_map(|line| (PayloadKind::Greek, line)),
+            ],
+        ) {
+            let (printed, source) = (printed(kind, &line), serde_json::from_str::<Map<String, Value>>(&line).unwrap());
+            for (key, value) in &source {
+                assert_same(&printed[key], value, key);
+            }
+            prop_assert_eq!(printed.len(), source.len());
+        }
+
+        #[test]
+        fn a_spot_price_survives_its_payload(timestamp in any::<i64>(), ticker in "[A-Z_]{1,10}", price in any::<u32>()) {
+            let mut encoder = Encoder::new(EncoderOptions { zstd_level: 1 }).unwrap();
+            let payload = encoder.encode(&spot_price::of_record(timestamp, &ticker, price));
+            let (record, _) = record_of("proto.spot", payload, Profile::V2026_04, LIMIT).unwrap();
+            let price: Value = serde_json::from_str(&decimal(price.into(), 2)).unwrap();
+            prop_assert_eq!(Value::from(record), json!({ "timestamp": timestamp, "ticker": ticker, "spot": price }));
         }
     }
 
