@@ -83,10 +83,7 @@ struct Started {
 /// Binds the port and starts the shards; nobody is served yet.
 fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<Started> {
     let began = Instant::now();
-    // mimalloc asks for huge pages, of which a few live bytes hold 2 MB each: 10,000 idle connections
-    // cost three times their size. Nothing here is read in strides that would miss them. Fails on
-    // kernels that have none.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    refuse_huge_pages();
     let signals = Signals::new().context("cannot listen for signals")?;
     let secrets = secrets(options).context("cannot listen for signals")?;
     // What is wrong with the data folder is said before anything says that the server is there.
@@ -142,6 +139,13 @@ fn start(options: &ServeOptions, settings: Vec<ShownSetting>) -> anyhow::Result<
     secrets.begin(&app);
     accept(listeners, &app)?;
     Ok(Started { app, datasets, shards: threads, signals, began })
+}
+
+/// mimalloc asks for huge pages, of which a few live bytes hold 2 MB each: 10,000 idle connections cost three times their
+/// size. Nothing here is read in strides that would miss them.
+fn refuse_huge_pages() {
+    // Fails on kernels that have none.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// The files of secrets and keys, before they are read. From here on SIGHUP does not end a server that has a use for it,

@@ -16,15 +16,15 @@ const ERROR_WINDOW_MS: u64 = 60_000;
 /// Requests of one client that wait until they can be answered, in their order.
 pub struct Deferred {
     /// As they came. Bounded: requests by the dialect, refused ones by how many errors a client may make.
-    pub waiting: VecDeque<Waiting>,
+    pub waiting: VecDeque<DeferredRequest>,
     /// When the first of them is answered in any case, ms.
     pub until_ms: u64,
 }
 
 /// A request whose turn has not come.
-pub enum Waiting {
+pub enum DeferredRequest {
     /// As it came.
-    Request(Box<str>),
+    Heard(Box<str>),
     /// It was refused when it came, and is told so in its turn.
     Refused(RequestError),
 }

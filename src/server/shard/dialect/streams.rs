@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Dialect;
 use super::conversation::Conversation;
-use super::stream_client::{Deferred, Waiting, groups_of};
+use super::stream_client::{Deferred, DeferredRequest, groups_of};
 use super::stream_start::{Answers, StreamStart, client, tell_retained};
 use crate::engine::system_clock;
 use crate::health::log_limit;
@@ -113,8 +113,8 @@ impl StreamsDialect {
         let deferred =
             client.deferred().get_or_insert_with(|| Box::new(Deferred { waiting: VecDeque::new(), until_ms }));
         let lengths = deferred.waiting.iter().filter_map(|waiting| match waiting {
-            Waiting::Request(text) => Some(text.len()),
-            Waiting::Refused(_) => None,
+            DeferredRequest::Heard(text) => Some(text.len()),
+            DeferredRequest::Refused(_) => None,
         });
         let (requests, bytes) = lengths.fold((0, text.len()), |(requests, bytes), len| (requests + 1, bytes + len));
         if requests >= REQUESTS || bytes > self.start.options.max_request_bytes {
@@ -124,7 +124,7 @@ impl StreamsDialect {
             );
             return Err(RequestError::new(ErrorCode::LimitExceeded, words));
         }
-        deferred.waiting.push_back(Waiting::Request(text.into()));
+        deferred.waiting.push_back(DeferredRequest::Heard(text.into()));
         if is_first {
             if self.deferring.is_empty() {
                 self.retry_ms = now_ms + RETRY_MS;
@@ -140,8 +140,8 @@ impl StreamsDialect {
             let Some(deferred) = client(talk).and_then(|client| client.deferred().as_mut()) else { return true };
             let is_over = deferred.until_ms <= system_clock::monotonic_ms();
             let text = match deferred.waiting.pop_front() {
-                Some(Waiting::Request(text)) => text,
-                Some(Waiting::Refused(error)) => {
+                Some(DeferredRequest::Heard(text)) => text,
+                Some(DeferredRequest::Refused(error)) => {
                     tell(&error, talk);
                     continue;
                 }
@@ -154,7 +154,7 @@ impl StreamsDialect {
                 && matches!(StreamRequest::parse(&text), Ok(StreamRequest::Subscribe(selection)) if self.may_come(&selection));
             if waits {
                 if let Some(deferred) = client(talk).and_then(|client| client.deferred().as_mut()) {
-                    deferred.waiting.push_front(Waiting::Request(text));
+                    deferred.waiting.push_front(DeferredRequest::Heard(text));
                 }
                 return false;
             }
@@ -236,7 +236,7 @@ impl StreamsDialect {
     /// turn. An error means that there were too many, and closes the connection.
     fn refuse(&self, error: RequestError, talk: &mut Conversation<'_>) -> Result<(), CloseFrame> {
         match client(talk).and_then(|client| client.deferred().as_mut()) {
-            Some(deferred) => deferred.waiting.push_back(Waiting::Refused(error)),
+            Some(deferred) => deferred.waiting.push_back(DeferredRequest::Refused(error)),
             None => tell(&error, talk),
         }
         self.count_error(talk)
