@@ -12,8 +12,8 @@ use super::frames::Frames;
 use super::group::{CHANNEL_SLOTS, Group, Publication};
 use super::ledger::{Ledger, Tick, TickPublication};
 use super::system_clock;
-use crate::faults::batch_notes::{ClockPlace, NotedHub};
-use crate::faults::fault_board::{FaultBoard, NotedBatch};
+use crate::faults::batch_notes::{ClockPlace, NotedBatch, NotedHub};
+use crate::faults::fault_board::FaultBoard;
 
 /// What is to be published, and where.
 pub trait Outgoing {

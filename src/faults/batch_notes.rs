@@ -26,6 +26,21 @@ pub struct ClockPlace {
     pub epoch: u64,
 }
 
+/// A batch as its publisher notes it.
+#[derive(Debug, Clone, Copy)]
+pub struct NotedBatch {
+    /// The id of its first publication. Above `last_id` if it has none.
+    pub first_id: u64,
+    /// The id of its last publication.
+    pub last_id: u64,
+    /// Whether it is a tick of the clock that all share.
+    pub is_of_clock: bool,
+    /// When it was due, ns.
+    pub due_ns: u64,
+    /// Where the entries of the ledger belong.
+    pub place: ClockPlace,
+}
+
 /// A batch as the shards take it.
 #[derive(Debug, Clone)]
 pub struct PlannedBatch {

@@ -4,21 +4,16 @@
 //! notes up to what they have drained, so all of them know of each frame at which tick it was published. Without a plan
 //! all that anybody does is one relaxed load of [`FaultBoard::running`].
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::batch_notes::{BatchNotes, ClockPlace, NotedHub, PlannedBatch};
+use super::batch_notes::{NotedBatch, NotedHub, PlannedBatch};
 use super::draw::ClientIdentity;
-use super::fault_entry::{FaultDetail, FaultEntry};
-use super::fault_plan::{FaultAction, FaultKind, FaultPlan};
-use super::schedule::{InForce, Schedule};
-
-/// Clients that are numbered, and whose requests are counted.
-const CLIENTS: usize = 65_536;
+use super::fault_plan::{FaultKind, FaultPlan};
+use super::fault_run::{FaultRun, StruckRequest};
 
 /// Whose batches are the plan's ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,21 +22,6 @@ pub struct TickSource {
     pub hub: NotedHub,
     /// All of them; else only those of the clock that all share.
     pub is_every_batch: bool,
-}
-
-/// A batch as its publisher notes it.
-#[derive(Debug, Clone, Copy)]
-pub struct NotedBatch {
-    /// The id of its first publication. Above `last_id` if it has none.
-    pub first_id: u64,
-    /// The id of its last publication.
-    pub last_id: u64,
-    /// Whether it is a tick of the clock that all share.
-    pub is_of_clock: bool,
-    /// When it was due, ns.
-    pub due_ns: u64,
-    /// Where the entries of the ledger belong.
-    pub place: ClockPlace,
 }
 
 /// What a fault has done, over all plans.
@@ -73,30 +53,6 @@ struct BoardState {
     struck: Vec<NotedSoFar>,
 }
 
-/// A plan under way.
-#[derive(Debug)]
-struct FaultRun {
-    number: u64,
-    schedule: Schedule,
-    /// As of the last tick, none of them new.
-    in_force: Arc<[InForce]>,
-    place: ClockPlace,
-    notes: [BatchNotes; 2],
-    /// What each fault has done: clients or requests, and frames.
-    struck: Vec<(u64, u64)>,
-    /// How many sessions each client has had.
-    sessions: HashMap<u64, u32>,
-    /// How many requests each client has made, by fault and client, in the firing.
-    requests: HashMap<(usize, u64), RequestCount>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct RequestCount {
-    fired: u64,
-    made: u64,
-    struck: u32,
-}
-
 /// How much was noted of a plan at some moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NotedSoFar {
@@ -104,17 +60,6 @@ pub struct NotedSoFar {
     pub plan: u64,
     /// Batches of each hub.
     pub positions: [u64; 2],
-}
-
-/// A request that a fault has struck.
-#[derive(Debug, Clone)]
-pub struct StruckRequest {
-    /// What is to be done to it.
-    pub action: FaultAction,
-    /// The entry for the ledger; its detail is not filled in yet.
-    pub entry: FaultEntry,
-    /// Where it belongs.
-    pub place: ClockPlace,
 }
 
 impl Default for FaultBoard {
@@ -160,23 +105,7 @@ impl FaultBoard {
         let mut state = self.state();
         state.last_plan += 1;
         let number = state.last_plan;
-        let faults = plan.faults.len();
-        let mut schedule = Schedule::new(Arc::new(plan));
-        let first = schedule.in_force();
-        let mut run = FaultRun {
-            number,
-            schedule,
-            in_force: Arc::default(),
-            place: ClockPlace::default(),
-            notes: Default::default(),
-            struck: vec![(0, 0); faults],
-            sessions: HashMap::new(),
-            requests: HashMap::new(),
-        };
-        run.remember(&first);
-        let batch = NotedBatch { first_id: 1, last_id: 0, is_of_clock: true, due_ns: 0, place: run.place };
-        run.note(self.source.hub, &batch, true, first.into());
-        state.run = Some(run);
+        state.run = Some(FaultRun::new(number, plan, self.source.hub));
         self.news.fetch_add(1, Ordering::Relaxed);
         self.running.store(number, Ordering::Relaxed);
     }
@@ -193,21 +122,12 @@ impl FaultBoard {
         let Some(run) = &mut state.run else { return };
         self.news.fetch_add(1, Ordering::Relaxed);
         let is_tick = hub == self.source.hub && (batch.is_of_clock || self.source.is_every_batch);
-        if is_tick {
-            run.schedule.tick(batch.due_ns);
-            run.place = batch.place;
-            let now = run.schedule.in_force();
-            run.remember(&now);
-            run.note(hub, batch, true, now.into());
-        } else if batch.first_id <= batch.last_id {
-            let in_force = Arc::clone(&run.in_force);
-            run.note(hub, batch, false, in_force);
-        }
+        run.note(hub, batch, is_tick);
     }
 
     /// The plan with this number, if it runs.
     pub fn plan(&self, number: u64) -> Option<Arc<FaultPlan>> {
-        self.state().run_of(number).map(|run| Arc::clone(run.schedule.plan()))
+        self.state().run_of(number).map(|run| Arc::clone(run.plan()))
     }
 
     /// Appends the batches of a hub from a position on, as far as everything up to `drained` has been taken out; returns
@@ -222,7 +142,7 @@ impl FaultBoard {
     ) -> u64 {
         let mut state = self.state();
         let Some(run) = state.run_of(number) else { return position };
-        let (position, missed) = run.notes[hub as usize].take(position, drained, batches);
+        let (position, missed) = run.take(hub, position, drained, batches);
         self.missed.fetch_add(missed, Ordering::Relaxed);
         position
     }
@@ -245,7 +165,7 @@ impl FaultBoard {
     pub fn noted(&self) -> Option<NotedSoFar> {
         let state = self.state();
         let run = state.run.as_ref()?;
-        Some(NotedSoFar { plan: run.number, positions: [0, 1].map(|hub| run.notes[hub].noted()) })
+        Some(NotedSoFar { plan: run.number, positions: run.noted() })
     }
 
     /// Whether every shard has struck so far, or follows a later plan.
@@ -259,20 +179,7 @@ impl FaultBoard {
 
     /// The how-manieth session of its client this one is; 0 if there are more clients than are numbered.
     pub fn number(&self, number: u64, client: ClientIdentity) -> u32 {
-        let mut state = self.state();
-        let Some(run) = state.run_of(number) else { return 0 };
-        let has_room = run.sessions.len() < CLIENTS;
-        match run.sessions.get_mut(&client.of_hub) {
-            Some(sessions) => {
-                *sessions = sessions.wrapping_add(1);
-                *sessions
-            }
-            None if has_room => {
-                run.sessions.insert(client.of_hub, 1);
-                1
-            }
-            None => 0,
-        }
+        self.state().run_of(number).map_or(0, |run| run.number_session(client))
     }
 
     /// Counts what a fault of a plan has done.
@@ -281,8 +188,7 @@ impl FaultBoard {
         counts.struck.fetch_add(struck, Ordering::Relaxed);
         counts.frames.fetch_add(frames, Ordering::Relaxed);
         if let Some(run) = self.state().run_of(number) {
-            run.struck[fault].0 += struck;
-            run.struck[fault].1 += frames;
+            run.count(fault, struck, frames);
         }
     }
 
@@ -294,36 +200,13 @@ impl FaultBoard {
         hub: Option<&'static str>,
         connection: Option<Uuid>,
     ) -> Option<StruckRequest> {
-        let mut state = self.state();
-        let run = state.run.as_mut()?;
-        let plan = Arc::clone(run.schedule.plan());
-        let client = ClientIdentity::new(key, hub.unwrap_or_default());
-        let in_force = Arc::clone(&run.in_force);
-        let is_meant = |found: &&InForce| {
-            let fault = &plan.faults[found.fault];
-            fault.action.kind() == kind
-                && fault.who.may_be(key, hub.unwrap_or_default(), connection)
-                && plan.draws(found.fault, found.fired, client)
+        let (plan, struck) = {
+            let mut state = self.state();
+            let run = state.run.as_mut()?;
+            (run.number, run.strike_request(kind, key, hub, connection)?)
         };
-        let found = in_force.iter().filter(is_meant).find(|found| run.takes_request(&plan, **found, client))?;
-        let (number, tick, place) = (run.number, run.schedule.now().tick, run.place);
-        drop(state);
-        self.count(number, found.fault, kind, 1, 0);
-        let entry = FaultEntry {
-            plan: number,
-            fault: found.fault + 1,
-            kind,
-            tick,
-            fired: found.fired,
-            hub,
-            connection,
-            user: Some(client.user),
-            nth: 0,
-            everyone: false,
-            frames: Vec::new(),
-            detail: FaultDetail::default(),
-        };
-        Some(StruckRequest { action: plan.faults[found.fault].action.clone(), entry, place })
+        self.count(plan, struck.entry.fault - 1, kind, 1, 0);
+        Some(struck)
     }
 
     /// Clients and requests struck by a kind, and frames, over all plans.
@@ -361,7 +244,7 @@ impl FaultBoard {
         shown.insert("plan".to_owned(), state.last_plan.into());
         let mut faults = Vec::new();
         if let Some(run) = &state.run {
-            let (plan, now) = (run.schedule.plan(), run.schedule.now());
+            let (plan, now) = (run.plan(), run.now());
             shown.insert("seed".to_owned(), plan.seed.into());
             shown.insert("tick".to_owned(), now.tick.into());
             shown.insert("elapsed_ms".to_owned(), now.elapsed_ms.into());
@@ -384,51 +267,10 @@ impl BoardState {
     }
 }
 
-impl FaultRun {
-    fn note(&mut self, hub: NotedHub, batch: &NotedBatch, is_tick: bool, in_force: Arc<[InForce]>) {
-        let NotedBatch { first_id, last_id, .. } = *batch;
-        let (tick, place) = (self.schedule.now().tick, self.place);
-        self.notes[hub as usize].push(PlannedBatch { first_id, last_id, tick, is_tick, place, in_force });
-    }
-
-    /// Keeps what is in force for requests, and for batches that are no ticks.
-    fn remember(&mut self, now: &[InForce]) {
-        self.in_force = now.iter().map(|found| InForce { is_new: false, ..*found }).collect();
-    }
-
-    /// Counts a request of a client that a fault means, and says whether it is struck.
-    fn takes_request(&mut self, plan: &FaultPlan, found: InForce, client: ClientIdentity) -> bool {
-        let has_room = self.requests.len() < CLIENTS;
-        let key = (found.fault, client.of_hub);
-        if !has_room && !self.requests.contains_key(&key) {
-            return false;
-        }
-        let count = self.requests.entry(key).or_default();
-        if count.fired != found.fired {
-            *count = RequestCount { fired: found.fired, ..RequestCount::default() };
-        }
-        count.made += 1;
-        let is_struck = plan.faults[found.fault].times.is_none_or(|times| count.struck < times)
-            && plan.draws_one(found.fault, found.fired, client, count.made);
-        count.struck += u32::from(is_struck);
-        is_struck
-    }
-
-    fn fault_json(&self, at: usize, given: Map<String, Value>) -> Value {
-        let mut shown = Map::from_iter([("number".to_owned(), json!(at + 1))]);
-        shown.extend(given);
-        let is_in_force = self.in_force.iter().any(|found| found.fault == at);
-        shown.insert("in_force".to_owned(), is_in_force.into());
-        shown.insert("fired".to_owned(), self.schedule.last_fired(at).into());
-        shown.insert("struck".to_owned(), self.struck[at].0.into());
-        shown.insert("frames".to_owned(), self.struck[at].1.into());
-        shown.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::batch_notes::ClockPlace;
     use crate::faults::plan_reader::PlanSyntax;
 
     fn board(plan: &str) -> FaultBoard {

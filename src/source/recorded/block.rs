@@ -131,7 +131,8 @@ impl Block {
     }
 
     fn add_table(&self, place: &OnceLock<Box<[u64]>>, table: &[u64]) {
-        if place.set(table.into()).is_ok() {
+        // It is there if another part of the block was built before.
+        if place.get().is_none() && place.set(table.into()).is_ok() {
             self.hold(size_of_val(table));
         }
     }

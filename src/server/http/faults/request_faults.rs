@@ -7,9 +7,9 @@ use http::StatusCode;
 use http::header::RETRY_AFTER;
 use uuid::Uuid;
 
-use crate::faults::fault_board::StruckRequest;
 use crate::faults::fault_entry::FaultDetail;
 use crate::faults::fault_plan::{FaultAction, FaultKind, NegotiateFault};
+use crate::faults::fault_run::StruckRequest;
 use crate::server::http::app::{App, error};
 
 /// What a request that is refused is told.
